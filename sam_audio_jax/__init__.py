@@ -1,0 +1,1 @@
+"""SAM Audio in JAX: separate any sound, told by text, time spans or a masked object in a video."""
