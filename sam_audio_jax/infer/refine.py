@@ -1,0 +1,160 @@
+"""Mixture-consistent refinement: generated stems decide how a recording is divided, sample for sample.
+
+A generated stem is mono, at the codec's rate, and exact neither in phase nor in its fine spectrum. Its
+coarse spectrum is right, so target and residual give a soft time-frequency mask (a Wiener filter) that
+is applied to the recording itself: nothing is invented, the phase is the recording's, every channel and
+the sample rate are kept, and the two stems add up to the input.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+import scipy.signal
+import soxr
+from jaxtyping import Complex, Float
+
+from sam_audio_jax.errors import UserError
+
+Wave = Float[np.ndarray, "channels samples"]
+Mono = Float[np.ndarray, " samples_codec"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """How the spectra of the generated stems become a mask. Ours: tuned in tests/infer/test_refine.py."""
+
+    window_s: float = 0.064  # analysis window of the recording
+    overlap: int = 4  # windows that cover one sample
+    band_erb: float = 1.0  # width of the bands in which power is pooled, in equivalent rectangular bandwidths
+    smooth_s: float = 0.03  # standard deviation of the smoothing of power over time
+    exponent: float = 1.0  # of the power ratio: 1 is Wiener's, larger is harder
+    trusted: float = 0.92  # share of the codec's band whose power is believed
+    block_s: float = 60.0  # recording handled at once, so that memory does not grow with the length
+
+    def __post_init__(self):
+        for name in ("window_s", "band_erb", "exponent", "block_s"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"refine.{name}={getattr(self, name)} must be above 0")
+        if not 0 < self.trusted <= 1:
+            raise UserError(f"refine.trusted={self.trusted} must be in (0, 1]")
+
+
+DEFAULT = RefineConfig()
+
+
+def wiener(
+    mixture: Wave,
+    target: Mono,
+    residual: Mono,
+    *,
+    sample_rate: int,
+    stem_rate: int,
+    config: RefineConfig = DEFAULT,
+) -> tuple[Wave, Wave]:
+    """Divides `mixture` (at `sample_rate`) as the generated stems (at `stem_rate`) say.
+
+    Both results have the mixture's shape and rate, float32, and add up to it: exactly if the recording
+    was decoded from integers of up to 24 bits, else to one unit in the last place of the larger stem.
+    """
+    mixture = np.asarray(mixture, np.float32)
+    size = mixture.shape[-1]
+    stems = np.stack([_fit(stem, stem_rate, sample_rate, size) for stem in (target, residual)])
+    hop = max(1, round(config.window_s * sample_rate / config.overlap))
+    window = hop * config.overlap
+    margin = window + hop * (1 + int(4 * config.smooth_s * sample_rate / hop))
+    margin = -(-margin // hop) * hop
+    block = max(1, round(config.block_s * sample_rate / hop)) * hop
+    bands = _bands(window, sample_rate, stem_rate, config)
+    floor = 1e-9 * window * float(np.mean(np.square(stems)))
+    estimate = np.empty_like(mixture)
+    for start in range(0, size, block):
+        stop, left = min(start + block, size), max(0, start - margin)
+        cut = slice(left, min(stop + margin, size))
+        mask = _mask(_stft(stems[:, cut], window, hop), bands, hop / sample_rate, floor, config)
+        part = _istft(_stft(mixture[:, cut], window, hop) * mask, window, hop, cut.stop - left)
+        estimate[:, start:stop] = part[:, start - left : stop - left]
+    return divide(mixture, estimate)
+
+
+def divide(mixture: Wave, estimate: Wave) -> tuple[Wave, Wave]:
+    """Target and residual with `target + residual == mixture`, the target as near `estimate` as that allows.
+
+    The target is rounded to the last place of the largest of the three numbers, so that the difference
+    is a float32 and the sum needs no rounding; only a mixture finer than that place cannot be met.
+    """
+    target = estimate.astype(np.float64)
+    largest = np.maximum(np.maximum(np.abs(mixture), np.abs(target)), np.abs(mixture - target))
+    place = np.spacing(largest.astype(np.float32)).astype(np.float64)
+    target = (np.round(target / place) * place).astype(np.float32)
+    return target, mixture - target
+
+
+def _fit(stem: Mono, stem_rate: int, sample_rate: int, size: int) -> Float[np.ndarray, " samples"]:
+    """The stem at the recording's rate and length."""
+    stem = np.asarray(stem, np.float32)
+    if stem_rate != sample_rate:
+        stem = soxr.resample(stem, stem_rate, sample_rate)
+    return np.pad(stem[:size], (0, max(0, size - len(stem))))
+
+
+def _bands(
+    window: int, sample_rate: int, stem_rate: int, config: RefineConfig
+) -> tuple[Float[np.ndarray, "bins bands"], int]:
+    """Overlapping triangles, as wide as the ear's bands and never narrower than a bin; how many are trusted."""
+    bin_hz, nyquist = sample_rate / window, sample_rate / 2
+    centres = [0.0]
+    while centres[-1] < nyquist:
+        erb = 24.7 * (4.37e-3 * centres[-1] + 1)  # Glasberg and Moore 1990
+        centres.append(centres[-1] + max(bin_hz, config.band_erb * erb))
+    bins = np.arange(window // 2 + 1) * bin_hz
+    triangles = np.stack([np.interp(bins, centres, row) for row in np.eye(len(centres))], axis=1)
+    trusted = int(np.sum(np.asarray(centres) <= config.trusted * stem_rate / 2))
+    return triangles.astype(np.float32), max(1, trusted)
+
+
+def _mask(
+    spectra: Complex[np.ndarray, "two frames bins"],
+    bands: tuple[Float[np.ndarray, "bins bands"], int],
+    hop_s: float,
+    floor: float,
+    config: RefineConfig,
+) -> Float[np.ndarray, "frames bins"]:
+    """Soft mask of the target; where neither stem has power the recording goes to the residual."""
+    triangles, trusted = bands
+    power = (np.square(spectra.real) + np.square(spectra.imag)) @ triangles
+    if trusted < power.shape[-1]:  # the codec is silent up there: its highest bands speak for the rest
+        power[..., trusted:] = power[..., max(0, trusted - 4) : trusted].sum(-1, keepdims=True)
+    if config.smooth_s:
+        sigma = config.smooth_s / hop_s
+        power = scipy.ndimage.gaussian_filter1d(power, sigma, axis=1, mode="nearest")
+    target, residual = power**config.exponent
+    return (target / (target + residual + floor**config.exponent)) @ triangles.T
+
+
+def _stft(
+    waves: Float[np.ndarray, "rows samples"], window: int, hop: int
+) -> Complex[np.ndarray, "rows frames bins"]:
+    """Hann windows; a whole window of zeros before and after, so that the edges are covered as the rest."""
+    padded = np.pad(waves, ((0, 0), (window, window + -waves.shape[-1] % hop)))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)[:, ::hop]
+    return scipy.fft.rfft(frames * _hann(window), axis=-1)
+
+
+def _istft(
+    spectra: Complex[np.ndarray, "rows frames bins"], window: int, hop: int, size: int
+) -> Float[np.ndarray, "rows samples"]:
+    """The least-squares inverse: overlap-add with the window again, divided by the windows' squares."""
+    frames = scipy.fft.irfft(spectra, window, axis=-1) * _hann(window)
+    rows, count, _ = frames.shape
+    overlap = window // hop
+    out = np.zeros((rows, count + overlap - 1, hop), np.float32)
+    for part in range(overlap):
+        out[:, part : part + count] += frames[:, :, part * hop : (part + 1) * hop]
+    weight = np.square(_hann(window)).reshape(overlap, hop).sum(0)
+    return (out / weight).reshape(rows, -1)[:, window : window + size]
+
+
+def _hann(window: int) -> Float[np.ndarray, " window"]:
+    return scipy.signal.get_window("hann", window).astype(np.float32)
