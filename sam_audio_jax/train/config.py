@@ -1,0 +1,92 @@
+"""The whole experiment: every network's config plus how it is trained (spec/training.md)."""
+
+import dataclasses
+from typing import Literal
+
+from sam_audio_jax.config import FREE
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.parallel import MeshConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with a linear warm-up, then a constant rate."""
+
+    peak_lr: float = 1e-4  # published
+    warmup_steps: int = 5_000  # published
+    beta1: float = 0.9  # ours
+    beta2: float = 0.95  # ours
+    eps: float = 1e-8  # ours
+    weight_decay: float = (
+        0.1  # published; norms, biases, gates, tables, embeddings are exempt (ours)
+    )
+    clip_norm: float = 1.0  # largest global gradient norm (ours)
+    ema_decay: float = 0.999  # published for fine-tuning
+    accumulate: int = 1  # parts that a batch is run in, one after the other, to save memory
+
+    def __post_init__(self):
+        if self.peak_lr <= 0 or self.warmup_steps < 0:
+            raise UserError(
+                f"optim.peak_lr={self.peak_lr} must be positive and "
+                f"optim.warmup_steps={self.warmup_steps} 0 or more"
+            )
+        for name in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"optim.{name}={getattr(self, name)} must lie in [0, 1)")
+        if self.clip_norm <= 0 or self.accumulate < 1:
+            raise UserError(
+                f"optim.clip_norm={self.clip_norm} must be positive and "
+                f"optim.accumulate={self.accumulate} 1 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save and what to keep. The last step is always saved."""
+
+    every_steps: int = dataclasses.field(default=1_000, metadata=FREE)  # 0: not by step count
+    every_minutes: float = dataclasses.field(default=10.0, metadata=FREE)  # 0: not by the clock
+    keep_last: int = dataclasses.field(default=3, metadata=FREE)  # newest checkpoints kept
+    keep_best: int = dataclasses.field(default=1, metadata=FREE)  # best evaluated ones kept besides
+    keep_every: int = dataclasses.field(
+        default=0, metadata=FREE
+    )  # multiples kept for ever; 0: none
+    best_metric: str = dataclasses.field(default="", metadata=FREE)  # key of the evaluation
+    best_is: Literal["highest", "lowest"] = dataclasses.field(default="highest", metadata=FREE)
+
+    def __post_init__(self):
+        if self.keep_last < 1 or min(self.keep_best, self.keep_every, self.every_steps) < 0:
+            raise UserError(
+                f"checkpoint.keep_last={self.keep_last} must be 1 or more; keep_best, keep_every "
+                "and every_steps 0 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What the loop needs to know of any experiment."""
+
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata={})
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=FREE)
+    batch: int = 1024  # items of a step, over all devices
+    steps: int = dataclasses.field(default=500_000, metadata=FREE)  # of the optimiser, in all
+    max_minutes: float = dataclasses.field(default=0.0, metadata=FREE)  # of training; 0: no limit
+    eval_every: int = dataclasses.field(default=0, metadata=FREE)  # steps; 0: at the end only
+    log_every: int = dataclasses.field(default=20, metadata=FREE)  # steps between lines of metrics
+    max_skipped: int = dataclasses.field(
+        default=50, metadata=FREE
+    )  # bad steps in a row that end it
+    seed: int = 0  # of weights, noise and dropout; the data has its own
+
+    def __post_init__(self):
+        for name in ("batch", "steps", "log_every", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
+        for name in ("max_minutes", "eval_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} must be 0 or more")
+        if self.batch % self.optim.accumulate:
+            raise UserError(
+                f"batch={self.batch} must be a multiple of optim.accumulate={self.optim.accumulate}"
+            )
