@@ -1,0 +1,219 @@
+"""What the codec is trained on and measured by: mel, KL and adversarial losses, STFT and waveform.
+
+The released code base is DAC's with the KL of a VAE in place of the quantiser's losses; the numbers
+are DAC's (spec/codec.md, sections 3 and 10). Everything here is float32 and pure.
+"""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+from jaxtyping import Array, Float
+
+from sam_audio_jax.errors import UserError
+
+Scales = tuple[tuple[int, int], ...]
+Maps = list[list[Float[Array, "..."]]]  # of each sub-discriminator: its features, then its logits
+
+MEL_SCALES: Scales = (  # published: window in samples, mel bands
+    *((32, 5), (64, 10), (128, 20), (256, 40)),
+    *((512, 80), (1024, 160), (2048, 320)),
+)
+STFT_WINDOWS = (2048, 512)  # published
+FLOOR = 1e-5  # published: of magnitudes, before a logarithm
+MATMUL_WINDOW = 64  # up to here a product with the DFT matrix is faster than an FFT
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecLossConfig:
+    """Weights of the generator's losses (spec/codec.md, section 10); 0 leaves a loss out."""
+
+    mel: float = 15.0  # published
+    feature_matching: float = 2.0  # published
+    adversarial: float = 1.0  # published; 0: no discriminator, no feature matching
+    kl: float = 1e-4  # ours; the KL is a sum over channels, without a factor 1/2
+    waveform: float = 0.0  # published: logged, not weighted
+    stft: float = 0.0  # published: logged, not weighted
+    adversarial_start: int = 0  # ours: steps before the discriminator is run or trained
+    mel_scales: Scales = MEL_SCALES  # (window in samples, mel bands), ...
+    stft_windows: tuple[int, ...] = STFT_WINDOWS  # samples
+
+    def __post_init__(self):
+        for name in ("mel", "feature_matching", "adversarial", "kl", "waveform", "stft"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"loss.{name}={getattr(self, name)} must not be negative")
+        for window in (*(window for window, _ in self.mel_scales), *self.stft_windows):
+            if window < 4 or window % 4:
+                raise UserError(f"loss: window {window} must be a positive multiple of 4 samples")
+
+    @property
+    def needs_discriminator(self) -> bool:
+        return self.adversarial > 0
+
+
+def stft(
+    wave: Float[Array, "batch samples"], window: int
+) -> tuple[Float[Array, "batch frames bins"], Float[Array, "batch frames bins"]]:
+    """Centred, unnormalised STFT: periodic Hann, hop `window / 4`, reflection at both ends.
+
+    Returns:
+      Real and imaginary part; `samples // hop + 1` frames of `window / 2 + 1` bins.
+
+    Raises:
+      UserError: the wave is too short to be reflected by half a window.
+    """
+    batch, samples = wave.shape
+    if samples <= window // 2:
+        raise UserError(f"a wave of {samples} samples is too short for an STFT window of {window}")
+    hop = window // 4
+    count = samples // hop + 1
+    padded = jnp.pad(wave, ((0, 0), (window // 2, window // 2)), mode="reflect")
+    hops = padded[:, : (count + 3) * hop].reshape(batch, count + 3, hop)
+    frames = jnp.concatenate([hops[:, i : i + count] for i in range(4)], axis=-1)
+    if window <= MATMUL_WINDOW:
+        both = jnp.matmul(frames, _dft(window), precision="highest")
+        real, imaginary = jnp.split(both, 2, axis=-1)
+        return real, imaginary
+    spectrum = jnp.fft.rfft(frames * _hann(window))
+    return spectrum.real, spectrum.imag
+
+
+def magnitude(
+    wave: Float[Array, "batch samples"], window: int
+) -> Float[Array, "batch frames bins"]:
+    """Absolute value of the STFT; its gradient is 0, not infinite, where the sound is silent."""
+    real, imaginary = stft(wave, window)
+    return jnp.sqrt(jnp.maximum(jnp.square(real) + jnp.square(imaginary), 1e-20))
+
+
+def mel_losses(
+    real: Float[Array, "batch samples"],
+    fake: Float[Array, "batch samples"],
+    sample_rate: int,
+    scales: Scales = MEL_SCALES,
+) -> list[Float[Array, ""]]:
+    """Mean distance of log10 mel magnitudes, one number for each scale."""
+
+    def log_mel(wave, window, bands):
+        filters = _mel_filters(sample_rate, window, bands)
+        mel = jnp.matmul(magnitude(wave, window), filters, precision="highest")
+        return jnp.log10(jnp.maximum(mel, FLOOR))
+
+    return [jnp.mean(jnp.abs(log_mel(fake, *scale) - log_mel(real, *scale))) for scale in scales]
+
+
+def mel_loss(
+    real: Float[Array, "batch samples"],
+    fake: Float[Array, "batch samples"],
+    sample_rate: int,
+    scales: Scales = MEL_SCALES,
+) -> Float[Array, ""]:
+    """Multi-scale mel loss: the sum over the scales, not their mean."""
+    return sum(mel_losses(real, fake, sample_rate, scales), start=jnp.float32(0))
+
+
+def stft_metric(
+    real: Float[Array, "batch samples"],
+    fake: Float[Array, "batch samples"],
+    windows: Sequence[int] = STFT_WINDOWS,
+) -> Float[Array, ""]:
+    """Distance of log10 power plus distance of magnitude, summed over the windows."""
+    total = jnp.float32(0)
+    for window in windows:
+        ours, theirs = magnitude(fake, window), magnitude(real, window)
+        power = [2 * jnp.log10(jnp.maximum(x, FLOOR)) for x in (ours, theirs)]
+        total += jnp.mean(jnp.abs(power[0] - power[1])) + jnp.mean(jnp.abs(ours - theirs))
+    return total
+
+
+def waveform_metric(
+    real: Float[Array, "batch samples"], fake: Float[Array, "batch samples"]
+) -> Float[Array, ""]:
+    """Mean absolute difference of samples."""
+    return jnp.mean(jnp.abs(fake - real))
+
+
+def si_sdr_db(
+    real: Float[Array, "batch samples"], fake: Float[Array, "batch samples"]
+) -> Float[Array, " batch"]:
+    """Scale-invariant signal-to-distortion ratio of each row in dB, means removed."""
+    real = real - jnp.mean(real, axis=1, keepdims=True)
+    fake = fake - jnp.mean(fake, axis=1, keepdims=True)
+    energy = jnp.sum(jnp.square(real), axis=1, keepdims=True)
+    target = jnp.sum(fake * real, axis=1, keepdims=True) / (energy + 1e-8) * real
+    signal = jnp.sum(jnp.square(target), axis=1)
+    return 10 * jnp.log10((signal + 1e-8) / (jnp.sum(jnp.square(fake - target), axis=1) + 1e-8))
+
+
+def kl(
+    mean: Float[Array, "batch frames channels"], stdev: Float[Array, "batch frames channels"]
+) -> Float[Array, ""]:
+    """KL to the unit Gaussian: summed over channels, averaged over the rest, no factor 1/2."""
+    variance = jnp.square(stdev)
+    return jnp.mean(jnp.sum(jnp.square(mean) + variance - jnp.log(variance) - 1, axis=-1))
+
+
+def discriminator_loss(real: Maps, fake: Maps) -> Float[Array, ""]:
+    """Least squares, summed over sub-discriminators: logits to 1 for real, to 0 for fake."""
+    each = [
+        jnp.mean(jnp.square(ours[-1])) + jnp.mean(jnp.square(1 - theirs[-1]))
+        for ours, theirs in zip(fake, real, strict=True)
+    ]
+    return sum(each, start=jnp.float32(0))
+
+
+def adversarial_loss(fake: Maps) -> Float[Array, ""]:
+    """What the generator pays where its output is not taken for real."""
+    return sum((jnp.mean(jnp.square(1 - maps[-1])) for maps in fake), start=jnp.float32(0))
+
+
+def feature_matching_loss(real: Maps, fake: Maps) -> Float[Array, ""]:
+    """Mean absolute difference of each feature map, summed over all maps but the logits."""
+    pairs = [
+        (ours, jax.lax.stop_gradient(theirs))
+        for fakes, reals in zip(fake, real, strict=True)
+        for ours, theirs in zip(fakes[:-1], reals[:-1], strict=True)
+    ]
+    return sum((jnp.mean(jnp.abs(ours - theirs)) for ours, theirs in pairs), start=jnp.float32(0))
+
+
+def codec_metrics(
+    real: Float[Array, "batch samples"],
+    fake: Float[Array, "batch samples"],
+    sample_rate: int,
+    config: CodecLossConfig | None = None,
+) -> dict[str, Float[Array, ""]]:
+    """What validation reports; `mel` is the figure that checkpoints are selected by."""
+    config = config or CodecLossConfig()
+    return {
+        "mel": mel_loss(real, fake, sample_rate, config.mel_scales),
+        "stft": stft_metric(real, fake, config.stft_windows),
+        "waveform": waveform_metric(real, fake),
+        "si_sdr_db": jnp.mean(si_sdr_db(real, fake)),
+    }
+
+
+def _hann(window: int) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
+
+
+@functools.cache
+def _dft(window: int) -> np.ndarray:
+    """Hann window and Fourier transform as one matrix: [window, real bins then imaginary bins]."""
+    angle = 2 * np.pi * np.outer(np.arange(window), np.arange(window // 2 + 1)) / window
+    both = np.concatenate([np.cos(angle), -np.sin(angle)], axis=1)
+    return (both * _hann(window)[:, None]).astype(np.float32)
+
+
+@functools.cache
+def _mel_filters(sample_rate: int, window: int, bands: int) -> np.ndarray:
+    """Slaney filters, [bins, bands]. Some of the finest banks are empty, as in the reference."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Empty filters")
+        filters = librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands)
+    return filters.T.astype(np.float32)

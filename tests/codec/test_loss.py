@@ -1,0 +1,111 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from sam_audio_jax.codec import loss
+from sam_audio_jax.codec.loss import CodecLossConfig
+from sam_audio_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def case(fixtures_dir):
+    folder = fixtures_dir / "codec"
+    numbers = json.loads((folder / "losses.json").read_text())
+    waves = load_file(folder / "losses.safetensors")
+    return numbers, jnp.asarray(waves["real"][:, 0]), jnp.asarray(waves["fake"][:, 0])
+
+
+@pytest.mark.golden
+def test_mel_loss_of_each_scale_equals_the_reference(case):
+    numbers, real, fake = case
+    scales = tuple((scale["window"], scale["n_mels"]) for scale in numbers["mel_scales"])
+    assert all(scale["hop"] == scale["window"] // 4 for scale in numbers["mel_scales"])
+    ours = loss.mel_losses(real, fake, 48_000, scales)
+    np.testing.assert_allclose(ours, numbers["mel_per_scale"], rtol=2e-5)
+    total = loss.mel_loss(real, fake, 48_000, scales)
+    np.testing.assert_allclose(total, numbers["mel_total"], rtol=1e-5)
+
+
+@pytest.mark.golden
+def test_stft_and_waveform_metrics_equal_the_reference(case):
+    numbers, real, fake = case
+    np.testing.assert_allclose(loss.stft_metric(real, fake), numbers["stft_total"], rtol=1e-5)
+    l1 = loss.waveform_metric(real, fake)
+    np.testing.assert_allclose(l1, numbers["waveform_l1"], rtol=1e-6)
+
+
+def codec_inputs(folder):
+    for path in sorted((folder / "codec").glob("*.tensors.safetensors")):
+        tensors = load_file(path)
+        for name in (name.removesuffix(".kl") for name in tensors if name.endswith(".kl")):
+            yield f"{path.name}:{name}", tensors[f"{name}.moments"], tensors[f"{name}.kl"]
+
+
+@pytest.mark.golden
+def test_kl_equals_the_reference(fixtures_dir):
+    cases = list(codec_inputs(fixtures_dir))
+    assert cases
+    for name, moments, theirs in cases:
+        mean, scale = jnp.split(jnp.swapaxes(moments, 1, 2), 2, axis=-1)
+        ours = loss.kl(mean, jax.nn.softplus(scale) + 1e-4)
+        np.testing.assert_allclose(ours, theirs.item(), rtol=2e-5, err_msg=name)
+
+
+def test_kl_is_zero_for_the_prior():
+    zero = jnp.zeros((1, 3, 4))
+    np.testing.assert_allclose(loss.kl(zero, zero + 1), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [8, 64, 128, 512])
+@pytest.mark.parametrize("samples", [513, 1000, 1024])
+def test_stft_equals_frames_cut_one_by_one(window, samples):
+    wave = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
+    padded = np.pad(wave, ((0, 0), (window // 2, window // 2)), mode="reflect")
+    hop = window // 4
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    starts = range(0, padded.shape[1] - window + 1, hop)
+    theirs = np.stack([np.fft.rfft(padded[:, s : s + window] * hann) for s in starts], axis=1)
+    real, imaginary = loss.stft(jnp.asarray(wave), window)
+    np.testing.assert_allclose(real, theirs.real, atol=1e-4)
+    np.testing.assert_allclose(imaginary, theirs.imag, atol=1e-4)
+
+
+def test_gradient_of_the_mel_loss_is_finite_where_the_output_is_silent():
+    real = jax.random.normal(jax.random.key(0), (1, 4096))
+    scales = ((32, 5), (256, 40))
+    grad = jax.grad(lambda fake: loss.mel_loss(real, fake, 16_000, scales))(jnp.zeros((1, 4096)))
+    assert bool(jnp.isfinite(grad).all())
+
+
+def test_equal_waves_cost_nothing_and_scale_invariance_holds():
+    wave = jax.random.normal(jax.random.key(0), (2, 4096))
+    noisy = wave + 0.1 * jax.random.normal(jax.random.key(1), wave.shape)
+    measured = loss.codec_metrics(wave, wave, 16_000)
+    assert float(measured["mel"]) == float(measured["stft"]) == float(measured["waveform"]) == 0
+    assert float(measured["si_sdr_db"]) > 60
+    np.testing.assert_allclose(
+        loss.si_sdr_db(wave, noisy), loss.si_sdr_db(wave, 3 * noisy), rtol=1e-4
+    )
+    np.testing.assert_allclose(loss.si_sdr_db(wave, noisy), 20, atol=0.5)
+
+
+def test_a_wave_shorter_than_half_a_window_is_refused():
+    with pytest.raises(UserError, match="1024 samples is too short for an STFT window of 2048"):
+        loss.stft(jnp.zeros((1, 1024)), 2048)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"mel": -1.0}, "loss.mel"),
+        ({"stft_windows": (30,)}, "window 30"),
+        ({"kl": float("nan")}, "kl"),
+    ],
+)
+def test_impossible_weights_and_windows_are_refused(fields, says):
+    with pytest.raises(UserError, match=says):
+        CodecLossConfig(**fields)
