@@ -1,0 +1,91 @@
+"""Encoding and decoding of any length in bounded memory (spec/codec.md, section 7).
+
+Every layer pads its own input with zeros and has biases, so silence is not the same as an end. All
+windows have one fixed shape; the first starts at the start, the last ends at the end, and of each
+only the frames are kept that see nothing but real neighbours.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import nnx
+
+from sam_audio_jax.codec.codec import Codec, CodecConfig, pad_to_hop
+from sam_audio_jax.codec.encoder import DILATIONS
+
+UNIT = 3 * sum(DILATIONS)  # samples that three residual units look to each side
+
+
+def encoder_context(config: CodecConfig) -> int:
+    """Frames on each side that reach into a frame: 6 for the released rates."""
+    left, right, jump = 3, 3, 1
+    for stride in config.encoder_rates:
+        left += (UNIT + stride // 2) * jump
+        right += (UNIT + 2 * stride - 1 - stride // 2) * jump
+        jump *= stride
+    return -(-max(left, right + 1 - jump) // jump)
+
+
+def decoder_context(config: CodecConfig) -> int:
+    """Frames on each side that a frame writes into: 8 for the released rates."""
+    reach, jump = 3.0, 1
+    for stride in reversed(config.decoder_rates):
+        reach += UNIT * jump
+        jump *= stride
+        reach += jump
+    return int(-(-(reach + 3 * jump) // jump))
+
+
+def encode_chunked(codec: Codec, wave: np.ndarray, *, frames: int = 500) -> np.ndarray:
+    """`(batch, samples)` -> `(batch, frames, channels)`, equal to `encode` of the padded whole.
+
+    `frames`: length of a window; memory does not depend on the length of the wave beyond the wave.
+    """
+    hop = codec.config.hop
+    wave = pad_to_hop(wave, hop)
+    encode = _window_function("encode", codec)
+    return _slide(encode, wave, hop, 1, frames, encoder_context(codec.config))
+
+
+def decode_chunked(codec: Codec, latents: np.ndarray, *, frames: int = 500) -> np.ndarray:
+    """`(batch, frames, channels)` -> `(batch, samples)`, equal to `decode` of the whole."""
+    decode = _window_function("decode", codec)
+    return _slide(decode, latents, 1, codec.config.hop, frames, decoder_context(codec.config))
+
+
+def _window_function(name: str, codec: Codec) -> Callable[[np.ndarray], np.ndarray]:
+    graph, state = nnx.split(codec)
+    run = _compiled(name, graph)
+    return lambda window: np.asarray(run(state, window))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(name: str, graph: nnx.GraphDef) -> Callable:
+    return jax.jit(lambda state, x: getattr(nnx.merge(graph, state), name)(x))
+
+
+def _slide(
+    run: Callable[[np.ndarray], np.ndarray],
+    signal: np.ndarray,
+    step_in: int,
+    step_out: int,
+    frames: int,
+    context: int,
+) -> np.ndarray:
+    """Windows of `frames` frames; an input frame has `step_in` elements, an output `step_out`."""
+    total = signal.shape[1] // step_in
+    frames = max(frames, 4 * context)
+    if total <= frames:
+        return run(signal)
+    inner = frames - 2 * context
+    starts = [*range(0, total - frames, inner), total - frames]
+    pieces, done = [], 0
+    for start in starts:
+        y = run(signal[:, start * step_in : (start + frames) * step_in])
+        last = start == total - frames
+        until = None if last else (frames - context) * step_out
+        pieces.append(y[:, done - start * step_out : until])
+        done = (start + frames - context) * step_out
+    return np.concatenate(pieces, axis=1)

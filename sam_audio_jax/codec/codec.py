@@ -1,0 +1,167 @@
+"""DAC-VAE: 25 latent frames a second of 48 kHz audio (spec/codec.md; arXiv 2512.18099, codec)."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from sam_audio_jax.codec.decoder import Decoder
+from sam_audio_jax.codec.encoder import Encoder
+from sam_audio_jax.codec.watermark import Watermark
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.conv import WeightNormConv1d
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """Sizes of the codec; the defaults are the released one's."""
+
+    sample_rate: int = 48_000
+    encoder_dim: int = 64  # channels after the first convolution
+    encoder_rates: tuple[int, ...] = (2, 8, 10, 12)  # strides; their product is the hop
+    latent_dim: int = 1024  # width between encoder, bottleneck and decoder
+    decoder_dim: int = 1536
+    decoder_rates: tuple[int, ...] = (12, 10, 8, 2)
+    codebook_dim: int = 128  # channels of a latent frame, the width that the separator sees
+    mean: float = 0.0  # latents are normalised by (z - mean) / std; the released codec has 0 and 1
+    std: float = 1.0
+    watermark_rates: tuple[int, ...] = (8, 5, 4, 2)  # one for each decoder block; () has no mark
+    watermark_code: int = 128  # channels of the code that carries the message
+    watermark_bits: int = 16
+    watermark_lstm_depth: int = 2
+
+    def __post_init__(self):
+        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
+            raise UserError(
+                f"codec.decoder_rates={self.decoder_rates} must have the product of "
+                f"codec.encoder_rates={self.encoder_rates}"
+            )
+        if self.decoder_dim % 2 ** len(self.decoder_rates):
+            raise UserError(
+                f"codec.decoder_dim={self.decoder_dim} must be a multiple of "
+                f"{2 ** len(self.decoder_rates)}: each decoder block halves it"
+            )
+        if self.watermark_rates and len(self.watermark_rates) != len(self.decoder_rates):
+            raise UserError(
+                f"codec.watermark_rates={self.watermark_rates} must name a rate for each of "
+                f"{len(self.decoder_rates)} decoder blocks, or be empty"
+            )
+        if not self.std > 0:
+            raise UserError(f"codec.std={self.std} must be positive")
+
+    @property
+    def hop(self) -> int:
+        """Samples in a latent frame."""
+        return math.prod(self.encoder_rates)
+
+    @property
+    def frame_rate(self) -> float:
+        """Latent frames in a second."""
+        return self.sample_rate / self.hop
+
+    def frames(self, samples: int) -> int:
+        """Latent frames of so many samples: whole frames, the last one perhaps partly padding."""
+        return -(-samples // self.hop)
+
+    def watermark_widths(self) -> tuple[int, ...]:
+        """Channels of the mark's stages, from the waveform's side to the code's."""
+        depth = len(self.decoder_rates)
+        return tuple((self.decoder_dim // 2**i) // 3 for i in range(depth, -1, -1))
+
+
+class Codec(nnx.Module):
+    """Encoder, VAE bottleneck, decoder and, if configured, the watermark. Float32 throughout."""
+
+    def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        c = config
+        self.encoder = Encoder(c.encoder_dim, c.encoder_rates, c.latent_dim, rngs=rngs)
+        self.in_proj = WeightNormConv1d(
+            c.latent_dim, 2 * c.codebook_dim, 1, zero_bias=False, rngs=rngs
+        )
+        self.out_proj = WeightNormConv1d(c.codebook_dim, c.latent_dim, 1, zero_bias=False, rngs=rngs)
+        self.decoder = Decoder(c.latent_dim, c.decoder_dim, c.decoder_rates, rngs=rngs)
+        self.watermark = nnx.data(make_watermark(c, rngs) if c.watermark_rates else None)
+
+    def moments(
+        self, wave: Float[Array, "batch samples"]
+    ) -> tuple[Float[Array, "batch frames channels"], Float[Array, "batch frames channels"]]:
+        """Mean and standard deviation of the posterior, before any normalisation."""
+        mean, scale = jnp.split(self.in_proj(self.encoder(wave[..., None])), 2, axis=-1)
+        return mean, nnx.softplus(scale) + 1e-4
+
+    def encode(
+        self, wave: Float[Array, "batch samples"]
+    ) -> Float[Array, "batch frames channels"]:
+        """The posterior's mean: SAM Audio's latents are not sampled. Samples: whole frames."""
+        mean, _ = self.moments(wave)
+        return (mean - self.config.mean) / self.config.std
+
+    def decode(
+        self,
+        latents: Float[Array, "batch frames channels"],
+        *,
+        watermark: Int[Array, "batch bits"] | None = None,
+    ) -> Float[Array, "batch samples"]:
+        """The clean wave, or with 16 bits a row the marked one that the reference emits."""
+        raw = latents * self.config.std + self.config.mean
+        wave = self.decoder(self.out_proj(raw))
+        if watermark is not None:
+            wave = self.mark(wave, watermark)
+        return wave[..., 0]
+
+    def mark(
+        self, wave: Float[Array, "batch samples 1"], message: Int[Array, "batch bits"]
+    ) -> Float[Array, "batch samples 1"]:
+        """Adds the watermark; not clipped afterwards, as in the reference."""
+        if self.watermark is None:
+            raise UserError("this codec has no watermark (codec.watermark_rates is empty)")
+        return wave + self.watermark.strength * self.watermark(wave, message)
+
+
+def make_watermark(config: CodecConfig, rngs: nnx.Rngs) -> Watermark:
+    """The mark's network: its widths follow the decoder's, a third of each."""
+    return Watermark(
+        config.watermark_widths(),
+        config.watermark_rates[::-1],
+        code=config.watermark_code,
+        bits=config.watermark_bits,
+        lstm_depth=config.watermark_lstm_depth,
+        rngs=rngs,
+    )
+
+
+def pad_to_hop(wave: np.ndarray, hop: int) -> np.ndarray:
+    """Reflects the end of `(..., samples)` up to a whole number of frames (spec section 6).
+
+    A wave that is too short to be reflected (the reference raises there) gets zeros first.
+    """
+    short = -wave.shape[-1] % hop
+    if not short:
+        return wave
+    lead = [(0, 0)] * (wave.ndim - 1)
+    if short >= wave.shape[-1]:
+        return np.pad(wave, [*lead, (0, short)])
+    return np.pad(wave, [*lead, (0, short)], mode="reflect")
+
+
+def sample_to_frame(index: int, config: CodecConfig, sample_rate: int | None = None) -> int:
+    """The first frame that starts at or after a sample (the reference's two ceilings, float32)."""
+    rate = np.float32(sample_rate or config.sample_rate)
+    at_codec = np.ceil(np.float32(config.sample_rate * index) / rate)
+    return int(np.ceil(at_codec / np.float32(config.hop)))
+
+
+def frame_to_sample(index: int, config: CodecConfig, sample_rate: int | None = None) -> int:
+    """The first sample of a frame, truncated."""
+    ratio = (sample_rate or config.sample_rate) / config.sample_rate
+    return int(index * config.hop * ratio)
+
+
+def random_message(codec: Codec, rows: int, key: jax.Array) -> Int[Array, "rows bits"]:
+    """Random bits, the reference's behaviour when it decodes."""
+    return jax.random.bernoulli(key, shape=(rows, codec.config.watermark_bits)).astype(jnp.int32)

@@ -1,0 +1,56 @@
+"""Waveform to hidden frames (spec/codec.md, section 2)."""
+
+from collections.abc import Sequence
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from sam_audio_jax.nn.conv import Snake, WeightNormConv1d
+
+DILATIONS = (1, 3, 9)
+
+
+class ResidualUnit(nnx.Module):
+    """`x + conv1(snake(conv7(snake(x))))`; the length stays."""
+
+    def __init__(self, channels: int, dilation: int, *, rngs: nnx.Rngs):
+        self.snake_in = Snake(channels)
+        self.dilated = WeightNormConv1d(channels, channels, 7, dilation=dilation, rngs=rngs)
+        self.snake_out = Snake(channels)
+        self.pointwise = WeightNormConv1d(channels, channels, 1, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
+        return x + self.pointwise(self.snake_out(self.dilated(self.snake_in(x))))
+
+
+class EncoderBlock(nnx.Module):
+    """Three residual units, then a strided convolution that doubles the channels."""
+
+    def __init__(self, channels: int, stride: int, *, rngs: nnx.Rngs):
+        self.units = nnx.List([ResidualUnit(channels, d, rngs=rngs) for d in DILATIONS])
+        self.snake = Snake(channels)
+        self.down = WeightNormConv1d(channels, 2 * channels, 2 * stride, stride=stride, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t2 c2"]:
+        for unit in self.units:
+            x = unit(x)
+        return self.down(self.snake(x))
+
+
+class Encoder(nnx.Module):
+    """`(batch, samples, 1)` -> `(batch, frames, latent_dim)`; an odd stride loses a frame."""
+
+    def __init__(self, width: int, rates: Sequence[int], latent_dim: int, *, rngs: nnx.Rngs):
+        self.stem = WeightNormConv1d(1, width, 7, rngs=rngs)
+        widths = [width * 2**i for i in range(len(rates) + 1)]
+        self.blocks = nnx.List(
+            [EncoderBlock(w, s, rngs=rngs) for w, s in zip(widths, rates, strict=False)]
+        )
+        self.snake = Snake(widths[-1])
+        self.out = WeightNormConv1d(widths[-1], latent_dim, 3, rngs=rngs)
+
+    def __call__(self, wave: Float[Array, "b t 1"]) -> Float[Array, "b frames latent"]:
+        x = self.stem(wave)
+        for block in self.blocks:
+            x = block(x)
+        return self.out(self.snake(x))

@@ -1,0 +1,143 @@
+"""One-dimensional convolutions and the Snake activation of the codec (spec/codec.md, section 1).
+
+Channels last. A kernel is stored `(window, in, out)`; a transposed one too, so that weight norm
+runs over `(window, out)` for each input channel there, over `(window, in)` for each output here.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from sam_audio_jax import parallel
+
+Signal = Float[Array, "batch samples channels"]
+Output = Float[Array, "batch samples_out channels_out"]
+KERNEL_AXES = parallel.axes("window", "channels", "channels")
+CHANNEL_AXES = parallel.axes("channels")
+
+
+def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> Array:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the reference's default for every kernel and bias."""
+    bound = fan_in**-0.5
+    return jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
+
+
+def convolve(
+    x: Signal,
+    kernel: Float[Array, "window in out"],
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    pad: tuple[int, int] = (0, 0),
+) -> Output:
+    """Cross-correlation with zeros on both sides."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride,),
+        [pad],
+        rhs_dilation=(dilation,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+
+
+def upsample(x: Signal, kernel: Float[Array, "window in out"], stride: int) -> Output:
+    """Transposed convolution of a window of two strides, uncropped: `samples * stride + stride`.
+
+    Each input writes two strides of output and neighbours overlap by one, so one matrix product and
+    one sum of shifted halves do what a convolution over zero-stuffed inputs would.
+    """
+    if kernel.shape[0] != 2 * stride:
+        raise ValueError(f"a kernel of {kernel.shape[0]} does not span two strides of {stride}")
+    batch, length, _ = x.shape
+    parts = jnp.einsum("btc,wcd->btwd", x, kernel)
+    head = parts[:, :, :stride].reshape(batch, length * stride, -1)
+    tail = parts[:, :, stride:].reshape(batch, length * stride, -1)
+    after = jnp.pad(head, ((0, 0), (0, stride), (0, 0)))
+    return after + jnp.pad(tail, ((0, 0), (stride, 0), (0, 0)))
+
+
+class Conv1d(nnx.Module):
+    """Plain convolution with bias (the watermark's layers)."""
+
+    def __init__(self, inputs: int, outputs: int, window: int, *, rngs: nnx.Rngs):
+        init = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, (window, inputs, outputs))
+        self.kernel = nnx.Param(0.02 * init, **KERNEL_AXES)
+        self.bias = nnx.Param(jnp.zeros(outputs), **CHANNEL_AXES)
+
+    def __call__(self, x: Signal, *, stride: int = 1, pad: tuple[int, int] = (0, 0)) -> Output:
+        return convolve(x, self.kernel[...], stride=stride, pad=pad) + self.bias[...]
+
+
+class WeightNormConv1d(nnx.Module):
+    """`W = scale * direction / |direction|`, the norm over all but the output channel, no epsilon.
+
+    The padding on each side is `((window - stride) * dilation) // 2`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        window: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        zero_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        self.stride, self.dilation = stride, dilation
+        fan_in = inputs * window
+        direction = uniform(rngs, (window, inputs, outputs), fan_in)
+        self.direction = nnx.Param(direction, **KERNEL_AXES)
+        self.scale = nnx.Param(jnp.linalg.norm(direction, axis=(0, 1)), **CHANNEL_AXES)
+        bias = jnp.zeros(outputs) if zero_bias else uniform(rngs, (outputs,), fan_in)
+        self.bias = nnx.Param(bias, **CHANNEL_AXES)
+
+    def kernel(self) -> Float[Array, "window in out"]:
+        direction = self.direction[...]
+        return direction * (self.scale[...] * norm_over(direction, (0, 1)))
+
+    def __call__(self, x: Signal) -> Output:
+        pad = (self.direction.shape[0] - self.stride) * self.dilation // 2
+        y = convolve(
+            x, self.kernel(), stride=self.stride, dilation=self.dilation, pad=(pad, pad)
+        )
+        return y + self.bias[...]
+
+
+class WeightNormConvTranspose1d(nnx.Module):
+    """Weight-normed upsampling by `stride`; the norm is taken for each *input* channel."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
+        self.stride = stride
+        fan_in = outputs * 2 * stride  # the reference's convention for transposed kernels
+        direction = uniform(rngs, (2 * stride, inputs, outputs), fan_in)
+        self.direction = nnx.Param(direction, **KERNEL_AXES)
+        self.scale = nnx.Param(jnp.linalg.norm(direction, axis=(0, 2)), **CHANNEL_AXES)
+        self.bias = nnx.Param(uniform(rngs, (outputs,), fan_in), **CHANNEL_AXES)
+
+    def __call__(self, x: Signal) -> Output:
+        """`samples` -> exactly `samples * stride`."""
+        direction = self.direction[...]
+        gain = self.scale[...][:, None] * norm_over(direction, (0, 2))[..., None]
+        y = upsample(x, direction * gain, self.stride)
+        left = (self.stride + 1) // 2
+        return y[:, left : left + x.shape[1] * self.stride] + self.bias[...]
+
+
+def norm_over(direction: Array, axes: tuple[int, int]) -> Array:
+    """One over the Euclidean norm."""
+    return jax.lax.rsqrt(jnp.sum(jnp.square(direction), axis=axes))
+
+
+class Snake(nnx.Module):
+    """`x + sin(alpha x)^2 / (alpha + 1e-9)`, one alpha for each channel, in float32."""
+
+    def __init__(self, channels: int):
+        self.alpha = nnx.Param(jnp.ones(channels), **CHANNEL_AXES)
+
+    def __call__(self, x: Signal) -> Signal:
+        alpha = self.alpha[...]
+        return x + jnp.square(jnp.sin(alpha * x)) / (alpha + 1e-9)
