@@ -1,0 +1,172 @@
+"""Sound files and signals: decode, resample, loudness, STFT, write.
+
+The only room that knows file formats.
+Decoding is soundfile's where it can (WAV, FLAC, OGG, MP3), else PyAV's (video, AAC, G.722, ...).
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+import tempfile
+
+import av
+import av.error
+import numpy as np
+import pyloudnorm
+import scipy.io.wavfile
+import soundfile
+import soxr
+from jaxtyping import Complex, Float, Float32
+
+from sam_audio_jax.errors import UserError
+
+LOUDNESS_FLOOR_LUFS = -70.0  # BS.1770's absolute gate: what "silent" measures as
+
+
+@dataclasses.dataclass(frozen=True)
+class Audio:
+    """A decoded file: float32 samples, full scale 1.0."""
+
+    samples: Float32[np.ndarray, "channels samples"]
+    sample_rate: int
+
+
+def load(path: str | os.PathLike) -> Audio:
+    """Decodes a sound or video file at its own rate.
+
+    UserError: the file is missing, cannot be decoded, has no samples, or has NaN or infinite ones.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"no sound file at {path}")
+    try:
+        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples = samples.T
+    except (soundfile.SoundFileError, RuntimeError):
+        samples, sample_rate = _load_with_av(path)
+    if not samples.size:
+        raise UserError(f"{path} has no samples")
+    if not np.isfinite(samples).all():
+        raise UserError(f"{path} has samples that are NaN or infinite")
+    return Audio(np.ascontiguousarray(samples), int(sample_rate))
+
+
+def _load_with_av(path: pathlib.Path) -> tuple[Float32[np.ndarray, "channels samples"], int]:
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise UserError(f"{path} has no audio stream")
+            resampler = av.AudioResampler(format="fltp")
+            frames = [
+                piece.to_ndarray()
+                for frame in container.decode(audio=0)
+                for piece in resampler.resample(frame)
+            ]
+            frames += [piece.to_ndarray() for piece in resampler.resample(None)]
+            rate = container.streams.audio[0].rate
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be decoded as sound: {error}") from None
+    if not frames:
+        return np.zeros((1, 0), np.float32), rate or 1
+    return np.concatenate(frames, axis=1).astype(np.float32), rate
+
+
+def resample(
+    samples: Float[np.ndarray, "... samples"], from_rate: int, to_rate: int
+) -> Float32[np.ndarray, "... resampled"]:
+    """soxr HQ on the last axis; `ceil(samples * to_rate / from_rate)` samples come out."""
+    samples = np.asarray(samples, np.float32)
+    if from_rate == to_rate:
+        return samples
+    length = math.ceil(samples.shape[-1] * to_rate / from_rate)
+    rows = samples.reshape(-1, samples.shape[-1])
+    out = np.zeros((len(rows), length), np.float32)
+    for row, wave in zip(out, rows, strict=True):
+        made = soxr.resample(wave, from_rate, to_rate)
+        row[: len(made)] = made[:length]
+    return out.reshape(*samples.shape[:-1], length)
+
+
+def write_wav(
+    path: str | os.PathLike, samples: Float[np.ndarray, "channels samples"], sample_rate: int
+) -> None:
+    """Writes a float32 WAV whole or not at all; equal samples give equal bytes (no time stamp)."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        scipy.io.wavfile.write(part, sample_rate, np.asarray(samples, np.float32).T)
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except BaseException:
+        pathlib.Path(part).unlink(missing_ok=True)
+        raise
+
+
+@functools.cache
+def _hann(window: int) -> Float32[np.ndarray, " window"]:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
+
+
+def stft(
+    samples: Float[np.ndarray, "... samples"], window: int, hop: int
+) -> Complex[np.ndarray, "... frames bins"]:
+    """Centred periodic-Hann STFT with zeros around the signal; `window` a multiple of `hop`.
+
+    `ceil(samples / hop) + 1` frames: every sample lies under enough of them for an exact inverse.
+    """
+    if window % hop:
+        raise ValueError(f"window {window} must be a multiple of hop {hop}")
+    length = samples.shape[-1]
+    frames = math.ceil(length / hop) + 1
+    pad = [(0, 0)] * (samples.ndim - 1) + [(window // 2, frames * hop + window // 2 - length)]
+    padded = np.pad(samples, pad)
+    pieces = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)
+    return np.fft.rfft(pieces[..., : frames * hop : hop, :] * _hann(window), axis=-1)
+
+
+def istft(
+    spectrum: Complex[np.ndarray, "... frames bins"], window: int, hop: int, samples: int
+) -> Float[np.ndarray, "... samples"]:
+    """Inverse of `stft` (least squares for a changed spectrum), cut to `samples`."""
+    frames, parts = spectrum.shape[-2], window // hop
+    pieces = np.fft.irfft(spectrum, window, axis=-1) * _hann(window)
+    pieces = pieces.reshape(*spectrum.shape[:-1], parts, hop)
+    squares = np.square(_hann(window)).reshape(parts, hop)
+    out = np.zeros((*spectrum.shape[:-2], frames + parts - 1, hop), pieces.dtype)
+    weight = np.zeros((frames + parts - 1, hop), pieces.dtype)
+    for part in range(parts):
+        out[..., part : part + frames, :] += pieces[..., part, :]
+        weight[part : part + frames] += squares[part]
+    out /= np.maximum(weight, 1e-8)
+    flat = out.reshape(*spectrum.shape[:-2], -1)
+    return flat[..., window // 2 : window // 2 + samples]
+
+
+@functools.cache
+def _meter(sample_rate: int) -> pyloudnorm.Meter:
+    return pyloudnorm.Meter(sample_rate)
+
+
+def loudness_lufs(wave: Float[np.ndarray, " samples"], sample_rate: int) -> float:
+    """Integrated loudness (BS.1770: 0.4 s blocks, 75 % overlap), at least -70."""
+    short = sample_rate // 2 - len(wave)
+    if short > 0:
+        wave = np.pad(wave, (0, short))
+    with np.errstate(divide="ignore"):
+        value = float(_meter(sample_rate).integrated_loudness(wave))
+    return max(value, LOUDNESS_FLOOR_LUFS) if math.isfinite(value) else LOUDNESS_FLOOR_LUFS
+
+
+def rotate_phase(
+    wave: Float[np.ndarray, " samples"], angle: float, sample_rate: int
+) -> Float32[np.ndarray, " samples"]:
+    """Turns every STFT bin by one angle (radians): another wave that sounds the same."""
+    window = 2 ** math.ceil(math.log2(0.032 * sample_rate))  # 2048 at 44.1 and 48 kHz
+    spectrum = stft(wave, window, window // 4) * np.exp(1j * np.float32(angle))
+    return istft(spectrum, window, window // 4, len(wave)).astype(np.float32)

@@ -1,0 +1,109 @@
+"""Training material of the codec (spec/codec.md, section 10 "Data").
+
+Kinds of sound take turns in equal shares; each file of a kind comes once per round, shuffled. An
+item is a function of (seed, index) alone, so order never depends on workers or restarts.
+"""
+
+import collections
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Float32
+
+from sam_audio_jax import audio
+from sam_audio_jax.data.source import Recording, Waves
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExcerptConfig:
+    """Random excerpts of single recordings; values marked DAC are the published ones."""
+
+    manifests: tuple[str, ...] = ()  # none: the sound embedded in the package
+    split: str = "train"
+    seconds: float = 1.0  # rounded to whole frames of the codec
+    loudness_lufs: float = -16.0  # DAC; every excerpt is brought to it
+    threshold_lufs: float = -40.0  # DAC; quieter excerpts are drawn again
+    draws: int = 8  # DAC; the last draw is kept whatever its level
+    gain_db: tuple[float, float] = (-16.0, 0.0)  # ours; after loudness: stems come at any level
+    mixed: float = 0.25  # ours; share of excerpts that are two recordings at once, as in mixtures
+    phase_rotation: bool = True  # DAC
+    workers: int = 0  # processes that make items; 0: a thread of this one
+    seed: int = 0
+
+
+class Excerpts:
+    """Random access to an endless list of excerpts {"wave": float32 [samples]}."""
+
+    def __init__(
+        self,
+        config: ExcerptConfig,
+        recordings: list[Recording],
+        waves: Waves,
+        sample_rate: int,
+        samples: int,
+    ):
+        self.config, self.waves = config, waves
+        self.sample_rate, self.samples = sample_rate, samples
+        kinds: dict[str, list[int]] = collections.defaultdict(list)
+        for number, recording in enumerate(recordings):
+            if waves.length(number):
+                kinds[recording.category].append(number)
+        self.kinds = [kinds[name] for name in sorted(kinds)]
+
+    def __len__(self) -> int:
+        return 2**48
+
+    def __getitem__(self, index: int) -> dict[str, Float32[np.ndarray, " samples"]]:
+        config = self.config
+        rng = np.random.default_rng((config.seed, index))
+        turn, kind = divmod(index, len(self.kinds))
+        files = self.kinds[kind]
+        number = files[
+            _shuffled(config.seed, kind, turn // len(files), len(files))[turn % len(files)]
+        ]
+        wave = self._loud_excerpt(number, files, rng)
+        if rng.random() < config.mixed:
+            other = self.kinds[rng.integers(len(self.kinds))]
+            second = self._loud_excerpt(other[rng.integers(len(other))], other, rng)
+            wave = wave + second * np.float32(10 ** (rng.uniform(-15, 15) / 20))
+        if config.phase_rotation:
+            wave = audio.rotate_phase(wave, rng.uniform(-np.pi, np.pi), self.sample_rate)
+        gain_db = config.loudness_lufs - audio.loudness_lufs(wave, self.sample_rate)
+        wave = wave * np.float32(10 ** (gain_db / 20))
+        wave /= max(1.0, float(np.abs(wave).max()))
+        return {"wave": wave * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))}
+
+    def _loud_excerpt(
+        self, number: int, files: list[int], rng: np.random.Generator
+    ) -> Float32[np.ndarray, " samples"]:
+        """An excerpt at 0 dB peak, drawn again until it is loud enough."""
+        wave = np.zeros(self.samples, np.float32)
+        for _ in range(self.config.draws):
+            wave = self._excerpt(number, files, rng)
+            if audio.loudness_lufs(wave, self.sample_rate) > self.config.threshold_lufs:
+                break
+        return wave / np.float32(max(np.abs(wave).max(), 1e-4))
+
+    def _excerpt(
+        self, number: int, files: list[int], rng: np.random.Generator
+    ) -> Float32[np.ndarray, " samples"]:
+        """A piece of a long file, or short files of one kind one after another with rests."""
+        out = np.zeros(self.samples, np.float32)
+        length = self.waves.length(number)
+        if length >= self.samples:
+            return self.waves.read(
+                number, int(rng.integers(length - self.samples + 1)), self.samples
+            )
+        place = int(rng.integers(min(self.samples - length, self.sample_rate // 4) + 1))
+        while place < self.samples:
+            piece = self.waves.read(number, 0, self.samples - place)
+            out[place : place + len(piece)] = piece
+            place += len(piece) + int(rng.integers(self.sample_rate // 4))
+            number = files[rng.integers(len(files))]
+        return out
+
+
+@functools.lru_cache(maxsize=16)
+def _shuffled(seed: int, kind: int, turn: int, size: int) -> np.ndarray:
+    return np.random.default_rng((seed, kind, turn, size)).permutation(size)
