@@ -3,7 +3,11 @@
 import dataclasses
 from typing import Literal
 
+from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.codec.discriminator import DiscriminatorConfig
+from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.config import FREE
+from sam_audio_jax.data.excerpts import ExcerptConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
 
@@ -38,6 +42,29 @@ class OptimConfig:
                 f"optim.clip_norm={self.clip_norm} must be positive and "
                 f"optim.accumulate={self.accumulate} 1 or more"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GanOptimConfig(OptimConfig):
+    """AdamW for codec and discriminators alike; the numbers are DAC's (spec/codec.md, section 10)."""
+
+    warmup_steps: int = 0  # published
+    beta1: float = 0.8  # published
+    beta2: float = 0.99  # published
+    weight_decay: float = 0.01  # published; of every parameter
+    clip_norm: float = 1_000.0  # published; of the generator
+    discriminator_clip_norm: float = 10.0  # published
+    rate_decay: float = 0.999996  # published; factor on the rate after every step
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.discriminator_clip_norm <= 0 or not 0 < self.rate_decay <= 1:
+            raise UserError(
+                f"optim.discriminator_clip_norm={self.discriminator_clip_norm} must be positive "
+                f"and optim.rate_decay={self.rate_decay} lie in (0, 1]"
+            )
+        if self.accumulate != 1:
+            raise UserError(f"optim.accumulate={self.accumulate}: codec training only takes 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,3 +117,16 @@ class RunConfig:
             raise UserError(
                 f"batch={self.batch} must be a multiple of optim.accumulate={self.optim.accumulate}"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecTrainConfig(RunConfig):
+    """Training of the codec from scratch (spec/codec.md, section 10)."""
+
+    codec: CodecConfig = dataclasses.field(default_factory=CodecConfig)
+    loss: CodecLossConfig = dataclasses.field(default_factory=CodecLossConfig)
+    discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
+    data: ExcerptConfig = dataclasses.field(default_factory=ExcerptConfig)
+    optim: GanOptimConfig = dataclasses.field(default_factory=GanOptimConfig)
+    batch: int = 72  # published
+    steps: int = dataclasses.field(default=400_000, metadata=FREE)  # published
