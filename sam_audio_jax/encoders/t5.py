@@ -1,0 +1,146 @@
+"""The T5 encoder that reads text prompts (spec/model.md, section 10).
+
+The full-size models use the frozen `t5-base`; small offline configs train the same module on bytes.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from sam_audio_jax import parallel
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.attention import Attention
+from sam_audio_jax.nn.norm import RMSNorm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T5Config:
+    """Sizes of the encoder; the defaults are `t5-base`."""
+
+    vocab_size: int = 32128
+    width: int = 768
+    head_dim: int = 64  # need not be width / heads
+    heads: int = 12
+    mlp: int = 3072
+    depth: int = 12
+    buckets: int = 32  # of relative distances, both directions together
+    max_distance: int = 128  # tokens; all longer distances share a bucket
+    eps: float = 1e-6
+    dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
+
+    def __post_init__(self):
+        sizes = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("vocab_size", "width", "head_dim", "heads", "mlp", "depth"):
+            if sizes[name] < 1:
+                raise UserError(f"text.{name}={sizes[name]} must be at least 1")
+        if self.buckets % 4 or self.max_distance <= self.buckets // 4:
+            raise UserError(
+                f"text.buckets={self.buckets} must be a multiple of 4 "
+                f"and text.max_distance={self.max_distance} above a quarter of it"
+            )
+
+
+def bucket(
+    distance: Int[np.ndarray, "*shape"], buckets: int, max_distance: int
+) -> Int[np.ndarray, "*shape"]:
+    """Bucket of each signed distance key - query: exact when near, logarithmic when far."""
+    half = buckets // 2
+    exact = half // 2
+    far = np.abs(distance)
+    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact))
+    steps = ratio / np.float32(np.log(max_distance / exact)) * np.float32(half - exact)
+    logarithmic = np.minimum(half - 1, exact + steps.astype(np.int32))
+    return np.where(distance > 0, half, 0) + np.where(far < exact, far, logarithmic)
+
+
+class FeedForward(nnx.Module):
+    """`down(relu(up(x)))`, no biases."""
+
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, use_bias=False, dtype=config.dtype, rngs=rngs)
+        self.up = linear(config.width, config.mlp, kernel_metadata=parallel.axes("embed", "mlp"))
+        self.down = linear(config.mlp, config.width, kernel_metadata=parallel.axes("mlp", "embed"))
+
+    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
+        return self.down(nnx.relu(self.up(x)))
+
+
+class Block(nnx.Module):
+    """Self-attention with a relative bias, then the feed-forward, both pre-normalised."""
+
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.width, eps=config.eps, rngs=rngs)
+        self.attention = Attention(
+            config.width,
+            config.heads,
+            config.head_dim,
+            scale=1.0,  # T5 does not divide by sqrt(head_dim): its queries are born small
+            qk_eps=None,
+            dtype=config.dtype,
+            query_init=jax.nn.initializers.normal((config.width * config.head_dim) ** -0.5),
+            rngs=rngs,
+        )
+        self.mlp_norm = RMSNorm(config.width, eps=config.eps, rngs=rngs)
+        self.mlp = FeedForward(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens width"],
+        mask: Bool[Array, "batch tokens"],
+        bias: Float[Array, "heads tokens keys"],
+    ) -> Float[Array, "batch tokens width"]:
+        x = x + self.attention(self.attention_norm(x), mask=mask, bias=bias)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class T5Encoder(nnx.Module):
+    """Token ids to the last hidden state after the final norm, at padded positions too."""
+
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        self.config = config
+        self.embed = nnx.Embed(
+            config.vocab_size,
+            config.width,
+            dtype=config.dtype,
+            embedding_init=jax.nn.initializers.normal(1.0),
+            embedding_metadata=parallel.axes("channels", "embed"),
+            rngs=rngs,
+        )
+        self.distance_bias = nnx.Param(
+            jax.nn.initializers.normal(config.width**-0.5)(
+                rngs.params(), (config.buckets, config.heads)
+            ),
+            **parallel.axes("channels", "heads"),
+        )
+
+        @nnx.split_rngs(splits=config.depth)
+        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
+        def stack(rngs):
+            return Block(config, rngs=rngs)
+
+        self.blocks = stack(rngs)
+        self.norm = RMSNorm(config.width, eps=config.eps, rngs=rngs)
+
+    def position_bias(self, tokens: int) -> Float[Array, "heads tokens tokens"]:
+        """Added to the scores of every block, float32."""
+        places = np.arange(tokens)
+        distance = places[None, :] - places[:, None]
+        index = bucket(distance, self.config.buckets, self.config.max_distance)
+        return jnp.transpose(self.distance_bias[...][index], (2, 0, 1))
+
+    def __call__(
+        self, ids: Int[Array, "batch tokens"], mask: Bool[Array, "batch tokens"]
+    ) -> Float[Array, "batch tokens width"]:
+        bias = self.position_bias(ids.shape[1])
+        graph, layers = nnx.split(self.blocks)
+
+        def body(x, layer):
+            return nnx.merge(graph, layer)(x, mask, bias), None
+
+        return self.norm(jax.lax.scan(body, self.embed(ids), nnx.as_pure(layers))[0])

@@ -1,0 +1,81 @@
+"""Multi-head attention of the separator and of T5 (spec/model.md, sections 5.6 and 10)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from sam_audio_jax import parallel
+from sam_audio_jax.nn import rope
+from sam_audio_jax.nn.norm import RMSNorm
+
+Initializer = jax.nn.initializers.Initializer
+LECUN = jax.nn.initializers.lecun_normal()
+
+
+class Attention(nnx.Module):
+    """Attention over `memory`, or over `x` itself.
+
+    Channels hold whole heads one after another (`head * head_dim + element`), so that sharding the
+    kernels' outer side shards heads. The reference's interleaved rows are reordered by `convert/`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_dim: int,
+        *,
+        scale: float,  # of the scores
+        qk_eps: float | None,  # of the RMSNorm on queries and keys; None = no such norm
+        dtype: str,
+        out_init: Initializer = LECUN,
+        query_init: Initializer = LECUN,
+        rngs: nnx.Rngs,
+    ):
+        self.heads, self.scale = heads, scale
+        inner = heads * head_dim
+        linear = functools.partial(nnx.Linear, use_bias=False, dtype=dtype, rngs=rngs)
+        to_heads = functools.partial(
+            linear, width, inner, kernel_metadata=parallel.axes("embed", "heads")
+        )
+        self.query = to_heads(kernel_init=query_init)
+        self.key = to_heads(kernel_init=LECUN)
+        self.value = to_heads(kernel_init=LECUN)
+        self.out = linear(
+            inner, width, kernel_init=out_init, kernel_metadata=parallel.axes("heads", "embed")
+        )
+        norm = functools.partial(RMSNorm, head_dim, axis="head_dim", rngs=rngs)
+        self.query_norm = None if qk_eps is None else norm(eps=qk_eps)
+        self.key_norm = None if qk_eps is None else norm(eps=qk_eps)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch frames width"],
+        memory: Float[Array, "batch keys width"] | None = None,
+        *,
+        mask: Bool[Array, "batch keys"] | None = None,  # True = may be attended
+        angle: Float[np.ndarray, "frames pairs"] | None = None,
+        bias: Float[Array, "heads frames keys"] | None = None,
+    ) -> Float[Array, "batch frames width"]:
+        memory = x if memory is None else memory
+        q, k, v = (
+            y.reshape(*y.shape[:2], self.heads, -1)
+            for y in (self.query(x), self.key(memory), self.value(memory))
+        )
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if angle is not None:
+            q, k = rope.rotate(q, angle), rope.rotate(k, angle)
+        mixed = jax.nn.dot_product_attention(
+            q,
+            k,
+            v,
+            bias=None if bias is None else bias[None].astype(jnp.float32),
+            mask=None if mask is None else mask[:, None, None, :],
+            scale=self.scale,
+        )
+        return self.out(mixed.reshape(*mixed.shape[:2], -1))

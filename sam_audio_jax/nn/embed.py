@@ -1,0 +1,63 @@
+"""Time embeddings, the gated projection and dropout (spec/model.md, sections 4, 5.4 and 5.10)."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from sam_audio_jax import parallel
+
+MAX_PERIOD = 10_000.0
+
+
+def sinusoid(time: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+    """`[cos(t f), sin(t f)]`, all cosines first, float32; an odd width ends in a zero."""
+    half = width // 2
+    steps = np.arange(half, dtype=np.float32)
+    frequency = np.exp(np.float32(-math.log(MAX_PERIOD)) * steps / np.float32(half))
+    angle = time.astype(jnp.float32)[:, None] * frequency
+    waves = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    return jnp.pad(waves, ((0, 0), (0, width % 2)))
+
+
+def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
+    """Zeros a `rate` of the elements and scales the rest; without a key it does nothing.
+
+    Drawn from 16 bits an element: the rate is right to 1/65536 at half the cost of floats.
+    """
+    if key is None or rate == 0:
+        return x
+    bits = jax.random.bits(key, x.shape, jnp.uint16)
+    return jnp.where(bits >= round(rate * 2**16), x / (1 - rate), jnp.zeros_like(x))
+
+
+class GatedProjection(nnx.Module):
+    """`down(dropout(silu(gate(x)) * up(x)))` without biases: feed-forward, projections."""
+
+    def __init__(
+        self,
+        size_in: int,
+        hidden: int,
+        size_out: int,
+        *,
+        dropout: float,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        self.dropout = dropout
+        linear = functools.partial(nnx.Linear, use_bias=False, dtype=dtype, rngs=rngs)
+        self.gate = linear(size_in, hidden, kernel_metadata=parallel.axes("embed", "mlp"))
+        self.up = linear(size_in, hidden, kernel_metadata=parallel.axes("embed", "mlp"))
+        self.down = linear(hidden, size_out, kernel_metadata=parallel.axes("mlp", "embed"))
+
+    def __call__(
+        self, x: Float[Array, "*rows size_in"], key: Key[Array, ""] | None = None
+    ) -> Float[Array, "*rows size_out"]:
+        hidden = dropout(nnx.silu(self.gate(x)) * self.up(x), self.dropout, key)
+        if hidden.ndim == 3:
+            hidden = parallel.constrain(hidden, "batch", "frames", "mlp")
+        return self.down(hidden)

@@ -1,0 +1,57 @@
+"""Normalisations whose statistics are always float32 (spec/model.md, sections 5.1, 5.3 and 10)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from sam_audio_jax import parallel
+
+
+class RMSNorm(nnx.Module):
+    """`x / sqrt(mean(x^2) + eps) * scale` over the last axis; float32 inside, input's dtype out."""
+
+    def __init__(self, size: int, *, eps: float, axis: str = "embed", rngs: nnx.Rngs):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(size), **parallel.axes(axis))
+
+    def __call__(self, x: Float[Array, "*rows size"]) -> Float[Array, "*rows size"]:
+        wide = x.astype(jnp.float32)
+        power = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        return (wide * jax.lax.rsqrt(power + self.eps) * self.scale[...]).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """`(x - mean) / sqrt(variance + eps) * scale + bias` over the last axis, in float32."""
+
+    def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(size), **parallel.axes("embed"))
+        self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("embed"))
+
+    def __call__(self, x: Float[Array, "*rows size"]) -> Float[Array, "*rows size"]:
+        normal = _standardise(x.astype(jnp.float32), (-1,), self.eps)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class ItemNorm(nnx.Module):
+    """GroupNorm with one group: statistics over all frames and channels of an item.
+
+    Padded frames are counted too, as in the reference, whose weights depend on it: what an item
+    gives depends a little on the lengths of its batch (spec/model.md, section 9).
+    """
+
+    def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(size), **parallel.axes("embed"))
+        self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("embed"))
+
+    def __call__(self, x: Float[Array, "batch frames size"]) -> Float[Array, "batch frames size"]:
+        normal = _standardise(x.astype(jnp.float32), (1, 2), self.eps)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def _standardise(x: jax.Array, over: tuple[int, ...], eps: float) -> jax.Array:
+    centred = x - jnp.mean(x, axis=over, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=over, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + eps)

@@ -1,0 +1,26 @@
+"""Rotary positions (spec/model.md, section 5.7).
+
+The reference turns neighbours `(2i, 2i+1)` of a head; here element `i` is paired with
+`i + head_dim/2`, so that both halves are contiguous. Attention scores do not change when queries,
+keys and the weights of their norms are reordered alike, which `convert/` does.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def angles(frames: int, head_dim: int, theta: float) -> Float[np.ndarray, "frames pairs"]:
+    """Position times frequency `theta^(-2i/head_dim)`, both float32, made while tracing."""
+    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    frequency = np.float32(1) / np.power(np.float32(theta), exponent)
+    return np.outer(np.arange(frames, dtype=np.float32), frequency)
+
+
+def rotate(
+    x: Float[Array, "batch frames heads head_dim"], angle: Float[np.ndarray, "frames pairs"]
+) -> Float[Array, "batch frames heads head_dim"]:
+    """Turns each pair `(x[i], x[i + head_dim/2])` by its angle, in float32."""
+    cos, sin = (jnp.asarray(f(angle))[:, None, :] for f in (np.cos, np.sin))
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)

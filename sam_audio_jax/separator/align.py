@@ -1,0 +1,66 @@
+"""Prompts that are tied to frames: masked video and span anchors (spec/model.md, section 3.2)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from sam_audio_jax import parallel
+from sam_audio_jax.nn.norm import LayerNorm
+
+
+class AlignVideo(nnx.Module):
+    """`tanh(gate) * LayerNorm(project(video))`, which the model adds to the frames.
+
+    The paper says concatenated; the released model sums. The gate is born 0, as upstream's.
+    """
+
+    def __init__(self, video_width: int, width: int, *, dtype: str, rngs: nnx.Rngs):
+        self.project = nnx.Linear(
+            video_width,
+            width,
+            dtype=dtype,
+            kernel_metadata=parallel.axes("channels", "embed"),
+            bias_metadata=parallel.axes("embed"),
+            rngs=rngs,
+        )
+        self.norm = LayerNorm(width, rngs=rngs)
+        self.gate = nnx.Param(jnp.zeros(1), **parallel.axes("channels"))
+
+    def __call__(
+        self, video: Float[Array, "batch frames video_width"]
+    ) -> Float[Array, "batch frames width"]:
+        normal = self.norm(self.project(video))
+        return jnp.tanh(self.gate[...]).astype(normal.dtype) * normal
+
+
+class EmbedAnchors(nnx.Module):
+    """`tanh(gate) * project(embed[id of the frame])`, which the model adds to the frames.
+
+    The last row of the table stands for padding: born 0 and never moved by a gradient.
+    """
+
+    def __init__(self, anchors: int, anchor_width: int, width: int, *, dtype: str, rngs: nnx.Rngs):
+        self.dtype = dtype
+        table = jax.random.normal(rngs.params(), (anchors + 1, anchor_width))
+        self.embed = nnx.Param(table.at[-1].set(0.0), **parallel.axes("channels", "channels"))
+        self.project = nnx.Linear(
+            anchor_width,
+            width,
+            use_bias=False,
+            dtype=dtype,
+            kernel_metadata=parallel.axes("channels", "embed"),
+            rngs=rngs,
+        )
+        self.gate = nnx.Param(jnp.zeros(1), **parallel.axes("channels"))
+
+    def __call__(
+        self, ids: Int[Array, "batch slots"], alignment: Int[Array, "batch frames"]
+    ) -> Float[Array, "batch frames width"]:
+        table = self.embed[...]
+        table = jnp.concatenate([table[:-1], jax.lax.stop_gradient(table[-1:])])
+        rows = jnp.tanh(self.gate[...]) * self.project(table)
+        frame_ids = jnp.take_along_axis(ids, alignment, axis=1)
+        # One-hot product: the few rows are projected once, and the gradient needs no scatter.
+        chosen = jax.nn.one_hot(frame_ids, table.shape[0], dtype=self.dtype)
+        return chosen @ rows.astype(self.dtype)

@@ -1,0 +1,270 @@
+"""The diffusion transformer that predicts the velocity of the flow.
+
+Paper: arXiv 2512.18099, table 12 for the sizes. Exact arithmetic: spec/model.md, sections 4 and 5.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Key
+
+from sam_audio_jax import parallel
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn import rope
+from sam_audio_jax.nn.attention import Attention
+from sam_audio_jax.nn.embed import GatedProjection, dropout, sinusoid
+from sam_audio_jax.nn.norm import ItemNorm, RMSNorm
+
+ZEROS = jax.nn.initializers.zeros
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DitConfig:
+    """Size and numerics of the transformer; the defaults are `small`."""
+
+    depth: int = 12
+    width: int = 1536  # residual stream
+    heads: int = 12
+    mlp: int = 4096  # hidden size of the feed-forward, after the SwiGLU 2/3 rule
+    dropout: float = 0.1  # after the patcher, in every feed-forward, before the output
+    context_dropout: float = 0.0  # of the memory's projection
+    norm_eps: float = 1e-5
+    qk_norm: bool = True
+    context_norm: bool = False  # RMSNorm on the memory before its projection
+    max_positions: int = 10_000  # frames; the rotary base is twice this, at least 10,000
+    frequency_width: int = 256  # of the time sinusoid that modulates the blocks
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # compute; parameters are float32
+    remat: Literal["none", "full", "dots"] = "none"  # recomputed in the backward pass: nothing,
+    # whole blocks, or all but the results of matrix products with weights
+
+    def __post_init__(self):
+        for name in ("depth", "width", "heads", "mlp", "max_positions", "frequency_width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"dit.{name}={getattr(self, name)} must be at least 1")
+        if self.width % (2 * self.heads):
+            raise UserError(
+                f"dit.width={self.width} must be a multiple of twice dit.heads={self.heads}"
+            )
+        for name in ("dropout", "context_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"dit.{name}={getattr(self, name)} must lie in [0, 1)")
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def theta(self) -> float:
+        """Base of the rotary frequencies."""
+        return max(10_000.0, 2.0 * self.max_positions)
+
+
+class ConvBlock(nnx.Module):
+    """`conv(silu(norm(x)))`, kernel 3 over frames, zeros beyond both ends."""
+
+    def __init__(self, config: DitConfig, *, rngs: nnx.Rngs):
+        width = config.width
+        self.dtype = config.dtype
+        self.norm = ItemNorm(width, rngs=rngs)
+        init = jax.nn.initializers.lecun_normal(in_axis=(0, 1))
+        self.kernel = nnx.Param(
+            init(rngs.params(), (3, width, width)), **parallel.axes("window", "embed", "mlp")
+        )
+        self.bias = nnx.Param(jnp.zeros(width), **parallel.axes("embed"))
+
+    def __call__(self, x: Float[Array, "batch frames width"]) -> Float[Array, "batch frames width"]:
+        hidden = nnx.silu(self.norm(x)).astype(self.dtype)
+        before, here, after = self.kernel[...].astype(self.dtype)
+        # Three shifted products: several times faster than XLA's convolution on a CPU.
+        late = jnp.pad((hidden @ before)[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        early = jnp.pad((hidden @ after)[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        return hidden @ here + late + early + self.bias[...].astype(self.dtype)
+
+
+class Patcher(nnx.Module):
+    """Residual convolutions before the blocks (patch size 1)."""
+
+    def __init__(self, config: DitConfig, *, rngs: nnx.Rngs):
+        self.first = ConvBlock(config, rngs=rngs)
+        self.second = ConvBlock(config, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "batch frames width"]) -> Float[Array, "batch frames width"]:
+        return x + self.second(self.first(x))
+
+
+class Block(nnx.Module):
+    """Modulated self-attention, plain cross-attention, modulated feed-forward.
+
+    The cross-attention has neither norm nor modulation nor gate: the reference's way.
+    """
+
+    def __init__(self, config: DitConfig, *, rngs: nnx.Rngs):
+        attention = functools.partial(
+            Attention,
+            config.width,
+            config.heads,
+            config.head_dim,
+            scale=config.head_dim**-0.5,
+            qk_eps=config.norm_eps if config.qk_norm else None,
+            dtype=config.dtype,
+            rngs=rngs,
+        )
+        norm = functools.partial(RMSNorm, config.width, eps=config.norm_eps, rngs=rngs)
+        table = jax.random.normal(rngs.params(), (6, config.width)) / config.width**0.5
+        self.modulation = nnx.Param(table, **parallel.axes("channels", "embed"))
+        self.attention_norm = norm()
+        self.attention = attention()
+        # Ungated, so born small instead: together the layers add about one layer's worth.
+        small = jax.nn.initializers.variance_scaling(
+            (2 * config.depth) ** -2, "fan_in", "truncated_normal"
+        )
+        self.cross_attention = attention(out_init=small)
+        self.mlp_norm = norm()
+        self.mlp = GatedProjection(
+            config.width,
+            config.mlp,
+            config.width,
+            dropout=config.dropout,
+            dtype=config.dtype,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "batch frames width"],
+        modulation: Float[Array, "batch 6 width"],
+        memory: Float[Array, "batch tokens width"],
+        *,
+        valid: Bool[Array, "batch frames"] | None,
+        memory_mask: Bool[Array, "batch tokens"] | None,
+        angle: Float[np.ndarray, "frames pairs"],
+        key: Key[Array, ""] | None,
+    ) -> Float[Array, "batch frames width"]:
+        rows = (self.modulation[...] + modulation).astype(x.dtype)
+        shift1, scale1, gate1, shift2, scale2, gate2 = (rows[:, i, None] for i in range(6))
+        normal = self.attention_norm(x) * (1 + scale1) + shift1
+        x = x + gate1 * self.attention(normal, mask=valid, angle=angle)
+        x = x + self.cross_attention(x, memory, mask=memory_mask)
+        normal = self.mlp_norm(x) * (1 + scale2) + shift2
+        return x + gate2 * self.mlp(normal, key)
+
+
+class TimeEmbedding(nnx.Module):
+    """Raw flow time to a vector and to six modulation rows for all blocks, in float32."""
+
+    def __init__(self, config: DitConfig, *, rngs: nnx.Rngs):
+        width = config.width
+        self.frequency_width = config.frequency_width
+        self.project = GatedProjection(
+            config.frequency_width, width, width, dropout=config.dropout, dtype="float32", rngs=rngs
+        )
+        self.to_blocks = nnx.Linear(
+            width,
+            6 * width,
+            dtype="float32",
+            kernel_init=ZEROS,
+            kernel_metadata=parallel.axes("embed", "mlp"),
+            bias_metadata=parallel.axes("mlp"),
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, time: Float[Array, " batch"], key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, "batch width"], Float[Array, "batch 6 width"]]:
+        vector = self.project(sinusoid(time, self.frequency_width), key)
+        rows = self.to_blocks(nnx.silu(vector))
+        return vector, rows.reshape(rows.shape[0], 6, -1)
+
+
+class Dit(nnx.Module):
+    """`depth` equal blocks with stacked parameters, run by one scan: compile time does not grow.
+
+    Birth, ours (the reference's training is not published): the output projection and the map from
+    time to modulation are zero, the modulation tables normal / sqrt(width) as upstream; gates start
+    small and the velocity at 0, so that a high rate is stable from the first step.
+    """
+
+    def __init__(self, config: DitConfig, channels: int, *, rngs: nnx.Rngs):
+        width = config.width
+        self.config = config
+        self.time = TimeEmbedding(config, rngs=rngs)
+        norm = functools.partial(RMSNorm, width, eps=config.norm_eps, rngs=rngs)
+        self.context_norm = norm() if config.context_norm else None
+        self.context = GatedProjection(
+            width, width, width, dropout=config.context_dropout, dtype=config.dtype, rngs=rngs
+        )
+        self.patcher = Patcher(config, rngs=rngs)
+
+        @nnx.split_rngs(splits=config.depth)
+        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
+        def stack(rngs):
+            return Block(config, rngs=rngs)
+
+        self.blocks = stack(rngs)
+        self.norm = norm()
+        table = jax.random.normal(rngs.params(), (2, width)) / width**0.5
+        self.modulation = nnx.Param(table, **parallel.axes("channels", "embed"))
+        self.out = nnx.Linear(
+            width,
+            channels,
+            use_bias=False,
+            dtype=config.dtype,
+            kernel_init=ZEROS,
+            kernel_metadata=parallel.axes("embed", "channels"),
+            rngs=rngs,
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "batch frames width"],
+        time: Float[Array, " batch"],
+        memory: Float[Array, "batch tokens width"],
+        *,
+        valid: Bool[Array, "batch frames"] | None = None,
+        memory_mask: Bool[Array, "batch tokens"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch frames channels"]:
+        """Velocity in float32. Dropout happens only with a `key`, and is a function of it."""
+        config = self.config
+        if x.shape[1] > config.max_positions:
+            raise UserError(
+                f"{x.shape[1]} frames given, at most {config.max_positions} are allowed"
+            )
+        keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
+        vector, modulation = self.time(time, keys[0])
+        memory = memory if self.context_norm is None else self.context_norm(memory)
+        memory = self.context(memory, keys[1])
+        x = dropout(self.patcher(x), config.dropout, keys[2])
+        x = self._run_blocks(x, modulation, memory, valid, memory_mask, keys[3])
+        shift, scale = jnp.moveaxis(self.modulation[...] + vector[:, None], 1, 0)[:, :, None]
+        x = self.norm(x) * (1 + scale.astype(x.dtype)) + shift.astype(x.dtype)
+        last = None if key is None else jax.random.fold_in(key, 4)
+        return self.out(dropout(x, config.dropout, last)).astype(jnp.float32)
+
+    def _run_blocks(self, x, modulation, memory, valid, memory_mask, key):
+        config = self.config
+        angle = rope.angles(x.shape[1], config.head_dim, config.theta)
+        keys = None if key is None else jax.random.split(key, config.depth)
+
+        graph, layers = nnx.split(self.blocks)
+
+        def body(x, layer_and_key):
+            layer, key = layer_and_key
+            x = parallel.constrain(x, "batch", "frames", "width")
+            block = nnx.merge(graph, layer)
+            x = block(
+                x, modulation, memory, valid=valid, memory_mask=memory_mask, angle=angle, key=key
+            )
+            return x, None
+
+        if config.remat != "none":
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            body = jax.checkpoint(
+                body, policy=policy if config.remat == "dots" else None, prevent_cse=False
+            )
+        return jax.lax.scan(body, x, (nnx.as_pure(layers), keys))[0]

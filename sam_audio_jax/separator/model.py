@@ -1,0 +1,162 @@
+"""SAM Audio's generator: conditions in, velocity of target and residual latents out.
+
+Paper: arXiv 2512.18099, section 3. Exact arithmetic: spec/model.md, section 3.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Key
+
+from sam_audio_jax import parallel
+from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.embed import sinusoid
+from sam_audio_jax.separator.align import AlignVideo, EmbedAnchors
+from sam_audio_jax.separator.dit import Dit, DitConfig
+from sam_audio_jax.separator.prompts import Conditions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeparatorConfig:
+    """The transformer and the widths of what it is told; the defaults are `small`."""
+
+    dit: DitConfig = dataclasses.field(default_factory=DitConfig)
+    channels: int = 128  # of the codec's latents; the state holds twice this, target then residual
+    text_width: int = 768
+    video_width: int = 1024
+    anchors: int = 3  # kinds of anchor: null, +, -; padding comes on top
+    anchor_width: int = 128
+
+    def __post_init__(self):
+        for name in ("channels", "text_width", "video_width", "anchor_width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"separator.{name}={getattr(self, name)} must be at least 1")
+        if self.anchors < 3:
+            raise UserError(f"separator.anchors={self.anchors} must be at least 3 (null, +, -)")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """The conditions as far as they do not depend on the flow time: computed once per solve."""
+
+    frames: Float[
+        Array, "batch frames width"
+    ]  # mixture, video and anchors, to be added to the state
+    memory: Float[Array, "batch tokens width"] | None
+    memory_mask: Bool[Array, "batch tokens"] | None
+    valid: Bool[Array, "batch frames"] | None
+
+
+class InputProjection(nnx.Module):
+    """The reference's `Linear(6C -> width)` on `[state 2C, zeros 2C, mixture twice]`.
+
+    The stored kernel keeps its 6C rows so that checkpoints fit; the zeros are never multiplied and
+    the two copies of the mixture meet the sum of their kernels.
+    """
+
+    def __init__(self, channels: int, width: int, *, dtype: str, rngs: nnx.Rngs):
+        self.channels, self.dtype = channels, dtype
+        init = jax.nn.initializers.variance_scaling(
+            1.5, "fan_in", "truncated_normal"
+        )  # 4C live rows
+        self.kernel = nnx.Param(
+            init(rngs.params(), (6 * channels, width)), **parallel.axes("channels", "embed")
+        )
+        self.bias = nnx.Param(jnp.zeros(width), **parallel.axes("embed"))
+
+    def state(
+        self, noisy: Float[Array, "batch frames state"]
+    ) -> Float[Array, "batch frames width"]:
+        """The part that changes at every step of the solver."""
+        kernel = self.kernel[...][: 2 * self.channels]
+        return noisy.astype(self.dtype) @ kernel.astype(self.dtype)
+
+    def mixture(
+        self, latents: Float[Array, "batch frames channels"]
+    ) -> Float[Array, "batch frames width"]:
+        """The part that does not, with the bias."""
+        first, second = jnp.split(self.kernel[...][4 * self.channels :], 2)
+        product = latents.astype(self.dtype) @ (first + second).astype(self.dtype)
+        return product + self.bias[...].astype(self.dtype)
+
+
+class Separator(nnx.Module):
+    """`prepare` once, then `velocity` at every step of the solver; a call does both."""
+
+    def __init__(self, config: SeparatorConfig, *, rngs: nnx.Rngs):
+        width, dtype = config.dit.width, config.dit.dtype
+        self.config = config
+        self.project = InputProjection(config.channels, width, dtype=dtype, rngs=rngs)
+        self.align_video = AlignVideo(config.video_width, width, dtype=dtype, rngs=rngs)
+        self.embed_anchors = EmbedAnchors(
+            config.anchors, config.anchor_width, width, dtype=dtype, rngs=rngs
+        )
+        self.project_text = nnx.Linear(
+            config.text_width,
+            width,
+            dtype=dtype,
+            kernel_metadata=parallel.axes("channels", "embed"),
+            bias_metadata=parallel.axes("embed"),
+            rngs=rngs,
+        )
+        self.dit = Dit(config.dit, 2 * config.channels, rngs=rngs)
+
+    def prepare(self, conditions: Conditions) -> Context:
+        """Everything that stays the same from one evaluation to the next."""
+        frames = self.project.mixture(conditions.mixture)
+        if conditions.video is not None:
+            frames = frames + self.align_video(conditions.video)
+        if conditions.anchor_ids is not None:
+            if conditions.anchor_alignment is None:
+                raise UserError("anchor_ids were given without anchor_alignment")
+            frames = frames + self.embed_anchors(conditions.anchor_ids, conditions.anchor_alignment)
+        memory = None if conditions.text is None else self.project_text(conditions.text)
+        mask = None if memory is None else conditions.text_mask
+        return Context(frames=frames, memory=memory, memory_mask=mask, valid=conditions.valid)
+
+    def velocity(
+        self,
+        noisy: Float[Array, "batch frames state"],
+        time: Float[Array, " batch"],
+        context: Context,
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch frames state"]:
+        """dx/dt at state `noisy` (channels `[target, residual]`) and time in [0, 1], float32."""
+        x = self.project.state(noisy) + context.frames
+        memory = sinusoid(time, self.config.dit.width)[:, None].astype(x.dtype)
+        memory = memory if context.memory is None else context.memory + memory
+        return self.dit(
+            x,
+            time,
+            memory,
+            valid=context.valid,
+            memory_mask=context.memory_mask,
+            key=dropout_key,
+        )
+
+    def __call__(
+        self,
+        noisy: Float[Array, "batch frames state"],
+        time: Float[Array, " batch"],
+        conditions: Conditions,
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch frames state"]:
+        return self.velocity(noisy, time, self.prepare(conditions), dropout_key=dropout_key)
+
+
+class PromptedSeparator(nnx.Module):
+    """What training optimises and checkpoints hold: the text encoder and the separator."""
+
+    def __init__(self, text: T5Config, separator: SeparatorConfig, *, rngs: nnx.Rngs):
+        if text.width != separator.text_width:
+            raise UserError(
+                f"text.width={text.width} must equal separator.text_width={separator.text_width}"
+            )
+        self.text_encoder = T5Encoder(text, rngs=rngs)
+        self.separator = Separator(separator, rngs=rngs)
