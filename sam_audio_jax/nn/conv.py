@@ -45,17 +45,18 @@ def convolve(
 def upsample(x: Signal, kernel: Float[Array, "window in out"], stride: int) -> Output:
     """Transposed convolution of a window of two strides, uncropped: `samples * stride + stride`.
 
-    Each input writes two strides of output and neighbours overlap by one, so one matrix product and
-    one sum of shifted halves do what a convolution over zero-stuffed inputs would.
+    Each stride of output hears two neighbouring inputs, one through each half of the kernel: one
+    matrix product does what a convolution over zero-stuffed inputs would, faster on every platform.
     """
-    if kernel.shape[0] != 2 * stride:
-        raise ValueError(f"a kernel of {kernel.shape[0]} does not span two strides of {stride}")
+    window, inputs, outputs = kernel.shape
+    if window != 2 * stride:
+        raise ValueError(f"a kernel of {window} does not span two strides of {stride}")
     batch, length, _ = x.shape
-    parts = jnp.einsum("btc,wcd->btwd", x, kernel)
-    head = parts[:, :, :stride].reshape(batch, length * stride, -1)
-    tail = parts[:, :, stride:].reshape(batch, length * stride, -1)
-    after = jnp.pad(head, ((0, 0), (0, stride), (0, 0)))
-    return after + jnp.pad(tail, ((0, 0), (stride, 0), (0, 0)))
+    now, before = (jnp.pad(x, ((0, 0), side, (0, 0))) for side in ((0, 1), (1, 0)))
+    pair = jnp.concatenate([now, before], axis=-1).reshape(-1, 2 * inputs)
+    halves = jnp.concatenate([kernel[:stride], kernel[stride:]], axis=1)
+    matrix = halves.transpose(1, 0, 2).reshape(2 * inputs, stride * outputs)
+    return (pair @ matrix).reshape(batch, (length + 1) * stride, outputs)
 
 
 class Conv1d(nnx.Module):
