@@ -132,7 +132,7 @@ class _Loop:
     ) -> TrainState:
         start = done = int(state.step)
         layout = jax.tree.map(lambda leaf: leaf.sharding, state)
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
+        jitted = jax.jit(lambda *given: step(*given), donate_argnums=0, out_shardings=(layout, None))
         self.evaluate_if_due(state, done, batches)
         while not self.finished(done) and not self.stop.asked(done):
             state, values = jitted(state, to_devices(next(batches), mesh))
