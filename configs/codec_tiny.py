@@ -15,10 +15,10 @@ from sam_audio_jax.train.config import CheckpointConfig, CodecTrainConfig, GanOp
 CODEC = CodecConfig(
     sample_rate=16_000,
     encoder_dim=16,
-    encoder_rates=(4, 4, 5, 8),
+    encoder_rates=(4, 4, 4, 10),
     latent_dim=256,
     decoder_dim=256,
-    decoder_rates=(8, 5, 4, 4),
+    decoder_rates=(10, 4, 4, 4),
     codebook_dim=64,
     watermark_rates=(),
 )
