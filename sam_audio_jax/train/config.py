@@ -46,7 +46,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GanOptimConfig(OptimConfig):
-    """AdamW for codec and discriminators alike; the numbers are DAC's (spec/codec.md, section 10)."""
+    """AdamW for codec and discriminators alike, DAC's numbers (spec/codec.md, section 10)."""
 
     warmup_steps: int = 0  # published
     beta1: float = 0.8  # published

@@ -1,0 +1,204 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from sam_audio_jax.codec import loss
+from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.codec.discriminator import Discriminator, DiscriminatorConfig
+from sam_audio_jax.codec.loss import CodecLossConfig
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.train.codec_objective import evaluate_codec, make_codec_training
+from sam_audio_jax.train.config import CodecTrainConfig, GanOptimConfig
+
+SCALES = ((32, 5), (128, 20))
+CODEC = CodecConfig(
+    sample_rate=8_000,
+    encoder_dim=4,
+    encoder_rates=(2, 4),
+    latent_dim=8,
+    decoder_dim=8,
+    decoder_rates=(4, 2),
+    codebook_dim=4,
+    watermark_rates=(),
+)
+CRITICS = DiscriminatorConfig(
+    periods=(2, 3), period_widths=(4, 8), windows=(128,), window_width=4, bands=(0.0, 0.5, 1.0)
+)
+
+
+def experiment(**weights):
+    weights = {"mel_scales": SCALES, "stft_windows": (128,)} | weights
+    return CodecTrainConfig(
+        codec=CODEC,
+        loss=CodecLossConfig(**weights),
+        discriminator=CRITICS,
+        optim=GanOptimConfig(peak_lr=3e-3),
+        batch=4,
+    )
+
+
+@functools.cache
+def started(**weights):
+    state, step = make_codec_training(experiment(**weights))
+    return state, jax.jit(step)
+
+
+def tones(rows=4, samples=512):
+    rng = np.random.default_rng(0)
+    time = np.arange(samples) / CODEC.sample_rate
+    waves = np.sin(2 * np.pi * rng.uniform(200, 2000, (rows, 1)) * time)
+    return {"wave": jnp.asarray(0.3 * waves, jnp.float32)}
+
+
+def equal(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def run(steps, **weights):
+    state, step = started(**weights)
+    seen = []
+    for _ in range(steps):
+        state, metrics = step(state, tones())
+        seen.append(jax.device_get(metrics))
+    return state, seen
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 1.0])
+def test_loss_falls_in_30_steps(adversarial):
+    _, seen = run(30, adversarial=adversarial)
+    assert np.mean([m["mel"] for m in seen[-5:]]) < 0.8 * np.mean([m["mel"] for m in seen[:5]])
+    assert not any(m["skipped"] for m in seen)
+
+
+def test_without_adversarial_weight_no_discriminator_exists():
+    state, _ = started(adversarial=0.0)
+    assert set(state.params) == set(state.opt_state) == set(state.ema) == {"generator"}
+
+
+def test_same_state_same_batch_same_result_and_each_step_another_sample():
+    state, step = started()
+    first, metrics = step(state, tones())
+    again, _ = step(state, tones())
+    assert equal(first.params, again.params)
+    later = dataclasses.replace(state, step=state.step + 1)
+    assert float(step(later, tones())[1]["loss"]) != float(metrics["loss"])
+
+
+def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted():
+    state, step = started()
+    after, metrics = step(state, {"wave": jnp.full((4, 512), jnp.nan)})
+    assert bool(metrics["skipped"])
+    assert equal(
+        (state.params, state.ema, state.opt_state), (after.params, after.ema, after.opt_state)
+    )
+    assert int(after.step) == 1
+
+
+def test_critics_that_are_not_finite_stop_the_generator_too():
+    state, step = started()
+    broken = jax.tree.map(lambda x: x * jnp.nan, state.params["discriminator"])
+    state = dataclasses.replace(state, params=state.params | {"discriminator": broken})
+    after, metrics = step(state, tones())
+    assert bool(metrics["skipped"])
+    assert equal(state.params["generator"], after.params["generator"])
+
+
+def test_critics_wait_for_their_start():
+    state, step = started(adversarial_start=2)
+    moved = []
+    for _ in range(3):
+        after, metrics = step(state, tones())
+        still = equal(state.params["discriminator"], after.params["discriminator"])
+        moved.append((not still, float(metrics["adversarial"]) > 0))
+        assert not equal(state.params["generator"], after.params["generator"])
+        state = after
+    assert moved == [(False, False), (False, False), (True, True)]
+
+
+def test_before_their_start_the_step_is_the_plain_one():
+    waiting, step = started(adversarial_start=2)
+    alone, plain = started(adversarial=0.0)
+    ours, theirs = step(waiting, tones())[0], plain(alone, tones())[0]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, ours.params["generator"], theirs.params["generator"])
+
+
+def test_the_step_equals_its_definition():
+    """Two separate gradients, each of its own loss for its own weights, in DAC's order."""
+    config = experiment(kl=1e-3)
+    state, step = started(kl=1e-3)
+    wave = tones()["wave"]
+    graph = nnx.graphdef(Codec(CODEC, rngs=nnx.Rngs(0)))
+    rules = nnx.graphdef(Discriminator(CRITICS, rngs=nnx.Rngs(0)))
+
+    def generate(params):
+        codec = nnx.merge(graph, params)
+        mean, stdev = codec.moments(wave)
+        key = jax.random.fold_in(state.key, 0)
+        fake = codec.decode(mean + stdev * jax.random.normal(key, mean.shape))
+        return fake, loss.kl(mean, stdev)
+
+    def judge(params):
+        critics = nnx.merge(rules, params)
+        fake = jax.lax.stop_gradient(generate(state.params["generator"])[0])
+        return loss.discriminator_loss(critics(wave), critics(fake))
+
+    def adamw(clip):
+        adam = optax.adamw(3e-3, b1=0.8, b2=0.99, weight_decay=0.01)
+        return optax.chain(optax.clip_by_global_norm(clip), adam)
+
+    def moved(objective, params, clip):
+        tx = adamw(clip)
+        updates, _ = tx.update(jax.grad(objective)(params), tx.init(params), params)
+        return optax.apply_updates(params, updates)
+
+    critics = jax.jit(lambda p: moved(judge, p, 10))(state.params["discriminator"])
+
+    def pay(params):
+        fake, kl = generate(params)
+        theirs, ours = (nnx.merge(rules, critics)(x) for x in (wave, fake))
+        game = loss.adversarial_loss(ours) + 2 * loss.feature_matching_loss(theirs, ours)
+        mel = loss.mel_loss(wave, fake, CODEC.sample_rate, SCALES)
+        return 15 * mel + config.loss.kl * kl + game
+
+    generator = jax.jit(lambda p: moved(pay, p, 1000))(state.params["generator"])
+    after, _ = step(state, tones())
+    close = functools.partial(np.testing.assert_allclose, atol=2e-4)
+    jax.tree.map(close, after.params["discriminator"], critics)
+    jax.tree.map(close, after.params["generator"], generator)
+
+
+def test_the_rate_decays_and_the_average_follows():
+    state, _ = run(3, adversarial=0.0)
+    assert not equal(state.ema, state.params)
+    counts = [x for x in jax.tree.leaves(state.opt_state) if x.ndim == 0]
+    assert counts
+    assert all(int(count) == 3 for count in counts)
+
+
+def test_training_can_start_from_a_codec():
+    codec = Codec(CODEC, rngs=nnx.Rngs(7))
+    state, _ = make_codec_training(experiment(adversarial=0.0), codec)
+    assert equal(state.params["generator"], nnx.as_pure(nnx.state(codec)))
+
+
+def test_evaluation_averages_over_rows_of_all_batches():
+    codec = Codec(CODEC, rngs=nnx.Rngs(0))
+    waves = np.asarray(tones()["wave"])
+    config = experiment().loss
+    whole = evaluate_codec(codec, [waves], config)
+    parts = evaluate_codec(codec, [waves[:3], waves[3:]], config)
+    assert set(whole) == {"mel", "stft", "waveform", "si_sdr_db", "kl"}
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-4)
+
+
+def test_evaluation_of_nothing_is_refused():
+    with pytest.raises(UserError, match="no recordings"):
+        evaluate_codec(Codec(CODEC, rngs=nnx.Rngs(0)), [])
