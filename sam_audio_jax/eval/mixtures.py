@@ -1,0 +1,242 @@
+"""Fixed mixtures for evaluation: a list of ids, offsets and gains, rendered the same everywhere.
+
+Format: DESIGN.md, "Files"; an item is a line of `mixtures.jsonl` beside a source manifest that
+names the clips. A stem is the sum of gain * clip[start : start + samples] placed at offset, the
+mixture is target + residual, sample for sample. Counts are in samples of the item's own rate.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sam_audio_jax import audio
+from sam_audio_jax.data import source
+from sam_audio_jax.errors import UserError
+
+PEAK_TOLERANCE = 1e-3  # decoders of lossy clips differ by less, and the listed peak has four places
+QUIET_DB = -40.0  # below the loudest window of a stem (spec/data_engine.md and scorers.md, 5)
+ACTIVITY_WINDOW_S = 0.25
+ACTIVITY_HOP_S = 0.01
+
+Span = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """`gain * clip[start : start + samples]`, placed at `offset`; counts in samples."""
+
+    clip: str
+    start: int
+    samples: int
+    offset: int
+    gain: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """One line of the list: what to mix, and how to ask for it."""
+
+    id: str
+    setting: str  # sfx, speech, speaker, music, instr
+    caption: str  # text prompt of the target
+    samples: int
+    sample_rate: int
+    spans: tuple[Span, ...]  # seconds in which the target sounds
+    target: tuple[Event, ...]
+    residual: tuple[Event, ...]
+    residual_captions: tuple[str, ...]
+    peak: float | None  # of the mixture, to check the rendering; None: not listed
+    line: int
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate
+
+    @property
+    def two_sources(self) -> bool:
+        """Whether the residual is one thing that can be asked for by another name."""
+        return len(self.residual_captions) == 1 and self.residual_captions[0] != self.caption
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """A list of mixtures and where their clips lie."""
+
+    name: str
+    path: pathlib.Path
+    mixtures: tuple[Mixture, ...]
+    clips: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """Mono float32 signals of equal length; `mixture == target + residual` exactly."""
+
+    mixture: Float[np.ndarray, " samples"]
+    target: Float[np.ndarray, " samples"]
+    residual: Float[np.ndarray, " samples"]
+    sample_rate: int
+
+
+def folder_of(bench: str | pathlib.Path) -> pathlib.Path:
+    """The folder that a bench's name or path means; `embedded` is the one in the package.
+
+    Raises UserError where it lacks `manifest.jsonl` or `mixtures.jsonl`.
+    """
+    embedded = pathlib.Path(source.embedded()).parent
+    folder = embedded if str(bench) == "embedded" else pathlib.Path(bench)
+    for name in ("manifest.jsonl", "mixtures.jsonl"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"bench {str(bench)!r} has no {name}; give 'embedded' or a folder that holds "
+                "manifest.jsonl and mixtures.jsonl"
+            )
+    return folder
+
+
+def load_bench(bench: str | pathlib.Path) -> Bench:
+    """Reads a list of mixtures; raises UserError naming file and line."""
+    folder = folder_of(bench)
+    clips = {clip.id: clip.path for clip in source.load_manifest(folder / "manifest.jsonl")}
+    listing = folder / "mixtures.jsonl"
+    mixtures = tuple(_mixture(entry, line, listing) for line, entry in source.read_lines(listing))
+    seen: dict[str, int] = {}
+    for item in mixtures:
+        if item.id in seen:
+            raise UserError(
+                f"{listing} line {item.line}: id {item.id} is also in line {seen[item.id]}"
+            )
+        seen[item.id] = item.line
+        for event in item.target + item.residual:
+            if event.clip not in clips:
+                raise _wrong(listing, item, f"clip {event.clip!r} is not in manifest.jsonl")
+    return Bench(str(bench), listing, mixtures, clips)
+
+
+def render(bench: Bench, item: Mixture) -> Rendered:
+    """Decodes the clips of one item and mixes them.
+
+    Raises UserError, naming id and line, where a clip is missing, too short or of another rate, a
+    stem is silent, or the mixture's peak is not the listed one.
+    """
+    target = _stem(bench, item, item.target, "target")
+    residual = _stem(bench, item, item.residual, "residual")
+    mixture = target + residual
+    peak = float(np.abs(mixture).max())
+    if item.peak is not None and abs(peak - item.peak) > PEAK_TOLERANCE:
+        raise _wrong(
+            bench.path, item, f"the mixture peaks at {peak:.4f}, the list says {item.peak:.4f}"
+        )
+    return Rendered(mixture, target, residual, item.sample_rate)
+
+
+def activity(wave: Float[np.ndarray, " samples"], sample_rate: int) -> tuple[Span, ...]:
+    """Seconds in which a stem sounds: less than 40 dB below its loudest 250 ms.
+
+    A sounding or silent stretch shorter than 250 ms counts as its surroundings (silence first).
+    Source: spec/data_engine.md (energy rule, 250 ms), spec/scorers.md section 5 (`rel_to_max`).
+    """
+    power = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
+    window = min(round(ACTIVITY_WINDOW_S * sample_rate), len(wave))
+    hop = round(ACTIVITY_HOP_S * sample_rate)
+    starts = np.append(np.arange(0, len(wave) - window, hop), len(wave) - window)
+    level = power[starts + window] - power[starts]
+    quiet = starts[level <= level.max() * 10 ** (QUIET_DB / 10)]
+    sounding = np.ones(len(wave) + 2, bool)
+    sounding[[0, -1]] = False
+    for start in quiet:
+        sounding[1 + start : 1 + start + window] = False
+    edges = np.flatnonzero(np.diff(sounding.astype(np.int8)))
+    pairs = edges.reshape(-1, 2)
+    long = pairs[np.diff(pairs, axis=1)[:, 0] >= min(window, len(wave))]
+    return tuple((round(a / sample_rate, 2), round(b / sample_rate, 2)) for a, b in long.tolist())
+
+
+def overlap(first: tuple[Span, ...], second: tuple[Span, ...]) -> float:
+    """Intersection over union of two lists of disjoint spans; 0 where both are empty."""
+    both = sum(max(0.0, min(b, d) - max(a, c)) for a, b in first for c, d in second)
+    either = sum(b - a for a, b in first + second) - both
+    return both / either if either else 0.0
+
+
+def _stem(
+    bench: Bench, item: Mixture, events: tuple[Event, ...], name: str
+) -> Float[np.ndarray, " samples"]:
+    total = np.zeros(item.samples, np.float64)
+    for event in events:
+        clip = _decode(bench.clips[event.clip])
+        if clip.sample_rate != item.sample_rate:
+            raise _wrong(
+                bench.path,
+                item,
+                f"clip {event.clip} has {clip.sample_rate} Hz, the mixture {item.sample_rate} Hz",
+            )
+        if event.start + event.samples > clip.samples.shape[-1]:
+            raise _wrong(
+                bench.path,
+                item,
+                f"needs samples {event.start} to {event.start + event.samples} of clip "
+                f"{event.clip}, which has {clip.samples.shape[-1]}",
+            )
+        part = clip.samples.mean(axis=0, dtype=np.float64)[
+            event.start : event.start + event.samples
+        ]
+        total[event.offset : event.offset + event.samples] += event.gain * part
+    if not np.any(total):
+        raise _wrong(bench.path, item, f"its {name} is silent")
+    return total.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=32)  # a clip returns in several events and neighbouring items
+def _decode(path: str) -> audio.Audio:
+    return audio.load(path)
+
+
+def _wrong(path: pathlib.Path, item: Mixture, what: str) -> UserError:
+    return UserError(f"{path} line {item.line}: mixture {item.id}: {what}")
+
+
+def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> Mixture:
+    try:
+        item = Mixture(
+            id=str(entry["id"]),
+            setting=str(entry["setting"]),
+            caption=str(entry["caption"]),
+            samples=int(entry["samples"]),
+            sample_rate=int(entry["sample_rate"]),
+            spans=tuple((float(a), float(b)) for a, b in entry.get("spans") or ()),
+            target=_events(entry["target"]),
+            residual=_events(entry["residual"]),
+            residual_captions=tuple(entry.get("residual_captions") or ()),
+            peak=None if entry.get("mixture_peak") is None else float(entry["mixture_peak"]),
+            line=line,
+        )
+    except KeyError as error:
+        raise UserError(f"{path} line {line}: field {error} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} line {line}: {error}") from None
+    if item.samples <= 0 or item.sample_rate <= 0:
+        raise _wrong(path, item, "samples and sample_rate must be above 0")
+    for start, end in item.spans:
+        if not 0 <= start < end <= item.seconds + 0.01:  # listed with two decimals
+            raise _wrong(
+                path,
+                item,
+                f"span {start}-{end} s must have start < end within 0-{item.seconds:g} s",
+            )
+    for event in item.target + item.residual:
+        inside = event.offset >= 0 and event.offset + event.samples <= item.samples
+        if not inside or event.start < 0 or event.samples <= 0 or not np.isfinite(event.gain):
+            raise _wrong(path, item, f"event {event} does not lie within {item.samples} samples")
+    return item
+
+
+def _events(entries: list[dict[str, Any]]) -> tuple[Event, ...]:
+    return tuple(
+        Event(e["clip"], int(e["start"]), int(e["samples"]), int(e["offset"]), float(e["gain"]))
+        for e in entries
+    )

@@ -1,0 +1,79 @@
+"""How sure a mean over few items is: percentile bootstrap over the items, with a fixed seed.
+
+Source: spec/benchmark.md asks for intervals; the method and its numbers are our choice.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+LEVEL = 0.95  # share of resampled means inside the interval
+ALL = "all"  # the setting that stands for every item
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean over `n` items and its bootstrap percentile interval, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        return dataclasses.asdict(self)
+
+
+def bootstrap(
+    values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Interval | None:
+    """Interval of the mean of the finite values; None when there are none.
+
+    The same values and seed give the same interval. One value gives an interval of width zero:
+    read `n` beside it.
+    """
+    finite = np.asarray([v for v in values if math.isfinite(v)], np.float64)
+    if not finite.size:
+        return None
+    rng = np.random.default_rng(seed)
+    means = finite[rng.integers(0, finite.size, (resamples, finite.size))].mean(axis=1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(finite.mean()), float(low), float(high), int(finite.size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One number of the report's tables: a column of a row for one setting."""
+
+    row: str  # "model/none/text", or a baseline's name
+    setting: str  # sfx, speech, ..., or "all"
+    column: str
+    interval: Interval
+
+
+def aggregate(
+    items: Sequence[Mapping[str, Any]], columns: Sequence[str], *, seed: int = 0
+) -> list[Cell]:
+    """Means of `columns` over items that share `row`, per `setting` and over all of them.
+
+    Items are mappings with `row`, `setting` and the columns (numbers or booleans; an item may lack
+    some). Cells come in the order of first appearance, "all" last; empty cells are left out.
+    """
+    rows = dict.fromkeys(item["row"] for item in items)
+    settings = [*dict.fromkeys(item["setting"] for item in items), ALL]
+    cells = []
+    for row in rows:
+        mine = [item for item in items if item["row"] == row]
+        for setting in settings:
+            chosen = [item for item in mine if setting in (ALL, item["setting"])]
+            for column in columns:
+                values = [float(item[column]) for item in chosen if column in item]
+                interval = bootstrap(values, seed=seed)
+                if interval:
+                    cells.append(Cell(row, setting, column, interval))
+    return cells
