@@ -27,9 +27,9 @@ class RefineConfig:
 
     window_s: float = 0.064  # analysis window of the recording
     overlap: int = 4  # windows that cover one sample
-    band_erb: float = 1.0  # width of the bands in which power is pooled, in equivalent rectangular bandwidths
+    band_erb: float = 0.5  # width of the bands in which power is pooled, in equivalent rectangular bandwidths
     smooth_s: float = 0.03  # standard deviation of the smoothing of power over time
-    exponent: float = 1.0  # of the power ratio: 1 is Wiener's, larger is harder
+    exponent: float = 1.2  # of the power ratio: 1 is Wiener's, larger is harder
     trusted: float = 0.92  # share of the codec's band whose power is believed
     block_s: float = 60.0  # recording handled at once, so that memory does not grow with the length
 

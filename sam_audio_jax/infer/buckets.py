@@ -1,0 +1,81 @@
+"""Which items run together, and at which padded length: few shapes, so few compilations.
+
+Padding is not neutral in this architecture: the patcher's GroupNorm and convolution see padded frames
+(spec/model.md, section 9). So items of equal length go together unpadded where the call has few
+lengths; only a call with many lengths is padded, to lengths that depend on the item alone.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from sam_audio_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BucketConfig:
+    """How many shapes a call may compile, and how large a batch may be."""
+
+    exact: int = 6  # up to so many different lengths of a call are not padded at all
+    sizes: tuple[int, ...] = ()  # padded lengths in frames; empty: made by `smallest` and `growth`
+    smallest: int = 25  # frames of the first padded length
+    growth: float = 1.2  # from one padded length to the next
+    batch: int = 8  # items solved at once
+    batch_frames: int = 4_000  # frames solved at once, padding included: 160 s
+
+    def __post_init__(self):
+        if self.growth <= 1 or self.smallest < 1:
+            raise UserError(
+                f"buckets.growth={self.growth} must be above 1 and "
+                f"buckets.smallest={self.smallest} 1 or more"
+            )
+        if list(self.sizes) != sorted(set(self.sizes)) or min(self.sizes, default=1) < 1:
+            raise UserError(f"buckets.sizes={self.sizes} must be positive and rise")
+        if self.batch < 1 or self.batch_frames < 1:
+            raise UserError(
+                f"buckets.batch={self.batch} and buckets.batch_frames={self.batch_frames} "
+                "must be 1 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Items that are solved in one call of the network."""
+
+    frames: int  # padded length
+    rows: int  # padded number of items
+    items: tuple[int, ...]  # positions in the call, at most `rows`
+
+
+def group(lengths: Sequence[int], config: BucketConfig, *, shares: int = 1) -> list[Group]:
+    """Every item in one group; `shares` divides each group's rows (devices along the batch).
+
+    Depends on the lengths and their order alone, never on what was run before.
+    """
+    exact = len(set(lengths)) <= config.exact
+    members: dict[int, list[int]] = {}
+    for item, length in enumerate(lengths):
+        members.setdefault(length if exact else padded(length, config), []).append(item)
+    groups = []
+    for frames, items in sorted(members.items()):
+        most = max(1, min(config.batch, config.batch_frames // frames))
+        most = shares * max(1, (1 << most.bit_length() - 1) // shares)
+        for start in range(0, len(items), most):
+            part = tuple(items[start : start + most])
+            groups.append(Group(frames, shares * power_of_two(-(-len(part) // shares)), part))
+    return groups
+
+
+def padded(length: int, config: BucketConfig) -> int:
+    """The padded length of an item; beyond the last of `sizes`, growth goes on from there."""
+    for size in config.sizes:
+        if size >= length:
+            return size
+    size = config.sizes[-1] if config.sizes else config.smallest
+    while size < length:
+        size = max(size + 1, round(size * config.growth))
+    return size
+
+
+def power_of_two(count: int, *, least: int = 1) -> int:
+    """The smallest power of two that is `count` or more, and `least` or more."""
+    return max(least, 1 << (max(count, 1) - 1).bit_length())

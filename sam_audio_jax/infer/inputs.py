@@ -1,0 +1,168 @@
+"""What a caller may hand in, checked before any work: recordings, texts, spans, noise."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sam_audio_jax import audio
+from sam_audio_jax.audio import Audio
+from sam_audio_jax.errors import UserError
+
+Span = tuple[str, float, float]  # "+" sounding or "-" silent, from, to in seconds
+
+SILENCE_DB = -80.0  # a recording whose loudest sample is below this has nothing to separate
+TOKENS = ("+", "-")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One recording with its prompts, checked; `wave` is mono at the codec's rate."""
+
+    recording: Audio
+    wave: Float[np.ndarray, " samples"]
+    text: str
+    spans: tuple[Span, ...]
+    flat: bool = False  # the caller gave `[samples]`, without an axis for channels
+
+    @property
+    def prompted(self) -> bool:
+        return bool(self.text or self.spans)
+
+
+def make_item(
+    source: Any,
+    text: str | None,
+    spans: Sequence[Sequence] | None,
+    *,
+    sample_rate: int | None,
+    codec_rate: int,
+    name: str = "audio",
+) -> Item:
+    """Reads and checks one item; `name` is what errors call it."""
+    recording = read(source, sample_rate, name)
+    if not isinstance(text, str | None):
+        raise UserError(f"text of {name} must be a string, not {text!r}")
+    seconds = recording.samples.shape[-1] / recording.sample_rate
+    checked = check_spans(spans or (), seconds, name)
+    wave = audio.resample(recording.samples.mean(0), recording.sample_rate, codec_rate)
+    flat = not isinstance(source, str | os.PathLike) and np.ndim(source) == 1
+    return Item(recording, wave, text or "", checked, flat)
+
+
+def read(source: Any, sample_rate: int | None, name: str = "audio") -> Audio:
+    """A path, or an array `[samples]` or `[channels, samples]` with its rate.
+
+    UserError: undecodable, empty, not finite, silent, or of a wrong shape or kind.
+    """
+    if isinstance(source, str | os.PathLike):
+        recording = audio.load(source)
+        name = str(source)
+    else:
+        recording = _from_array(source, sample_rate, name)
+    peak = float(np.max(np.abs(recording.samples)))
+    if peak < 10 ** (SILENCE_DB / 20):
+        level = f"{20 * math.log10(peak):.0f} dBFS" if peak else "all zeros"
+        raise UserError(
+            f"{name} is silent ({level}); something must reach {SILENCE_DB:.0f} dBFS to be separated"
+        )
+    return recording
+
+
+def _from_array(source: Any, sample_rate: int | None, name: str) -> Audio:
+    samples = np.asarray(source)
+    if samples.dtype.kind != "f":
+        raise UserError(
+            f"{name} must be a path or an array of floats with full scale 1.0, not {samples.dtype}"
+        )
+    if samples.ndim not in (1, 2):
+        raise UserError(
+            f"{name} has shape {samples.shape}; allowed are [samples] and [channels, samples]"
+        )
+    if sample_rate is None:
+        raise UserError(f"{name} is an array: say its sample_rate")
+    if sample_rate < 1:
+        raise UserError(f"sample_rate={sample_rate} must be positive")
+    samples = np.atleast_2d(samples).astype(np.float32)
+    if not samples.size:
+        raise UserError(f"{name} has no samples")
+    if samples.shape[0] > samples.shape[1]:
+        raise UserError(
+            f"{name} has {samples.shape[0]} channels of {samples.shape[1]} samples: transposed?"
+        )
+    if not np.isfinite(samples).all():
+        raise UserError(f"{name} has samples that are NaN or infinite")
+    return Audio(samples, int(sample_rate))
+
+
+def check_spans(spans: Sequence[Sequence], seconds: float, name: str) -> tuple[Span, ...]:
+    """Spans inside the recording; one that runs over its end by less than 50 ms is cut there."""
+    checked = []
+    for span in parse_spans(spans, name):
+        token, start, end = span
+        if not (0 <= start < end and start < seconds and end <= seconds + 0.05):
+            raise UserError(
+                f"span {token} {start:g}-{end:g} s of {name} must have start < end "
+                f"within the audio (0-{seconds:.2f} s)"
+            )
+        checked.append((token, start, min(end, seconds)))
+    return tuple(checked)
+
+
+def parse_spans(spans: Any, name: str) -> tuple[Span, ...]:
+    """`[["+", 1.0, 2.5], ...]` as typed tuples; knows no recording yet."""
+    if isinstance(spans, str) or not isinstance(spans, Sequence):
+        raise UserError(f"spans of {name} must be a list like [['+', 1.0, 2.5]], not {spans!r}")
+    return tuple(_parse_span(span, name) for span in spans)
+
+
+def _parse_span(span: Any, name: str) -> Span:
+    if isinstance(span, str) or not isinstance(span, Sequence) or len(span) != 3:
+        raise UserError(f"span {span!r} of {name} must be [token, start, end], e.g. ['+', 1.0, 2.5]")
+    token = span[0]
+    if token not in TOKENS:
+        raise UserError(
+            f"span token {token!r} of {name} is unknown; allowed: '+' (sounds) and '-' (does not)"
+        )
+    try:
+        start, end = float(span[1]), float(span[2])
+    except (TypeError, ValueError):
+        raise UserError(f"span {span!r} of {name} must have its start and end in seconds") from None
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise UserError(f"span {span!r} of {name} must have finite times")
+    return token, start, end
+
+
+def load_noise(path: str | os.PathLike) -> np.ndarray:
+    """An array saved with `numpy.save`; pickled objects are refused."""
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"no noise file at {path}")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path} is no .npy array of numbers: {error}") from None
+
+
+def draw_noise(seed: int, frames: int, channels: int) -> Float[np.ndarray, "frames channels"]:
+    """Standard normal; a longer draw begins with the shorter one, so padding changes nothing."""
+    return np.random.default_rng(seed).standard_normal((frames, channels), np.float32)
+
+
+def check_noise(noise: Any, frames: int, channels: int) -> Float[np.ndarray, "frames channels"]:
+    """Given noise of one item; a leading axis of one is dropped."""
+    noise = np.asarray(noise)
+    if noise.ndim == 3 and noise.shape[0] == 1:
+        noise = noise[0]
+    if noise.shape != (frames, channels) or noise.dtype.kind != "f":
+        raise UserError(
+            f"noise is {noise.dtype} of shape {noise.shape}; this recording needs floats of shape "
+            f"{(frames, channels)} (frames, twice the latent channels)"
+        )
+    if not np.isfinite(noise).all():
+        raise UserError("noise has values that are NaN or infinite")
+    return noise.astype(np.float32)
