@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from sam_audio_jax import audio
-from sam_audio_jax.data.source import Recording, Waves
+from sam_audio_jax.data.source import Recording
+from sam_audio_jax.data.waves import Waves
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

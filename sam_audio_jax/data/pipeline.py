@@ -15,11 +15,15 @@ import grain
 import jax
 import numpy as np
 
+from sam_audio_jax.data.config import MIXING, DataConfig
+from sam_audio_jax.data.examples import CachedExamples, MixedExamples
 from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
-from sam_audio_jax.data.source import load_manifests, open_waves
+from sam_audio_jax.data.mix import Mixer
+from sam_audio_jax.data.source import load_manifests, load_songs
+from sam_audio_jax.data.waves import open_waves
 from sam_audio_jax.errors import UserError
 
-__all__ = ["Batches", "ExcerptConfig", "Items", "codec_excerpts"]
+__all__ = ["Batches", "DataConfig", "ExcerptConfig", "codec_excerpts", "separation_batches"]
 
 Batch = dict[str, np.ndarray]
 
@@ -123,6 +127,51 @@ def codec_excerpts(
     waves = open_waves(recordings, sample_rate)
     samples = max(1, round(config.seconds * sample_rate / hop)) * hop
     items = Excerpts(config, recordings, waves, sample_rate, samples)
+    return Batches(
+        items,
+        batch,
+        workers=config.workers,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+def mixer(config: DataConfig, sample_rate: int, hop: int) -> Mixer:
+    """The mixer over a config's manifests; mixtures last `seconds`, rounded to whole frames."""
+    recordings = load_manifests(config.manifests, config.split)
+    songs = load_songs(config.manifests, config.split)
+    waves = open_waves(recordings, sample_rate)
+    samples = frame_count(config, sample_rate, hop) * hop
+    return Mixer(config, recordings, songs, waves, sample_rate, samples)
+
+
+def recipe(config: DataConfig) -> dict[str, Any]:
+    """The part of a config that a latent cache depends on."""
+    return {name: getattr(config, name) for name in MIXING}
+
+
+def frame_count(config: DataConfig, sample_rate: int, hop: int) -> int:
+    """Codec frames of an example."""
+    return max(1, round(config.seconds * sample_rate / hop))
+
+
+def separation_batches(
+    config: DataConfig,
+    sample_rate: int,
+    hop: int,
+    batch: int,
+    *,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> Batches:
+    """Batches for the separator at a codec's rate; keys and shapes in `data/examples.py`.
+
+    With `config.cache` the signals are latents from there, else waves mixed on the fly.
+    """
+    if config.cache:
+        items = CachedExamples(config, sample_rate, hop, frame_count(config, sample_rate, hop))
+    else:
+        items = MixedExamples(config, mixer(config, sample_rate, hop), sample_rate, hop)
     return Batches(
         items,
         batch,

@@ -1,35 +1,20 @@
-"""Where sound comes from: source manifests, songs, and the decoded waves behind them.
+"""Where sound comes from: source manifests and songs.
 
-A manifest is JSONL, one recording a line (spec/data_engine.md, "Shape of the engine"). Waves are
-decoded once, resampled, and kept as int16 in one memory-mapped file that all processes share.
+A manifest is JSONL, one recording a line (spec/data_engine.md, "Shape of the engine").
 """
 
-import concurrent.futures
 import dataclasses
-import hashlib
 import json
-import logging
 import math
 import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import tqdm
-from jaxtyping import Float32
-
-from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 
-log = logging.getLogger(__name__)
-
 CATEGORIES = ("speech", "music", "sfx", "instrument")
-BAD_SHARE = 0.01  # of the recordings; one bad file is always forgiven
-SILENT_PEAK = 10 ** (-60 / 20)
-DECODE_VERSION = 1  # part of the cache's name: raise it when decoding changes
+OPTIONAL = ("speaker", "song", "stem", "image", "video")  # fields that may be absent or null
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,9 +145,6 @@ def _recording(line: dict[str, Any], path: pathlib.Path, number: int) -> Recordi
     )
 
 
-OPTIONAL = ("speaker", "song", "stem", "image", "video")
-
-
 def load_manifests(paths: Sequence[str], split: str) -> list[Recording]:
     """The recordings of one split of several manifests (none named: the embedded one)."""
     every = [recording for path in paths or (embedded(),) for recording in load_manifest(path)]
@@ -189,115 +171,3 @@ def load_songs(paths: Sequence[str], split: str) -> list[Song]:
             except (KeyError, TypeError):
                 raise UserError(f"{path} line {number} needs song and stems with ids") from None
     return [song for song in songs if song.split == split]
-
-
-class Waves:
-    """Decoded recordings at one rate: int16 in one memory-mapped file."""
-
-    def __init__(self, folder: str | os.PathLike):
-        index = json.loads((pathlib.Path(folder) / "index.json").read_text())
-        self.folder = str(folder)
-        self.starts: list[int] = index["starts"]
-        self.lengths: list[int] = index["lengths"]  # 0: the recording was refused
-        self.scales: list[float] = index["scales"]
-        self.refused: dict[str, str] = index["refused"]  # path -> reason
-        self._samples = np.memmap(pathlib.Path(folder) / "samples.i16", np.int16, "r")
-
-    def __reduce__(self):
-        return Waves, (self.folder,)
-
-    def length(self, number: int) -> int:
-        return self.lengths[number]
-
-    def read(
-        self, number: int, start: int = 0, length: int | None = None
-    ) -> Float32[np.ndarray, " samples"]:
-        """Samples `start : start + length` of a recording, cut at its end."""
-        end = self.lengths[number] if length is None else min(start + length, self.lengths[number])
-        offset = self.starts[number]
-        piece = self._samples[offset + start : offset + end]
-        return piece.astype(np.float32) * np.float32(self.scales[number])
-
-
-def cache_root() -> pathlib.Path:
-    """Where decoded waves are kept: SAM_AUDIO_CACHE, else the user's cache folder."""
-    named = os.environ.get("SAM_AUDIO_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(named) if named else pathlib.Path(base) / "sam_audio_jax"
-
-
-def open_waves(recordings: Sequence[Recording], sample_rate: int) -> Waves:
-    """Decodes the recordings to mono at `sample_rate`, or finds them decoded.
-
-    Files that are silent, truncated or cannot be decoded are logged and get length 0;
-    UserError when they are more than one and above 1 %.
-    """
-    stamp = hashlib.sha256(f"{DECODE_VERSION} {sample_rate}".encode())
-    for recording in recordings:
-        found = os.stat(recording.path)
-        stamp.update(
-            f"{os.path.abspath(recording.path)}|{found.st_size}|{found.st_mtime_ns}".encode()
-        )
-    folder = cache_root() / f"waves-{sample_rate}-{stamp.hexdigest()[:16]}"
-    if not (folder / "index.json").is_file():
-        _decode_all(recordings, sample_rate, folder)
-    waves = Waves(folder)
-    _judge(waves.refused, len(recordings))
-    return waves
-
-
-def _judge(refused: dict[str, str], total: int) -> None:
-    for path, reason in refused.items():
-        log.warning("skipped %s: %s", path, reason)
-    if len(refused) > max(1, BAD_SHARE * total):
-        path, reason = next(iter(refused.items()))
-        raise UserError(
-            f"{len(refused)} of {total} recordings are unusable (at most 1 % may): {path}: {reason}"
-        )
-
-
-def _decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " samples"] | str:
-    """The mono wave, or why it is refused."""
-    try:
-        heard = audio.load(recording.path)
-    except UserError as error:
-        return str(error)
-    found = heard.samples.shape[-1] / heard.sample_rate
-    if found < recording.duration - max(0.1, 0.02 * recording.duration):
-        return f"truncated: {found:.2f} s of {recording.duration:.2f} s"
-    wave = audio.resample(heard.samples.mean(axis=0), heard.sample_rate, sample_rate)
-    return wave if np.abs(wave).max() > SILENT_PEAK else "silent"
-
-
-def _decode_all(recordings: Sequence[Recording], sample_rate: int, folder: pathlib.Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
-    index: dict[str, Any] = {"starts": [], "lengths": [], "scales": [], "refused": {}}
-    offset = 0
-    try:
-        with (
-            concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
-            open(part / "samples.i16", "wb") as out,
-        ):
-            decoded: Iterable = pool.map(lambda one: _decode(one, sample_rate), recordings)
-            bar = tqdm.tqdm(decoded, "decoding", len(recordings), leave=False, unit="file")
-            for recording, wave in zip(recordings, bar, strict=True):
-                if isinstance(wave, str):
-                    index["refused"][recording.path] = wave
-                    wave = np.zeros(0, np.float32)
-                scale = float(np.abs(wave).max(initial=0.0)) / 32767
-                out.write(np.round(wave / max(scale, 1e-12)).astype(np.int16).tobytes())
-                index["starts"].append(offset)
-                index["lengths"].append(len(wave))
-                index["scales"].append(scale)
-                offset += len(wave)
-            if not offset:
-                out.write(bytes(2))  # an empty file cannot be mapped
-        (part / "index.json").write_text(json.dumps(index))
-        if not folder.is_dir():  # another process may have been faster
-            part.rename(folder)
-    except OSError:
-        if not (folder / "index.json").is_file():
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

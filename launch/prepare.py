@@ -1,0 +1,71 @@
+"""Renders training mixtures and encodes them once: `python launch/prepare.py CONFIG.py --out DIR`.
+
+Train from the cache with `--data.cache DIR`. Run again to resume, or with more --items to extend.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+from flax import nnx
+from sam_audio_jax.train.networks import load_codec
+
+from sam_audio_jax import config
+from sam_audio_jax.data import pipeline, shards
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.train.config import TrainConfig
+
+
+def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Every other --FIELD VALUE overrides a field of the config.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", metavar="CONFIG.py", help="of the training; names the codec")
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the cache")
+    parser.add_argument("--items", type=int, default=20_000, help="mixtures, whole shards of 256")
+    parser.add_argument("--batch", type=int, default=8, help="mixtures encoded at once")
+    parser.error = refuse
+    return parser.parse_known_args(argv)
+
+
+def refuse(message: str):
+    raise UserError(message)
+
+
+def main(argv: list[str]) -> int:
+    try:
+        given, flags = options(argv)
+        if given.items < 1 or given.batch < 1:
+            raise UserError(f"--items {given.items} and --batch {given.batch} must be 1 or more")
+        cfg = config.from_cli([given.config, *flags])
+        if not isinstance(cfg, TrainConfig):
+            raise UserError(f"{given.config} holds a {type(cfg).__name__}, not a TrainConfig")
+        codec = load_codec(cfg.codec_checkpoint)
+        rate, hop = codec.config.sample_rate, codec.config.hop
+        mixer = pipeline.mixer(cfg.data, rate, hop)
+        graph, state = nnx.split(codec)
+        encode = nnx.jit(lambda state, waves: nnx.merge(graph, state).encode(waves))
+        shards.write_cache(
+            given.out,
+            lambda number: mixer.draw(np.random.default_rng((cfg.data.seed, 1, number))),
+            lambda waves: np.asarray(encode(state, waves)),
+            items=given.items,
+            sample_rate=rate,
+            hop=hop,
+            samples=mixer.samples,
+            codec=cfg.codec_checkpoint,
+            recipe=pipeline.recipe(cfg.data),
+            batch=given.batch,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,180 @@
+"""Training examples: a mixture with prompts drawn for it, from waves or from cached latents.
+
+Example `i` is a function of (seed, i) alone. Keys and shapes: `valid` bool [frames], `text_ids`
+int32 and `text_mask` bool [text_tokens], `anchor_ids` int32 [2 + max_spans], `anchor_alignment`
+int32 [frames], and mixture, target, residual as float32 [samples] or [frames, channels].
+"""
+
+import functools
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from sam_audio_jax.data import spans, text
+from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.mix import Mixer
+from sam_audio_jax.data.shards import SIGNALS, Cache
+from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.separator.prompts import pack_anchors
+
+TELLING_OVERLAP = 0.7  # of activities; above it spans alone would not say which half is meant
+BAD_TRIES = 20
+
+Example = dict[str, np.ndarray]
+
+
+@functools.cache
+def _tokenizer(name: str):
+    return functools.cache(lambda phrase, length: tokenizer_for(name)([phrase], length))
+
+
+class Prompter:
+    """Draws the text and the spans of an example."""
+
+    def __init__(self, config: DataConfig, sample_rate: int, hop: int):
+        self.config, self.sample_rate, self.hop = config, sample_rate, hop
+        self.frame_rate = sample_rate / hop
+
+    def draw(
+        self,
+        texts: tuple[str, ...],
+        target: Bool[np.ndarray, " frames"],
+        residual: Bool[np.ndarray, " frames"],
+        size: int,
+        rng: np.random.Generator,
+    ) -> Example:
+        """Prompts for the first `size` frames; the activities say when either half sounds."""
+        config, frames = self.config, len(target)
+        target, residual = target[:size], residual[:size]
+        marked = []
+        if rng.random() < config.span_share:
+            marked = self._spans(target, size, rng)
+        telling = bool(marked) and spans.overlap(target, residual) < TELLING_OVERLAP
+        silent = telling and rng.random() < config.text_dropout
+        phrase = "" if silent else text.choose(texts, config.caption_share, rng)
+        ids, mask = _tokenizer(config.tokenizer)(phrase, config.text_tokens)
+        anchor_ids, alignment = pack_anchors(
+            [marked],
+            [size],
+            sample_rate=self.sample_rate,
+            hop=self.hop,
+            frames=frames,
+            slots=config.max_spans,
+        )
+        return {
+            "valid": np.arange(frames) < size,
+            "text_ids": ids[0],
+            "text_mask": mask[0],
+            "anchor_ids": anchor_ids[0],
+            "anchor_alignment": alignment[0],
+        }
+
+    def _spans(
+        self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator
+    ) -> list[spans.Span]:
+        config = self.config
+        found = spans.positive(active, self.frame_rate)
+        if rng.random() < config.negative_share:
+            found += spans.negative(active, self.frame_rate)
+        elif len(found) > 1 and rng.random() < config.subset_share:
+            kept = rng.choice(len(found), int(rng.integers(1, len(found))), replace=False)
+            found = [found[place] for place in sorted(kept)]
+        plus = [span for span in found if span[0] == "+"]
+        minus = [span for span in found if span[0] == "-"]
+        found = spans.merged(plus, config.max_spans)
+        found += minus[: config.max_spans - len(found)]
+        if config.jitter_s and rng.random() < 0.5:
+            found = spans.jittered(found, config.jitter_s, size / self.frame_rate, rng)
+        return sorted(found, key=lambda span: span[1])
+
+    def size(self, frames: int, rng: np.random.Generator) -> int:
+        """Real frames of an example: now and then fewer than there is room for."""
+        if rng.random() >= self.config.short_share:
+            return frames
+        return int(rng.integers(max(1, frames // 3), frames + 1))
+
+
+class MixedExamples:
+    """Examples with waves, mixed when asked for."""
+
+    def __init__(self, config: DataConfig, mixer: Mixer, sample_rate: int, hop: int):
+        self.config, self.mixer, self.hop = config, mixer, hop
+        self.prompter = Prompter(config, sample_rate, hop)
+        self.sample_rate = sample_rate
+
+    def __len__(self) -> int:
+        return 2**48
+
+    def __getitem__(self, index: int) -> Example:
+        rng = np.random.default_rng((self.config.seed, index))
+        drawn = self.mixer.draw(rng)
+        size = self.prompter.size(len(drawn.mixture) // self.hop, rng)
+        example = {name: getattr(drawn, name).copy() for name in SIGNALS}
+        for wave in example.values():
+            wave[size * self.hop :] = 0.0
+        target, residual = (
+            spans.activity(getattr(drawn, name), self.sample_rate, self.hop)
+            for name in ("target", "residual")
+        )
+        return example | self.prompter.draw(drawn.target_texts, target, residual, size, rng)
+
+
+class CachedExamples:
+    """Examples with latents: crops of the records of a cache, all of them once per round."""
+
+    def __init__(self, config: DataConfig, sample_rate: int, hop: int, frames: int):
+        self.config, self.frames, self.cache = config, frames, Cache(config.cache)
+        held = self.cache.index
+        if (held["sample_rate"], held["hop"]) != (sample_rate, hop):
+            raise UserError(
+                f"{config.cache} was made at {held['sample_rate']} Hz with hop {held['hop']}, "
+                f"the codec has {sample_rate} Hz and hop {hop}"
+            )
+        self.prompter = Prompter(config, sample_rate, hop)
+
+    def __len__(self) -> int:
+        return 2**48
+
+    def __getitem__(self, index: int) -> Example:
+        rng = np.random.default_rng((self.config.seed, index))
+        turn, place = divmod(index, len(self.cache))
+        record = self.cache[int(_order(self.config.seed, turn, len(self.cache))[place])]
+        for _ in range(BAD_TRIES):
+            if record is not None:
+                break
+            record = self.cache[int(rng.integers(len(self.cache)))]
+        if record is None:
+            raise UserError(f"{self.config.cache}: {BAD_TRIES} records in a row cannot be read")
+        swapped = bool(record.residual_texts) and rng.random() < self.config.swap_share
+        one, other = ("residual", "target") if swapped else ("target", "residual")
+        length = len(record.mixture)
+        size = self.prompter.size(min(self.frames, length), rng)
+        start = self._start(getattr(record, f"{one}_active"), length - size, size, rng)
+        example = {}
+        sources = {"mixture": "mixture", "target": one, "residual": other}
+        for name, source in sources.items():
+            out = np.zeros((self.frames, record.mixture.shape[1]), np.float32)
+            out[:size] = getattr(record, source)[start : start + size]
+            example[name] = out
+        active = np.zeros((2, self.frames), bool)
+        for row, name in enumerate((one, other)):
+            active[row, :size] = getattr(record, f"{name}_active")[start : start + size]
+        texts = record.residual_texts if swapped else record.target_texts
+        return example | self.prompter.draw(texts, active[0], active[1], size, rng)
+
+    def _start(
+        self, active: Bool[np.ndarray, " frames"], room: int, size: int, rng: np.random.Generator
+    ) -> int:
+        """Where the crop begins; mostly where the target can be heard."""
+        start = 0
+        for _ in range(4):
+            start = int(rng.integers(room + 1))
+            if active[start : start + size].any():
+                break
+        return start
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, turn: int, size: int) -> Int32[np.ndarray, " records"]:
+    return np.random.default_rng((seed, turn, size)).permutation(size).astype(np.int32)

@@ -1,0 +1,252 @@
+"""The latent cache: mixtures rendered and encoded once, in ArrayRecord shards.
+
+`FOLDER/cache.json` says what it holds; `FOLDER/00003.arrayrecord` holds `per_shard` records of
+msgpack with float16 latents. A shard appears when it is complete, so a killed run loses one shard.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+import msgpack
+import numpy as np
+import tqdm
+from array_record.python import (
+    array_record_data_source,
+    array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from jaxtyping import Bool, Float, Float16
+
+from sam_audio_jax.data import spans
+from sam_audio_jax.data.mix import Mixture
+from sam_audio_jax.errors import UserError
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+log = logging.getLogger(__name__)
+
+SIGNALS = ("mixture", "target", "residual")
+CHECKED = ("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard")
+PROBE_TOLERANCE = 0.05  # of latents of one noise, between the codec then and now
+
+Encode = Callable[[Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch frames channels"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One encoded mixture; frames cover whole hops."""
+
+    mixture: Float16[np.ndarray, "frames channels"]
+    target: Float16[np.ndarray, "frames channels"]
+    residual: Float16[np.ndarray, "frames channels"]
+    target_texts: tuple[str, ...]
+    residual_texts: tuple[str, ...]  # none: the residual is no target
+    target_active: Bool[np.ndarray, " frames"]
+    residual_active: Bool[np.ndarray, " frames"]
+    category: str
+
+
+def pack(record: Record) -> bytes:
+    """A record as bytes."""
+    fields: dict[str, Any] = {name: getattr(record, name).tobytes() for name in SIGNALS}
+    fields |= {
+        "channels": record.mixture.shape[-1],
+        "target_texts": record.target_texts,
+        "residual_texts": record.residual_texts,
+        "target_active": np.packbits(record.target_active).tobytes(),
+        "residual_active": np.packbits(record.residual_active).tobytes(),
+        "category": record.category,
+    }
+    return cast(bytes, msgpack.packb(fields))
+
+
+def unpack(data: bytes) -> Record:
+    """Inverse of `pack`; the arrays are views into `data`'s copy and cannot be written."""
+    fields = msgpack.unpackb(data)
+    latents = {
+        name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["channels"])
+        for name in SIGNALS
+    }
+    frames = len(latents["mixture"])
+
+    def active(name: str) -> Bool[np.ndarray, " frames"]:
+        return np.unpackbits(np.frombuffer(fields[name], np.uint8), count=frames).astype(bool)
+
+    return Record(
+        **latents,
+        target_texts=tuple(fields["target_texts"]),
+        residual_texts=tuple(fields["residual_texts"]),
+        target_active=active("target_active"),
+        residual_active=active("residual_active"),
+        category=fields["category"],
+    )
+
+
+def write_cache(
+    folder: str | os.PathLike,
+    mixture: Callable[[int], Mixture],
+    encode: Encode,
+    *,
+    items: int,
+    sample_rate: int,
+    hop: int,
+    samples: int,
+    codec: str,
+    recipe: dict[str, Any],
+    per_shard: int = 256,
+    batch: int = 8,
+) -> None:
+    """Renders and encodes mixtures `0 .. items - 1`; shards that are there are not made again.
+
+    `encode` gets 3 * `batch` waves at a time. `items` is rounded up to whole shards. UserError if
+    the folder holds a cache of another codec, recipe or size.
+    """
+    folder = pathlib.Path(folder)
+    probe = _probe(encode, 3 * batch, samples)
+    plan = {
+        "sample_rate": sample_rate,
+        "hop": hop,
+        "samples": samples,
+        "channels": probe.shape[-1],
+        "codec": codec,
+        "recipe": recipe,
+        "per_shard": per_shard,
+        "probe": [float(value) for value in probe[0].ravel()[:16]],
+    }
+    done = _resume(folder, plan)
+    shards = -(-items // per_shard)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "plan.json", plan)
+    bar = tqdm.tqdm(desc="encoding", total=shards * per_shard, unit="mixture")
+    for shard in range(shards):
+        if shard in done:
+            bar.update(per_shard)
+            continue
+        numbers = range(shard * per_shard, (shard + 1) * per_shard)
+        records = _records(numbers, mixture, encode, batch, sample_rate, hop)
+        _write_shard(folder / f"{shard:05d}.arrayrecord", records, bar)
+    bar.close()
+    _write_json(folder / "cache.json", plan | {"shards": max([shards - 1, *done]) + 1})
+
+
+def _probe(encode: Encode, rows: int, samples: int) -> Float[np.ndarray, "batch frames channels"]:
+    """What the codec makes of one fixed noise: tells whether it is the same codec."""
+    noise = 0.1 * np.random.default_rng(0).normal(size=(rows, samples))
+    return np.asarray(encode(noise.astype(np.float32)))
+
+
+def same_codec(folder: str | os.PathLike, encode: Encode, batch: int = 1) -> bool:
+    """Whether the cache in `folder` was made with the codec behind `encode`."""
+    plan = read_index(folder)
+    now = _probe(encode, batch, plan["samples"])[0].ravel()[:16]
+    return bool(np.allclose(now, plan["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE))
+
+
+def _resume(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
+    """Numbers of the shards that are already whole."""
+    if not (folder / "plan.json").is_file():
+        return set()
+    before = json.loads((folder / "plan.json").read_text())
+    now = json.loads(json.dumps(plan))
+    for name in CHECKED:
+        if before[name] != now[name]:
+            raise UserError(
+                f"{folder} holds a cache with another {name}: {before[name]}, not {now[name]}; "
+                "choose another folder"
+            )
+    if not np.allclose(before["probe"], now["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
+        raise UserError(f"{folder} was made with other weights of codec {plan['codec']}")
+    return {int(path.stem) for path in folder.glob("*.arrayrecord")}
+
+
+def _records(
+    numbers: range,
+    mixture: Callable[[int], Mixture],
+    encode: Encode,
+    batch: int,
+    sample_rate: int,
+    hop: int,
+) -> Iterator[Record]:
+    groups = [numbers[first : first + batch] for first in range(0, len(numbers), batch)]
+    for made in _ahead(lambda group: [mixture(number) for number in group], groups):
+        waves = np.stack([getattr(one, name) for name in SIGNALS for one in made])
+        waves = np.pad(waves, ((0, 3 * batch - len(waves)), (0, 0)))  # one compiled shape
+        latents = np.asarray(encode(waves)).astype(np.float16)
+        for row, one in enumerate(made):
+            yield Record(
+                *(latents[place * len(made) + row] for place in range(len(SIGNALS))),
+                target_texts=one.target_texts,
+                residual_texts=one.residual_texts,
+                target_active=spans.activity(one.target, sample_rate, hop),
+                residual_active=spans.activity(one.residual, sample_rate, hop),
+                category=one.category,
+            )
+
+
+def _ahead(make: Callable[[A], B], arguments: Sequence[A]) -> Iterator[B]:
+    """`map` that makes the next value in a thread while the last one is used."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, arguments[0])
+        for argument in arguments[1:]:
+            value, coming = coming.result(), pool.submit(make, argument)
+            yield value
+        yield coming.result()
+
+
+def _write_shard(path: pathlib.Path, records: Iterator[Record], bar: tqdm.tqdm) -> None:
+    part = path.with_suffix(".part")
+    writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+    try:
+        for record in records:
+            writer.write(pack(record))
+            bar.update()
+    finally:
+        writer.close()
+    part.rename(path)
+
+
+def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=1))
+    part.rename(path)
+
+
+def read_index(folder: str | os.PathLike) -> dict[str, Any]:
+    """`cache.json`; UserError if the folder holds no finished cache."""
+    path = pathlib.Path(folder) / "cache.json"
+    if not path.is_file():
+        raise UserError(f"no latent cache in {folder}; make one with launch/prepare.py")
+    return json.loads(path.read_text())
+
+
+class Cache:
+    """Random access to the records of a cache; damaged ones are None. Picklable."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = str(folder)
+        self.index = read_index(folder)
+        self._paths = sorted(str(path) for path in pathlib.Path(folder).glob("*.arrayrecord"))
+        if len(self._paths) < self.index["shards"]:
+            raise UserError(
+                f"{folder} has {len(self._paths)} of {self.index['shards']} shards; run prepare.py"
+            )
+        self._source = array_record_data_source.ArrayRecordDataSource(self._paths)
+
+    def __reduce__(self):
+        return Cache, (self.folder,)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, number: int) -> Record | None:
+        try:
+            return unpack(self._source[number])
+        except (RuntimeError, ValueError, KeyError, msgpack.UnpackException) as error:
+            log.warning("skipped record %d of %s: %s", number, self.folder, error)
+            return None

@@ -1,0 +1,94 @@
+"""Span prompts from the energy of the target (spec/data_engine.md, "Prompts")."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+CELL_S = 0.01  # energy is measured in cells of 10 ms
+FLOOR_DB = -40.0  # below the loudest cell: silence (published as about -40 dBFS)
+MIN_S = 0.25  # shorter sounds are dropped (published), shorter silences filled (ours)
+SILENT = 1e-3  # a wave whose loudest cell has a lower RMS has no activity at all
+
+Span = tuple[str, float, float]  # "+" or "-", start and end in seconds
+
+
+def runs(active: Bool[np.ndarray, " cells"]) -> list[tuple[int, int]]:
+    """The (start, end) of every run of True, end excluded."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], active.astype(np.int8), [0]))))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
+def active_cells(
+    wave: Float[np.ndarray, " samples"], sample_rate: int
+) -> Bool[np.ndarray, " cells"]:
+    """Cells of 10 ms with energy, before short runs are mended; the last cell may be partial."""
+    cell = round(CELL_S * sample_rate)
+    padded = np.pad(wave, (0, -len(wave) % cell)).reshape(-1, cell)
+    rms = np.sqrt(np.einsum("cs,cs->c", padded, padded) / cell)
+    peak = rms.max(initial=0.0)
+    return rms > (peak * 10 ** (FLOOR_DB / 20) if peak > SILENT else np.inf)
+
+
+def active_rms(wave: Float[np.ndarray, " samples"], sample_rate: int) -> float:
+    """RMS over the active cells; 0 for silence."""
+    cell = round(CELL_S * sample_rate)
+    kept = np.repeat(active_cells(wave, sample_rate), cell)[: len(wave)]
+    return float(np.sqrt(np.mean(np.square(wave[kept])))) if kept.any() else 0.0
+
+
+def activity(
+    wave: Float[np.ndarray, " samples"], sample_rate: int, hop: int
+) -> Bool[np.ndarray, " frames"]:
+    """Whether the sound is on in each whole frame of `hop` samples."""
+    active = active_cells(wave, sample_rate)
+    shortest = round(MIN_S / CELL_S)
+    for start, end in runs(~active):
+        if end - start < shortest and start > 0 and end < len(active):
+            active[start:end] = True
+    long = np.zeros_like(active)
+    for start, end in runs(active):
+        long[start:end] = end - start >= shortest
+    active = long if long.any() else active  # a lone click is still where it is
+    centres = (np.arange(len(wave) // hop) + 0.5) * hop / round(CELL_S * sample_rate)
+    return active[centres.astype(int)]
+
+
+def overlap(one: Bool[np.ndarray, " frames"], other: Bool[np.ndarray, " frames"]) -> float:
+    """Intersection over union of two activities; 1 when both are silent."""
+    union = (one | other).sum()
+    return float((one & other).sum() / union) if union else 1.0
+
+
+def positive(active: Bool[np.ndarray, " frames"], frame_rate: float) -> list[Span]:
+    """One "+" span per run; bounds lie mid-frame, so that rounding up gives the run again."""
+    return [
+        ("+", max(0.0, (s - 0.5) / frame_rate), (e - 0.5) / frame_rate) for s, e in runs(active)
+    ]
+
+
+def negative(active: Bool[np.ndarray, " frames"], frame_rate: float) -> list[Span]:
+    """One "-" span per silence."""
+    return [("-", start, end) for _, start, end in positive(~active, frame_rate)]
+
+
+def merged(spans: list[Span], most: int) -> list[Span]:
+    """At most `most` spans of one token: those with the shortest gaps between them become one."""
+    spans = list(spans)
+    while len(spans) > most:
+        gaps = [after[1] - before[2] for before, after in itertools.pairwise(spans)]
+        first = int(np.argmin(gaps))
+        spans[first : first + 2] = [(spans[first][0], spans[first][1], spans[first + 1][2])]
+    return spans
+
+
+def jittered(
+    spans: Iterable[Span], most_s: float, seconds: float, rng: np.random.Generator
+) -> list[Span]:
+    """Moves each bound by up to `most_s`, within 0 to `seconds`: people do not point exactly."""
+    moved = []
+    for token, start, end in spans:
+        a, b = np.clip(np.array([start, end]) + rng.uniform(-most_s, most_s, 2), 0.0, seconds)
+        moved.append((token, float(a), float(b)) if a < b else (token, start, end))
+    return moved

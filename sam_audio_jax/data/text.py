@@ -1,0 +1,46 @@
+"""Text prompts from captions: short lower-case phrases (spec/data_engine.md, "Prompts")."""
+
+import re
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from sam_audio_jax.data.source import Recording
+
+MUSIC = ("music playing", "music")
+SPEAKING = re.compile(r"(man|woman|person|boy|girl|child) speaking\b")
+
+
+def texts_of(recording: Recording) -> tuple[str, ...]:
+    """What may be asked to get this sound, finest first: caption, alternatives, coarser phrases."""
+    texts = [recording.caption, *recording.alt_captions]
+    spoken = SPEAKING.match(recording.caption)
+    if spoken or recording.category == "speech":
+        texts += [spoken.group()] if spoken else []
+        texts.append("speech")
+    if recording.stem:
+        texts.append(recording.stem)
+    elif recording.category == "instrument":
+        texts.append(recording.caption.removesuffix(" playing"))
+    return tuple(dict.fromkeys(text.strip().lower() for text in texts))
+
+
+def claims_of(recording: Recording) -> frozenset[str]:
+    """Every phrase that is true of the recording, also those too coarse to ask for it."""
+    texts = set(texts_of(recording))
+    texts |= {SPEAKING.sub("person speaking", text) for text in texts}
+    if recording.category in ("music", "instrument"):
+        texts |= set(MUSIC)
+    return frozenset(texts)
+
+
+def askable(texts: Sequence[str], others: Collection[str]) -> tuple[str, ...]:
+    """The texts that do not also hold for the other half of the mixture."""
+    return tuple(text for text in texts if text not in others)
+
+
+def choose(texts: Sequence[str], finest_share: float, rng: np.random.Generator) -> str:
+    """The first text with probability `finest_share`, else any of them."""
+    if rng.random() < finest_share:
+        return texts[0]
+    return texts[int(rng.integers(len(texts)))]
