@@ -8,6 +8,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.codec_objective import make_codec_training
 from sam_audio_jax.train.config import CodecTrainConfig
+from sam_audio_jax.train.workdir import check_workdir
 
 
 def main(argv: list[str]) -> int:
@@ -15,6 +16,7 @@ def main(argv: list[str]) -> int:
         workdir, profile, cfg = config.run_options(argv, __doc__)
         if not isinstance(cfg, CodecTrainConfig):
             raise UserError(f"{argv[0]} holds a {type(cfg).__name__}, not a CodecTrainConfig")
+        check_workdir(workdir, cfg)
         state, step = make_codec_training(cfg)
         frames = round(cfg.data.seconds * cfg.codec.frame_rate)
         loop.run(

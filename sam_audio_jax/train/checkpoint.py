@@ -2,11 +2,12 @@
 
 One checkpoint is `checkpoints/STEP/` with the items params, ema and rest (moments, step, key), each
 a folder of its own, so that who wants only parameters reads only those. Config, counters and the
-position of the data are its metadata.
+position of the data are its metadata. `convert.workdir` reads parameters out of it.
 """
 
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import types
@@ -17,7 +18,7 @@ import jax
 import orbax.checkpoint.experimental.v1 as ocp
 from jaxtyping import PyTree
 
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.convert.workdir import read_scores
 from sam_audio_jax.train.config import CheckpointConfig
 from sam_audio_jax.train.step import TrainState
 
@@ -48,6 +49,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike, config: CheckpointConfig):
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells users what is ours to know
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self._score_file = self.folder.parent / "scores.json"
         self._scores = read_scores(self.folder.parent)
@@ -123,28 +125,6 @@ def _items(state: TrainState) -> dict[str, PyTree]:
     key = jax.random.key_data(state.key)
     rest = {"opt_state": state.opt_state, "step": state.step, "key": key}
     return {"params": state.params, "ema": state.ema, "rest": rest}
-
-
-def read_scores(workdir: pathlib.Path) -> dict[int, float]:
-    """Score of each evaluated step, as `Checkpoints.record_score` left them."""
-    file = workdir / "scores.json"
-    if not file.is_file():
-        return {}
-    return {int(step): score for step, score in json.loads(file.read_text()).items()}
-
-
-def load_params(step_folder: pathlib.Path, like: PyTree, item: str = "ema") -> PyTree:
-    """Reads one item (`ema` or `params`) of one checkpoint and nothing else of it.
-
-    `like` gives the tree, shapes, dtypes and shardings; a part of the saved tree is enough.
-    """
-    if not (step_folder / item).is_dir():
-        raise UserError(f"no {item} in checkpoint {step_folder}")
-    options = ocp.options.PyTreeOptions(
-        loading=ocp.options.PyTreeOptions.Loading(partial_load=True)
-    )
-    with ocp.Context(pytree_options=options):
-        return ocp.load(step_folder, _abstract(like), checkpointable_name=item)
 
 
 def _abstract(tree: PyTree) -> Any:

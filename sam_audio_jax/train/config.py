@@ -7,9 +7,13 @@ from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.codec.discriminator import DiscriminatorConfig
 from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.config import FREE
+from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.excerpts import ExcerptConfig
+from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.separator.flow import FlowConfig
+from sam_audio_jax.separator.model import SeparatorConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,3 +134,34 @@ class CodecTrainConfig(RunConfig):
     optim: GanOptimConfig = dataclasses.field(default_factory=GanOptimConfig)
     batch: int = 72  # published
     steps: int = dataclasses.field(default=400_000, metadata=FREE)  # published
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Training of the separator on a frozen codec; the defaults are pre-training of `small`."""
+
+    codec: CodecConfig = dataclasses.field(default_factory=CodecConfig)
+    text: T5Config = dataclasses.field(default_factory=T5Config)
+    separator: SeparatorConfig = dataclasses.field(default_factory=SeparatorConfig)
+    flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    codec_checkpoint: str = "tiny"  # shipped name, workdir or upstream folder; empty: untrained
+    init_from: str = ""  # weights to start from, named likewise; empty: random
+    train_text: bool = False  # False: the text encoder stays as it starts (published)
+    eval_bench: str = dataclasses.field(default="", metadata=FREE)  # name or folder; empty: none
+    eval_limit: int = dataclasses.field(default=0, metadata=FREE)  # its mixtures used; 0: all
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.separator.channels != self.codec.codebook_dim:
+            raise UserError(
+                f"separator.channels={self.separator.channels} must equal "
+                f"codec.codebook_dim={self.codec.codebook_dim}"
+            )
+        if self.text.width != self.separator.text_width:
+            raise UserError(
+                f"separator.text_width={self.separator.text_width} must equal "
+                f"text.width={self.text.width}"
+            )
+        if self.eval_limit < 0:
+            raise UserError(f"eval_limit={self.eval_limit} must be 0 or more")

@@ -23,7 +23,7 @@ from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.train.stopping import Interrupted, Stop, agreed, watch_signals
 from sam_audio_jax.train.workdir import claim_workdir
 
-Step = Callable[[TrainState, PyTree], tuple[TrainState, dict[str, jax.Array]]]
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 Evaluate = Callable[[TrainState, int], dict[str, float]]
 
 AHEAD = 2  # steps that the host may be ahead of the devices
@@ -59,13 +59,15 @@ def run(
     batches: Batches,
     mesh: Mesh,
     frames_per_step: int,
+    frozen: PyTree = None,
     evaluate: Evaluate | None = None,
     profile: bool = False,
 ) -> TrainState:
     """Trains until `config.steps` or `config.max_minutes`, from the newest checkpoint if any.
 
-    `step` is pure; it is jitted here with its state donated. Its metrics are scalars, among them
-    `loss` and `skipped`. `evaluate(state, step)` is called every `config.eval_every` steps and at
+    `step(state, batch[, frozen]) -> (state, metrics)` is pure; it is jitted here with its state
+    donated. Its metrics are scalars, among them `loss` and `skipped`; `frozen` are weights that it
+    reads only, if any. `evaluate(state, step)` is called every `config.eval_every` steps and at
     the end. SIGTERM and SIGINT save and end the run.
 
     Raises `UserError` for a workdir of another config, for a batch that the mesh does not divide,
@@ -94,7 +96,8 @@ def run(
             if start:
                 metrics.say(f"going on from step {start}")
             loop = _Loop(config, workdir, checkpoints, metrics, progress, stop, evaluate)
-            return loop.run(state, step, batches, mesh, _Rate(frames_per_step), profile)
+            given = () if frozen is None else (frozen,)
+            return loop.run(state, step, batches, mesh, given, _Rate(frames_per_step), profile)
 
 
 class _Loop:
@@ -127,15 +130,18 @@ class _Loop:
         step: Step,
         batches: Batches,
         mesh: Mesh,
+        frozen: tuple[PyTree, ...],
         rate: "_Rate",
         profile: bool,
     ) -> TrainState:
         start = done = int(state.step)
         layout = jax.tree.map(lambda leaf: leaf.sharding, state)
-        jitted = jax.jit(lambda *given: step(*given), donate_argnums=0, out_shardings=(layout, None))
+        jitted = jax.jit(
+            lambda *given: step(*given), donate_argnums=0, out_shardings=(layout, None)
+        )
         self.evaluate_if_due(state, done, batches)
         while not self.finished(done) and not self.stop.asked(done):
-            state, values = jitted(state, to_devices(next(batches), mesh))
+            state, values = jitted(state, to_devices(next(batches), mesh), *frozen)
             done += 1
             self.unread.append(values)
             if len(self.unread) > AHEAD:

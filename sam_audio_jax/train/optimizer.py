@@ -1,7 +1,7 @@
 """AdamW with a linear warm-up and a constant rate (spec/training.md, "Schedule")."""
 
 import functools
-import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,28 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from sam_audio_jax.train.config import OptimConfig
 
-# Which parameters decay is ours: matrices and kernels do; by name, because stacked layers turn
+# Which parameters decay is ours: matrices and kernels do. By name, because stacked layers turn
 # vectors into matrices.
-UNDECAYED = re.compile(r"norm|bias|gate_|table|embed|alpha|scale|gain", re.IGNORECASE)
+UNDECAYED = frozenset(
+    ("scale", "bias", "gate", "modulation", "embed", "embedding", "alpha", "distance_bias")
+)
 
 
 def decay_mask(params: PyTree) -> PyTree:
     """True where weight decay applies: neither norms, biases, gates, tables, embeddings, alphas."""
 
-    def decays(path: tuple, _: jax.Array) -> bool:
-        return UNDECAYED.search(jax.tree_util.keystr(path)) is None
+    def decays(path: tuple[Any, ...], _: Any) -> bool:
+        return str(getattr(path[-1], "key", path[-1])) not in UNDECAYED
 
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimConfig, frozen: tuple[str, ...] = ()
+) -> optax.GradientTransformation:
+    """Clipping, then AdamW. `frozen` names top-level parts that get no update and no moments."""
     rate = functools.partial(rate_of, peak=config.peak_lr, warmup=config.warmup_steps)
-    return optax.chain(
+    adamw = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             rate,
@@ -37,6 +42,16 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
             mask=decay_mask,
         ),
     )
+    if not frozen:
+        return adamw
+
+    def labels(params: PyTree) -> PyTree:
+        return {
+            name: jax.tree.map(lambda _, n=name: "frozen" if n in frozen else "free", part)
+            for name, part in params.items()
+        }
+
+    return optax.partition({"free": adamw, "frozen": optax.set_to_zero()}, labels)
 
 
 def rate_of(step: Int[Array, ""], peak: float, warmup: int) -> Float[Array, ""]:

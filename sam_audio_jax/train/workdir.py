@@ -1,4 +1,4 @@
-"""A workdir belongs to one experiment: its config is written once and compared on every start."""
+"""A workdir belongs to one experiment from its first checkpoint on: every start compares configs."""
 
 import json
 import pathlib
@@ -8,32 +8,42 @@ import jax
 from jax.experimental import multihost_utils
 
 from sam_audio_jax.config import differences, to_dict
+from sam_audio_jax.convert.workdir import saved_steps
 from sam_audio_jax.errors import UserError
 
 
-def claim_workdir(workdir: pathlib.Path, config: Any) -> None:
-    """Makes the folder and its config.json, or checks that they are of the same experiment.
+def check_workdir(workdir: pathlib.Path, config: Any) -> None:
+    """Raises `UserError`, with the differing fields, for the workdir of another experiment.
 
-    Raises `UserError` with the differing fields, or for a folder that holds something else.
+    Before its first checkpoint a workdir takes any config.
     """
-    file = workdir / "config.json"
+    if not (workdir / "config.json").is_file():
+        if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+            raise UserError(f"{workdir} is not empty and holds no config.json of a run")
+        return
+    if not saved_steps(workdir):
+        return
+    saved = read_config(workdir)
     kind = type(config).__name__
-    if file.is_file():
-        saved = read_config(workdir)
-        if saved["experiment"] != kind:
-            raise UserError(f"{workdir} belongs to a {saved['experiment']}, not to a {kind}")
-        differing = differences(saved["config"], config)
-        if differing:
-            raise UserError(
-                f"{workdir} belongs to another config ({'; '.join(differing)}); "
-                "take another --workdir or the saved values"
-            )
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(f"{workdir} is not empty and holds no config.json of a run")
+    if saved["experiment"] != kind:
+        raise UserError(f"{workdir} belongs to a {saved['experiment']}, not to a {kind}")
+    differing = differences(saved["config"], config)
+    if differing:
+        raise UserError(
+            f"{workdir} belongs to another config ({'; '.join(differing)}); "
+            "take another --workdir or the saved values"
+        )
+
+
+def claim_workdir(workdir: pathlib.Path, config: Any) -> None:
+    """Checks the workdir, makes it if absent, and writes the config into it."""
+    check_workdir(workdir, config)
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
+        file = workdir / "config.json"
         partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps({"experiment": kind, "config": to_dict(config)}, indent=1))
+        run = {"experiment": type(config).__name__, "config": to_dict(config)}
+        partial.write_text(json.dumps(run, indent=1))
         partial.replace(file)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("workdir claimed")

@@ -1,0 +1,163 @@
+"""Networks by name: a shipped model, a run's workdir, one step of it, an upstream folder, an HF id.
+
+A workdir is what `train/` leaves: `config.json`, `checkpoints/STEP/ITEM/` and, for a separator,
+`codec/`, the frozen codec that it was trained with. Only the items asked for are read.
+"""
+
+import json
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import jax
+import orbax.checkpoint.experimental.v1 as ocp
+from flax import nnx
+from jaxtyping import PyTree
+
+from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.config import from_dict, to_dict
+from sam_audio_jax.convert.codec import codec_from_reference, codec_to_reference
+from sam_audio_jax.convert.files import read_json, read_state, write_json, write_state
+from sam_audio_jax.convert.folder import load_folder
+from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
+
+SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
+
+
+def load_networks(name: str) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
+    """Codec, text encoder with separator, tokenizer name, extras, as `convert.folder.load_folder`.
+
+    `name`: a shipped model, a separator's workdir (its newest step), `WORKDIR/best`,
+    `WORKDIR/checkpoints/STEP`, a folder in the upstream layout, or a Hugging Face id.
+    """
+    if (SHIPPED / name / "config.json").is_file():
+        return load_folder(SHIPPED / name)
+    step = _find_step(name)
+    if step is None:
+        return load_folder(name)
+    workdir = step.parent.parent
+    config = _run_config(workdir, "separator")
+    prompted = _read_module(
+        step,
+        lambda: PromptedSeparator(
+            from_dict(T5Config, config["text"]),
+            from_dict(SeparatorConfig, config["separator"]),
+            rngs=nnx.Rngs(0),
+        ),
+    )
+    extra = {"trained": {"step": int(step.name)}}
+    return load_codec_folder(workdir / "codec"), prompted, config["data"]["tokenizer"], extra
+
+
+def load_codec(name: str) -> Codec:
+    """The codec of any of `load_networks`' names, or of a codec's workdir."""
+    step = None if (SHIPPED / name).is_dir() else _find_step(name)
+    if step is None:
+        return load_networks(name)[0]
+    workdir = step.parent.parent
+    if (workdir / "codec").is_dir():
+        return load_codec_folder(workdir / "codec")
+    config = from_dict(CodecConfig, _run_config(workdir, "discriminator")["codec"])
+    return _read_module(step, lambda: Codec(config, rngs=nnx.Rngs(0)), "generator")
+
+
+def save_codec_folder(folder: pathlib.Path, codec: Codec) -> None:
+    """The codec alone, under the reference's tensor names; whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        new = pathlib.Path(place) / "new"
+        new.mkdir()
+        write_json(new / "codec.json", to_dict(codec.config))
+        write_state(new / "checkpoint.safetensors", codec_to_reference(codec), "float32")
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+
+
+def load_codec_folder(folder: pathlib.Path) -> Codec:
+    """What `save_codec_folder` wrote."""
+    config = from_dict(CodecConfig, read_json(folder / "codec.json"))
+    return codec_from_reference(read_state(folder, "checkpoint"), config)
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Steps with a whole checkpoint, in order."""
+    found = (workdir / "checkpoints").glob("[0-9]*")
+    return sorted(
+        int(folder.name)
+        for folder in found
+        if folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").is_file()
+    )
+
+
+def best_step(workdir: pathlib.Path) -> int:
+    """The saved step whose evaluation scored best, by `checkpoint.best_metric` of the run."""
+    scores = read_scores(workdir)
+    steps = [step for step in saved_steps(workdir) if step in scores]
+    if not steps:
+        raise UserError(f"{workdir} has no scored checkpoint: set checkpoint.best_metric")
+    highest = read_json(workdir / "config.json")["config"]["checkpoint"]["best_is"] == "highest"
+    return (max if highest else min)(steps, key=scores.__getitem__)
+
+
+def read_scores(workdir: pathlib.Path) -> dict[int, float]:
+    """Score of each evaluated step of a run."""
+    file = workdir / "scores.json"
+    return {int(s): v for s, v in json.loads(file.read_text()).items()} if file.is_file() else {}
+
+
+def read_item(step: pathlib.Path, item: str, like: PyTree) -> PyTree:
+    """One item (`ema`, `params`) of one checkpoint; nothing else of it is read.
+
+    `like` gives tree, shapes, dtypes and, if set, shardings; a part of the saved tree is enough.
+    """
+    if not (step / item).is_dir():
+        raise UserError(f"no {item} in checkpoint {step}")
+    loading = ocp.options.PyTreeOptions.Loading(partial_load=True)
+    with ocp.Context(pytree_options=ocp.options.PyTreeOptions(loading=loading)):
+        return ocp.load(step.absolute(), like, checkpointable_name=item)
+
+
+def _find_step(name: str) -> pathlib.Path | None:
+    """The checkpoint folder that `name` means, None if it is not of a run."""
+    path = pathlib.Path(name)
+    if path.name.isdigit() and path.parent.name == "checkpoints":
+        if (path / "_CHECKPOINT_METADATA").is_file():
+            return path
+        raise UserError(f"no checkpoint {path}; saved are {saved_steps(path.parent.parent)}")
+    best = path.name == "best" and not path.exists()
+    workdir = path.parent if best else path
+    if not (workdir / "config.json").is_file():
+        return None
+    if "experiment" not in read_json(workdir / "config.json"):
+        return None
+    steps = saved_steps(workdir)
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint yet")
+    return workdir / "checkpoints" / str(best_step(workdir) if best else steps[-1])
+
+
+def _run_config(workdir: pathlib.Path, needs: str) -> dict[str, Any]:
+    saved = read_json(workdir / "config.json")
+    if needs not in saved.get("config", {}):
+        kind = saved.get("experiment", "run")
+        raise UserError(f"{workdir} is the workdir of a {kind}, which has no {needs}")
+    return saved["config"]
+
+
+def _read_module(step: pathlib.Path, make: Any, part: str = "") -> Any:
+    """A module with the averaged parameters (EMA) of a checkpoint."""
+    graph, abstract = nnx.split(nnx.eval_shape(make))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), nnx.as_pure(abstract)
+    )
+    try:
+        found = read_item(step, "ema", {part: like} if part else like)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"checkpoint {step} is of another config: {reason}") from error
+    return nnx.merge(graph, found[part] if part else found)
