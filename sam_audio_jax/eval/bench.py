@@ -10,9 +10,10 @@ import math
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import tqdm
 
@@ -34,6 +35,7 @@ from sam_audio_jax.eval.solve import (
 
 REFINES = ("none", "wiener")
 COLUMNS = ("sisdri", "sisdri_residual", "sisdr", "sisdr_residual", "logmel", "logmel_residual")
+LOGGED = ("sisdri", "sisdri_residual", "logmel", "logmel_residual", "following", "following_logmel")
 FOLLOWING = ("following", "following_logmel")
 Row = dict[str, Any]
 
@@ -74,8 +76,8 @@ def evaluate_model(
     bar = tqdm.tqdm(total=len(asked), desc="evaluating", unit="item", disable=not progress)
     with bar:
         for group in groups:
-            size = min(batch, max(len(g) for g in groups if _shape(g) == _shape(group)))
-            for question, target, residual in solve(model, group, rate, size, options):
+            alike_rows = max(len(g) for g in groups if _length(g) == _length(group))
+            for question, target, residual in solve(model, group, rate, alike_rows, options):
                 answers.add(question, target, residual)
                 bar.update()
     rows = answers.rows
@@ -105,7 +107,10 @@ def evaluate_model(
         "following": followed,
     }
     scenes = _scenes(sounds, answers, listen)
-    _write(pathlib.Path(out_dir), results, scenes, rate, workdir)
+    _write(
+        pathlib.Path(out_dir),
+        lambda folder: report.write(folder, results, cells, scenes, rate, workdir),
+    )
     return scalars(cells)
 
 
@@ -128,6 +133,8 @@ def scalars(cells: Iterable[statistics.Cell]) -> dict[str, float]:
     """`COLUMN/REFINE/SETTING/PROMPT` of the model, `COLUMN/BASELINE/SETTING` of the baselines."""
     flat = {}
     for cell in cells:
+        if cell.column not in LOGGED:
+            continue
         parts = cell.row.split("/")
         if parts[0] == "model":
             key = f"{cell.column}/{parts[1]}/{cell.setting}/{parts[2]}"
@@ -207,8 +214,8 @@ class _Answers:
         return judged
 
 
-def _shape(group: Sequence[Question]) -> tuple[str, int]:
-    return group[0].prompt, len(group[0].sound.mixture)
+def _length(group: Sequence[Question]) -> int:
+    return len(group[0].sound.mixture)
 
 
 def _si_sdr(estimate: Wave, reference: Wave) -> float:
@@ -256,19 +263,16 @@ def _scenes(sounds: Sequence[Sound], answers: _Answers, listen: int) -> list[rep
     return scenes
 
 
-def _write(
-    out: pathlib.Path,
-    results: dict[str, Any],
-    scenes: list[report.Scene],
-    rate: int,
-    workdir: str | pathlib.Path | None,
-) -> None:
+def _write(out: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
+    """Has an empty sibling filled and puts it in the place of `out`, on process 0."""
+    if jax.process_index():
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     part = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     old = part.with_name(part.name + ".old")
     try:
         part.chmod(0o755)
-        report.write(part, results, scenes, rate, workdir)
+        fill(part)
         if out.exists():
             out.rename(old)
         part.rename(out)

@@ -39,13 +39,19 @@ class Sound:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """One separation: which sound, by which kind of prompt, for its target or (wrong) its residual."""
+    """One separation: which sound, asked how, for its target (right) or its residual (wrong)."""
 
     sound: Sound
     prompt: str
     right: bool
     text: str | None
     spans: tuple[Span, ...] | None
+
+    def marks(self) -> list[tuple[str, float, float]] | None:
+        """The spans as the model takes them, cut at the end of the sound (they are rounded)."""
+        if self.spans is None:
+            return None
+        return [("+", start, min(end, self.sound.item.seconds)) for start, end in self.spans]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,32 +100,34 @@ def _question(
 
 
 def batches(asked: Sequence[Question], size: int) -> list[list[Question]]:
-    """Groups of one kind of prompt and one length, nearly equal in size and at most `size`."""
-    groups: dict[tuple[str, int], list[Question]] = {}
+    """Groups of one length, `size` questions each; the last of a length may be smaller."""
+    groups: dict[int, list[Question]] = {}
     for question in asked:
-        groups.setdefault((question.prompt, len(question.sound.mixture)), []).append(question)
-    made = []
-    for group in groups.values():
-        for start in range(0, len(group), size):
-            made.append(group[start : start + size])
-    return made
+        groups.setdefault(len(question.sound.mixture), []).append(question)
+    return [
+        group[start : start + size]
+        for group in groups.values()
+        for start in range(0, len(group), size)
+    ]
 
 
 def solve(
-    model: Model, group: Sequence[Question], sample_rate: int, size: int, options: Options
+    model: Model, group: Sequence[Question], sample_rate: int, rows: int, options: Options
 ) -> Iterator[tuple[Question, Wave, Wave]]:
     """Target and residual of each question of one group, at the mixture's rate and length.
 
-    The group is filled up to `size` with repetitions, so that one length compiles once.
+    The group is filled up to `rows` with repetitions, so that one length compiles once.
     """
-    filled = [group[i % len(group)] for i in range(size)]
-    given: dict[str, Any] = {"seed": options.seed, "sample_rate": sample_rate}
-    given |= {k: v for k in ("method", "steps") if (v := getattr(options, k)) is not None}
-    if "text" in group[0].prompt:
-        given["text"] = [question.text for question in filled]
-    if "span" in group[0].prompt:
-        given["spans"] = [[("+", a, b) for a, b in question.spans or ()] for question in filled]
-    answers = model.separate([question.sound.mixture for question in filled], **given)
+    filled = [group[row % len(group)] for row in range(rows)]
+    chosen = {"method": options.method, "steps": options.steps}
+    answers = model.separate(
+        [question.sound.mixture for question in filled],
+        text=[question.text for question in filled],
+        spans=[question.marks() for question in filled],
+        sample_rate=sample_rate,
+        seed=options.seed,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
     for question, stems in zip(group, answers, strict=False):
         length = len(question.sound.mixture)
         yield question, fit(stems.target, length), fit(stems.residual, length)
