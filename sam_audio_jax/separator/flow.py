@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float, Key
 from sam_audio_jax.errors import UserError
 
 Method = Literal["midpoint", "euler", "heun"]
-State = Float[Array, "batch frames channels"]
 Velocity = Callable[[Array, Array], Array]  # (state, time [batch]) -> velocity
 
 
@@ -42,7 +41,9 @@ def draw_time(key: Key[Array, ""], batch: int, config: FlowConfig) -> Float[Arra
 
 
 def masked_mse(
-    prediction: State, wanted: State, valid: Bool[Array, "batch frames"]
+    prediction: Float[Array, "batch frames channels"],
+    wanted: Float[Array, "batch frames channels"],
+    valid: Bool[Array, "batch frames"],
 ) -> Float[Array, ""]:
     """Mean over channels and valid frames, in float32."""
     error = prediction.astype(jnp.float32) - wanted.astype(jnp.float32)
@@ -52,7 +53,7 @@ def masked_mse(
 
 def flow_loss(
     velocity: Velocity,
-    x1: State,
+    x1: Float[Array, "batch frames channels"],
     valid: Bool[Array, "batch frames"],
     key: Key[Array, ""],
     config: FlowConfig,
@@ -68,10 +69,36 @@ def flow_loss(
     return masked_mse(velocity(noisy, time), x1 - keep * x0, valid)
 
 
+def step(
+    velocity: Velocity,
+    x: Float[Array, "batch frames channels"],
+    number: Float[Array, ""],
+    *,
+    method: Method,
+    steps: int,
+) -> Float[Array, "batch frames channels"]:
+    """The state after step `number` (from 0) of `steps` equal ones."""
+    dt = 1 / steps
+
+    def slope_at(x: Array, time: Array) -> Array:
+        return velocity(x, jnp.broadcast_to(time, x.shape[:1])).astype(jnp.float32)
+
+    slope = slope_at(x, number / steps)
+    if method == "midpoint":
+        slope = slope_at(x + slope * (dt / 2), (2 * number + 1) / (2 * steps))
+    elif method == "heun":
+        slope = (slope + slope_at(x + slope * dt, (number + 1) / steps)) / 2
+    return x + dt * slope
+
+
 def sample(
-    velocity: Velocity, noise: State, *, method: Method = "midpoint", steps: int = 16
-) -> State:
-    """x(1) from x(0) = `noise`, float32, by `steps` equal steps of one (euler) or two calls.
+    velocity: Velocity,
+    noise: Float[Array, "batch frames channels"],
+    *,
+    method: Method = "midpoint",
+    steps: int = 16,
+) -> Float[Array, "batch frames channels"]:
+    """x(1) from x(0) = `noise`, float32; two calls of the velocity a step, one with euler.
 
     Published: midpoint, 16 steps. Call times are n/steps and, midpoint, (2n + 1)/(2 steps).
     """
@@ -79,18 +106,9 @@ def sample(
         raise UserError(f"sampler method {method!r} is unknown: midpoint, euler or heun")
     if steps < 1:
         raise UserError(f"sampler steps={steps} must be at least 1")
-    dt = 1 / steps
-    batch = noise.shape[:1]
 
-    def call(x: Array, time: Array) -> Array:
-        return velocity(x, jnp.broadcast_to(time, batch)).astype(jnp.float32)
+    def body(x: Array, number: Array) -> tuple[Array, None]:
+        return step(velocity, x, number, method=method, steps=steps), None
 
-    def step(x: Array, n: Array) -> tuple[Array, None]:
-        slope = call(x, n / steps)
-        if method == "midpoint":
-            slope = call(x + slope * (dt / 2), (2 * n + 1) / (2 * steps))
-        elif method == "heun":
-            slope = (slope + call(x + slope * dt, (n + 1) / steps)) / 2
-        return x + dt * slope, None
-
-    return jax.lax.scan(step, noise.astype(jnp.float32), jnp.arange(steps, dtype=jnp.float32))[0]
+    numbers = jnp.arange(steps, dtype=jnp.float32)
+    return jax.lax.scan(body, noise.astype(jnp.float32), numbers)[0]

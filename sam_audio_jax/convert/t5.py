@@ -1,0 +1,88 @@
+"""Reference names of the T5 encoder's tensors and its `config.json` (spec/model.md, section 10)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from sam_audio_jax.convert.names import LINEAR, Row, State, from_reference, to_reference
+from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
+from sam_audio_jax.errors import UserError
+
+TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight
+UNUSED = ("decoder.", "lm_head.")  # old t5-base files hold the decoder too
+
+# Key of `config.json` -> our field.
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "d_model": "width",
+    "d_kv": "head_dim",
+    "num_heads": "heads",
+    "d_ff": "mlp",
+    "num_layers": "depth",
+    "relative_attention_num_buckets": "buckets",
+    "relative_attention_max_distance": "max_distance",
+    "layer_norm_epsilon": "eps",
+}
+
+
+def t5_rows() -> list[Row]:
+    """Every tensor of the encoder; the distance bias of block 0 serves all blocks."""
+    theirs, ours = "encoder.block.{layer}.layer", "blocks"
+    attention = {"q": "query", "k": "key", "v": "value", "o": "out"}
+    bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    return [
+        Row("shared.weight", "embed.embedding"),
+        Row(bias, "distance_bias"),
+        Row(f"{theirs}.0.layer_norm.weight", f"{ours}.attention_norm.scale"),
+        *(
+            Row(f"{theirs}.0.SelfAttention.{t}.weight", f"{ours}.attention.{o}.kernel", LINEAR)
+            for t, o in attention.items()
+        ),
+        Row(f"{theirs}.1.layer_norm.weight", f"{ours}.mlp_norm.scale"),
+        Row(f"{theirs}.1.DenseReluDense.wi.weight", f"{ours}.mlp.up.kernel", LINEAR),
+        Row(f"{theirs}.1.DenseReluDense.wo.weight", f"{ours}.mlp.down.kernel", LINEAR),
+        Row("encoder.final_layer_norm.weight", "norm.scale"),
+    ]
+
+
+def t5_from_reference(state: State, config: T5Config) -> T5Encoder:
+    """Builds the encoder; raises `UserError` naming every tensor that does not fit."""
+    kept = {name: w for name, w in state.items() if name != TIED and not name.startswith(UNUSED)}
+    return from_reference(
+        lambda: T5Encoder(config, rngs=nnx.Rngs(0)),
+        t5_rows(),
+        config.depth,
+        kept,
+        what="T5 checkpoint",
+    )
+
+
+def t5_to_reference(encoder: T5Encoder) -> dict[str, np.ndarray]:
+    """The exact inverse of `t5_from_reference` (without the tied copy of the embedding)."""
+    return to_reference(encoder, t5_rows(), encoder.config.depth)
+
+
+def t5_config(values: Mapping[str, Any], dtype: str = "float32") -> T5Config:
+    """Reads a Hugging Face T5 `config.json`."""
+    kind = values.get("feed_forward_proj", "relu")
+    if kind != "relu":
+        raise UserError(f"T5 config: feed_forward_proj={kind!r} is not supported, only 'relu'")
+    fields: dict[str, Any] = {
+        ours: values[theirs] for theirs, ours in FIELDS.items() if theirs in values
+    }
+    return T5Config(**fields, dtype="bfloat16" if dtype == "bfloat16" else "float32")
+
+
+def t5_config_to_reference(config: T5Config) -> dict[str, Any]:
+    """What transformers needs to load the exported encoder."""
+    return {theirs: getattr(config, ours) for theirs, ours in FIELDS.items()} | {
+        "architectures": ["T5EncoderModel"],
+        "dropout_rate": 0.1,
+        "eos_token_id": 1,
+        "feed_forward_proj": "relu",
+        "is_encoder_decoder": False,
+        "model_type": "t5",
+        "pad_token_id": 0,
+    }
