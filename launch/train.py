@@ -8,13 +8,7 @@ from flax import nnx
 
 from sam_audio_jax import config, parallel
 from sam_audio_jax.codec.codec import Codec
-
-    load_codec,
-    load_codec_folder,
-    load_networks,
-    save_codec_folder,
-)
-from sam_audio_jax.convert.workdir import load_codec, load_codec_folder, load_networks, save_codec_folder, saved_steps
+from sam_audio_jax.convert import workdir as runs
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
@@ -30,10 +24,10 @@ from sam_audio_jax.train.workdir import check_workdir, claim_workdir
 def own_codec(workdir: pathlib.Path, cfg: TrainConfig) -> Codec:
     """The frozen codec: once there are checkpoints, the workdir's own copy of it."""
     check_workdir(workdir, cfg)
-    if saved_steps(workdir):
-        return load_codec_folder(workdir / "codec")
+    if runs.saved_steps(workdir):
+        return runs.load_codec_folder(workdir / "codec")
     if cfg.codec_checkpoint:
-        return load_codec(cfg.codec_checkpoint)
+        return runs.load_codec(cfg.codec_checkpoint)
     return Codec(cfg.codec, rngs=nnx.Rngs(cfg.seed))
 
 
@@ -68,13 +62,13 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{argv[0]} holds a {type(cfg).__name__}, not a TrainConfig")
         mesh = parallel.make_mesh(cfg.mesh)
         codec = own_codec(workdir, cfg)
-        start = load_networks(cfg.init_from)[1] if cfg.init_from else None
+        start = runs.load_networks(cfg.init_from)[1] if cfg.init_from else None
         state, step, codec_weights = make_separator_training(cfg, codec, mesh, start)
         rate, hop = cfg.codec.sample_rate, cfg.codec.hop
         batches = separation_batches(cfg.data, rate, hop, cfg.batch)
         claim_workdir(workdir, cfg)
-        if not saved_steps(workdir):
-            save_codec_folder(workdir / "codec", codec)
+        if not runs.saved_steps(workdir):
+            runs.save_codec_folder(workdir / "codec", codec)
         loop.run(
             cfg,
             workdir=workdir,

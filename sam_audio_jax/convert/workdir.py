@@ -33,7 +33,7 @@ def load_networks(name: str) -> tuple[Codec, PromptedSeparator, str, dict[str, A
     `name`: a shipped model, a separator's workdir (its newest step), `WORKDIR/best`,
     `WORKDIR/checkpoints/STEP`, a folder in the upstream layout, or a Hugging Face id.
     """
-    if (SHIPPED / name / "config.json").is_file():
+    if _is_shipped(name):
         return load_folder(SHIPPED / name)
     step = _find_step(name)
     if step is None:
@@ -54,7 +54,7 @@ def load_networks(name: str) -> tuple[Codec, PromptedSeparator, str, dict[str, A
 
 def load_codec(name: str) -> Codec:
     """The codec of any of `load_networks`' names, or of a codec's workdir."""
-    step = None if (SHIPPED / name).is_dir() else _find_step(name)
+    step = None if _is_shipped(name) else _find_step(name)
     if step is None:
         return load_networks(name)[0]
     workdir = step.parent.parent
@@ -119,6 +119,10 @@ def read_item(step: pathlib.Path, item: str, like: PyTree) -> PyTree:
     loading = ocp.options.PyTreeOptions.Loading(partial_load=True)
     with ocp.Context(pytree_options=ocp.options.PyTreeOptions(loading=loading)):
         return ocp.load(step.absolute(), like, checkpointable_name=item)
+
+
+def _is_shipped(name: str) -> bool:
+    return pathlib.Path(name).name == name and (SHIPPED / name / "config.json").is_file()
 
 
 def _find_step(name: str) -> pathlib.Path | None:

@@ -1,4 +1,4 @@
-"""A workdir belongs to one experiment from its first checkpoint on: every start compares configs."""
+"""From its first checkpoint on a workdir belongs to one experiment: every start compares configs."""
 
 import json
 import pathlib
