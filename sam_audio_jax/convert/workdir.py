@@ -25,6 +25,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 
 SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
+LATENTS = "latents.json"
 
 
 def load_networks(name: str) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
@@ -60,7 +61,10 @@ def load_codec(name: str) -> Codec:
     workdir = step.parent.parent
     if (workdir / "codec").is_dir():
         return load_codec_folder(workdir / "codec")
-    config = from_dict(CodecConfig, _run_config(workdir, "discriminator")["codec"])
+    fields = _run_config(workdir, "discriminator")["codec"]
+    if (workdir / LATENTS).is_file():
+        fields |= read_json(workdir / LATENTS)
+    config = from_dict(CodecConfig, fields)
     return _read_module(step, lambda: Codec(config, rngs=nnx.Rngs(0)), "generator")
 
 
@@ -81,6 +85,13 @@ def load_codec_folder(folder: pathlib.Path) -> Codec:
     """What `save_codec_folder` wrote."""
     config = from_dict(CodecConfig, read_json(folder / "codec.json"))
     return codec_from_reference(read_state(folder, "checkpoint"), config)
+
+
+def write_latent_scale(workdir: pathlib.Path, mean: float, std: float) -> None:
+    """What `load_codec` will normalise the latents of a codec's run by."""
+    partial = workdir / (LATENTS + ".partial")
+    write_json(partial, {"mean": mean, "std": std})
+    partial.replace(workdir / LATENTS)
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
@@ -116,8 +127,9 @@ def read_item(step: pathlib.Path, item: str, like: PyTree) -> PyTree:
     """
     if not (step / item).is_dir():
         raise UserError(f"no {item} in checkpoint {step}")
-    loading = ocp.options.PyTreeOptions.Loading(partial_load=True)
-    with ocp.Context(pytree_options=ocp.options.PyTreeOptions(loading=loading)):
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
         return ocp.load(step.absolute(), like, checkpointable_name=item)
 
 

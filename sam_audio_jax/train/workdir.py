@@ -1,4 +1,4 @@
-"""From its first checkpoint on a workdir belongs to one experiment: every start compares configs."""
+"""A workdir belongs to one experiment, from its first checkpoint on; every start checks that."""
 
 import json
 import pathlib
