@@ -1,1 +1,27 @@
 """SAM Audio in JAX: separate any sound, told by text, time spans or a masked object in a video."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam_audio_jax.codec.codec import Codec
+    from sam_audio_jax.infer.separate import SAMAudio, separate
+
+__all__ = ["Codec", "SAMAudio", "separate"]
+
+# Loaded on first use: the package itself imports in no time, and rooms may import each other.
+_HOMES = {
+    "Codec": "sam_audio_jax.codec.codec",
+    "SAMAudio": "sam_audio_jax.infer.separate",
+    "separate": "sam_audio_jax.infer.separate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -69,7 +69,7 @@ def read(source: Any, sample_rate: int | None, name: str = "audio") -> Audio:
     if peak < 10 ** (SILENCE_DB / 20):
         level = f"{20 * math.log10(peak):.0f} dBFS" if peak else "all zeros"
         raise UserError(
-            f"{name} is silent ({level}); something must reach {SILENCE_DB:.0f} dBFS to be separated"
+            f"{name} is silent ({level}); its loudest sample must reach {SILENCE_DB:.0f} dBFS"
         )
     return recording
 
@@ -123,7 +123,9 @@ def parse_spans(spans: Any, name: str) -> tuple[Span, ...]:
 
 def _parse_span(span: Any, name: str) -> Span:
     if isinstance(span, str) or not isinstance(span, Sequence) or len(span) != 3:
-        raise UserError(f"span {span!r} of {name} must be [token, start, end], e.g. ['+', 1.0, 2.5]")
+        raise UserError(
+            f"span {span!r} of {name} must be [token, start, end], e.g. ['+', 1.0, 2.5]"
+        )
     token = span[0]
     if token not in TOKENS:
         raise UserError(

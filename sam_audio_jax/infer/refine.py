@@ -1,20 +1,18 @@
-"""Mixture-consistent refinement: generated stems decide how a recording is divided, sample for sample.
+"""Mixture-consistent refinement: the generated stems decide how a recording is divided.
 
-A generated stem is mono, at the codec's rate, and exact neither in phase nor in its fine spectrum. Its
-coarse spectrum is right, so target and residual give a soft time-frequency mask (a Wiener filter) that
-is applied to the recording itself: nothing is invented, the phase is the recording's, every channel and
-the sample rate are kept, and the two stems add up to the input.
+A generated stem is mono, at the codec's rate, and exact neither in phase nor in its fine spectrum.
+Its coarse spectrum is right, so target and residual give a soft time-frequency mask (a Wiener
+filter) for the recording itself: nothing is invented, the phase is the recording's, every channel
+and the sample rate are kept, and the two stems add up to the input.
 """
 
 import dataclasses
 
 import numpy as np
-import scipy.fft
 import scipy.ndimage
-import scipy.signal
-import soxr
 from jaxtyping import Complex, Float
 
+from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 
 Wave = Float[np.ndarray, "channels samples"]
@@ -23,11 +21,15 @@ Mono = Float[np.ndarray, " samples_codec"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RefineConfig:
-    """How the spectra of the generated stems become a mask. Ours: tuned in tests/infer/test_refine.py."""
+    """How the spectra of the generated stems become a mask; the values are ours.
+
+    Tuned on mixtures of real recordings with stems of 80 mel bands x 40 ms and 10 dB of random
+    error in each: the optimum is flat, a factor of two in any of them costs less than 0.4 dB.
+    """
 
     window_s: float = 0.064  # analysis window of the recording
     overlap: int = 4  # windows that cover one sample
-    band_erb: float = 0.5  # width of the bands in which power is pooled, in equivalent rectangular bandwidths
+    band_erb: float = 0.5  # distance of the bands that pool power, in the ear's bandwidths
     smooth_s: float = 0.03  # standard deviation of the smoothing of power over time
     exponent: float = 1.2  # of the power ratio: 1 is Wiener's, larger is harder
     trusted: float = 0.92  # share of the codec's band whose power is believed
@@ -55,8 +57,8 @@ def wiener(
 ) -> tuple[Wave, Wave]:
     """Divides `mixture` (at `sample_rate`) as the generated stems (at `stem_rate`) say.
 
-    Both results have the mixture's shape and rate, float32, and add up to it: exactly if the recording
-    was decoded from integers of up to 24 bits, else to one unit in the last place of the larger stem.
+    Both results have the mixture's shape and rate, float32, and add up to it: exactly if it was
+    decoded from integers of up to 24 bits, else to the last place of the larger stem.
     """
     mixture = np.asarray(mixture, np.float32)
     size = mixture.shape[-1]
@@ -72,17 +74,21 @@ def wiener(
     for start in range(0, size, block):
         stop, left = min(start + block, size), max(0, start - margin)
         cut = slice(left, min(stop + margin, size))
-        mask = _mask(_stft(stems[:, cut], window, hop), bands, hop / sample_rate, floor, config)
-        part = _istft(_stft(mixture[:, cut], window, hop) * mask, window, hop, cut.stop - left)
+        mask = _mask(
+            audio.stft(stems[:, cut], window, hop), bands, hop / sample_rate, floor, config
+        )
+        part = audio.istft(
+            audio.stft(mixture[:, cut], window, hop) * mask, window, hop, cut.stop - left
+        )
         estimate[:, start:stop] = part[:, start - left : stop - left]
     return divide(mixture, estimate)
 
 
 def divide(mixture: Wave, estimate: Wave) -> tuple[Wave, Wave]:
-    """Target and residual with `target + residual == mixture`, the target as near `estimate` as that allows.
+    """The stems nearest `estimate` with `target + residual == mixture` in float32.
 
-    The target is rounded to the last place of the largest of the three numbers, so that the difference
-    is a float32 and the sum needs no rounding; only a mixture finer than that place cannot be met.
+    The target is rounded to the last place of the largest of the three numbers, so that difference
+    and sum need no rounding; only a mixture finer than that place cannot be met.
     """
     target = estimate.astype(np.float64)
     largest = np.maximum(np.maximum(np.abs(mixture), np.abs(target)), np.abs(mixture - target))
@@ -93,16 +99,14 @@ def divide(mixture: Wave, estimate: Wave) -> tuple[Wave, Wave]:
 
 def _fit(stem: Mono, stem_rate: int, sample_rate: int, size: int) -> Float[np.ndarray, " samples"]:
     """The stem at the recording's rate and length."""
-    stem = np.asarray(stem, np.float32)
-    if stem_rate != sample_rate:
-        stem = soxr.resample(stem, stem_rate, sample_rate)
+    stem = audio.resample(stem, stem_rate, sample_rate)
     return np.pad(stem[:size], (0, max(0, size - len(stem))))
 
 
 def _bands(
     window: int, sample_rate: int, stem_rate: int, config: RefineConfig
 ) -> tuple[Float[np.ndarray, "bins bands"], int]:
-    """Overlapping triangles, as wide as the ear's bands and never narrower than a bin; how many are trusted."""
+    """Overlapping triangles, never narrower than a bin, and how many of them are trusted."""
     bin_hz, nyquist = sample_rate / window, sample_rate / 2
     centres = [0.0]
     while centres[-1] < nyquist:
@@ -123,38 +127,11 @@ def _mask(
 ) -> Float[np.ndarray, "frames bins"]:
     """Soft mask of the target; where neither stem has power the recording goes to the residual."""
     triangles, trusted = bands
-    power = (np.square(spectra.real) + np.square(spectra.imag)) @ triangles
-    if trusted < power.shape[-1]:  # the codec is silent up there: its highest bands speak for the rest
+    power = np.square(np.abs(spectra)) @ triangles
+    if trusted < power.shape[-1]:  # silent up there: the highest trusted bands speak for them
         power[..., trusted:] = power[..., max(0, trusted - 4) : trusted].sum(-1, keepdims=True)
     if config.smooth_s:
         sigma = config.smooth_s / hop_s
         power = scipy.ndimage.gaussian_filter1d(power, sigma, axis=1, mode="nearest")
     target, residual = power**config.exponent
     return (target / (target + residual + floor**config.exponent)) @ triangles.T
-
-
-def _stft(
-    waves: Float[np.ndarray, "rows samples"], window: int, hop: int
-) -> Complex[np.ndarray, "rows frames bins"]:
-    """Hann windows; a whole window of zeros before and after, so that the edges are covered as the rest."""
-    padded = np.pad(waves, ((0, 0), (window, window + -waves.shape[-1] % hop)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)[:, ::hop]
-    return scipy.fft.rfft(frames * _hann(window), axis=-1)
-
-
-def _istft(
-    spectra: Complex[np.ndarray, "rows frames bins"], window: int, hop: int, size: int
-) -> Float[np.ndarray, "rows samples"]:
-    """The least-squares inverse: overlap-add with the window again, divided by the windows' squares."""
-    frames = scipy.fft.irfft(spectra, window, axis=-1) * _hann(window)
-    rows, count, _ = frames.shape
-    overlap = window // hop
-    out = np.zeros((rows, count + overlap - 1, hop), np.float32)
-    for part in range(overlap):
-        out[:, part : part + count] += frames[:, :, part * hop : (part + 1) * hop]
-    weight = np.square(_hann(window)).reshape(overlap, hop).sum(0)
-    return (out / weight).reshape(rows, -1)[:, window : window + size]
-
-
-def _hann(window: int) -> Float[np.ndarray, " window"]:
-    return scipy.signal.get_window("hann", window).astype(np.float32)

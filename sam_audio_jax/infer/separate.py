@@ -1,20 +1,24 @@
 """Prompts in, stems out: the public face of the project.
 
-    model = SAMAudio.from_pretrained("tiny")
-    stems = model.separate("street.wav", text="dog barking", spans=[("+", 1.0, 2.5)])
+model = SAMAudio.from_pretrained("tiny")
+stems = model.separate("street.wav", text="dog barking", spans=[("+", 1.0, 2.5)])
 """
 
 import dataclasses
+import functools
 import os
+import pathlib
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.encoders.tokenizer import Tokenizer
+from sam_audio_jax.config import from_dict
+from sam_audio_jax.convert.workdir import SHIPPED, load_networks
+from sam_audio_jax.encoders.tokenizer import Tokenizer, tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
@@ -46,8 +50,8 @@ class SamplerConfig:
 class Stems:
     """What the prompts meant, and the rest.
 
-    Generated stems are mono, `[samples]`, at the codec's rate. Refined ones have the shape and the
-    rate of the recording (`[channels, samples]` unless the caller gave `[samples]`) and add up to it.
+    Generated stems are mono, `[samples]`, at the codec's rate. Refined ones have the shape and rate
+    of the recording (`[channels, samples]` unless the caller gave `[samples]`) and add up to it.
     """
 
     target: Float[np.ndarray, "*channels samples"]
@@ -72,7 +76,8 @@ class SAMAudio:
         channels = prompted.separator.config.channels
         if codec.config.codebook_dim != channels:
             raise UserError(
-                f"the codec has {codec.config.codebook_dim} latent channels, the separator {channels}"
+                f"the codec has {codec.config.codebook_dim} latent channels, "
+                f"the separator {channels}"
             )
         self.networks = Networks(codec, prompted.text_encoder, prompted.separator)
         self.tokenizer = tokenizer
@@ -81,32 +86,46 @@ class SAMAudio:
         self.refinement = refinement
         self._solver = Solver(self.networks, mesh)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike,
+        *,
+        buckets: BucketConfig | None = None,
+        mesh: Mesh | None = None,
+    ) -> "SAMAudio":
+        """The networks of a shipped name, a training workdir or one step of it, a folder in the
+        upstream layout, or a Hugging Face id; with a mesh, spread over its devices.
+
+        UserError: nothing there, or what is there does not fit.
+        """
+        name = str(name)
+        shipped = shipped_names()
+        if name not in shipped and "/" not in name and not pathlib.Path(name).is_dir():
+            raise UserError(
+                f"no checkpoint {name!r}; shipped: {', '.join(shipped) or 'none'}; else give a "
+                "workdir or one of its steps, a folder in the upstream layout, or a Hugging Face id"
+            )
+        codec, prompted, tokenizer, extra = load_networks(name)
+        return cls(
+            codec,
+            prompted,
+            tokenizer_for(tokenizer),
+            sampler=from_dict(SamplerConfig, extra.get("sampler", {})),
+            buckets=buckets,
+            mesh=mesh,
+        )
+
     @property
     def sample_rate(self) -> int:
         """Of the codec: what generated stems come out at."""
         return self.networks.codec.config.sample_rate
 
-    @overload
     def separate(
         self,
-        audio: str | os.PathLike | np.ndarray,
-        text: str | None = ...,
-        spans: Sequence[Sequence] | None = ...,
-        **options: Any,
-    ) -> Stems: ...
-    @overload
-    def separate(
-        self,
-        audio: list,
-        text: Sequence[str | None] | None = ...,
-        spans: Sequence[Sequence[Sequence] | None] | None = ...,
-        **options: Any,
-    ) -> list[Stems]: ...
-    def separate(
-        self,
-        audio,
-        text=None,
-        spans=None,
+        audio: Any,
+        text: Any = None,
+        spans: Any = None,
         *,
         sample_rate: int | None = None,
         method: Method | None = None,
@@ -116,13 +135,13 @@ class SAMAudio:
         refine: str | None = None,
         descriptions: Any = None,
         anchors: Any = None,
-    ):
-        """Stems of one recording, or a list of them for a list of recordings.
+    ) -> Any:
+        """`Stems` of one recording, or a list of them for a list of recordings.
 
-        `audio`: a path, or an array `[samples]` or `[channels, samples]` at `sample_rate`; in a list,
-        `text`, `spans` and `noise` are lists too. `spans`: [("+" or "-", start_s, end_s), ...].
-        `noise`: x(0), `[frames, 2 * latent channels]`; otherwise drawn from `seed`, the same for every
-        item, so that an item's stems do not depend on its company.
+        `audio`: a path, or an array `[samples]` or `[channels, samples]` at `sample_rate`; with a
+        list, `text`, `spans` and `noise` are lists too. `spans`: [("+" or "-", start_s, end_s)].
+        `noise`: x(0), `[frames, 2 * latent channels]`; otherwise drawn from `seed`, the same for
+        every item, so that an item's stems do not depend on its company.
         `refine="wiener"` divides the recording itself as the generated stems say.
         `descriptions` and `anchors` are the reference's names of `text` and `spans`.
         UserError: anything that a caller can mend, before any work is done.
@@ -135,7 +154,13 @@ class SAMAudio:
         spans_of = _per_item("spans", spans, many, len(sources))
         noises = _per_item("noise", noise, many, len(sources))
         items = [
-            self.item(source, said, marked, sample_rate=sample_rate, name=f"item {number}" if many else "audio")
+            self.item(
+                source,
+                said,
+                marked,
+                sample_rate=sample_rate,
+                name=f"item {number}" if many else "audio",
+            )
             for number, (source, said, marked) in enumerate(
                 zip(sources, texts, spans_of, strict=True)
             )
@@ -162,7 +187,7 @@ class SAMAudio:
         if self.frames(item) > most:
             rate = self.networks.codec.config.frame_rate
             raise UserError(
-                f"{name} lasts {self.frames(item) / rate:.0f} s; at most {most / rate:.0f} s are allowed"
+                f"{name} lasts {self.frames(item) / rate:.0f} s, at most {most / rate:.0f} s can be"
             )
         return item
 
@@ -258,6 +283,32 @@ class SAMAudio:
         if item.flat:
             target, residual = target[0], residual[0]
         return Stems(target, residual, recording.sample_rate)
+
+
+def shipped_names() -> list[str]:
+    """The models inside the package."""
+    return sorted(file.parent.name for file in SHIPPED.glob("*/config.json"))
+
+
+@functools.lru_cache(maxsize=1)
+def _model(checkpoint: str) -> SAMAudio:
+    return SAMAudio.from_pretrained(checkpoint)
+
+
+def separate(
+    audio: str | os.PathLike | np.ndarray,
+    text: str | None = None,
+    spans: Sequence[Sequence] | None = None,
+    *,
+    sample_rate: int | None = None,
+    checkpoint: str = "tiny",
+    seed: int = 0,
+    refine: str | None = None,
+) -> Stems:
+    """One recording with a checkpoint that stays loaded; see `SAMAudio.separate`."""
+    return _model(checkpoint).separate(
+        audio, text, spans, sample_rate=sample_rate, seed=seed, refine=refine
+    )
 
 
 def _one_of(name: str, value: Any, upstream_name: str, upstream_value: Any) -> Any:

@@ -42,13 +42,13 @@ class Networks(nnx.Module):
 class Prompts:
     """One group of items as arrays of the group's shape."""
 
-    wave: Float[Array | np.ndarray, "batch samples"]
-    valid: Bool[Array | np.ndarray, "batch frames"]
-    text_ids: Int[Array | np.ndarray, "batch tokens"]
-    text_mask: Bool[Array | np.ndarray, "batch tokens"]
-    anchor_ids: Int[Array | np.ndarray, "batch slots"]
-    anchor_alignment: Int[Array | np.ndarray, "batch frames"]
-    noise: Float[Array | np.ndarray, "batch frames state"]
+    wave: Float[Array, "batch samples"]
+    valid: Bool[Array, "batch frames"]
+    text_ids: Int[Array, "batch tokens"]
+    text_mask: Bool[Array, "batch tokens"]
+    anchor_ids: Int[Array, "batch slots"]
+    anchor_alignment: Int[Array, "batch frames"]
+    noise: Float[Array, "batch frames state"]
 
 
 def pack(
@@ -81,14 +81,15 @@ def pack(
         frames=group.frames,
         slots=slots,
     )
+    noise = np.stack([noises[min(row, len(items) - 1)] for row in range(group.rows)])
     return Prompts(
-        wave=wave,
-        valid=valid_frames(sizes, group.frames),
-        text_ids=np.pad(ids, extra),
-        text_mask=np.pad(mask, extra),
-        anchor_ids=anchor_ids,
-        anchor_alignment=alignment,
-        noise=np.stack([noises[min(row, len(items) - 1)] for row in range(group.rows)]),
+        wave=jnp.asarray(wave),
+        valid=jnp.asarray(valid_frames(sizes, group.frames)),
+        text_ids=jnp.asarray(np.pad(ids, extra)),
+        text_mask=jnp.asarray(np.pad(mask, extra)),
+        anchor_ids=jnp.asarray(anchor_ids),
+        anchor_alignment=jnp.asarray(alignment),
+        noise=jnp.asarray(noise),
     )
 
 
@@ -153,7 +154,11 @@ class Solver:
         self, prompts: Prompts, *, method: flow.Method, steps: int
     ) -> Float[np.ndarray, "batch stems samples"]:
         if self.mesh is None:
-            return np.asarray(_separate(self.graph, self.state, prompts, method=method, steps=steps))
+            return np.asarray(
+                _separate(self.graph, self.state, prompts, method=method, steps=steps)
+            )
         with jax.set_mesh(self.mesh):
             prompts = jax.device_put(prompts, parallel.of_batch(self.mesh))
-            return np.asarray(_separate(self.graph, self.state, prompts, method=method, steps=steps))
+            return np.asarray(
+                _separate(self.graph, self.state, prompts, method=method, steps=steps)
+            )

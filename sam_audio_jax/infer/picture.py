@@ -1,0 +1,106 @@
+"""Mel spectrograms of mixture and stems under each other: one time axis, one scale of level."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import librosa
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sam_audio_jax import audio
+
+RANGE_DB = 70.0  # below the loudest cell of the picture
+BANDS = 128
+COLUMNS = 1_600  # frames of the picture at most; a long recording is drawn coarser
+TICKS_HZ = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+COLOURS = {"+": "#39d98a", "-": "#ff6b6b"}
+
+
+def spectrograms_png(
+    waves: Mapping[str, Float[np.ndarray, " samples"]],
+    sample_rate: int,
+    *,
+    spans: Sequence[tuple[str, float, float]] = (),
+    title: str = "",
+) -> bytes:
+    """A PNG with one row per wave (name -> mono wave, all at `sample_rate`).
+
+    `spans` are marked above the first row and shaded in every row: "+" green, "-" red. Equal input
+    gives equal bytes.
+    """
+    seconds = max(len(wave) for wave in waves.values()) / sample_rate
+    pictures = {name: mel_db(wave, sample_rate) for name, wave in waves.items()}
+    loudest = max(float(picture.max()) for picture in pictures.values())
+    figure = Figure(figsize=(10, 0.9 + 2.0 * len(waves)), dpi=110, layout="constrained")
+    rows = figure.subplots(len(waves), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, picture) in zip(rows, pictures.items(), strict=True):
+        axes.imshow(
+            picture - loudest,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=-RANGE_DB,
+            vmax=0,
+            extent=(0, len(waves[name]) / sample_rate, 0, BANDS),
+            interpolation="nearest",
+        )
+        axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
+        axes.set_facecolor("black")
+        _mark_spans(axes, spans)
+        _frequency_axis(axes, sample_rate)
+    rows[-1].set_xlim(0, seconds)
+    rows[-1].set_xlabel("time in s")
+    bar = figure.colorbar(rows[0].images[0], ax=list(rows), pad=0.01, aspect=40)
+    bar.set_label("level in dB, loudest = 0")
+    if title:
+        figure.suptitle(title, fontsize=11)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def mel_db(
+    wave: Float[np.ndarray, " samples"], sample_rate: int
+) -> Float[np.ndarray, "bands frames"]:
+    """Mel power in dB, `BANDS` bands from 0 Hz to half the rate, at most about `COLUMNS` frames."""
+    hop = max(1, round(0.01 * sample_rate))
+    window = 6 * hop
+    power = np.square(np.abs(audio.stft(np.asarray(wave, np.float32), window, hop)))
+    pooled = math.ceil(len(power) / COLUMNS)
+    short = -len(power) % pooled
+    power = np.pad(power, ((0, short), (0, 0)), mode="edge")
+    power = power.reshape(-1, pooled, power.shape[-1]).mean(1)
+    return 10 * np.log10(_bands(window, sample_rate) @ power.T + 1e-12)
+
+
+def _bands(window: int, sample_rate: int) -> Float[np.ndarray, "bands bins"]:
+    """Mel triangles; low bands are narrower than a bin and take the nearest bins' mean."""
+    centres = librosa.mel_frequencies(n_mels=BANDS, fmin=0.0, fmax=sample_rate / 2)
+    bin_hz = sample_rate / window
+    bins = np.arange(window // 2 + 1) * bin_hz
+    width = np.maximum(np.gradient(centres), bin_hz)[:, None]
+    weights = np.maximum(0, 1 - np.abs(bins[None] - centres[:, None]) / width)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def _frequency_axis(axes: Axes, sample_rate: int) -> None:
+    top = float(librosa.hz_to_mel(sample_rate / 2))
+    ticks = [hz for hz in TICKS_HZ if hz < 0.9 * sample_rate / 2]
+    axes.set_yticks([float(librosa.hz_to_mel(hz)) / top * BANDS for hz in ticks])
+    axes.set_yticklabels([f"{hz // 1000} k" if hz >= 1000 else str(hz) for hz in ticks], fontsize=7)
+    axes.set_ylabel("Hz", fontsize=8)
+
+
+def _mark_spans(axes: Axes, spans: Sequence[tuple[str, float, float]]) -> None:
+    """A bar along the top and dashed edges, so that what lies beneath stays readable."""
+    for token, start, end in spans:
+        colour = COLOURS[token]
+        axes.axvspan(start, end, ymin=0.96, ymax=1.0, color=colour, linewidth=0)
+        for edge in (start, end):
+            axes.axvline(edge, color=colour, linestyle="--", linewidth=0.9)
+        axes.text(
+            start, 0.93 * BANDS, f" {token}", color=colour, va="top", fontsize=11, fontweight="bold"
+        )
