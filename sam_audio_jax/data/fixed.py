@@ -1,0 +1,219 @@
+"""Composes the fixed mixtures that ship with the package: five settings, clips of `valid` only.
+
+The format is DESIGN.md's ("Fixed mixtures"): events of clips, counted in samples.
+"""
+
+import itertools
+import pathlib
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sam_audio_jax import audio
+from sam_audio_jax.data import spans
+from sam_audio_jax.data.source import Recording, load_manifest, load_songs
+
+SEED = 11
+SECONDS = {"sfx": 6.0, "speech": 8.0, "speaker": 8.0, "music": 8.0, "instr": 8.0}
+SNR_DB = {"sfx": 5.0, "speech": 3.0, "speaker": 3.0, "music": 5.0, "instr": 4.0}  # plus or minus
+PEAK = 0.9
+SPOKEN = ("woman speaking", "speech", None)  # None: the clip's own caption
+
+Event = dict[str, Any]
+Events = list[tuple[str, int, int, int]]  # clip, start, samples, offset
+Wave = Float[np.ndarray, " samples"]
+
+
+class _Composer:
+    def __init__(self, folder: pathlib.Path, known: Collection[str]):
+        manifest = folder / "manifest.jsonl"
+        self.clips = {r.id: r for r in load_manifest(manifest) if r.split == "valid"}
+        self.waves = {}
+        for clip in self.clips.values():
+            heard = audio.load(clip.path)
+            self.waves[clip.id], self.rate = heard.samples.mean(axis=0), heard.sample_rate
+        self.songs = [list(song.stems) for song in load_songs((str(manifest),), "valid")]
+        self.known = known
+        self.rng = np.random.default_rng(SEED)
+
+    def of(self, category: str) -> list[Recording]:
+        """Clips of one category, songs' stems apart, in random order."""
+        found = [c for c in self.clips.values() if c.category == category and not c.song]
+        return [found[place] for place in self.rng.permutation(len(found))]
+
+    def events(self, clip: Recording, samples: int) -> Events:
+        """One to three times the clip with silence between."""
+        length, rest = min(len(self.waves[clip.id]), samples), int(0.4 * self.rate)
+        most = min(3, (samples + rest) // (length + rest))
+        count = int(self.rng.integers(1, most + 1))
+        free = samples - count * length - (count - 1) * rest
+        places = np.sort(self.rng.integers(free + 1, size=count))
+        offsets = places + np.arange(count) * (length + rest)
+        return [(clip.id, 0, length, int(offset)) for offset in offsets]
+
+    def loop(self, clip: Recording, samples: int) -> Events:
+        """The clip again and again until the end."""
+        found, place = [], 0
+        while place < samples:
+            length = min(len(self.waves[clip.id]), samples - place)
+            found.append((clip.id, 0, length, place))
+            place += length + int(self.rng.integers(int(0.3 * self.rate)))
+        return found
+
+    def song(self, stems: list[str], samples: int, start: int) -> Events:
+        """A stretch of every stem."""
+        return [(stem, start, samples, 0) for stem in stems]
+
+    def stretch(self, stems: list[str], samples: int) -> int:
+        """A random start such that the stretch lies within the stems."""
+        return int(self.rng.integers(min(len(self.waves[stem]) for stem in stems) - samples + 1))
+
+    def render(self, events: Events, samples: int) -> Wave:
+        out = np.zeros(samples, np.float64)
+        for clip, start, length, offset in events:
+            out[offset : offset + length] += self.waves[clip][start : start + length]
+        return out
+
+    def line(
+        self,
+        setting: str,
+        number: int,
+        caption: str,
+        target: Events,
+        residual: Events,
+        *,
+        residual_caption: str | None = None,
+        snr_db: float | None = None,
+    ) -> dict[str, Any]:
+        """The line of one mixture; without `snr_db` both keep the level they have."""
+        samples = round(SECONDS[setting] * self.rate)
+        one, other = self.render(target, samples), self.render(residual, samples)
+        levels = [spans.active_rms(wave, self.rate) for wave in (one, other)]
+        gain = 1.0 if snr_db is None else levels[0] / levels[1] / 10 ** (snr_db / 20)
+        limit = min(1.0, PEAK / float(np.abs(one + gain * other).max()))
+        gains = round(limit, 6), round(limit * gain, 6)
+        mixture = gains[0] * one + gains[1] * other
+        heard = spans.activity(one.astype(np.float32), self.rate, self.rate // 100)
+        named = [residual_caption] if residual_caption else None
+        others = {self.clips[event[0]].caption for event in residual}
+        return {
+            "id": f"{setting}-{number:03d}",
+            "setting": setting,
+            "caption": caption,
+            "samples": samples,
+            "sample_rate": self.rate,
+            "snr_db": round(20 * float(np.log10(levels[0] * gains[0] / levels[1] / gains[1])), 2),
+            "spans": [[start / 100, end / 100] for start, end in spans.runs(heard)],
+            "target": _listed(target, gains[0]),
+            "residual": _listed(residual, gains[1]),
+            "residual_captions": named or sorted(others),
+            "mixture_peak": round(float(np.abs(mixture).max()), 4),
+        }
+
+    def snr(self, setting: str) -> float:
+        return float(self.rng.uniform(-SNR_DB[setting], SNR_DB[setting]))
+
+
+def _listed(events: Events, gain: float) -> list[Event]:
+    names = ("clip", "start", "samples", "offset")
+    return [dict(zip(names, event, strict=True)) | {"gain": gain} for event in events]
+
+
+def mixtures(folder: pathlib.Path, known: Collection[str]) -> list[dict[str, Any]]:
+    """The lines of mixtures.jsonl for the manifest in `folder`; targets have `known` captions."""
+    make = _Composer(folder, known)
+    makers = (_effects, _speech, _speakers, _music, _instruments)
+    return [line for maker in makers for line in maker(make)]
+
+
+def _effects(make: _Composer) -> Iterator[dict[str, Any]]:
+    samples = round(SECONDS["sfx"] * make.rate)
+    clips = make.of("sfx")
+    askable = sorted({c.caption for c in clips if c.caption in make.known})
+    by_caption = {name: [c for c in clips if c.caption == name] for name in askable}
+    residuals = itertools.cycle(clips)
+    for number, caption in zip(range(14), itertools.cycle(askable), strict=False):
+        target = by_caption[caption][number // len(askable) % len(by_caption[caption])]
+        other = next(
+            c for c in residuals if c.caption != caption and c.source_id != target.source_id
+        )
+        lay = make.loop if number % 3 else make.events
+        yield make.line(
+            *("sfx", number, caption, make.events(target, samples), lay(other, samples)),
+            snr_db=make.snr("sfx"),
+        )
+
+
+def _speech(make: _Composer) -> Iterator[dict[str, Any]]:
+    samples = round(SECONDS["speech"] * make.rate)
+    effects = iter(c for c in make.of("sfx") if c.caption != "person singing")
+    voices = itertools.cycle(make.of("speech"))
+    for number, voice in zip(range(7), voices, strict=False):
+        named = None
+        if number % 3 == 0 and make.songs:
+            stems = make.songs[number % len(make.songs)]
+            residual = make.song(stems, samples, make.stretch(stems, samples))
+            named = "music playing"
+        else:
+            residual = make.loop(next(effects), samples)
+        yield make.line(
+            *("speech", number, SPOKEN[number % 3] or voice.caption),
+            *(make.events(voice, samples), residual),
+            residual_caption=named,
+            snr_db=make.snr("speech"),
+        )
+
+
+def _speakers(make: _Composer) -> Iterator[dict[str, Any]]:
+    samples = round(SECONDS["speaker"] * make.rate)
+    voices = make.of("speech")
+    pairs = [(a, b) for a in voices for b in voices if a.caption != b.caption]
+    for number in range(min(6, len(pairs))):
+        target, other = pairs[number * len(pairs) // min(6, len(pairs))]
+        yield make.line(
+            *("speaker", number, target.caption),
+            *(make.events(target, samples), make.events(other, samples)),
+            snr_db=make.snr("speaker"),
+        )
+
+
+def _music(make: _Composer) -> Iterator[dict[str, Any]]:
+    samples = round(SECONDS["music"] * make.rate)
+    others = [c for pair in zip(make.of("sfx"), make.of("speech"), strict=False) for c in pair]
+    for number, other in zip(range(6), others, strict=False):
+        stems = make.songs[number % len(make.songs)]
+        target = make.song(stems, samples, make.stretch(stems, samples))
+        yield make.line(
+            *("music", number, "music playing", target, make.events(other, samples)),
+            snr_db=make.snr("music"),
+        )
+
+
+def _instruments(make: _Composer) -> Iterator[dict[str, Any]]:
+    """Each stem of a song against the rest of it; single instruments against each other."""
+    samples = round(SECONDS["instr"] * make.rate)
+    number = 0
+    for stems in make.songs:
+        for stem in stems:
+            clip = make.clips[stem]
+            sounding = np.array(clip.spans).ravel()
+            last = min(len(make.waves[name]) for name in stems) - samples
+            start = int(np.clip(sounding[0] * make.rate - make.rate, 0, last))
+            rest = [name for name in stems if name != stem]
+            yield make.line(
+                *("instr", number, clip.stem or clip.caption),
+                *(make.song([stem], samples, start), make.song(rest, samples, start)),
+            )
+            number += 1
+    clips = make.of("instrument")
+    targets = [clip for clip in clips if clip.caption in make.known]
+    for place, target in enumerate(targets):
+        other = next(c for c in clips[place:] + clips if c.caption != target.caption)
+        lay = make.loop if place % 2 else make.events
+        yield make.line(
+            *("instr", number, target.caption, make.events(target, samples), lay(other, samples)),
+            snr_db=make.snr("instr"),
+        )
+        number += 1
