@@ -23,7 +23,6 @@ from sam_audio_jax.eval import baselines, metrics, report, statistics
 from sam_audio_jax.eval.mixtures import Bench, Mixture, load_bench, render
 from sam_audio_jax.eval.solve import (
     PROMPTS,
-    Model,
     Options,
     Question,
     Sound,
@@ -32,6 +31,7 @@ from sam_audio_jax.eval.solve import (
     questions,
     solve,
 )
+from sam_audio_jax.infer.separate import SAMAudio
 
 REFINES = ("none", "wiener")
 COLUMNS = ("sisdri", "sisdri_residual", "sisdr", "sisdr_residual", "logmel", "logmel_residual")
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 
 def evaluate_model(
-    model: Model,
+    model: SAMAudio,
     bench: str | pathlib.Path,
     out_dir: str | pathlib.Path,
     *,
@@ -67,7 +67,7 @@ def evaluate_model(
     """
     listing = load_bench(bench)
     items = choose(listing.mixtures, limit)
-    rate = model.networks.codec.config.sample_rate  # pyright: ignore[reportAttributeAccessIssue]
+    rate = model.sample_rate
     sounds = [_at_rate(listing, item, rate) for item in items]
     asked, alike = questions(sounds, prompts, rate)
     options = Options(method, steps, seed)
@@ -231,7 +231,9 @@ def _at_rate(bench: Bench, item: Mixture, rate: int) -> Sound:
     return Sound(item, target + residual, target, residual)
 
 
-def _baseline_rows(model: Any, sounds: Sequence[Sound], rate: int, progress: bool) -> list[Row]:
+def _baseline_rows(
+    model: SAMAudio, sounds: Sequence[Sound], rate: int, progress: bool
+) -> list[Row]:
     rows: list[Row] = []
     for sound in tqdm.tqdm(sounds, "baselines", unit="item", disable=not progress):
         truth = (sound.target, sound.residual)

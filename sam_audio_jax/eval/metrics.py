@@ -54,7 +54,7 @@ def si_sdr_improvement(
 def _mel_bank(sample_rate: int, window: int) -> np.ndarray:
     # A narrow band that falls between two bins stays empty and is the same for both sounds.
     bands = min(BANDS, window // 4)
-    return librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands, dtype=np.float64)
+    return librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands)
 
 
 def mel_power(
@@ -63,7 +63,7 @@ def mel_power(
     """Slaney mel power of 40 ms Hann windows every 20 ms."""
     hop = round(HOP_S * sample_rate)
     window = round(WINDOW_S / HOP_S) * hop
-    spectrum = audio.stft(wave.astype(np.float64), window, hop)
+    spectrum = audio.stft(wave.astype(np.float32), window, hop)
     return np.square(np.abs(spectrum)) @ _mel_bank(sample_rate, window).T
 
 

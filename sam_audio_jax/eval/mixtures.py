@@ -14,13 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax import audio
-from sam_audio_jax.data import source
+from sam_audio_jax.data import source, spans
 from sam_audio_jax.errors import UserError
 
 PEAK_TOLERANCE = 1e-3  # decoders of lossy clips differ by less, and the listed peak has four places
-QUIET_DB = -40.0  # below the loudest window of a stem (spec/data_engine.md and scorers.md, 5)
-ACTIVITY_WINDOW_S = 0.25
-ACTIVITY_HOP_S = 0.01
+MUSIC = "music playing"  # the caption of a whole piece in the lists
 
 Span = tuple[float, float]
 
@@ -51,15 +49,11 @@ class Mixture:
     residual_captions: tuple[str, ...]
     peak: float | None  # of the mixture, to check the rendering; None: not listed
     line: int
+    other: str | None = None  # text prompt of the residual, where it is one source by another name
 
     @property
     def seconds(self) -> float:
         return self.samples / self.sample_rate
-
-    @property
-    def two_sources(self) -> bool:
-        """Whether the residual is one thing that can be asked for by another name."""
-        return len(self.residual_captions) == 1 and self.residual_captions[0] != self.caption
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +95,7 @@ def folder_of(bench: str | pathlib.Path) -> pathlib.Path:
 def load_bench(bench: str | pathlib.Path) -> Bench:
     """Reads a list of mixtures; raises UserError naming file and line."""
     folder = folder_of(bench)
-    clips = {clip.id: clip.path for clip in source.load_manifest(folder / "manifest.jsonl")}
+    recordings = {clip.id: clip for clip in source.load_manifest(folder / "manifest.jsonl")}
     listing = folder / "mixtures.jsonl"
     mixtures = tuple(_mixture(entry, line, listing) for line, entry in source.read_lines(listing))
     seen: dict[str, int] = {}
@@ -112,9 +106,23 @@ def load_bench(bench: str | pathlib.Path) -> Bench:
             )
         seen[item.id] = item.line
         for event in item.target + item.residual:
-            if event.clip not in clips:
+            if event.clip not in recordings:
                 raise _wrong(listing, item, f"clip {event.clip!r} is not in manifest.jsonl")
-    return Bench(str(bench), listing, mixtures, clips)
+    named = tuple(
+        dataclasses.replace(item, other=_other_source(item, recordings)) for item in mixtures
+    )
+    clips = {name: recording.path for name, recording in recordings.items()}
+    return Bench(str(bench), listing, named, clips)
+
+
+def _other_source(item: Mixture, recordings: dict[str, source.Recording]) -> str | None:
+    """What to call the residual if it is one thing: one caption, or the stems of some music."""
+    captions = set(item.residual_captions)
+    kinds = {recordings[event.clip].category for event in item.residual}
+    if len(captions) > 1 and kinds == {"music"}:
+        musical = {recordings[event.clip].category for event in item.target} & {"music"}
+        captions = set() if musical else {MUSIC}
+    return captions.pop() if len(captions) == 1 and captions != {item.caption} else None
 
 
 def render(bench: Bench, item: Mixture) -> Rendered:
@@ -135,25 +143,10 @@ def render(bench: Bench, item: Mixture) -> Rendered:
 
 
 def activity(wave: Float[np.ndarray, " samples"], sample_rate: int) -> tuple[Span, ...]:
-    """Seconds in which a stem sounds: less than 40 dB below its loudest 250 ms.
-
-    A sounding or silent stretch shorter than 250 ms counts as its surroundings (silence first).
-    Source: spec/data_engine.md (energy rule, 250 ms), spec/scorers.md section 5 (`rel_to_max`).
-    """
-    power = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
-    window = min(round(ACTIVITY_WINDOW_S * sample_rate), len(wave))
-    hop = round(ACTIVITY_HOP_S * sample_rate)
-    starts = np.append(np.arange(0, len(wave) - window, hop), len(wave) - window)
-    level = power[starts + window] - power[starts]
-    quiet = starts[level <= level.max() * 10 ** (QUIET_DB / 10)]
-    sounding = np.ones(len(wave) + 2, bool)
-    sounding[[0, -1]] = False
-    for start in quiet:
-        sounding[1 + start : 1 + start + window] = False
-    edges = np.flatnonzero(np.diff(sounding.astype(np.int8)))
-    pairs = edges.reshape(-1, 2)
-    long = pairs[np.diff(pairs, axis=1)[:, 0] >= min(window, len(wave))]
-    return tuple((round(a / sample_rate, 2), round(b / sample_rate, 2)) for a, b in long.tolist())
+    """Seconds in which a stem sounds, by the rule that training's span prompts follow."""
+    hop = round(spans.CELL_S * sample_rate)
+    found = spans.positive(spans.activity(wave, sample_rate, hop), sample_rate / hop)
+    return tuple((start, end) for _, start, end in found)
 
 
 def overlap(first: tuple[Span, ...], second: tuple[Span, ...]) -> float:

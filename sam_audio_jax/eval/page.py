@@ -33,11 +33,11 @@ th:first-child, td:first-child { text-align: left; } thead th { border-bottom-wi
 tr.group td { color: var(--soft); padding-top: .9rem; }
 td small { display: block; font-size: .75rem; }
 .scene { background: var(--card); border-radius: 8px; padding: 1rem; margin: .75rem 0; }
-.scene img { width: 100%; border-radius: 4px; margin-top: .75rem; }
+.scene img { width: 100%; max-width: 52rem; display: block; border-radius: 4px; margin-top: .75rem; }
 .players { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr));
   gap: .6rem 1rem; margin-top: .75rem; }
 .players label { display: block; font-size: .85rem; } audio { width: 100%; height: 2.2rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1.5rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(21rem, 1fr)); gap: 1.5rem; }
 figure { margin: 0; } figcaption { font-size: .9rem; } svg { width: 100%; height: auto; }
 svg text { fill: var(--soft); font-size: 11px; } svg .grid { stroke: var(--line); }
 svg .curve { stroke: var(--accent); fill: none; stroke-width: 2; stroke-linejoin: round; }
@@ -93,8 +93,8 @@ def chart(title: str, steps: Sequence[float], values: Sequence[float]) -> str:
     """A line over training steps; outliers of a long curve are clipped at the frame."""
     x, y = _thinned(np.asarray(steps, float), np.asarray(values, float))
     ticks_y = ticks(*(np.percentile(y, [1, 99]) if len(y) > 50 else (y.min(), y.max())))
-    ticks_x = ticks(float(x.min()), float(x.max()))
-    left, top, width, height = 48, 8, 540, 180
+    ticks_x = ticks(0.0, float(x.max()))
+    left, top, width, height = 44, 8, 380, 150
 
     def across(v: float) -> float:
         return round(left + width * (v - ticks_x[0]) / (ticks_x[-1] - ticks_x[0]), 1)

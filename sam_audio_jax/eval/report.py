@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from PIL import Image
 
 from sam_audio_jax import audio
 from sam_audio_jax.eval import page
@@ -25,8 +26,8 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MEANING = (
     "SI-SDR improvement: by how many dB the output is closer to the true stem than the untouched "
     "mixture is; 0 is doing nothing, higher is better. Log-mel distance: mean difference of the "
-    "mel spectra in dB; lower is better, and the exact phase does not matter. Prompt following: the "
-    "share of mixtures of two sources where asking for the right one comes closer to it than "
+    "mel spectra in dB; lower is better, and the exact phase does not matter. Prompt following: "
+    "the share of mixtures of two sources where asking for the right one comes closer to it than "
     "asking for the other does; 50 % is a model that does not listen."
 )
 TABLES = {
@@ -173,15 +174,15 @@ def _following(cells: Sequence[Cell]) -> str:
 
 def _training(lines: Sequence[Mapping[str, Any]]) -> str:
     curves = {
-        ("train", "loss"): "Training loss over steps",
+        ("train", "loss"): "Training loss",
         (
             "eval",
             "sisdri/wiener/all/text",
-        ): "SI-SDR improvement (refined, text, all) over steps, dB",
+        ): "SI-SDR improvement, dB (refined, text)",
         (
             "eval",
             "following/wiener/all/text",
-        ): "Share of prompts followed (refined, text) over steps",
+        ): "Share of prompts followed (refined, text)",
     }
     charts = []
     for (group, key), title in curves.items():
@@ -211,20 +212,21 @@ def _scene(scene: Scene, sample_rate: int) -> str:
         asked += " at " + ", ".join(f"{start:g} to {end:g} s" for start, end in item.spans)
     others = html.escape(", ".join(item.residual_captions))
     players = "".join(
-        f'<label>{LABELS[name]}<audio controls preload="none" src="{_sound(wave, sample_rate)}">'
+        f'<label>{LABELS[name]}<audio controls preload="metadata" src="{_sound(wave, sample_rate)}">'
         "</audio></label>"
         for name, wave in waves.items()
     )
-    shown = ("mixture", "target", "target_true", "residual")
+    shown = ("mixture", "target", "target_true")
     marks = [("+", *span) for span in item.spans] if "span" in scene.prompt else []
-    image = spectrograms_png(
-        {LABELS[name]: waves[name] for name in shown}, sample_rate, spans=marks
-    )
+    png = spectrograms_png({LABELS[name]: waves[name] for name in shown}, sample_rate, spans=marks)
+    image = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(image, "WEBP", quality=80)
+    source = _data("image/webp", image.getvalue())
     return (
         f'<div class="scene"><h3>{asked} <span class="soft">out of: {others}</span></h3>'
         f'<span class="soft">{item.setting}, {html.escape(item.id)}: {scene.sisdri:.1f} dB better '
         f'than the mixture (refined)</span><div class="players">{players}</div>'
-        f'<img loading="lazy" alt="spectrograms" src="{_data("image/png", image)}"></div>'
+        f'<img loading="lazy" alt="spectrograms" src="{source}"></div>'
     )
 
 

@@ -6,25 +6,19 @@ where that is one nameable source: a model that follows its prompts answers them
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import Mixture, Span, activity, overlap
+from sam_audio_jax.infer.separate import SAMAudio
 
 PROMPTS = ("text", "span", "text+span")
 SAME_ACTIVITY = 0.9  # overlap of target's and residual's spans above which spans tell nothing apart
 
 Wave = Float[np.ndarray, " samples"]
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What is measured: `sam_audio_jax.SAMAudio`, or anything that separates like it."""
-
-    def separate(self, audio: Any, text: Any = None, spans: Any = None, **options: Any) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +67,17 @@ def questions(
     asked, alike = [], []
     for sound in sounds:
         item = sound.item
-        other = activity(sound.residual, sample_rate) if item.two_sources else ()
+        other = activity(sound.residual, sample_rate) if item.other else ()
         told_apart = bool(other) and overlap(item.spans, other) <= SAME_ACTIVITY
-        if item.two_sources and not told_apart:
+        if item.other and not told_apart:
             alike.append(item.id)
         for prompt in prompts:
             if prompt != "text" and not item.spans:
                 continue
             asked.append(_question(sound, prompt, True, item.caption, item.spans))
-            judged = told_apart if prompt == "span" else prompt == "text" or other
-            if item.two_sources and judged:
-                asked.append(_question(sound, prompt, False, item.residual_captions[0], other))
+            judged = told_apart if prompt == "span" else prompt == "text" or bool(other)
+            if item.other and judged:
+                asked.append(_question(sound, prompt, False, item.other, other))
     return asked, alike
 
 
@@ -112,7 +106,7 @@ def batches(asked: Sequence[Question], size: int) -> list[list[Question]]:
 
 
 def solve(
-    model: Model, group: Sequence[Question], sample_rate: int, rows: int, options: Options
+    model: SAMAudio, group: Sequence[Question], sample_rate: int, rows: int, options: Options
 ) -> Iterator[tuple[Question, Wave, Wave]]:
     """Target and residual of each question of one group, at the mixture's rate and length.
 
