@@ -25,7 +25,7 @@ def encoder_context(config: CodecConfig) -> int:
         left += (UNIT + stride // 2) * jump
         right += (UNIT + 2 * stride - 1 - stride // 2) * jump
         jump *= stride
-    return -(-max(left, right + 1 - jump) // jump)
+    return -(-max(left + jump, right + 1) // jump)
 
 
 def decoder_context(config: CodecConfig) -> int:

@@ -83,7 +83,9 @@ class Codec(nnx.Module):
         self.in_proj = WeightNormConv1d(
             c.latent_dim, 2 * c.codebook_dim, 1, zero_bias=False, rngs=rngs
         )
-        self.out_proj = WeightNormConv1d(c.codebook_dim, c.latent_dim, 1, zero_bias=False, rngs=rngs)
+        self.out_proj = WeightNormConv1d(
+            c.codebook_dim, c.latent_dim, 1, zero_bias=False, rngs=rngs
+        )
         self.decoder = Decoder(c.latent_dim, c.decoder_dim, c.decoder_rates, rngs=rngs)
         self.watermark = nnx.data(make_watermark(c, rngs) if c.watermark_rates else None)
 
@@ -94,9 +96,7 @@ class Codec(nnx.Module):
         mean, scale = jnp.split(self.in_proj(self.encoder(wave[..., None])), 2, axis=-1)
         return mean, nnx.softplus(scale) + 1e-4
 
-    def encode(
-        self, wave: Float[Array, "batch samples"]
-    ) -> Float[Array, "batch frames channels"]:
+    def encode(self, wave: Float[Array, "batch samples"]) -> Float[Array, "batch frames channels"]:
         """The posterior's mean: SAM Audio's latents are not sampled. Samples: whole frames."""
         mean, _ = self.moments(wave)
         return (mean - self.config.mean) / self.config.std

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from sam_audio_jax.nn.conv import CHANNEL_AXES, KERNEL_AXES, Conv1d, Output, Signal, uniform, upsample
+from sam_audio_jax.nn.conv import (
+    CHANNEL_AXES,
+    KERNEL_AXES,
+    Conv1d,
+    Output,
+    Signal,
+    uniform,
+    upsample,
+)
 from sam_audio_jax.parallel import axes
 
 

@@ -105,9 +105,7 @@ class WeightNormConv1d(nnx.Module):
 
     def __call__(self, x: Signal) -> Output:
         pad = (self.direction.shape[0] - self.stride) * self.dilation // 2
-        y = convolve(
-            x, self.kernel(), stride=self.stride, dilation=self.dilation, pad=(pad, pad)
-        )
+        y = convolve(x, self.kernel(), stride=self.stride, dilation=self.dilation, pad=(pad, pad))
         return y + self.bias[...]
 
 

@@ -7,6 +7,7 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 
 from sam_audio_jax.codec.codec import (
@@ -50,6 +51,26 @@ def agree(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * max(1.0, np.abs(want).max()))
 
 
+@nnx.jit
+def decode(codec, latents, message):
+    """Clean and marked."""
+    return codec.decode(latents), codec.decode(latents, watermark=message.astype(jnp.int32))
+
+
+def stages(layers, x):
+    """What each layer makes of the one before, all in one compilation."""
+
+    @nnx.jit
+    def run(layers, x):
+        made = []
+        for layer in layers:
+            x = layer(x)
+            made.append(x)
+        return made
+
+    return run(nnx.List(layers), jnp.asarray(x))
+
+
 def inputs(settings, tensors):
     return [(f"in{i}", tensors[f"in{i}.wave"]) for i in range(len(settings["inputs"]))]
 
@@ -66,59 +87,52 @@ def test_settings_are_read_from_the_tensors(case):
 
 def test_encoder_stages(case):
     _, codec, tensors, _ = case
-    x = codec.encoder.stem(jnp.asarray(tensors["in0.wave_padded"]))
-    agree(x, tensors["in0.encoder_stage_0"])
-    for i, block in enumerate(codec.encoder.blocks):
-        x = block(x)
-        agree(x, tensors[f"in0.encoder_stage_{i + 1}"])
-    x = codec.encoder.snake(x)
-    agree(x, tensors[f"in0.encoder_stage_{i + 2}"])
-    agree(codec.encoder.out(x), tensors[f"in0.encoder_stage_{i + 3}"])
+    encoder = codec.encoder
+    layers = [encoder.stem, *encoder.blocks, encoder.snake, encoder.out]
+    for i, stage in enumerate(stages(layers, tensors["in0.wave_padded"])):
+        agree(stage, tensors[f"in0.encoder_stage_{i}"])
 
 
 def test_padding_moments_and_latents(case):
     settings, codec, tensors, _ = case
+    moments = nnx.jit(lambda codec, wave: (*codec.moments(wave), codec.encode(wave)))
     for name, wave in inputs(settings, tensors):
         padded = pad_to_hop(wave[..., 0], codec.config.hop)
         np.testing.assert_array_equal(padded, tensors[f"{name}.wave_padded"][..., 0])
-        mean, deviation = codec.moments(jnp.asarray(padded))
+        mean, deviation, latents = moments(codec, jnp.asarray(padded))
         agree(mean, tensors[f"{name}.mean"])
-        agree(codec.encode(jnp.asarray(padded)), tensors[f"{name}.mean"])
+        agree(latents, tensors[f"{name}.mean"])
         agree(mean + deviation * tensors[f"{name}.eps"], tensors[f"{name}.sample"])
 
 
 def test_decoder_stages_and_waves(case):
     _, codec, tensors, _ = case
-    x = codec.out_proj(jnp.asarray(tensors["dec.latent"]))
-    agree(x, tensors["dec.emb"])
-    x = codec.decoder.stem(x)
-    agree(x, tensors["dec.decoder_stage_0"])
-    for i, block in enumerate(codec.decoder.blocks):
-        x = block(x)
-        agree(x, tensors[f"dec.decoder_stage_{i + 1}"])
-    latents = jnp.asarray(tensors["dec.latent"])
-    agree(codec.decode(latents), tensors["dec.wave_clean"][..., 0])
-    marked = codec.decode(latents, watermark=jnp.asarray(tensors["dec.message"], jnp.int32))
+    layers = [codec.out_proj, codec.decoder.stem, *codec.decoder.blocks]
+    embedded, *later = stages(layers, tensors["dec.latent"])
+    agree(embedded, tensors["dec.emb"])
+    for i, stage in enumerate(later):
+        agree(stage, tensors[f"dec.decoder_stage_{i}"])
+    clean, marked = decode(codec, tensors["dec.latent"], tensors["dec.message"])
+    agree(clean, tensors["dec.wave_clean"][..., 0])
     agree(marked, tensors["dec.wave_marked"][..., 0])
 
 
 def test_watermark_signal_and_code(case):
     _, codec, tensors, _ = case
     wave, message = jnp.asarray(tensors["dec.wave_clean"]), jnp.asarray(tensors["dec.message"])
-    code = codec.watermark.encode(wave)
+    run = nnx.jit(lambda mark, wave, bits: (mark.encode(wave), mark.embed(bits), mark(wave, bits)))
+    code, embedded, signal = run(codec.watermark, wave, message.astype(jnp.int32))
     agree(code, tensors["dec.wm_code"])
-    message = message.astype(jnp.int32)
-    agree(code + codec.watermark.embed(message), tensors["dec.wm_code_msg"])
-    agree(codec.watermark(wave, message), tensors["dec.wm_signal"])
+    agree(code + embedded, tensors["dec.wm_code_msg"])
+    agree(signal, tensors["dec.wm_signal"])
 
 
 def test_round_trips(case):
     settings, codec, tensors, _ = case
     for name, _ in inputs(settings, tensors):
-        latents = jnp.asarray(tensors[f"{name}.mean"])
-        message = jnp.asarray(tensors[f"{name}.roundtrip_message"], jnp.int32)
-        agree(codec.decode(latents), tensors[f"{name}.roundtrip_wave_clean"][..., 0])
-        marked = codec.decode(latents, watermark=message)
+        message = tensors[f"{name}.roundtrip_message"]
+        clean, marked = decode(codec, tensors[f"{name}.mean"], message)
+        agree(clean, tensors[f"{name}.roundtrip_wave_clean"][..., 0])
         agree(marked, tensors[f"{name}.roundtrip_wave_marked"][..., 0])
 
 

@@ -1,0 +1,19 @@
+"""Four minutes of training on two CPU cores, on the embedded sound and the shipped codec.
+
+bash launch/quickstart.sh
+"""
+
+import dataclasses
+import pathlib
+import runpy
+
+TINY = runpy.run_path(str(pathlib.Path(__file__).with_name("tiny.py")))["CONFIG"]
+
+CONFIG = dataclasses.replace(
+    TINY,
+    data=dataclasses.replace(TINY.data, seconds=6.0),
+    checkpoint=dataclasses.replace(TINY.checkpoint, every_steps=100, every_minutes=1.0),
+    max_minutes=4.0,
+    log_every=10,
+    eval_limit=20,
+)
