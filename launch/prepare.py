@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 from flax import nnx
-from sam_audio_jax.train.networks import load_codec
 
 from sam_audio_jax import config
+from sam_audio_jax.convert.workdir import load_codec
 from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import TrainConfig
@@ -44,6 +44,8 @@ def main(argv: list[str]) -> int:
         cfg = config.from_cli([given.config, *flags])
         if not isinstance(cfg, TrainConfig):
             raise UserError(f"{given.config} holds a {type(cfg).__name__}, not a TrainConfig")
+        if not cfg.codec_checkpoint:
+            raise UserError("codec_checkpoint is empty; name a trained codec")
         codec = load_codec(cfg.codec_checkpoint)
         rate, hop = codec.config.sample_rate, codec.config.hop
         mixer = pipeline.mixer(cfg.data, rate, hop)

@@ -8,7 +8,7 @@ and it may go on with other workers or, for the same global batch, with other pr
 import atexit
 import weakref
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import absl.flags
 import grain
@@ -28,6 +28,7 @@ __all__ = ["Batches", "DataConfig", "ExcerptConfig", "codec_excerpts", "separati
 Batch = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Items(Protocol):
     """Random access to single examples; picklable, for worker processes."""
 

@@ -1,0 +1,92 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sam_audio_jax.data import spans, text
+from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.pipeline import mixer
+from sam_audio_jax.data.source import load_manifest
+from sam_audio_jax.errors import UserError
+
+
+def config(world: str, **changes) -> DataConfig:
+    return dataclasses.replace(DataConfig(manifests=(world,), seconds=3.0), **changes)
+
+
+def drawn(world: str, count: int = 40, **changes):
+    mix = mixer(config(world, **changes), 8000, 320)
+    return [mix.draw(np.random.default_rng((0, number))) for number in range(count)]
+
+
+def test_the_mixture_is_the_sum_to_the_bit_and_does_not_clip(world):
+    for one in drawn(world):
+        np.testing.assert_array_equal(one.mixture, one.target + one.residual)
+        assert one.mixture.shape == (24000,)
+        assert one.mixture.dtype == np.float32
+        assert np.abs(one.mixture).max() <= 0.951
+        assert spans.activity(one.target, 8000, 320).any()
+        assert np.any(one.residual)
+
+
+def test_texts_tell_target_and_residual_apart(world):
+    seen = set()
+    for one in drawn(world, 80):
+        seen.add(one.category)
+        assert one.target_texts
+        assert not set(one.target_texts) & set(one.residual_texts)
+        if one.category == "speech/speech":
+            assert all("klingon" in phrase for phrase in one.target_texts)
+    assert {"sfx/sfx", "speech/speech", "stem/rest", "song/sfx", "speech/song"} <= seen
+
+
+def test_levels_are_as_drawn(world):
+    recipe = (("sfx", "instrument", 1.0),)
+    made = drawn(world, 20, recipes=recipe, snr_db=(3.0, 3.0), level_db=(-30.0, -30.0))
+    for one in made:
+        target, residual = (spans.active_rms(w, 8000) for w in (one.target, one.residual))
+        assert 20 * np.log10(target) == pytest.approx(-30, abs=0.5)
+        assert 20 * np.log10(target / residual) == pytest.approx(3.0, abs=0.5)
+
+
+def test_layouts_leave_silence_or_go_on_to_the_end(world):
+    recipe = (("sfx", "sfx", 1.0),)
+    made = drawn(world, 20, recipes=recipe, target_repeats=0.0, residual_repeats=1.0)
+    shares = [
+        [spans.activity(w, 8000, 320).mean() for w in (one.target, one.residual)] for one in made
+    ]
+    target, residual = np.mean(shares, axis=0)
+    assert target < 0.75
+    assert residual > 0.8
+
+
+def test_the_stems_of_a_song_keep_their_levels(world):
+    made = drawn(
+        world,
+        10,
+        recipes=(("stem", "rest", 1.0),),
+        **{"stem_gain_db": (0.0, 0.0), "speed_share": 0.0},
+    )
+    for one in made:
+        ratio = spans.active_rms(one.target, 8000) / spans.active_rms(one.residual, 8000)
+        assert 20 * np.log10(ratio) == pytest.approx(-3.0, abs=2.5)  # one of three equal stems
+        assert one.residual_texts == ()
+
+
+def test_recipes_without_material_are_left_out_and_none_left_is_an_error(world):
+    mix = mixer(config(world), 8000, 320)
+    assert ("song", "sfx") in mix.recipes
+    mix.songs = []
+    mix._set_recipes()
+    assert ("song", "sfx") not in mix.recipes
+    with pytest.raises(UserError, match="recipes"):
+        config(world, recipes=(("dogs", "cats", 1.0),))
+
+
+def test_phrases_of_a_recording(world):
+    speech = next(r for r in load_manifest(world) if r.category == "speech")
+    assert text.texts_of(speech) == ("woman speaking klingon 0", "speech", "woman speaking")
+    assert "person speaking" in text.claims_of(speech)
+    stem = next(r for r in load_manifest(world) if r.stem)
+    assert text.texts_of(stem) == ("drums playing", "drums")
+    assert "music playing" in text.claims_of(stem)

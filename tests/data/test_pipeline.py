@@ -1,0 +1,213 @@
+import dataclasses
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+
+from sam_audio_jax.data import pipeline, shards, spans
+from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.excerpts import ExcerptConfig
+from sam_audio_jax.errors import UserError
+
+RATE, HOP, FRAMES = 8000, 320, 50
+
+
+def config(world: str, **changes) -> DataConfig:
+    return dataclasses.replace(DataConfig(manifests=(world,), seconds=2.0), **changes)
+
+
+def take(batches, count: int) -> list[dict[str, np.ndarray]]:
+    made = list(itertools.islice(batches, count))
+    batches.close()
+    return made
+
+
+def assert_equal(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def encode(waves: np.ndarray) -> np.ndarray:
+    """A codec whose latents are the RMS and the first samples of each frame."""
+    frames = waves.reshape(len(waves), -1, HOP)
+    rms = np.sqrt(np.mean(np.square(frames), -1, keepdims=True))
+    return np.concatenate([rms, frames[..., :3]], -1)
+
+
+def write(folder, cfg: DataConfig, items: int, encode=encode, **changes) -> None:
+    mix = pipeline.mixer(cfg, RATE, HOP)
+    shards.write_cache(
+        folder,
+        lambda number: mix.draw(np.random.default_rng((cfg.seed, 1, number))),
+        encode,
+        **{"items": items, "sample_rate": RATE, "hop": HOP, "samples": mix.samples}
+        | {"codec": "toy", "recipe": pipeline.recipe(cfg), "per_shard": 8, "batch": 3}
+        | changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(world, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("cache") / "latents"
+    write(folder, config(world, seconds=3.0), 24)
+    return str(folder)
+
+
+def test_batches_have_fixed_shapes_masks_and_spans_inside(world, cache):
+    for batches, signal in (
+        (pipeline.separation_batches(config(world, short_share=0.5), RATE, HOP, 6), (16000,)),
+        (
+            pipeline.separation_batches(config(world, short_share=0.5, cache=cache), RATE, HOP, 6),
+            (FRAMES, 4),
+        ),
+    ):
+        for batch in take(batches, 4):
+            assert {name: (rows.shape, rows.dtype) for name, rows in batch.items()} == {
+                **{name: ((6, *signal), np.float32) for name in shards.SIGNALS},
+                **{"valid": ((6, FRAMES), bool), "text_mask": ((6, 40), bool)},
+                **{"text_ids": ((6, 40), np.int32), "anchor_ids": ((6, 10), np.int32)},
+                "anchor_alignment": ((6, FRAMES), np.int32),
+            }
+            valid = batch["valid"]
+            assert (np.diff(valid.astype(int), axis=1) <= 0).all()
+            np.testing.assert_array_equal(batch["anchor_alignment"] == 1, ~valid)
+            beyond = np.repeat(~valid, 320, axis=1) if signal == (16000,) else ~valid
+            for name in shards.SIGNALS:
+                assert not batch[name][beyond].any()
+            assert (batch["anchor_alignment"] < 10).all()
+            assert batch["text_mask"].any(axis=1).all()
+
+
+def test_waves_add_up(world):
+    for batch in take(pipeline.separation_batches(config(world), RATE, HOP, 4), 3):
+        np.testing.assert_array_equal(batch["mixture"], batch["target"] + batch["residual"])
+
+
+def test_exact_spans_cover_the_target(world):
+    exact = config(world, **{"span_share": 1.0, "negative_share": 0.0, "subset_share": 0.0})
+    exact = dataclasses.replace(exact, jitter_s=0.0, short_share=0.0, text_dropout=0.0)
+    for batch in take(pipeline.separation_batches(exact, RATE, HOP, 4), 4):
+        for target, alignment in zip(batch["target"], batch["anchor_alignment"], strict=True):
+            np.testing.assert_array_equal(alignment >= 2, spans.activity(target, RATE, HOP))
+
+
+def test_text_is_left_out_only_where_spans_tell(world):
+    always = config(world, span_share=1.0, text_dropout=1.0, short_share=0.0)
+    batches = take(pipeline.separation_batches(always, RATE, HOP, 8), 6)
+    lengths = np.concatenate([batch["text_mask"].sum(axis=1) for batch in batches])
+    assert (lengths == 1).any()  # the end token alone
+    assert (lengths > 1).any()
+    never = config(world, span_share=0.0, text_dropout=1.0)
+    for batch in take(pipeline.separation_batches(never, RATE, HOP, 8), 2):
+        assert (batch["text_mask"].sum(axis=1) > 1).all()
+
+
+def test_the_same_again_after_resume_from_any_batch(world, cache):
+    for cfg in (config(world), config(world, cache=cache)):
+        whole = take(pipeline.separation_batches(cfg, RATE, HOP, 4), 5)
+        first = pipeline.separation_batches(cfg, RATE, HOP, 4)
+        take(first, 3)
+        resumed = pipeline.separation_batches(cfg, RATE, HOP, 4)
+        resumed.set_state(first.get_state())
+        assert_equal(take(resumed, 2), whole[3:])
+        other = take(pipeline.separation_batches(dataclasses.replace(cfg, seed=1), RATE, HOP, 4), 1)
+        assert (other[0]["mixture"] != whole[0]["mixture"]).any()
+
+
+def test_workers_change_nothing_and_a_run_goes_on_with_other_workers(world):
+    cfg = ExcerptConfig(manifests=(world,), seconds=0.5)
+    alone = take(pipeline.codec_excerpts(cfg, RATE, HOP, 4), 6)
+    assert alone[0]["wave"].shape == (4, 3840)  # 12 frames: 12.5 rounds to even
+    many = dataclasses.replace(cfg, workers=2)
+    batches = pipeline.codec_excerpts(many, RATE, HOP, 4)
+    assert_equal(list(itertools.islice(batches, 5)), alone[:5])
+    state = batches.get_state()
+    batches.close()
+    resumed = pipeline.codec_excerpts(cfg, RATE, HOP, 4)
+    resumed.set_state(state)
+    assert_equal(take(resumed, 1), alone[5:])
+
+
+def test_processes_share_the_batch_of_one(world):
+    cfg = ExcerptConfig(manifests=(world,), seconds=0.5)
+    alone = take(pipeline.codec_excerpts(cfg, RATE, HOP, 4), 2)
+    for process in (0, 1):
+        part = pipeline.codec_excerpts(cfg, RATE, HOP, 4, process_index=process, process_count=2)
+        assert_equal(take(part, 2), [{"wave": batch["wave"][process::2]} for batch in alone])
+    with pytest.raises(UserError, match="multiple of the 2 processes"):
+        pipeline.codec_excerpts(cfg, RATE, HOP, 3, process_index=0, process_count=2)
+
+
+def test_excerpts_are_loud_and_kinds_take_turns(world):
+    cfg = ExcerptConfig(manifests=(world,), seconds=1.0, gain_db=(0.0, 0.0), mixed=0.0)
+    batches = pipeline.codec_excerpts(cfg, RATE, HOP, 8)
+    assert len(batches.items.kinds) == 4
+    for batch in take(batches, 2):
+        wave = batch["wave"]
+        assert wave.dtype == np.float32
+        assert (np.abs(wave).max(axis=1) <= 1.0).all()
+        assert (np.sqrt(np.mean(wave**2, axis=1)) > 0.03).all()
+
+
+def test_every_record_of_the_cache_once_a_round(world, cache):
+    whole = config(world, seconds=3.0, cache=cache, short_share=0.0, swap_share=0.0)
+    batches = take(pipeline.separation_batches(whole, RATE, HOP, 8), 6)
+    rounds = [np.concatenate([b["mixture"] for b in batches[i : i + 3]]) for i in (0, 3)]
+    first, second = ({row.tobytes() for row in one} for one in rounds)
+    assert len(first) == 24
+    assert first == second
+    assert (rounds[0] != rounds[1]).any()
+
+
+def test_a_killed_preparation_goes_on_where_it_stopped(world, cache, tmp_path):
+    cfg = config(world, seconds=3.0)
+    left = [9]
+
+    def failing(waves):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return encode(waves)
+
+    folder = tmp_path / "latents"
+    with pytest.raises(KeyboardInterrupt):
+        write(folder, cfg, 24, failing)
+    with pytest.raises(UserError, match="no latent cache"):
+        shards.Cache(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.arrayrecord")}
+    assert 0 < len(before) < 3
+    write(folder, cfg, 24)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    ours, theirs = shards.Cache(folder), shards.Cache(cache)
+    for number in range(24):
+        assert shards.pack(ours[number]) == shards.pack(theirs[number])
+
+
+def test_a_cache_of_another_recipe_or_codec_is_refused(world, cache, tmp_path):
+    cfg = config(world, seconds=3.0)
+    with pytest.raises(UserError, match="another recipe"):
+        write(cache, dataclasses.replace(cfg, seed=5), 24)
+    with pytest.raises(UserError, match="other weights"):
+        write(cache, cfg, 24, lambda waves: encode(waves) + 1.0)
+    with pytest.raises(UserError, match="hop 160"):
+        pipeline.separation_batches(config(world, cache=cache), RATE, 160, 4)
+    assert shards.same_codec(cache, encode)
+    assert not shards.same_codec(cache, lambda waves: 2 * encode(waves))
+
+
+def test_damaged_records_are_skipped(world, cache, tmp_path):
+    folder = tmp_path / "latents"
+    shutil.copytree(cache, folder)
+    path = sorted(folder.glob("*.arrayrecord"))[1]
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 40] = bytes(40)
+    path.write_bytes(damaged)
+    read = [shards.Cache(folder)[number] for number in range(24)]
+    assert 0 < sum(record is None for record in read) <= 8
+    batches = take(pipeline.separation_batches(config(world, cache=str(folder)), RATE, HOP, 8), 3)
+    assert all(np.isfinite(batch["mixture"]).all() for batch in batches)

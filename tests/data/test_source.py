@@ -1,0 +1,126 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from sam_audio_jax.data.source import embedded, load_manifest, load_manifests, load_songs
+from sam_audio_jax.data.waves import open_waves
+from sam_audio_jax.errors import UserError
+
+GOOD = {
+    **{"id": "a", "path": "a.wav", "caption": "dog barking", "category": "sfx"},
+    **{"source_id": "dog", "duration": 1.0, "license": "CC0-1.0"},
+}
+
+
+def manifest(folder: pathlib.Path, *lines: dict | str) -> pathlib.Path:
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    wave = 0.1 * np.random.default_rng(0).normal(size=8000)
+    soundfile.write(tmp_path / "a.wav", wave, 8000)
+    return tmp_path
+
+
+def test_a_line_becomes_a_recording_and_both_spellings_of_license_are_read(folder):
+    british = {key: value for key, value in GOOD.items() if key != "license"}
+    lines = (GOOD, british | {"id": "b", "licence": "MIT", "spans": [[0, 0.5]], "rms_db": -3})
+    first, second = load_manifest(manifest(folder, *lines))
+    assert (first.license, second.license) == ("CC0-1.0", "MIT")
+    assert first.path == str(folder / "a.wav")
+    assert second.spans == ((0.0, 0.5),)
+    assert first.split == "train"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{not json", "line 2 is not JSON"),
+        ('["a list"]', "line 2 must be an object"),
+        (GOOD | {"id": "b", "caption": None}, "line 2: field 'caption' is missing"),
+        (GOOD | {"id": "b", "caption": 5}, "line 2: field 'caption' must be a str, not 5"),
+        (GOOD | {"id": "b", "category": "noise"}, "category 'noise' must be one of speech"),
+        (GOOD | {"id": "b", "duration": "long"}, "field 'duration' must be a number"),
+        (GOOD | {"id": "b", "duration": 0}, "must be above 0 s"),
+        (GOOD | {"id": "b", "path": "gone.wav"}, "line 2: no sound file at"),
+        (GOOD | {"id": "b", "spans": [[1]]}, "spans must be"),
+        (GOOD | {"id": "b", "alt_captions": [1]}, "alt_captions must be strings"),
+        (GOOD, "line 2: id 'a' is also in line 1"),
+    ],
+)
+def test_a_wrong_line_is_named_with_its_file(folder, line, said):
+    path = manifest(folder, GOOD, line)
+    with pytest.raises(UserError) as error:
+        load_manifest(path)
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_manifest_an_empty_one_and_an_absent_split(folder):
+    with pytest.raises(UserError, match="no manifest"):
+        load_manifest(folder / "gone.jsonl")
+    with pytest.raises(UserError, match="has no lines"):
+        load_manifest(manifest(folder, ""))
+    with pytest.raises(UserError, match="the manifests have train"):
+        load_manifests((str(manifest(folder, GOOD)),), "test")
+
+
+def test_waves_are_decoded_once_and_read_in_parts(world):
+    recordings = load_manifest(world)
+    waves = open_waves(recordings, 8000)
+    heard, _ = soundfile.read(recordings[3].path, dtype="float32")
+    np.testing.assert_allclose(waves.read(3), heard, atol=2e-5)
+    np.testing.assert_array_equal(waves.read(3, 100, 50), waves.read(3)[100:150])
+    assert len(waves.read(3, len(heard) - 5, 50)) == 5
+    assert open_waves(recordings, 8000).folder == waves.folder
+    assert open_waves(recordings, 4000).length(3) == len(heard) // 2
+
+
+def bad_files(folder: pathlib.Path, good: int) -> list[dict]:
+    soundfile.write(folder / "silent.wav", np.zeros(8000), 8000)
+    return [
+        *(GOOD | {"id": str(number)} for number in range(good)),
+        GOOD | {"id": "silent", "path": "silent.wav"},
+        GOOD | {"id": "short", "duration": 5.0},
+    ]
+
+
+def test_bad_files_are_named_and_left_out(folder, caplog):
+    (folder / "junk.wav").write_bytes(b"junk")
+    lines = [*bad_files(folder, 300), GOOD | {"id": "junk", "path": "junk.wav"}]
+    waves = open_waves(load_manifest(manifest(folder, *lines)), 8000)
+    assert [waves.length(number) for number in (299, 300, 301, 302)] == [8000, 0, 0, 0]
+    said = caplog.text
+    assert "silent.wav: silent" in said
+    assert "truncated: 1.00 s of 5.00 s" in said
+    assert "junk.wav: " in said
+
+
+def test_many_bad_files_are_an_error(folder):
+    recordings = load_manifest(manifest(folder, *bad_files(folder, 20)))
+    with pytest.raises(UserError, match="2 of 22 recordings are unusable"):
+        open_waves(recordings, 8000)
+
+
+def test_the_embedded_sound_is_small_free_and_split_by_source():
+    every = load_manifest(embedded())
+    folder = pathlib.Path(embedded()).parent
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8e6
+    assert not [r.license for r in every if "GPL" in r.license]
+    sources = {s: {r.source_id for r in every if r.split == s} for s in ("train", "valid")}
+    assert sources["train"].isdisjoint(sources["valid"])
+    for split in sources:
+        assert {r.category for r in every if r.split == split} == {
+            *("speech", "music", "sfx", "instrument")
+        }
+        ids = {r.id for r in every if r.split == split}
+        assert all(ids.issuperset(song.stems) for song in load_songs((), split))
+    credited = (folder / "LICENSES.md").read_text()
+    assert all(str(pathlib.Path(r.path).relative_to(folder)) in credited for r in every)
