@@ -1,0 +1,178 @@
+"""How fast the parts are on this machine: `python launch/bench.py [NAME ...]` (default: all).
+
+Every part runs in a process of its own, so that its peak memory is its own; a figure is the median
+of --runs runs after one that compiles. Reference: the PyTorch implementation on 2 threads of
+another machine (spec/perf_reference.md), so read the ratio as a rough one.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.separator.dit import DitConfig
+from sam_audio_jax.separator.flow import FlowConfig, flow_loss
+from sam_audio_jax.separator.model import Separator, SeparatorConfig
+from sam_audio_jax.separator.prompts import Conditions
+
+FRAMES, TOKENS, SECONDS = 250, 32, 4  # 10 s and 32 text tokens; 4 s of sound for the codec
+SMALL = DitConfig(depth=12, width=1536, heads=12, mlp=4096, dropout=0.0, dtype="float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One line of the table."""
+
+    what: str
+    make: Callable[[], tuple[Callable, tuple]]  # a jitted function and its arguments
+    amount: float  # of what a run handles
+    unit: str
+    reference_s: float | None = None  # wall time of the PyTorch implementation
+
+
+def conditions(batch: int, config: SeparatorConfig) -> Conditions:
+    keys = iter(jax.random.split(jax.random.key(1), 3))
+
+    def draw(*shape: int) -> jax.Array:
+        return jax.random.normal(next(keys), (batch, *shape))
+
+    return Conditions(
+        mixture=draw(FRAMES, config.channels),
+        text=draw(TOKENS, config.text_width),
+        text_mask=jnp.ones((batch, TOKENS), bool),
+        video=draw(FRAMES, config.video_width),
+        anchor_ids=jnp.full((batch, 2), 3).at[:, 0].set(0),
+        anchor_alignment=jnp.zeros((batch, FRAMES), jnp.int32),
+        valid=jnp.ones((batch, FRAMES), bool),
+    )
+
+
+def born(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+    """Random weights made in one compiled call."""
+    graph = nnx.graphdef(nnx.eval_shape(make))
+    return graph, jax.jit(lambda: nnx.as_pure(nnx.state(make())))()
+
+
+def forward(depth: int) -> tuple[Callable, tuple]:
+    config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
+    graph, state = born(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    noisy = jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
+    run = jax.jit(lambda s, x, t, c: nnx.merge(graph, s)(x, t, c))
+    return run, (state, noisy, jnp.array([0.5]), conditions(1, config))
+
+
+def train(depth: int) -> tuple[Callable, tuple]:
+    config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
+    graph, state = born(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    tx = optax.adamw(1e-4)
+    given = conditions(1, config)
+    x1 = jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
+
+    @jax.jit
+    def step(state, moments):
+        def loss(state):
+            separator = nnx.merge(graph, state)
+            velocity = lambda x, t: separator(x, t, given)  # noqa: E731
+            return flow_loss(velocity, x1, given.valid, jax.random.key(3), FlowConfig())
+
+        updates, moments = tx.update(jax.grad(loss)(state), moments, state)
+        return optax.apply_updates(state, updates), moments
+
+    return step, (state, jax.jit(tx.init)(state))
+
+
+def codec(name: str) -> tuple[Callable, tuple]:
+    config = CodecConfig()
+    graph, state = born(lambda: Codec(config, rngs=nnx.Rngs(0)))
+    if name == "encode":
+        x = jax.random.normal(jax.random.key(1), (1, SECONDS * config.sample_rate)) / 10
+    else:
+        frames = config.frames(SECONDS * config.sample_rate)
+        x = jax.random.normal(jax.random.key(1), (1, frames, config.codebook_dim))
+    return jax.jit(lambda s, x: getattr(nnx.merge(graph, s), name)(x)), (state, x)
+
+
+PARTS = {
+    "dit": Part("DiT forward, small, 12 layers, 10 s", lambda: forward(12), FRAMES, "frames", 1.96),
+    "dit-2": Part("DiT forward, small width, 2 layers", lambda: forward(2), FRAMES, "frames"),
+    "train-2": Part("train step, small width, 2 layers", lambda: train(2), FRAMES, "frames"),
+    "encode": Part("codec encode, full size, 4 s", lambda: codec("encode"), SECONDS, "s", 5.3),
+    "decode": Part("codec decode, full size, 4 s", lambda: codec("decode"), SECONDS, "s", 9.6),
+}
+
+
+def measure(part: Part, runs: int) -> str:
+    """One row of the table."""
+    run, arguments = part.make()
+    jax.block_until_ready(run(*arguments))
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        jax.block_until_ready(run(*arguments))
+        times.append(time.perf_counter() - start)
+    median = statistics.median(times)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    ratio = f"{part.reference_s / median:.2f} x" if part.reference_s else "-"
+    reference = f"{part.reference_s:.2f} s" if part.reference_s else "-"
+    cells = (
+        part.what,
+        f"{median:.2f} s ({min(times):.2f} to {max(times):.2f})",
+        f"{part.amount / median:.1f} {part.unit}/s",
+        f"{peak:.1f} GiB",
+        reference,
+        ratio,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def machine() -> str:
+    name = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [s for s in cpuinfo.read_text().splitlines() if s.startswith("model name")]
+        name = models[0].split(":")[1].strip() if models else name
+    return f"{os.cpu_count()} x {name}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
+
+
+def main(argv: Iterable[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PARTS))
+    parser.add_argument("--runs", type=int, default=5, help="of each part, after one to compile")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(list(argv))
+    unknown = [name for name in options.names if name not in PARTS]
+    if unknown or options.runs < 1:
+        said = f"no part {unknown[0]!r}; there are {', '.join(PARTS)}" if unknown else "--runs < 1"
+        print(f"error: {said}", file=sys.stderr)
+        return 2
+    if options.alone:
+        print(measure(PARTS[options.names[0]], options.runs))
+        return 0
+    print(f"{machine()}; median (and range) of {options.runs} runs, float32, batch 1\n", flush=True)
+    print("| what | wall | rate | peak memory | PyTorch | faster by |\n|---|---|---|---|---|---|")
+    sys.stdout.flush()
+    for name in options.names or PARTS:
+        again = [sys.executable, __file__, name, "--alone", "--runs", str(options.runs)]
+        status = subprocess.run(again, check=False).returncode
+        if status:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
