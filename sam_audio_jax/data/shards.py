@@ -236,7 +236,11 @@ class Cache:
             raise UserError(
                 f"{folder} has {len(self._paths)} of {self.index['shards']} shards; run prepare.py"
             )
-        self._source = array_record_data_source.ArrayRecordDataSource(self._paths)
+        try:
+            self._source = array_record_data_source.ArrayRecordDataSource(self._paths)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{folder} has a damaged shard, delete it: {reason}") from None
 
     def __reduce__(self):
         return Cache, (self.folder,)

@@ -204,10 +204,13 @@ def test_damaged_records_are_skipped(world, cache, tmp_path):
     shutil.copytree(cache, folder)
     path = sorted(folder.glob("*.arrayrecord"))[1]
     damaged = bytearray(path.read_bytes())
-    middle = len(damaged) // 2
-    damaged[middle : middle + 40] = bytes(40)
+    place = damaged.find(shards.pack(shards.Cache(cache)[10])[200:240])
+    damaged[place : place + 40] = bytes(40)
     path.write_bytes(damaged)
     read = [shards.Cache(folder)[number] for number in range(24)]
-    assert 0 < sum(record is None for record in read) <= 8
+    assert [number for number, record in enumerate(read) if record is None] == [10]
     batches = take(pipeline.separation_batches(config(world, cache=str(folder)), RATE, HOP, 8), 3)
     assert all(np.isfinite(batch["mixture"]).all() for batch in batches)
+    path.write_bytes(bytes(damaged[:100]))
+    with pytest.raises(UserError, match="damaged shard"):
+        shards.Cache(folder)
