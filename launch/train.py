@@ -12,6 +12,7 @@ from sam_audio_jax.convert import workdir as runs
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.bench import evaluate_model
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
@@ -39,8 +40,6 @@ def evaluation(
         nnx.eval_shape(lambda: PromptedSeparator(cfg.text, cfg.separator, rngs=nnx.Rngs(0)))
     )
     tokenizer = tokenizer_for(cfg.data.tokenizer)
-
-    from sam_audio_jax.eval.bench import evaluate_model
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
         model = SAMAudio(codec, nnx.merge(graph, state.ema), tokenizer)

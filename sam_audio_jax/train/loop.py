@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ AHEAD = 2  # steps that the host may be ahead of the devices
 PROFILED = (3, 8)  # steps of this process that `profile` records
 
 
+@runtime_checkable
 class Batches(Protocol):
     """An endless iterator of numpy batches, this process's rows, that knows where it is."""
 
