@@ -1,0 +1,143 @@
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+
+from sam_audio_jax import config
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.train.config import CodecTrainConfig, OptimConfig, RunConfig, TrainConfig
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    width: int = 8
+    rates: tuple[int, ...] = (2, 3)
+    pairs: tuple[tuple[str, float], ...] = (("a", 0.5),)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    kind: Literal["one", "two"] = "one"
+    rate: float = 0.1
+    steps: int = dataclasses.field(default=5, metadata=config.FREE)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "experiment.py"
+    path.write_text(
+        "from sam_audio_jax.train.config import OptimConfig, RunConfig\n"
+        "CONFIG = RunConfig(optim=OptimConfig(peak_lr=1e-3), batch=8, steps=10)\n"
+    )
+    return str(path)
+
+
+def test_flags_override_the_file(file):
+    cfg = config.from_cli([file, "--optim.peak-lr", "3e-4", "--steps", "4"])
+    assert (cfg.optim.peak_lr, cfg.steps, cfg.batch) == (3e-4, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--optim.peak-l", "4"], "Perhaps you meant: --optim.peak-lr"),
+        (["--mesh.fsdp", "-1", "--mesh.data", "-1"], "at most one axis can be -1"),
+        (["--batch", "9", "--optim.accumulate", "2"], "batch=9 must be a multiple of"),
+        (["--steps", "many"], "--steps"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(file, flags, said):
+    with pytest.raises(UserError) as caught:
+        config.from_cli([file, *flags])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_config_is_the_users_error(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    for argv, said in (
+        ([str(tmp_path / "empty.py")], "defines no CONFIG"),
+        ([str(tmp_path / "absent.py")], "no config file"),
+        ([], "no config file given"),
+    ):
+        with pytest.raises(UserError, match=said):
+            config.from_cli(argv)
+
+
+@pytest.mark.parametrize("door", ["train.py", "train_codec.py"])
+def test_doors_say_one_line_and_end_with_2(door, file, tmp_path):
+    command = [sys.executable, f"launch/{door}", file, "--workdir", str(tmp_path / "w")]
+    done = subprocess.run(
+        [*command, "--no-such-key", "3"],
+        cwd=ROOT,
+        env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Unrecognized options: --no-such-key")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    "built",
+    [
+        Outer(inner=Inner(rates=(5,), pairs=(("b", 1.0), ("c", 2.0))), kind="two"),
+        RunConfig(optim=OptimConfig(peak_lr=2e-3)),
+        CodecTrainConfig(),
+        TrainConfig(),
+    ],
+)
+def test_a_config_survives_json(built):
+    values = json.loads(json.dumps(config.to_dict(built)))
+    assert config.from_dict(type(built), values) == built
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"inner": {"widht": 3}}, "unknown config key inner.widht; allowed: width, rates, pairs"),
+        ({"inner": 3}, "config inner. must be a dict, not 3"),
+        ({"rate": "fast"}, "config rate must be float, not 'fast'"),
+        ({"inner": {"pairs": [["a"]]}}, "config inner.pairs needs 2 values, got 1"),
+    ],
+)
+def test_a_dict_that_does_not_fit_is_the_users_error(values, said):
+    with pytest.raises(UserError) as caught:
+        config.from_dict(Outer, values)
+    assert said in str(caught.value)
+
+
+def test_whole_numbers_fit_where_floats_belong():
+    assert config.from_dict(Outer, {"rate": 1}).rate == 1.0
+
+
+def test_differences_name_fields_and_spare_the_free_ones():
+    saved = config.to_dict(Outer())
+    new = Outer(inner=Inner(rates=(2, 4)), kind="two", steps=9)
+    assert config.differences(saved, new) == [
+        "inner.rates: saved (2, 3), now (2, 4)",
+        "kind: saved 'one', now 'two'",
+    ]
+    del saved["rate"]  # written before the field existed
+    assert config.differences(saved, Outer(steps=7)) == []
+
+
+def test_run_options_need_a_workdir_and_a_config(file, tmp_path):
+    folder, profile, cfg = config.run_options(
+        [file, "--workdir", str(tmp_path), "--batch", "2"], ""
+    )
+    assert (folder, profile, cfg.batch) == (tmp_path, False, 2)
+    with pytest.raises(UserError, match="no --workdir given"):
+        config.run_options([file], "")
+    with pytest.raises(UserError, match="no config file given"):
+        config.run_options(["--workdir", "x"], "")

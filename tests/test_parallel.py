@@ -1,0 +1,71 @@
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from sam_audio_jax import parallel
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.parallel import MeshConfig
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_a_mesh_that_does_not_fit_the_devices_is_the_users_error():
+    with pytest.raises(UserError, match=r"data=1 x fsdp=3 x tensor=1 x sequence=1 .* 1 devices"):
+        parallel.make_mesh(MeshConfig(fsdp=3), jax.devices()[:1])
+    with pytest.raises(UserError, match="at most one axis can be -1"):
+        MeshConfig(data=-1)
+    with pytest.raises(UserError, match="1 or more"):
+        MeshConfig(tensor=0)
+
+
+def test_one_device_is_a_mesh_too():
+    mesh = parallel.make_mesh(MeshConfig(), jax.devices()[:1])
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
+    assert parallel.batch_shares(mesh) == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "spec"),
+    [(8, PartitionSpec("fsdp", "tensor")), (7, PartitionSpec(None, "tensor"))],
+)
+def test_parameters_lie_where_their_axes_say_unless_they_do_not_divide(inputs, spec):
+    devices = jax.sharding.AbstractMesh((1, 2, 4, 1), parallel.MESH_AXES)
+
+    def make() -> nnx.Linear:
+        metadata = parallel.axes("embed", "mlp")
+        return nnx.Linear(inputs, 12, kernel_metadata=metadata, rngs=nnx.Rngs(0))
+
+    layout = parallel.of_parameters(nnx.state(nnx.eval_shape(make)), devices)
+    assert layout["kernel"].spec == spec
+    assert layout["bias"].spec == PartitionSpec()
+
+
+def test_constrain_without_a_mesh_does_nothing():
+    x = jax.numpy.ones((2, 3))
+    assert parallel.constrain(x, "batch", "frames") is x
+
+
+def test_training_is_the_same_on_eight_devices():
+    """A process of its own: the number of devices is fixed when JAX starts."""
+    command = [sys.executable, str(ROOT / "tests" / "train" / "eight_devices.py")]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={
+            "PYTHONPATH": ".",
+            "PATH": "/usr/bin:/bin",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

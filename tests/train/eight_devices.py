@@ -1,0 +1,82 @@
+"""Run by test_parallel.py with 8 CPU devices: three training steps on several meshes agree.
+
+Not a test file: the number of devices is fixed when JAX starts.
+"""
+
+import dataclasses
+import pathlib
+import runpy
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from sam_audio_jax import parallel
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.train import loop
+from sam_audio_jax.train.objective import make_separator_training
+
+CONFIG = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
+FRAMES, TOKENS = 8, 8
+
+
+def batch(number: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(number)
+    stems = {
+        name: rng.normal(size=(8, FRAMES, 4)).astype(np.float32)
+        for name in ("mixture", "target", "residual")
+    }
+    return stems | {
+        "valid": np.arange(FRAMES) < rng.integers(4, FRAMES + 1, size=(8, 1)),
+        "text_ids": rng.integers(3, 200, size=(8, TOKENS)).astype(np.int32),
+        "text_mask": np.arange(TOKENS) < rng.integers(1, TOKENS + 1, size=(8, 1)),
+        "anchor_ids": np.tile(np.array([[0, 3, 1]], np.int32), (8, 1)),
+        "anchor_alignment": rng.choice([0, 2], size=(8, FRAMES)).astype(np.int32),
+    }
+
+
+def train(sizes: MeshConfig, devices: list[jax.Device]):
+    mesh = parallel.make_mesh(sizes, devices)
+    config = dataclasses.replace(CONFIG, mesh=sizes)
+    codec = Codec(config.codec, rngs=nnx.Rngs(0))
+    with jax.set_mesh(mesh):
+        state, step, frozen = make_separator_training(config, codec, mesh)
+        state = loop.place(state, mesh)
+        layout = jax.tree.map(lambda x: x.sharding, state)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
+        losses = []
+        for number in range(3):
+            state, metrics = jitted(state, loop.to_devices(batch(number), mesh), frozen)
+            losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def check_layout(state, spec: PartitionSpec):
+    """Parameters, averages and moments of a matrix all lie the same way."""
+    adam = [leaf for leaf in jax.tree.leaves(state.opt_state, is_leaf=lambda x: hasattr(x, "mu"))]
+    mu = next(leaf.mu for leaf in adam if hasattr(leaf, "mu"))
+    for tree in (state.params, state.ema, mu):
+        kernel = tree["separator"]["dit"]["blocks"]["mlp"]["gate"]["kernel"]
+        assert kernel.sharding.spec == spec, kernel.sharding.spec
+
+
+def main():
+    devices = jax.devices()
+    assert len(devices) == 8
+    alone, losses = train(MeshConfig(fsdp=1), devices[:1])
+    for sizes in (MeshConfig(data=8, fsdp=1), MeshConfig(data=2, fsdp=2, tensor=2)):
+        spread, again = train(sizes, devices)
+        np.testing.assert_allclose(again, losses, rtol=1e-4)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+            jax.device_get(alone.params),
+            jax.device_get(spread.params),
+        )
+        if sizes.fsdp == 2:
+            check_layout(spread, PartitionSpec(None, "fsdp", "tensor"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""`launch/train.py` killed outright ten times ends where an undisturbed process does."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+import pytest
+import soundfile
+
+from sam_audio_jax.convert.workdir import saved_steps
+from sam_audio_jax.train.metrics import read_lines
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+KILLS = 10
+PATIENCE_S = 300  # for one process to start and save; seconds are enough on a free machine
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Eight seconds of tones and noises."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(8):
+        time_s = np.arange(800) / 800
+        wave = 0.3 * np.sin(2 * np.pi * 30 * (number + 1) * time_s) + 0.05 * rng.normal(size=800)
+        soundfile.write(tmp_path / f"{number}.wav", wave, 800)
+        lines.append(
+            {
+                "id": f"tone-{number}",
+                "path": f"{number}.wav",
+                "caption": f"tone {number}",
+                "category": "sfx",
+                "source_id": f"source-{number}",
+                "duration": 1.0,
+                "license": "CC0-1.0",
+            }
+        )
+    path = tmp_path / "manifest.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def start(tmp_path, manifest):
+    """Starts a training process in `tmp_path / name`; what still runs at the end is killed."""
+    running = []
+
+    def run(name: str, *flags: str) -> subprocess.Popen:
+        command = [sys.executable, "launch/train.py", "tests/train/tiny.py"]
+        command += ["--workdir", str(tmp_path / name), "--data.manifests", str(manifest), *flags]
+        environment = os.environ | {
+            "PYTHONPATH": ".",
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        with (tmp_path / f"{name}.log").open("a") as log:
+            running.append(
+                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            )
+        return running[-1]
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def finish(process: subprocess.Popen, log: pathlib.Path):
+    assert process.wait(PATIENCE_S) == 0, log.read_text()[-2000:]
+
+
+def wait_for_a_new_save(workdir: pathlib.Path, process: subprocess.Popen):
+    before = saved_steps(workdir)[-1:]
+    give_up = time.monotonic() + PATIENCE_S
+    while saved_steps(workdir)[-1:] in (before, []):
+        assert process.poll() is None, "the run ended before all kills"
+        assert time.monotonic() < give_up, "nothing was saved"
+        time.sleep(0.005)
+
+
+def everything(workdir: pathlib.Path, step: int) -> dict:
+    """Parameters, average and the rest (moments, step, key) of a checkpoint."""
+    return {
+        item: ocp.load(workdir / "checkpoints" / str(step), checkpointable_name=item)
+        for item in ("params", "ema", "rest")
+    }
+
+
+@pytest.mark.slow  # a dozen processes, each of which imports JAX and loads its programs: 2 min
+def test_ten_kills_at_random_moments_change_nothing(start, same, tmp_path):
+    finish(start("whole", "--checkpoint.every-steps", "1000"), tmp_path / "whole.log")
+    rng = random.Random(0)
+    killed = tmp_path / "killed"
+    for number in range(KILLS):
+        process = start("killed")
+        if number in (0, 5):  # while it starts
+            time.sleep(rng.uniform(0.2, 4.0))
+        else:  # between two steps or in the middle of a save
+            wait_for_a_new_save(killed, process)
+            time.sleep(rng.uniform(0.0, 0.4))
+        assert process.poll() is None, "the run ended before all kills"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finish(start("killed"), tmp_path / "killed.log")
+    assert same(everything(tmp_path / "whole", 400), everything(killed, 400))
+    assert read_lines(tmp_path / "whole") == read_lines(killed)
+
+
+@pytest.mark.slow  # three processes, each of which imports JAX and loads its programs: 40 s
+def test_sigterm_saves_and_the_next_process_goes_on(start, same, tmp_path):
+    finish(start("whole", "--steps", "60"), tmp_path / "whole.log")
+    process = start("stopped", "--steps", "60")
+    wait_for_a_new_save(tmp_path / "stopped", process)
+    process.send_signal(signal.SIGTERM)
+    finish(process, tmp_path / "stopped.log")
+    assert "saved, run again to go on" in (tmp_path / "stopped.log").read_text()
+    finish(start("stopped", "--steps", "60"), tmp_path / "stopped.log")
+    assert same(everything(tmp_path / "whole", 60), everything(tmp_path / "stopped", 60))
