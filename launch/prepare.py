@@ -26,7 +26,7 @@ def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("config", metavar="CONFIG.py", help="of the training; names the codec")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the cache")
-    parser.add_argument("--items", type=int, default=20_000, help="mixtures, whole shards of 256")
+    parser.add_argument("--items", type=int, default=20_000, help="mixtures, whole shards of 64")
     parser.add_argument("--batch", type=int, default=8, help="mixtures encoded at once")
     parser.error = refuse
     return parser.parse_known_args(argv)

@@ -28,7 +28,7 @@ from sam_audio_jax.errors import UserError
 SAMPLE_RATE = 24_000
 COMPRESSION = 0.9  # of Ogg Vorbis: 1 is smallest
 SECONDS = {"sfx": 420.0, "speech": 330.0, "instrument": 360.0, "music": 480.0}  # of train
-FREE = re.compile(r"(CC0|CC-BY|CC-BY-SA|BSD-[23]-Clause|MIT)\b")
+FREE = re.compile(r"(CC0-1\.0|CC-BY(-SA)?-\d\.\d|BSD-[23]-Clause|MIT)( \([^)]*\))?")
 KEPT = (
     *("id", "caption", "alt_captions", "category", "split", "source_id", "speaker", "language"),
     *("song", "stem", "spans", "package", "package_version", "original", "credit", "soundfont"),
@@ -109,7 +109,7 @@ Line = dict[str, Any]
 
 def is_free(licence: str) -> bool:
     """Whether a licence (or all parts of "A (score), B (samples)") may be in the package."""
-    return all(FREE.match(part.strip()) for part in licence.split(","))
+    return all(FREE.fullmatch(part.strip()) for part in licence.split(","))
 
 
 def choose(lines: Iterable[Line]) -> list[Line]:

@@ -99,7 +99,7 @@ def write_cache(
     samples: int,
     codec: str,
     recipe: dict[str, Any],
-    per_shard: int = 256,
+    per_shard: int = 64,
     batch: int = 8,
 ) -> None:
     """Renders and encodes mixtures `0 .. items - 1`; shards that are there are not made again.
@@ -109,6 +109,10 @@ def write_cache(
     """
     folder = pathlib.Path(folder)
     probe = _probe(encode, 3 * batch, samples)
+    if probe.shape[1] * hop != samples:
+        raise UserError(
+            f"codec {codec} makes {probe.shape[1]} frames of {samples} samples, not {samples / hop}"
+        )
     plan = {
         "sample_rate": sample_rate,
         "hop": hop,
