@@ -12,6 +12,7 @@ import sys
 from sam_audio_jax import SAMAudio, config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.bench import evaluate_model
+from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.solve import PROMPTS
 from sam_audio_jax.train.workdir import read_config
 
@@ -29,7 +30,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--bench", help="embedded, or a folder with manifest and mixtures.jsonl")
     parser.add_argument("--out", required=True, help="folder to make; must not exist")
-    parser.add_argument("--prompts", nargs="+", default=PROMPTS, help=", ".join(PROMPTS))
+    parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS)
     parser.add_argument("--method", help="of the solver: midpoint, euler, heun")
     parser.add_argument("--steps", type=int, help="of the solver")
     parser.add_argument("--seed", type=int, default=0)
@@ -55,9 +56,11 @@ def main(argv: list[str]) -> int:
                 raise UserError(f"{given.workdir} is of another config: {'; '.join(differing)}")
         if pathlib.Path(given.out).exists():
             raise UserError(f"--out {given.out} exists; name a folder that does not")
+        bench = given.bench or getattr(cfg, "eval_bench", "") or "embedded"
+        folder_of(bench)  # a bad name is told before the networks are loaded
         scores = evaluate_model(
             SAMAudio.from_pretrained(given.workdir or given.checkpoint),
-            given.bench or getattr(cfg, "eval_bench", "") or "embedded",
+            bench,
             given.out,
             prompts=given.prompts,
             method=given.method,

@@ -68,7 +68,7 @@ def evaluate_model(
     listing = load_bench(bench)
     items = choose(listing.mixtures, limit)
     rate = model.sample_rate
-    sounds = [_at_rate(listing, item, rate) for item in items]
+    sounds = [at_rate(listing, item, rate) for item in items]
     asked, alike = questions(sounds, prompts, rate)
     options = Options(method, steps, seed)
     answers = _Answers(rate, heard=prompts[0])
@@ -222,7 +222,8 @@ def _si_sdr(estimate: Wave, reference: Wave) -> float:
     return float(metrics.si_sdr(estimate.astype(np.float64), reference.astype(np.float64)))
 
 
-def _at_rate(bench: Bench, item: Mixture, rate: int) -> Sound:
+def at_rate(bench: Bench, item: Mixture, rate: int) -> Sound:
+    """The rendered item, resampled stem by stem."""
     rendered = render(bench, item)
     target, residual = (
         audio.resample(wave, rendered.sample_rate, rate)

@@ -33,7 +33,8 @@ th:first-child, td:first-child { text-align: left; } thead th { border-bottom-wi
 tr.group td { color: var(--soft); padding-top: .9rem; }
 td small { display: block; font-size: .75rem; }
 .scene { background: var(--card); border-radius: 8px; padding: 1rem; margin: .75rem 0; }
-.scene img { width: 100%; max-width: 52rem; display: block; border-radius: 4px; margin-top: .75rem; }
+.scene img { display: block; width: 100%; max-width: 52rem; border-radius: 4px;
+  margin-top: .75rem; }
 .players { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr));
   gap: .6rem 1rem; margin-top: .75rem; }
 .players label { display: block; font-size: .85rem; } audio { width: 100%; height: 2.2rem; }
@@ -89,7 +90,7 @@ def table(
     return f'<div class="wide"><table>{inside}</table></div>'
 
 
-def chart(title: str, steps: Sequence[float], values: Sequence[float]) -> str:
+def chart(title: str, steps: Sequence[int], values: Sequence[float]) -> str:
     """A line over training steps; outliers of a long curve are clipped at the frame."""
     x, y = _thinned(np.asarray(steps, float), np.asarray(values, float))
     ticks_y = ticks(*(np.percentile(y, [1, 99]) if len(y) > 50 else (y.min(), y.max())))

@@ -212,8 +212,8 @@ def _scene(scene: Scene, sample_rate: int) -> str:
         asked += " at " + ", ".join(f"{start:g} to {end:g} s" for start, end in item.spans)
     others = html.escape(", ".join(item.residual_captions))
     players = "".join(
-        f'<label>{LABELS[name]}<audio controls preload="metadata" src="{_sound(wave, sample_rate)}">'
-        "</audio></label>"
+        f'<label>{LABELS[name]}<audio controls preload="metadata" '
+        f'src="{_sound(wave, sample_rate)}"></audio></label>'
         for name, wave in waves.items()
     )
     shown = ("mixture", "target", "target_true")

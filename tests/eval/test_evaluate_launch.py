@@ -1,0 +1,37 @@
+"""The door to the evaluation: wrong use gets one line, status 2 and leaves nothing behind."""
+
+import pathlib
+import runpy
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def main():
+    return runpy.run_path(str(ROOT / "launch" / "evaluate.py"))["main"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required: --out"),
+        (["--out", "o"], "give either --workdir DIR or --checkpoint PATH"),
+        (["--checkpoint", "tiny", "--workdir", "w", "--out", "o"], "give either --workdir"),
+        (["--checkpoint", "tiny", "--bench", "nowhere", "--out", "o"], "bench 'nowhere' has no"),
+        (["--checkpoint", "nowhere/at/all", "--out", "o"], "nowhere/at/all"),
+        (["--checkpoint", "tiny", "--out", "."], "--out . exists"),
+        (["nothing.py", "--workdir", "w", "--out", "o"], "no config file nothing.py"),
+        (["--checkpoint", "tiny", "--prompts", "image", "--out", "o"], "invalid choice: 'image'"),
+        (["--checkpoint", "tiny", "--stps", "3", "--out", "o"], "--stps"),
+    ],
+)
+def test_wrong_use(main, argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
