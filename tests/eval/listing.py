@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 
+from sam_audio_jax import audio
 from sam_audio_jax.infer.separate import SAMAudio
 
 RATE = 8_000
@@ -22,12 +23,63 @@ def listed(name, setting, caption, other, target, residual, *, seconds=2.0, **fi
     return line | {"target": target, "residual": residual} | fields
 
 
+def three_lines():
+    """Three mixtures: of two sounds apart in time, of two all the time, of three."""
+    whole = 2 * RATE
+    return [
+        listed("a", "sfx", "hiss", ["hum"], [event("hiss")], [event("hum", samples=whole)]),
+        listed(
+            "b",
+            "speech",
+            "hum",
+            ["hiss"],
+            [event("hum", samples=whole, gain=0.5)],
+            [event("hiss", samples=whole)],
+        ),
+        listed(
+            "c",
+            "sfx",
+            "beep",
+            ["hum", "hiss"],
+            [event("beep", samples=RATE // 2, offset=RATE)],
+            [event("hum"), event("hiss", start=100, offset=4_000, gain=0.25)],
+        ),
+    ]
+
+
+def make_folder(folder, lines):
+    """Clips, manifest.jsonl and mixtures.jsonl."""
+    rng, time = np.random.default_rng(0), np.arange(3 * RATE) / RATE
+    waves = {
+        "hiss": 0.1 * rng.standard_normal(len(time)),
+        "hum": 0.2 * np.sin(2 * np.pi * 110 * time),
+        "beep": 0.3 * np.sin(2 * np.pi * 1_700 * time),
+    }
+    manifest = []
+    for name, wave in waves.items():
+        audio.write_wav(folder / f"{name}.wav", wave[None], RATE)
+        manifest.append(
+            {
+                "id": name,
+                "path": f"{name}.wav",
+                "caption": name,
+                "category": "sfx",
+                "source_id": name,
+                "duration": 3.0,
+                "license": "CC0-1.0",
+                "split": "valid",
+            }
+        )
+    write_lines(folder / "manifest.jsonl", manifest)
+    write_lines(folder / "mixtures.jsonl", lines)
+
+
 def write_lines(path, entries):
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 class Oracle(SAMAudio):
-    """Answers with the stem that was asked for, some of the other, and a little noise.
+    """Answers with the stem that was asked for, and some of the other.
 
     `deaf`: always the target. `broken`: NaN.
     """
