@@ -4,7 +4,6 @@ The full-size models use the frozen `t5-base`; small offline configs train the s
 """
 
 import dataclasses
-import functools
 from typing import Literal
 
 import jax
@@ -16,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sam_audio_jax import parallel
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.attention import Attention
+from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.norm import RMSNorm
 
 
@@ -63,9 +63,9 @@ class FeedForward(nnx.Module):
     """`down(relu(up(x)))`, no biases."""
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, use_bias=False, dtype=config.dtype, rngs=rngs)
-        self.up = linear(config.width, config.mlp, kernel_metadata=parallel.axes("embed", "mlp"))
-        self.down = linear(config.mlp, config.width, kernel_metadata=parallel.axes("mlp", "embed"))
+        width, mlp, dtype = config.width, config.mlp, config.dtype
+        self.up = linear(width, mlp, ("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.down = linear(mlp, width, ("mlp", "embed"), dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         return self.down(nnx.relu(self.up(x)))

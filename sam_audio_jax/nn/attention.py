@@ -8,12 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from sam_audio_jax import parallel
 from sam_audio_jax.nn import rope
+from sam_audio_jax.nn.linear import LECUN, Initializer, linear
 from sam_audio_jax.nn.norm import RMSNorm
-
-Initializer = jax.nn.initializers.Initializer
-LECUN = jax.nn.initializers.lecun_normal()
 
 
 class Attention(nnx.Module):
@@ -38,16 +35,13 @@ class Attention(nnx.Module):
     ):
         self.heads, self.scale = heads, scale
         inner = heads * head_dim
-        linear = functools.partial(nnx.Linear, use_bias=False, dtype=dtype, rngs=rngs)
         to_heads = functools.partial(
-            linear, width, inner, kernel_metadata=parallel.axes("embed", "heads")
+            linear, width, inner, ("embed", "heads"), dtype=dtype, rngs=rngs
         )
-        self.query = to_heads(kernel_init=query_init)
-        self.key = to_heads(kernel_init=LECUN)
-        self.value = to_heads(kernel_init=LECUN)
-        self.out = linear(
-            inner, width, kernel_init=out_init, kernel_metadata=parallel.axes("heads", "embed")
-        )
+        self.query = to_heads(init=query_init)
+        self.key = to_heads()
+        self.value = to_heads()
+        self.out = linear(inner, width, ("heads", "embed"), dtype=dtype, init=out_init, rngs=rngs)
         norm = functools.partial(RMSNorm, head_dim, axis="head_dim", rngs=rngs)
         self.query_norm = None if qk_eps is None else norm(eps=qk_eps)
         self.key_norm = None if qk_eps is None else norm(eps=qk_eps)

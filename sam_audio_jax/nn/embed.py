@@ -1,6 +1,5 @@
 """Time embeddings, the gated projection and dropout (spec/model.md, sections 4, 5.4 and 5.10)."""
 
-import functools
 import math
 
 import jax
@@ -10,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from sam_audio_jax import parallel
+from sam_audio_jax.nn.linear import linear
 
 MAX_PERIOD = 10_000.0
 
@@ -49,10 +49,9 @@ class GatedProjection(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.dropout = dropout
-        linear = functools.partial(nnx.Linear, use_bias=False, dtype=dtype, rngs=rngs)
-        self.gate = linear(size_in, hidden, kernel_metadata=parallel.axes("embed", "mlp"))
-        self.up = linear(size_in, hidden, kernel_metadata=parallel.axes("embed", "mlp"))
-        self.down = linear(hidden, size_out, kernel_metadata=parallel.axes("mlp", "embed"))
+        self.gate = linear(size_in, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.up = linear(size_in, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.down = linear(hidden, size_out, ("mlp", "embed"), dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "*rows size_in"], key: Key[Array, ""] | None = None

@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from sam_audio_jax import parallel
+from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.norm import LayerNorm
 
 
@@ -16,13 +17,8 @@ class AlignVideo(nnx.Module):
     """
 
     def __init__(self, video_width: int, width: int, *, dtype: str, rngs: nnx.Rngs):
-        self.project = nnx.Linear(
-            video_width,
-            width,
-            dtype=dtype,
-            kernel_metadata=parallel.axes("channels", "embed"),
-            bias_metadata=parallel.axes("embed"),
-            rngs=rngs,
+        self.project = linear(
+            video_width, width, ("channels", "embed"), dtype=dtype, bias=True, rngs=rngs
         )
         self.norm = LayerNorm(width, rngs=rngs)
         self.gate = nnx.Param(jnp.zeros(1), **parallel.axes("channels"))
@@ -44,14 +40,7 @@ class EmbedAnchors(nnx.Module):
         self.dtype = dtype
         table = jax.random.normal(rngs.params(), (anchors + 1, anchor_width))
         self.embed = nnx.Param(table.at[-1].set(0.0), **parallel.axes("channels", "channels"))
-        self.project = nnx.Linear(
-            anchor_width,
-            width,
-            use_bias=False,
-            dtype=dtype,
-            kernel_metadata=parallel.axes("channels", "embed"),
-            rngs=rngs,
-        )
+        self.project = linear(anchor_width, width, ("channels", "embed"), dtype=dtype, rngs=rngs)
         self.gate = nnx.Param(jnp.zeros(1), **parallel.axes("channels"))
 
     def __call__(

@@ -18,6 +18,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import rope
 from sam_audio_jax.nn.attention import Attention
 from sam_audio_jax.nn.embed import GatedProjection, dropout, sinusoid
+from sam_audio_jax.nn.linear import linear, product
 from sam_audio_jax.nn.norm import ItemNorm, RMSNorm
 
 ZEROS = jax.nn.initializers.zeros
@@ -81,9 +82,9 @@ class ConvBlock(nnx.Module):
         hidden = nnx.silu(self.norm(x)).astype(self.dtype)
         before, here, after = self.kernel[...].astype(self.dtype)
         # Three shifted products: several times faster than XLA's convolution on a CPU.
-        late = jnp.pad((hidden @ before)[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        early = jnp.pad((hidden @ after)[:, 1:], ((0, 0), (0, 1), (0, 0)))
-        return hidden @ here + late + early + self.bias[...].astype(self.dtype)
+        late = jnp.pad(product(hidden, before)[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        early = jnp.pad(product(hidden, after)[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        return product(hidden, here) + late + early + self.bias[...].astype(self.dtype)
 
 
 class Patcher(nnx.Module):
@@ -163,14 +164,8 @@ class TimeEmbedding(nnx.Module):
         self.project = GatedProjection(
             config.frequency_width, width, width, dropout=config.dropout, dtype="float32", rngs=rngs
         )
-        self.to_blocks = nnx.Linear(
-            width,
-            6 * width,
-            dtype="float32",
-            kernel_init=ZEROS,
-            kernel_metadata=parallel.axes("embed", "mlp"),
-            bias_metadata=parallel.axes("mlp"),
-            rngs=rngs,
+        self.to_blocks = linear(
+            width, 6 * width, ("embed", "mlp"), dtype="float32", bias=True, init=ZEROS, rngs=rngs
         )
 
     def __call__(
@@ -209,14 +204,8 @@ class Dit(nnx.Module):
         self.norm = norm()
         table = jax.random.normal(rngs.params(), (2, width)) / width**0.5
         self.modulation = nnx.Param(table, **parallel.axes("channels", "embed"))
-        self.out = nnx.Linear(
-            width,
-            channels,
-            use_bias=False,
-            dtype=config.dtype,
-            kernel_init=ZEROS,
-            kernel_metadata=parallel.axes("embed", "channels"),
-            rngs=rngs,
+        self.out = linear(
+            width, channels, ("embed", "channels"), dtype=config.dtype, init=ZEROS, rngs=rngs
         )
 
     def __call__(

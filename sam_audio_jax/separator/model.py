@@ -14,6 +14,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.embed import sinusoid
+from sam_audio_jax.nn.linear import linear, product
 from sam_audio_jax.separator.align import AlignVideo, EmbedAnchors
 from sam_audio_jax.separator.dit import Dit, DitConfig
 from sam_audio_jax.separator.prompts import Conditions
@@ -73,15 +74,15 @@ class InputProjection(nnx.Module):
     ) -> Float[Array, "batch frames width"]:
         """The part that changes at every step of the solver."""
         kernel = self.kernel[...][: 2 * self.channels]
-        return noisy.astype(self.dtype) @ kernel.astype(self.dtype)
+        return product(noisy.astype(self.dtype), kernel.astype(self.dtype))
 
     def mixture(
         self, latents: Float[Array, "batch frames channels"]
     ) -> Float[Array, "batch frames width"]:
         """The part that does not, with the bias."""
         first, second = jnp.split(self.kernel[...][4 * self.channels :], 2)
-        product = latents.astype(self.dtype) @ (first + second).astype(self.dtype)
-        return product + self.bias[...].astype(self.dtype)
+        twice = (first + second).astype(self.dtype)
+        return product(latents.astype(self.dtype), twice) + self.bias[...].astype(self.dtype)
 
 
 class Separator(nnx.Module):
@@ -95,13 +96,8 @@ class Separator(nnx.Module):
         self.embed_anchors = EmbedAnchors(
             config.anchors, config.anchor_width, width, dtype=dtype, rngs=rngs
         )
-        self.project_text = nnx.Linear(
-            config.text_width,
-            width,
-            dtype=dtype,
-            kernel_metadata=parallel.axes("channels", "embed"),
-            bias_metadata=parallel.axes("embed"),
-            rngs=rngs,
+        self.project_text = linear(
+            config.text_width, width, ("channels", "embed"), dtype=dtype, bias=True, rngs=rngs
         )
         self.dit = Dit(config.dit, 2 * config.channels, rngs=rngs)
 
