@@ -20,7 +20,6 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item, Span, parse_spans
 from sam_audio_jax.infer.separate import SAMAudio, Stems
-from sam_audio_jax.separator.flow import Method
 
 KEYS = ("id", "audio", "text", "spans")
 SETTINGS = "settings.json"
@@ -45,7 +44,7 @@ class Settings:
 
     checkpoint: str
     seed: int = 0
-    method: Method | None = None
+    method: str | None = None
     steps: int | None = None
     refine: str | None = None
 

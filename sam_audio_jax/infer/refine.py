@@ -69,7 +69,7 @@ def wiener(
     margin = -(-margin // hop) * hop
     block = max(1, round(config.block_s * sample_rate / hop)) * hop
     bands = _bands(window, sample_rate, stem_rate, config)
-    floor = 1e-9 * window * float(np.mean(np.square(stems)))
+    floor = max(1e-9 * window * float(np.mean(np.square(stems))), 1e-20)
     estimate = np.empty_like(mixture)
     for start in range(0, size, block):
         stop, left = min(start + block, size), max(0, start - margin)

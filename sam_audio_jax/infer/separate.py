@@ -9,7 +9,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jax.sharding import Mesh
@@ -18,13 +18,13 @@ from jaxtyping import Float
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.workdir import SHIPPED, load_networks
-from sam_audio_jax.encoders.tokenizer import Tokenizer, tokenizer_for
+from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig, wiener
-from sam_audio_jax.infer.solve import Networks, Solver, pack
+from sam_audio_jax.infer.solve import Networks, Solver, Tokenize, pack
 from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.separator.model import PromptedSeparator
 
@@ -36,7 +36,7 @@ REFINEMENTS = (None, "wiener")
 class SamplerConfig:
     """How the flow is integrated unless a call says otherwise; the defaults are published."""
 
-    method: Method = "midpoint"
+    method: str = "midpoint"  # or euler, heun
     steps: int = 16
 
     def __post_init__(self):
@@ -66,7 +66,7 @@ class SAMAudio:
         self,
         codec: Codec,
         prompted: PromptedSeparator,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenize,
         *,
         sampler: SamplerConfig | None = None,
         buckets: BucketConfig | None = None,
@@ -128,7 +128,7 @@ class SAMAudio:
         spans: Any = None,
         *,
         sample_rate: int | None = None,
-        method: Method | None = None,
+        method: str | None = None,
         steps: int | None = None,
         seed: int = 0,
         noise: Any = None,
@@ -203,7 +203,7 @@ class SAMAudio:
         self,
         items: Sequence[Item],
         *,
-        method: Method | None = None,
+        method: str | None = None,
         steps: int | None = None,
         seed: int = 0,
         noises: Sequence[Any] | None = None,
@@ -233,7 +233,7 @@ class SAMAudio:
         part: Group,
         items: Sequence[Item],
         *,
-        method: Method | None = None,
+        method: str | None = None,
         steps: int | None = None,
         seed: int = 0,
         noises: Sequence[Any] | None = None,
@@ -251,7 +251,7 @@ class SAMAudio:
             for item, noise in zip(items, noises or [None] * len(items), strict=True)
         ]
         prompts = pack(items, drawn, part, codec=self.networks.codec, tokenizer=self.tokenizer)
-        waves = self._solver(prompts, method=sampler.method, steps=sampler.steps)
+        waves = self._solver(prompts, method=cast(Method, sampler.method), steps=sampler.steps)
         return [self._stems(item, pair, refine) for item, pair in zip(items, waves, strict=False)]
 
     def _noise(

@@ -5,7 +5,7 @@ What does not depend on the flow time is computed once per solve (spec/model.md,
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec, pad_to_hop
 from sam_audio_jax.encoders.t5 import T5Encoder
-from sam_audio_jax.encoders.tokenizer import Tokenizer
 from sam_audio_jax.infer.buckets import Group, power_of_two
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.separator import flow
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.separator.prompts import Conditions, pack_anchors, valid_frames
+
+Tokenize = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]  # texts -> ids, mask
 
 LEAST_TOKENS = 32  # texts are padded to this or a larger power of two
 LEAST_SLOTS = 4  # so are the spans of an item
@@ -57,7 +58,7 @@ def pack(
     group: Group,
     *,
     codec: Codec,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenize,
 ) -> Prompts:
     """Pads the group's items to its shape; rows that are left over repeat the last item.
 

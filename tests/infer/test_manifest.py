@@ -1,0 +1,132 @@
+"""A manifest run goes on where it was stopped, to the same end; bad items stop no others."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer import manifest
+
+SETTINGS = manifest.Settings(checkpoint="x", seed=1)
+
+
+@pytest.fixture
+def items(tmp_path, noise_of):
+    """A manifest of four recordings of one length."""
+    lines = []
+    for number in range(4):
+        audio.write_wav(tmp_path / f"{number}.wav", noise_of(1.01, number)[None], 8_000)
+        lines.append({"id": f"item{number}", "audio": f"{number}.wav", "text": "dog"})
+    lines[1]["spans"] = [["+", 0.1, 0.5]]
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.wav")}
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(model, items, tmp_path, monkeypatch):
+    entries = manifest.read_manifest(items)
+    assert manifest.run(model, entries, tmp_path / "whole", SETTINGS) == {}
+    whole = files(tmp_path / "whole")
+    assert sorted(whole) == sorted(
+        f"item{i}.{stem}.wav" for i in range(4) for stem in ("target", "residual")
+    )
+    killed = tmp_path / "killed"
+    write, written = audio.write_wav, []
+
+    def dying(path, *rest):
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "write_wav", dying)
+        with pytest.raises(KeyboardInterrupt):
+            manifest.run(model, entries, killed, SETTINGS)
+    with (killed / "done.jsonl").open("a") as file:
+        file.write('{"id": "item2", "fra')  # what a kill leaves of a line
+    (killed / "tmp123.part").write_text("x")
+    times = {name: (killed / name).stat().st_mtime_ns for name in files(killed)}
+    assert manifest.run(model, entries, killed, SETTINGS) == {}
+    assert files(killed) == whole
+    for name in ("item0.target.wav", "item1.residual.wav"):  # finished items are left alone
+        assert (killed / name).stat().st_mtime_ns == times[name]
+    assert not list(killed.glob("*.part"))
+    done = [json.loads(line)["id"] for line in (killed / "done.jsonl").read_text().splitlines()]
+    assert sorted(done) == ["item0", "item1", "item2", "item3"]
+
+
+def test_a_bad_item_stops_no_other(model, items, tmp_path, noise_of):
+    audio.write_wav(tmp_path / "1.wav", np.zeros((1, 8_080)), 8_000)
+    (tmp_path / "2.wav").write_bytes(b"no sound")
+    out = tmp_path / "out"
+    failed = manifest.run(model, manifest.read_manifest(items), out, SETTINGS)
+    assert list(failed) == ["item1", "item2"]
+    assert "silent" in failed["item1"]
+    assert "\n" not in failed["item2"]
+    listed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
+    assert {line["id"]: line["reason"] for line in listed} == failed
+    assert len(files(out)) == 4
+    for number in (1, 2):
+        audio.write_wav(tmp_path / f"{number}.wav", noise_of(1.01, number)[None], 8_000)
+    assert manifest.run(model, manifest.read_manifest(items), out, SETTINGS) == {}
+    assert len(files(out)) == 8
+    assert not (out / "failed.jsonl").exists()
+
+
+def test_a_changed_item_is_made_again(model, items, tmp_path):
+    out = tmp_path / "out"
+    manifest.run(model, manifest.read_manifest(items), out, SETTINGS)
+    before = files(out)
+    items.write_text(items.read_text().replace("dog", "cat", 1))
+    manifest.run(model, manifest.read_manifest(items), out, SETTINGS)
+    changed = [name for name, content in files(out).items() if content != before[name]]
+    assert sorted(changed) == ["item0.residual.wav", "item0.target.wav"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[1]", "line 2 must be an object"),
+        ('{"id": "b"}', "line 2: audio must be a string, got None"),
+        ('{"id": 7, "audio": "b.wav"}', "line 2: id must be a string, got 7"),
+        ('{"id": "a", "audio": "b.wav"}', "line 2: id 'a' is that of line 1"),
+        ('{"id": "../b", "audio": "b.wav"}', "line 2: id '../b' must serve as a file name"),
+        ('{"id": "b", "audio": "b.wav", "txt": "x"}', "unknown key 'txt'; allowed: id, audio"),
+        ('{"id": "b", "audio": "b.wav", "text": 3}', "line 2: text must be a string"),
+        ('{"id": "b", "audio": "b.wav", "spans": [["?", 0, 1]]}', "'[?]' of .*line 2 is unknown"),
+        ('{"id": "b", "audio": "b.wav", "spans": 4}', "spans of .*line 2 must be a list"),
+    ],
+)
+def test_malformed_lines_are_named(tmp_path, line, said):
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"id": "a", "audio": "a.wav"}\n' + line + "\n")
+    with pytest.raises(UserError, match=said):
+        manifest.read_manifest(path)
+
+
+def test_missing_and_empty_manifests(tmp_path):
+    with pytest.raises(UserError, match="no manifest at"):
+        manifest.read_manifest(tmp_path / "items.jsonl")
+    (tmp_path / "items.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="is empty"):
+        manifest.read_manifest(tmp_path / "items.jsonl")
+
+
+def test_a_folder_belongs_to_its_settings(tmp_path):
+    (tmp_path / "settings.json").write_text('{"checkpoint": "x", "seed": 2}')
+    with pytest.raises(UserError, match="seed: then 2, now 1"):
+        manifest.check_out(tmp_path, SETTINGS)
+    (tmp_path / "settings.json").unlink()
+    manifest.check_out(tmp_path, SETTINGS)
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="holds other files"):
+        manifest.check_out(tmp_path, SETTINGS)

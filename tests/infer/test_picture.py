@@ -1,0 +1,30 @@
+"""The picture is a function of its input and stays small however long the recording is."""
+
+import io
+
+import matplotlib.image
+import numpy as np
+
+from sam_audio_jax.infer import picture
+
+
+def test_picture_is_a_png_and_repeats_itself():
+    wave = np.sin(np.arange(16_000) / 4).astype(np.float32)
+    waves = {"mixture": wave, "target": 0 * wave, "residual": wave[:5_000]}
+    drawn = picture.spectrograms_png(waves, 16_000, spans=[("+", 0.1, 0.4)], title="a tone")
+    assert drawn == picture.spectrograms_png(waves, 16_000, spans=[("+", 0.1, 0.4)], title="a tone")
+    pixels = matplotlib.image.imread(io.BytesIO(drawn))
+    assert pixels.shape[1] > pixels.shape[0] > 500
+
+
+def test_a_tone_is_bright_in_its_band_alone():
+    tone = np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000).astype(np.float32)
+    level = picture.mel_db(tone, 16_000)[:, 20:80].mean(1)
+    assert level.shape == (picture.BANDS,)
+    bright = np.flatnonzero(level > level.max() - 20)
+    assert 0.25 < bright.mean() / picture.BANDS < 0.4  # 1 kHz is a third of the way up to 8 kHz
+    assert len(bright) < 12
+
+
+def test_long_recordings_are_drawn_coarser():
+    assert picture.mel_db(np.ones(8_000 * 60, np.float32), 8_000).shape[1] <= picture.COLUMNS
