@@ -6,7 +6,9 @@ from sam_audio_jax.eval import page
 from sam_audio_jax.eval.statistics import Interval
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 12.5), (0.93, 0.94), (5, 5), (1e3, 2e4)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-3.0, 12.5), (0.93, 0.94), (5.0, 5.0), (1e3, 2e4)]
+)
 def test_ticks_are_round_and_enclose(low, high):
     ticks = page.ticks(low, high)
     assert ticks[0] <= low <= high <= ticks[-1]
@@ -20,7 +22,7 @@ def test_a_chart_takes_one_point_and_many():
 
 
 def test_a_table_escapes_and_marks_what_was_not_measured():
-    shown = page.table(["all"], {"models": {"<a>": [None], "b": [Interval(-0.01, -2, 3.04, 5)]}})
+    shown = page.table(["all"], {"models": {"<a>": [None], "b": [Interval(-0.01, -2.0, 3.04, 5)]}})
     assert "&lt;a&gt;" in shown
     assert "<td>&ndash;</td>" in shown
     assert "<td>0.0<small>&minus;2.0 to 3.0</small></td>" in shown
