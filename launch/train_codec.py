@@ -15,7 +15,7 @@ from flax import nnx
 
 from sam_audio_jax import config, parallel
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert.workdir import write_latent_scale
+from sam_audio_jax.convert.workdir import load_codec, write_latent_scale
 from sam_audio_jax.data.pipeline import codec_excerpts
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train import loop
@@ -60,7 +60,10 @@ def main(argv: list[str]) -> int:
         mesh = parallel.make_mesh(cfg.mesh)
         batches = codec_excerpts(cfg.data, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
         evaluate = evaluation(workdir, cfg)
-        state, step = make_codec_training(cfg)
+        start = load_codec(cfg.init_from) if cfg.init_from else None
+        if start is not None and start.config != cfg.codec:
+            raise UserError(f"init_from={cfg.init_from} holds a codec of other sizes")
+        state, step = make_codec_training(cfg, start)
         loop.run(
             cfg,
             workdir=workdir,

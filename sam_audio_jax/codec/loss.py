@@ -41,10 +41,19 @@ class CodecLossConfig:
     stft: float = 0.0  # published: logged, not weighted
     adversarial_start: int = 0  # ours: steps before the discriminator is run or trained
     mel_scales: Scales = MEL_SCALES  # (window in samples, mel bands), ...
+    mel_offset: float = 0.0  # ours; added to mel magnitudes, so that what is fainter counts less
     stft_windows: tuple[int, ...] = STFT_WINDOWS  # samples
 
     def __post_init__(self):
-        for name in ("mel", "feature_matching", "adversarial", "kl", "waveform", "stft"):
+        for name in (
+            "mel",
+            "feature_matching",
+            "adversarial",
+            "kl",
+            "waveform",
+            "stft",
+            "mel_offset",
+        ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"loss.{name}={getattr(self, name)} must not be negative")
         for window in (*(window for window, _ in self.mel_scales), *self.stft_windows):
@@ -96,13 +105,14 @@ def mel_losses(
     fake: Float[Array, "batch samples"],
     sample_rate: int,
     scales: Scales = MEL_SCALES,
+    offset: float = 0.0,
 ) -> list[Float[Array, ""]]:
     """Mean distance of log10 mel magnitudes, one number for each scale."""
 
     def log_mel(wave, window, bands):
         filters = _mel_filters(sample_rate, window, bands)
         mel = jnp.matmul(magnitude(wave, window), filters, precision="highest")
-        return jnp.log10(jnp.maximum(mel, FLOOR))
+        return jnp.log10(jnp.maximum(mel + offset, FLOOR))
 
     return [jnp.mean(jnp.abs(log_mel(fake, *scale) - log_mel(real, *scale))) for scale in scales]
 
@@ -112,9 +122,10 @@ def mel_loss(
     fake: Float[Array, "batch samples"],
     sample_rate: int,
     scales: Scales = MEL_SCALES,
+    offset: float = 0.0,
 ) -> Float[Array, ""]:
     """Multi-scale mel loss: the sum over the scales, not their mean."""
-    return sum(mel_losses(real, fake, sample_rate, scales), start=jnp.float32(0))
+    return sum(mel_losses(real, fake, sample_rate, scales, offset), start=jnp.float32(0))
 
 
 def stft_metric(
@@ -191,7 +202,7 @@ def codec_metrics(
     """What validation reports; `mel` is the figure that checkpoints are selected by."""
     config = config or CodecLossConfig()
     return {
-        "mel": mel_loss(real, fake, sample_rate, config.mel_scales),
+        "mel": mel_loss(real, fake, sample_rate, config.mel_scales, config.mel_offset),
         "stft": stft_metric(real, fake, config.stft_windows),
         "waveform": waveform_metric(real, fake),
         "si_sdr_db": jnp.mean(si_sdr_db(real, fake)),

@@ -202,7 +202,7 @@ class _CodecStep:
         value = weights.kl * divergence + weights.waveform * terms["waveform"]
         if weights.mel:
             terms["mel"] = loss.mel_loss(
-                wave, fake, self.codec.sample_rate, weights.mel_scales, weights.mel_floor
+                wave, fake, self.codec.sample_rate, weights.mel_scales, weights.mel_offset
             )
             value += weights.mel * terms["mel"]
         if weights.stft:

@@ -134,6 +134,7 @@ class CodecTrainConfig(RunConfig):
     optim: GanOptimConfig = dataclasses.field(default_factory=GanOptimConfig)
     batch: int = 72  # published
     steps: int = dataclasses.field(default=400_000, metadata=FREE)  # published
+    init_from: str = ""  # codec to start from: workdir, shipped name; empty: random
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
