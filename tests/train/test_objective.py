@@ -47,7 +47,11 @@ def prepare(codec, config=TINY, start=None):
 def test_waves_and_their_latents_give_the_same_step_and_the_loss_falls(codec):
     state, step, weights = prepare(codec)
     waves = batch()
-    latents = dict(zip(("mixture", "target", "residual"), to_latents(codec, waves), strict=True))
+    latents = dict(
+        zip(
+            ("mixture", "target", "residual"), to_latents(codec, jax.device_put(waves)), strict=True
+        )
+    )
     first, metrics = step(state, waves, weights)
     _, again = step(state, waves | jax.device_get(latents), weights)
     np.testing.assert_allclose(metrics["loss"], again["loss"], rtol=1e-5)
