@@ -68,7 +68,7 @@ def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def write_state(path: pathlib.Path, state: Mapping[str, np.ndarray], dtype: str) -> None:
     largest = {name: float(np.abs(w).max(initial=0.0)) for name, w in state.items()}
-    over = [name for name, peak in largest.items() if peak > np.finfo(dtype).max]
+    over = [name for name, peak in largest.items() if peak > float(np.finfo(dtype).max)]
     if over:
         raise UserError(f"{over[0]} has values up to {largest[over[0]]:g}, too large for {dtype}")
     save_file({n: w.astype(dtype) for n, w in state.items()}, path, metadata={"format": "pt"})

@@ -1,0 +1,55 @@
+"""Any model into a folder of its own: `python launch/convert.py --from PATH_OR_HF_ID --to DIR`.
+
+Reads a shipped name, a training workdir or one step of it, a folder in the upstream layout (with
+checkpoint.pt or checkpoint.safetensors) or a Hugging Face id; writes upstream's layout with
+safetensors and the text encoder beside it. --export makes it mean the same to upstream's code,
+which knows no scale of the latents: the scale is moved into the codec's weights.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from sam_audio_jax.convert.folder import save_folder
+from sam_audio_jax.convert.workdir import load_networks
+from sam_audio_jax.errors import UserError
+
+
+def options(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--from", dest="source", required=True, help="what to read")
+    parser.add_argument("--to", required=True, help="folder to make; must not exist")
+    parser.add_argument("--export", action="store_true", help="for upstream's code")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="of the files"
+    )
+    parser.error = refuse
+    return parser.parse_args(argv)
+
+
+def refuse(message: str):
+    raise UserError(message)
+
+
+def main(argv: list[str]) -> int:
+    try:
+        given = options(argv)
+        if pathlib.Path(given.to).exists():
+            raise UserError(f"--to {given.to} exists; name a folder that does not")
+        codec, prompted, tokenizer, extra = load_networks(given.source)
+        save_folder(
+            given.to, codec, prompted, tokenizer, extra, dtype=given.dtype, fold=given.export
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{given.to}: config.json, checkpoint.safetensors, t5/", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,21 @@
+"""The reference's tiny model as a folder of its own, and what `load_folder` makes of it."""
+
+import pathlib
+import shutil
+
+import pytest
+
+from sam_audio_jax.convert.folder import load_folder
+
+
+@pytest.fixture(scope="session")
+def reference(fixtures_dir, tmp_path_factory) -> pathlib.Path:
+    model = tmp_path_factory.mktemp("reference") / "model"
+    shutil.copytree(fixtures_dir / "model" / "checkpoint", model)
+    shutil.copytree(fixtures_dir / "model" / "t5", model / "t5")
+    return model
+
+
+@pytest.fixture(scope="session")
+def loaded(reference):
+    return load_folder(reference)

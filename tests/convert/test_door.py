@@ -1,0 +1,42 @@
+"""launch/convert.py: one line and status 2 for what the caller can fix."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+DOOR = pathlib.Path(__file__).parents[2] / "launch" / "convert.py"
+
+
+@pytest.fixture(scope="module")
+def door():
+    spec = importlib.util.spec_from_file_location("convert_door", DOOR)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.golden
+def test_a_folder_is_converted(door, reference, tmp_path):
+    out = tmp_path / "out"
+    assert door.main(["--from", str(reference), "--to", str(out), "--dtype", "float16"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        *("config.json", "checkpoint.safetensors", "sam_audio_jax.json", "t5")
+    }
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--from", "./nowhere", "--to", "out"],
+        ["--to", "out"],
+        ["--from", "a", "--to", "out", "--x"],
+    ],
+)
+def test_bad_calls_end_with_one_line_and_status_2(door, argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert door.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,69 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.separator.flow import FlowConfig, draw_time, flow_loss, masked_mse, sample, step
+
+X1 = jax.random.normal(jax.random.key(0), (3, 5, 4))
+VALID = jnp.arange(5)[None] < jnp.array([5, 3, 1])[:, None]
+
+
+def test_padded_frames_do_not_count():
+    prediction = X1.at[1, 3:].set(100.0)
+    assert masked_mse(prediction, X1, VALID) == 0
+    assert masked_mse(prediction, X1, jnp.ones_like(VALID)) > 0
+
+
+def test_the_true_velocity_has_no_loss():
+    config = FlowConfig(sigma_min=0.1)
+    keep = 1 - config.sigma_min
+
+    def velocity(x, time):
+        t = time[:, None, None]
+        x0 = (x - t * X1) / (1 - keep * t)
+        return X1 - keep * x0
+
+    loss = flow_loss(velocity, X1, VALID, jax.random.key(1), config)
+    assert loss < 1e-8
+
+
+def test_loss_is_a_function_of_its_key():
+    loss = functools.partial(flow_loss, lambda x, t: x, X1, VALID)
+    a, b = jax.random.split(jax.random.key(2))
+    assert loss(a, FlowConfig()) == loss(a, FlowConfig())
+    assert loss(a, FlowConfig()) != loss(b, FlowConfig())
+
+
+def test_logit_normal_times_gather_around_their_mean():
+    config = FlowConfig(time="logit_normal", time_mean=-2.0, time_std=0.5)
+    time = draw_time(jax.random.key(0), 1000, config)
+    assert 0 < time.min() < time.max() < 1
+    np.testing.assert_allclose(jnp.median(time), jax.nn.sigmoid(-2.0), atol=0.02)
+
+
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2)])
+def test_order_of_convergence(method, order):
+    velocity = lambda x, t: x * jnp.cos(3 * t)[:, None, None]  # noqa: E731
+    want = X1 * jnp.exp(jnp.sin(3.0) / 3)
+    solve = functools.partial(sample, velocity, X1, method=method)
+    coarse, fine = (float(jnp.abs(solve(steps=n) - want).max()) for n in (8, 16))
+    assert coarse / fine > 0.8 * 2**order
+
+
+def test_sample_is_its_steps_one_by_one():
+    velocity = lambda x, t: jnp.sin(x + t[:, None, None])  # noqa: E731
+    x = X1
+    for n in range(3):
+        x = step(velocity, x, jnp.float32(n), method="midpoint", steps=3)
+    np.testing.assert_allclose(sample(velocity, X1, steps=3), x, atol=1e-6)
+
+
+def test_bad_settings_are_the_users_error():
+    with pytest.raises(UserError, match="sigma_min=1"):
+        FlowConfig(sigma_min=1.0)
+    with pytest.raises(UserError, match="steps=0"):
+        sample(lambda x, t: x, X1, steps=0)

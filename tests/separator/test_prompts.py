@@ -1,0 +1,57 @@
+"""Anchors on the frame grid, against `processor.json`."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.separator.prompts import Conditions, frame_count, pack_anchors, valid_frames
+
+GRID = {"sample_rate": 48_000, "hop": 1920}
+
+
+@pytest.mark.golden
+def test_sizes_masks_and_anchors_of_the_reference(fixtures_dir):
+    facts = json.loads((fixtures_dir / "model" / "processor.json").read_text())
+    grid = {"sample_rate": facts["sample_rate"], "hop": facts["hop"]}
+    for case in facts["anchors"]:
+        sizes = [frame_count(size, grid["hop"]) for size in case["wav_sizes"]]
+        assert sizes == case["sizes"]
+        np.testing.assert_array_equal(valid_frames(sizes), case["pad_mask"])
+        spans = case["anchors"]
+        if spans is not None:
+            spans = [[tuple(span) for span in row] for row in spans]
+        ids, alignment = pack_anchors(spans, sizes, **grid)
+        np.testing.assert_array_equal(ids, case["anchor_ids"])
+        np.testing.assert_array_equal(alignment, case["anchor_alignment"])
+
+
+def test_shapes_can_be_fixed():
+    ids, alignment = pack_anchors([[("+", 0.0, 0.1)], None], [5, 3], **GRID, frames=8, slots=4)
+    np.testing.assert_array_equal(ids, [[0, 3, 1, 3, 3, 3], [0, 3, 3, 3, 3, 3]])
+    np.testing.assert_array_equal(alignment[0], [2, 2, 2, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(alignment[1], [0, 0, 0, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ([[("*", 0.0, 1.0)]], "'\\*' is unknown"),
+        ([[("+", -0.1, 1.0)]], "at or after 0 s"),
+        ([[("+", 0.1, float("nan"))]], "at or after 0 s"),
+        ([[("+", 0.0, 0.1), ("-", 0.1, 0.2)]], "at most 1"),
+        ([[], []], "2 items were given with 1 audios"),
+    ],
+)
+def test_bad_spans_are_the_users_error(spans, message):
+    with pytest.raises(UserError, match=message):
+        pack_anchors(spans, [5], **GRID, slots=1)
+
+
+def test_conditions_are_a_pytree_of_what_is_given():
+    given = Conditions(mixture=jnp.ones((1, 2, 3)), valid=jnp.ones((1, 2), bool))
+    assert len(jax.tree.leaves(given)) == 2
+    assert jax.tree.map(jnp.zeros_like, given).text is None
