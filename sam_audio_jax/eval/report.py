@@ -28,7 +28,7 @@ MEANING = (
     "mixture is; 0 is doing nothing, higher is better. Log-mel distance: mean difference of the "
     "mel spectra in dB; lower is better, and the exact phase does not matter. Prompt following: "
     "the share of mixtures of two sources where asking for the right one comes closer to it than "
-    "asking for the other does; 50 % is a model that does not listen."
+    "asking for the other does; 50 % is chance."
 )
 TABLES = {
     "sisdri": "SI-SDR improvement of the target, dB",
