@@ -4,7 +4,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
-import librosa
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -15,7 +14,7 @@ from sam_audio_jax import audio
 RANGE_DB = 70.0  # below the loudest cell of the picture
 BANDS = 128
 COLUMNS = 1_600  # frames of the picture at most; a long recording is drawn coarser
-TICKS_HZ = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+TICKS_HZ = (200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4)
 COLOURS = {"+": "#39d98a", "-": "#ff6b6b"}
 
 
@@ -76,9 +75,13 @@ def mel_db(
     return 10 * np.log10(_bands(window, sample_rate) @ power.T + 1e-12)
 
 
+def _mel(hz: float) -> float:
+    return 2595 * math.log10(1 + hz / 700)
+
+
 def _bands(window: int, sample_rate: int) -> Float[np.ndarray, "bands bins"]:
     """Mel triangles; low bands are narrower than a bin and take the nearest bins' mean."""
-    centres = librosa.mel_frequencies(n_mels=BANDS, fmin=0.0, fmax=sample_rate / 2)
+    centres = 700 * (10 ** (np.linspace(0, _mel(sample_rate / 2), BANDS) / 2595) - 1)
     bin_hz = sample_rate / window
     bins = np.arange(window // 2 + 1) * bin_hz
     width = np.maximum(np.gradient(centres), bin_hz)[:, None]
@@ -87,10 +90,11 @@ def _bands(window: int, sample_rate: int) -> Float[np.ndarray, "bands bins"]:
 
 
 def _frequency_axis(axes: Axes, sample_rate: int) -> None:
-    top = float(librosa.hz_to_mel(sample_rate / 2))
     ticks = [hz for hz in TICKS_HZ if hz < 0.9 * sample_rate / 2]
-    axes.set_yticks([float(librosa.hz_to_mel(hz)) / top * BANDS for hz in ticks])
-    axes.set_yticklabels([f"{hz // 1000} k" if hz >= 1000 else str(hz) for hz in ticks], fontsize=7)
+    axes.set_yticks([_mel(hz) / _mel(sample_rate / 2) * BANDS for hz in ticks])
+    axes.set_yticklabels(
+        [f"{hz / 1000:g} k" if hz >= 1000 else f"{hz:g}" for hz in ticks], fontsize=7
+    )
     axes.set_ylabel("Hz", fontsize=8)
 
 
