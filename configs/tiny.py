@@ -29,7 +29,7 @@ CONFIG = TrainConfig(
     ),
     text=T5Config(vocab_size=384, width=128, head_dim=32, heads=4, mlp=256, depth=2),
     separator=SeparatorConfig(
-        dit=DitConfig(depth=6, width=192, heads=4, mlp=512, dropout=0.0, dtype="float32"),
+        dit=DitConfig(depth=6, width=192, heads=4, mlp=512, dropout=0.0, dtype="float32", unroll=6),
         channels=64,
         text_width=128,
         video_width=32,

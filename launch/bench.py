@@ -80,13 +80,14 @@ def train(depth: int) -> tuple[Callable, tuple]:
     tx = optax.adamw(1e-4)
     given = conditions(1, config)
     x1 = jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
+    every_frame = jnp.ones((1, FRAMES), bool)
 
     @jax.jit
     def step(state, moments):
         def loss(state):
             separator = nnx.merge(graph, state)
             velocity = lambda x, t: separator(x, t, given)  # noqa: E731
-            return flow_loss(velocity, x1, given.valid, jax.random.key(3), FlowConfig())
+            return flow_loss(velocity, x1, every_frame, jax.random.key(3), FlowConfig())
 
         updates, moments = tx.update(jax.grad(loss)(state), moments, state)
         return optax.apply_updates(state, updates), moments

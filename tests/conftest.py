@@ -7,13 +7,10 @@ import jax
 import pytest
 
 jax.config.update("jax_default_matmul_precision", "highest")
-jax.config.update(
-    "jax_compilation_cache_dir",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".jax_cache")),
-)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
 HERE = pathlib.Path(__file__).parent
+CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(HERE.parent / ".jax_cache")
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def fixtures() -> pathlib.Path:

@@ -106,7 +106,7 @@ def test_a_config_survives_json(built):
     ("values", "said"),
     [
         ({"inner": {"widht": 3}}, "unknown config key inner.widht; allowed: width, rates, pairs"),
-        ({"inner": 3}, "config inner. must be a dict, not 3"),
+        ({"inner": 3}, "config inner must be a dict, not 3"),
         ({"rate": "fast"}, "config rate must be float, not 'fast'"),
         ({"inner": {"pairs": [["a"]]}}, "config inner.pairs needs 2 values, got 1"),
     ],

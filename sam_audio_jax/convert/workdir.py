@@ -130,7 +130,7 @@ def read_item(step: pathlib.Path, item: str, like: PyTree) -> PyTree:
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:
-        return ocp.load(step.absolute(), like, checkpointable_name=item)
+        return ocp.load(str(step.absolute()), like, checkpointable_name=item)
 
 
 def _is_shipped(name: str) -> bool:

@@ -53,15 +53,16 @@ class Checkpoints:
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self._score_file = self.folder.parent / "scores.json"
         self._scores = read_scores(self.folder.parent)
-        policies: list[_keep.PreservationPolicy] = [_keep.LatestN(config.keep_last)]
+        policies: list[Any] = [_keep.LatestN(config.keep_last)]
         if config.best_metric and config.keep_best:
             highest = config.best_is == "highest"
             policies.append(_KeepBest(self._scores, config.keep_best, highest))
         if config.keep_every:
             policies.append(_keep.EveryNSteps(config.keep_every))
+        keep: Any = _keep.AnyPreservationPolicy(policies)
         self._orbax = ocp.training.Checkpointer(
-            self.folder,
-            preservation_policy=_keep.AnyPreservationPolicy(policies),
+            str(self.folder),
+            preservation_policy=keep,
             cleanup_tmp_directories=True,
         )
 
@@ -102,7 +103,7 @@ class Checkpoints:
         if latest is None:
             return None
         found = self._orbax.load_checkpointables(latest.step, _abstract(_items(like)))
-        metadata = self._orbax.metadata(latest.step).custom_metadata
+        metadata: Any = self._orbax.metadata(latest.step).custom_metadata
         rest = found["rest"]
         key = jax.random.wrap_key_data(rest["key"])
         state = TrainState(rest["step"], found["params"], found["ema"], rest["opt_state"], key)

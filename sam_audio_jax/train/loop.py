@@ -81,11 +81,7 @@ def run(
         )
     claim_workdir(workdir, config)
     state = place(state, mesh)
-    with (
-        jax.set_mesh(mesh),
-        watch_signals() as stop,
-        Checkpoints(workdir, config.checkpoint) as checkpoints,
-    ):
+    with watch_signals() as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
         restored = checkpoints.restore_latest(state)
         progress = Progress()
         if restored is not None:
@@ -142,7 +138,9 @@ class _Loop:
         )
         self.evaluate_if_due(state, done, batches)
         while not self.finished(done) and not self.stop.asked(done):
-            state, values = jitted(state, to_devices(next(batches), mesh), *frozen)
+            batch = to_devices(next(batches), mesh)
+            with jax.set_mesh(mesh):
+                state, values = jitted(state, batch, *frozen)
             done += 1
             self.unread.append(values)
             if len(self.unread) > AHEAD:

@@ -1,6 +1,5 @@
 """AdamW with a linear warm-up and a constant rate (spec/training.md, "Schedule")."""
 
-import functools
 from typing import Any
 
 import jax
@@ -21,16 +20,23 @@ def decay_mask(params: PyTree) -> PyTree:
     """True where weight decay applies: neither norms, biases, gates, tables, embeddings, alphas."""
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:
-        return str(getattr(path[-1], "key", path[-1])) not in UNDECAYED
+        return _name(path[-1]) not in UNDECAYED
 
     return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _name(entry: Any) -> str:
+    return str(getattr(entry, "key", entry))
 
 
 def make_optimizer(
     config: OptimConfig, frozen: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
     """Clipping, then AdamW. `frozen` names top-level parts that get no update and no moments."""
-    rate = functools.partial(rate_of, peak=config.peak_lr, warmup=config.warmup_steps)
+
+    def rate(step: Any) -> Any:
+        return rate_of(step, config.peak_lr, config.warmup_steps)
+
     adamw = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
@@ -46,10 +52,9 @@ def make_optimizer(
         return adamw
 
     def labels(params: PyTree) -> PyTree:
-        return {
-            name: jax.tree.map(lambda _, n=name: "frozen" if n in frozen else "free", part)
-            for name, part in params.items()
-        }
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "frozen" if _name(path[0]) in frozen else "free", params
+        )
 
     return optax.partition({"free": adamw, "frozen": optax.set_to_zero()}, labels)
 

@@ -41,15 +41,15 @@ def train(sizes: MeshConfig, devices: list[jax.Device]):
     mesh = parallel.make_mesh(sizes, devices)
     config = dataclasses.replace(CONFIG, mesh=sizes)
     codec = Codec(config.codec, rngs=nnx.Rngs(0))
-    with jax.set_mesh(mesh):
-        state, step, frozen = make_separator_training(config, codec, mesh)
-        state = loop.place(state, mesh)
-        layout = jax.tree.map(lambda x: x.sharding, state)
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
-        losses = []
-        for number in range(3):
+    state, step, frozen = make_separator_training(config, codec, mesh)
+    state = loop.place(state, mesh)
+    layout = jax.tree.map(lambda x: x.sharding, state)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
+    losses = []
+    for number in range(3):
+        with jax.set_mesh(mesh):
             state, metrics = jitted(state, loop.to_devices(batch(number), mesh), frozen)
-            losses.append(float(metrics["loss"]))
+        losses.append(float(metrics["loss"]))
     return state, losses
 
 
