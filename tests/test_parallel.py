@@ -50,6 +50,7 @@ def test_constrain_without_a_mesh_does_nothing():
     assert parallel.constrain(x, "batch", "frames") is x
 
 
+@pytest.mark.slow  # compiles a training step for one device and one for eight: 40 s
 def test_training_is_the_same_on_eight_devices():
     """A process of its own: the number of devices is fixed when JAX starts."""
     command = [sys.executable, str(ROOT / "tests" / "train" / "eight_devices.py")]

@@ -1,4 +1,4 @@
-"""Run by test_parallel.py with 8 CPU devices: three training steps on several meshes agree.
+"""Run by test_parallel.py with 8 CPU devices: three training steps on two meshes agree.
 
 Not a test file: the number of devices is fixed when JAX starts.
 """
@@ -66,16 +66,14 @@ def main():
     devices = jax.devices()
     assert len(devices) == 8
     alone, losses = train(MeshConfig(fsdp=1), devices[:1])
-    for sizes in (MeshConfig(data=8, fsdp=1), MeshConfig(data=2, fsdp=2, tensor=2)):
-        spread, again = train(sizes, devices)
-        np.testing.assert_allclose(again, losses, rtol=1e-4)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
-            jax.device_get(alone.params),
-            jax.device_get(spread.params),
-        )
-        if sizes.fsdp == 2:
-            check_layout(spread, PartitionSpec(None, "fsdp", "tensor"))
+    spread, again = train(MeshConfig(data=2, fsdp=2, tensor=2), devices)
+    np.testing.assert_allclose(again, losses, rtol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+        jax.device_get(alone.params),
+        jax.device_get(spread.params),
+    )
+    check_layout(spread, PartitionSpec(None, "fsdp", "tensor"))
 
 
 if __name__ == "__main__":

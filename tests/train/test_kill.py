@@ -19,7 +19,7 @@ from sam_audio_jax.train.metrics import read_lines
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 KILLS = 10
-PATIENCE_S = 300  # for one process to start and save; seconds are enough on a free machine
+PATIENCE_S = 600  # for one process to start and save; seconds are enough on a free machine
 
 
 @pytest.fixture
