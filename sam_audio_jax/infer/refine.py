@@ -24,7 +24,7 @@ class RefineConfig:
     """How the spectra of the generated stems become a mask; the values are ours.
 
     Tuned on mixtures of real recordings with stems of 80 mel bands x 40 ms and 10 dB of random
-    error in each: the optimum is flat, a factor of two in any of them costs less than 0.4 dB.
+    error in each: the optimum is flat, a factor of two in any of them costs less than half a dB.
     """
 
     window_s: float = 0.064  # analysis window of the recording
