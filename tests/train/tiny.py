@@ -35,6 +35,6 @@ CONFIG = TrainConfig(
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=10),
     checkpoint=CheckpointConfig(every_steps=5, keep_last=2),
     batch=8,
-    steps=400,
+    steps=300,
     log_every=10,
 )
