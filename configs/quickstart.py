@@ -15,5 +15,5 @@ CONFIG = dataclasses.replace(
     checkpoint=dataclasses.replace(TINY.checkpoint, every_steps=100, every_minutes=1.0),
     max_minutes=4.0,
     log_every=10,
-    eval_limit=20,
+    eval_limit=15,
 )
