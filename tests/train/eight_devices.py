@@ -40,7 +40,7 @@ def batch(number: int) -> dict[str, np.ndarray]:
 def train(sizes: MeshConfig, devices: list[jax.Device]):
     mesh = parallel.make_mesh(sizes, devices)
     config = dataclasses.replace(CONFIG, mesh=sizes)
-    codec = Codec(config.codec, rngs=nnx.Rngs(0))
+    codec = parallel.born_sharded(lambda: Codec(config.codec, rngs=nnx.Rngs(0)), mesh)
     state, step, frozen = make_separator_training(config, codec, mesh)
     state = loop.place(state, mesh)
     layout = jax.tree.map(lambda x: x.sharding, state)
