@@ -7,6 +7,6 @@ source "$(dirname "$0")/../launch/environment.sh"
 if [ $# -eq 0 ]; then
     .venv/bin/ruff check . || exit 1
     .venv/bin/ruff format --check . || exit 1
-    .venv/bin/pyright || exit 1
+    .venv/bin/pyright --pythonpath .venv/bin/python || exit 1
 fi
 exec .venv/bin/python -m pytest "$@"
