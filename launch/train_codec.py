@@ -61,8 +61,6 @@ def main(argv: list[str]) -> int:
         batches = codec_excerpts(cfg.data, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
         evaluate = evaluation(workdir, cfg)
         start = load_codec(cfg.init_from) if cfg.init_from else None
-        if start is not None and start.config != cfg.codec:
-            raise UserError(f"init_from={cfg.init_from} holds a codec of other sizes")
         state, step = make_codec_training(cfg, start)
         loop.run(
             cfg,

@@ -63,6 +63,20 @@ class CodecConfig:
         """Latent frames in a second."""
         return self.sample_rate / self.hop
 
+    def differences(self, other: "CodecConfig", *, watermark: bool) -> str:
+        """What `other` sizes differently, for a message; "" if their weights fit each other.
+
+        The scale of the latents (`mean`, `std`) is no size; the mark's sizes count on request.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        if not watermark:
+            names = [name for name in names if not name.startswith("watermark_")]
+        return "; ".join(
+            f"{name} {getattr(other, name)} instead of {getattr(self, name)}"
+            for name in names
+            if name not in ("mean", "std") and getattr(self, name) != getattr(other, name)
+        )
+
     def frames(self, samples: int) -> int:
         """Latent frames of so many samples: whole frames, the last one perhaps partly padding."""
         return -(-samples // self.hop)

@@ -34,14 +34,21 @@ Trained = tuple[PyTree, PyTree]  # parameters and their optimiser's state
 def make_codec_training(
     config: CodecTrainConfig, codec: Codec | None = None
 ) -> tuple[TrainState, Callable[[TrainState, PyTree], tuple[TrainState, Scalars]]]:
-    """The state at step 0, from `codec` if given, and the pure step to be jitted.
+    """The state at step 0, with the weights of `codec` if given, and the pure step to be jitted.
 
-    The step takes `{"wave": [batch, samples]}`, samples a multiple of the hop.
+    The step takes `{"wave": [batch, samples]}`, samples a multiple of the hop. Raises `UserError`
+    for a `codec` of other sizes; its scale of the latents is not used.
     """
+
+    def make() -> Codec:
+        return Codec(config.codec, rngs=nnx.Rngs(config.seed))
+
     if codec is None:
-        graph, generator = _born(lambda: Codec(config.codec, rngs=nnx.Rngs(config.seed)))
+        graph, generator = _born(make)
+    elif said := config.codec.differences(codec.config, watermark=True):
+        raise UserError(f"init_from={config.init_from} has {said}")
     else:
-        graph, generator = nnx.graphdef(codec), nnx.as_pure(nnx.state(codec))
+        graph, generator = nnx.graphdef(nnx.eval_shape(make)), nnx.as_pure(nnx.state(codec))
     optimizer = make_optimizer(config.optim, config.optim.clip_norm)
     params, game = {"generator": generator}, None
     opt_state = {"generator": jax.jit(optimizer.init)(generator)}

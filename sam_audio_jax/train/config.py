@@ -136,6 +136,15 @@ class CodecTrainConfig(RunConfig):
     steps: int = dataclasses.field(default=400_000, metadata=FREE)  # published
     init_from: str = ""  # codec to start from: workdir, shipped name; empty: random
 
+    def __post_init__(self):
+        super().__post_init__()
+        odd = [rate for rate in self.codec.encoder_rates if rate % 2]
+        if odd:  # the reference's padding loses a sample there, and a latent frame after it
+            raise UserError(
+                f"codec.encoder_rates={self.codec.encoder_rates} has {odd[0]}: a codec is trained "
+                "with even rates only, an odd one loses the last frame"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):

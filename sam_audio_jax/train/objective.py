@@ -125,15 +125,8 @@ def to_latents(codec: Codec, batch: dict[str, Array]) -> tuple[Latents, Latents,
 
 def check_codec(config: TrainConfig, codec: Codec) -> None:
     """Raises `UserError` unless the codec has the sizes of the config; the scale may be its own."""
-    names = ("sample_rate", "encoder_dim", "encoder_rates", "latent_dim")
-    names += ("decoder_dim", "decoder_rates", "codebook_dim")
-    said = [
-        f"{name} {getattr(codec.config, name)}, the config {getattr(config.codec, name)}"
-        for name in names
-        if getattr(codec.config, name) != getattr(config.codec, name)
-    ]
-    if said:
-        raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {'; '.join(said)}")
+    if said := config.codec.differences(codec.config, watermark=False):
+        raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {said}")
 
 
 def _weights(start: PromptedSeparator, like: nnx.State) -> Any:

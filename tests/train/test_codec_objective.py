@@ -73,6 +73,22 @@ def run(steps, **weights):
     return state, seen
 
 
+def test_starts_from_a_codec_of_another_latent_scale():
+    given = Codec(dataclasses.replace(CODEC, mean=0.5, std=2.0), rngs=nnx.Rngs(7))
+    state, _ = make_codec_training(experiment(), given)
+    assert equal(state.params["generator"], nnx.as_pure(nnx.state(given)))
+    assert equal(state.ema["generator"], nnx.as_pure(nnx.state(given)))
+
+
+def test_refuses_a_start_of_other_sizes_and_odd_rates():
+    given = Codec(dataclasses.replace(CODEC, latent_dim=16, codebook_dim=2), rngs=nnx.Rngs(7))
+    with pytest.raises(UserError, match="latent_dim 16 instead of 8; codebook_dim 2 instead of 4"):
+        make_codec_training(experiment(), given)
+    odd = dataclasses.replace(CODEC, encoder_rates=(5,), decoder_rates=(5,))
+    with pytest.raises(UserError, match="even rates only"):
+        CodecTrainConfig(codec=odd)
+
+
 @pytest.mark.parametrize("weights", [{}, {"adversarial": 0.0}])
 def test_loss_falls_in_30_steps(weights):
     _, seen = run(30, **weights)
