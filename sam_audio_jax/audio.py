@@ -4,12 +4,14 @@ The only room that knows file formats.
 Decoding is soundfile's where it can (WAV, FLAC, OGG, MP3), else PyAV's (video, AAC, G.722, ...).
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 import av
 import av.error
@@ -91,21 +93,59 @@ def resample(
     return out.reshape(*samples.shape[:-1], length)
 
 
+class Resampler:
+    """`resample` of a signal that comes in blocks: the same samples, each a little later."""
+
+    def __init__(self, from_rate: int, to_rate: int, channels: int):
+        self.from_rate, self.to_rate = from_rate, to_rate
+        self._taken = self._given = 0
+        self._stream = None
+        if from_rate != to_rate:
+            self._stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32")
+
+    @property
+    def latency_s(self) -> float:
+        """Most seconds that a sample waits for later ones: soxr works on about 1000 at a time."""
+        return 0.0 if self._stream is None else 1024 / min(self.from_rate, self.to_rate)
+
+    def __call__(
+        self, block: Float[np.ndarray, "samples channels"], *, last: bool = False
+    ) -> Float32[np.ndarray, "resampled channels"]:
+        """The next samples; with `last` all that are left, as many in all as `resample` gives."""
+        block = np.asarray(block, np.float32)
+        self._taken += len(block)
+        if self._stream is None:
+            return block
+        out = self._stream.resample_chunk(block, last=last).reshape(-1, block.shape[1])
+        if last:
+            left = math.ceil(self._taken * self.to_rate / self.from_rate) - self._given
+            out = np.pad(out[:left], ((0, max(0, left - len(out))), (0, 0)))
+        self._given += len(out)
+        return out
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file beside `path` to write to, which becomes `path` when all went well, else vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=f".part{path.suffix}")
+    os.close(handle)
+    part = pathlib.Path(name)
+    try:
+        yield part
+        part.chmod(0o644)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_wav(
     path: str | os.PathLike, samples: Float[np.ndarray, "channels samples"], sample_rate: int
 ) -> None:
     """Writes a float32 WAV whole or not at all; equal samples give equal bytes (no time stamp)."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
+    with whole_file(pathlib.Path(path)) as part:
         scipy.io.wavfile.write(part, sample_rate, np.asarray(samples, np.float32).T)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        pathlib.Path(part).unlink(missing_ok=True)
-        raise
 
 
 @functools.cache

@@ -50,6 +50,17 @@ def test_constrain_without_a_mesh_does_nothing():
     assert parallel.constrain(x, "batch", "frames") is x
 
 
+@pytest.mark.parametrize(("frames", "axis"), [(8, "sequence"), (9, None)])
+def test_constrain_leaves_whole_what_the_mesh_does_not_divide(frames, axis):
+    devices = jax.sharding.AbstractMesh((1, 2, 1, 2), parallel.MESH_AXES)
+    with jax.sharding.use_abstract_mesh(devices):
+        traced = jax.make_jaxpr(lambda x: parallel.constrain(x, "batch", "frames", "width"))(
+            jax.numpy.ones((4, frames, 3))
+        )
+    (pinned,) = traced.eqns
+    assert pinned.params["sharding"].spec == PartitionSpec(("data", "fsdp"), axis, None)
+
+
 @pytest.mark.slow  # compiles a training step for one device and one for eight: 40 s
 def test_training_is_the_same_on_eight_devices():
     """A process of its own: the number of devices is fixed when JAX starts."""

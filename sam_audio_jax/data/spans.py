@@ -6,18 +6,14 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sam_audio_jax.scorers.activity import runs
+
 CELL_S = 0.01  # energy is measured in cells of 10 ms
 FLOOR_DB = -40.0  # below the loudest cell: silence (published as about -40 dBFS)
 MIN_S = 0.25  # shorter sounds are dropped (published), shorter silences filled (ours)
 SILENT = 1e-3  # a wave whose loudest cell has a lower RMS has no activity at all
 
 Span = tuple[str, float, float]  # "+" or "-", start and end in seconds
-
-
-def runs(active: Bool[np.ndarray, " cells"]) -> list[tuple[int, int]]:
-    """The (start, end) of every run of True, end excluded."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], active.astype(np.int8), [0]))))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
 def active_cells(

@@ -1,4 +1,4 @@
-"""Multi-head attention of the separator and of T5 (spec/model.md, sections 5.6 and 10)."""
+"""Multi-head attention of all transformers here (spec/model.md, sections 5.6 and 10)."""
 
 import functools
 
@@ -29,6 +29,7 @@ class Attention(nnx.Module):
         scale: float,  # of the scores
         qk_eps: float | None,  # of the RMSNorm on queries and keys; None = no such norm
         dtype: str,
+        bias: bool = False,  # on all four projections
         out_init: Initializer = LECUN,
         query_init: Initializer = LECUN,
         rngs: nnx.Rngs,
@@ -36,12 +37,14 @@ class Attention(nnx.Module):
         self.heads, self.scale = heads, scale
         inner = heads * head_dim
         to_heads = functools.partial(
-            linear, width, inner, ("embed", "heads"), dtype=dtype, rngs=rngs
+            linear, width, inner, ("embed", "heads"), dtype=dtype, bias=bias, rngs=rngs
         )
         self.query = to_heads(init=query_init)
         self.key = to_heads()
         self.value = to_heads()
-        self.out = linear(inner, width, ("heads", "embed"), dtype=dtype, init=out_init, rngs=rngs)
+        self.out = linear(
+            inner, width, ("heads", "embed"), dtype=dtype, bias=bias, init=out_init, rngs=rngs
+        )
         norm = functools.partial(RMSNorm, head_dim, axis="head_dim", rngs=rngs)
         self.query_norm = None if qk_eps is None else norm(eps=qk_eps)
         self.key_norm = None if qk_eps is None else norm(eps=qk_eps)
@@ -51,8 +54,10 @@ class Attention(nnx.Module):
         x: Float[Array, "batch frames width"],
         memory: Float[Array, "batch keys width"] | None = None,
         *,
-        mask: Bool[Array, "batch keys"] | None = None,  # True = may be attended
-        angle: Float[np.ndarray, "frames pairs"] | None = None,
+        mask: Bool[Array, "batch keys"]
+        | Bool[Array, "batch frames keys"]
+        | None = None,  # True = may be attended; a row without any True gives a finite value
+        angle: Float[np.ndarray, "frames pairs"] | Float[Array, "frames pairs"] | None = None,
         bias: Float[Array, "heads frames keys"] | None = None,
     ) -> Float[Array, "batch frames width"]:
         memory = x if memory is None else memory
@@ -69,7 +74,7 @@ class Attention(nnx.Module):
             k,
             v,
             bias=None if bias is None else bias[None].astype(jnp.float32),
-            mask=None if mask is None else mask[:, None, None, :],
+            mask=None if mask is None else mask.reshape(mask.shape[0], 1, -1, mask.shape[-1]),
             scale=self.scale,
         )
         return self.out(mixed.reshape(*mixed.shape[:2], -1))

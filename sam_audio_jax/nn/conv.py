@@ -74,6 +74,31 @@ class Conv1d(nnx.Module):
         return convolve(x, self.kernel[...], stride=stride, pad=pad) + self.bias[...]
 
 
+class PlainConv1d(nnx.Module):
+    """As `WeightNormConv1d`, with the kernel itself stored and an odd padding rounded up."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        window: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        rngs: nnx.Rngs,
+    ):
+        self.stride, self.dilation = stride, dilation
+        kernel = uniform(rngs, (window, inputs, outputs), inputs * window)
+        self.kernel = nnx.Param(kernel, **KERNEL_AXES)
+        self.bias = nnx.Param(jnp.zeros(outputs), **CHANNEL_AXES)
+
+    def __call__(self, x: Signal) -> Output:
+        kernel = self.kernel[...]
+        pad = ((len(kernel) - self.stride) * self.dilation + 1) // 2
+        y = convolve(x, kernel, stride=self.stride, dilation=self.dilation, pad=(pad, pad))
+        return y + self.bias[...]
+
+
 class WeightNormConv1d(nnx.Module):
     """`W = scale * direction / |direction|`, the norm over all but the output channel, no epsilon.
 

@@ -1,6 +1,7 @@
 """Time embeddings, the gated projection and dropout (spec/model.md, sections 4, 5.4 and 5.10)."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,11 @@ def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
 
 
 class GatedProjection(nnx.Module):
-    """`down(dropout(silu(gate(x)) * up(x)))` without biases: feed-forward, projections."""
+    """`down(dropout(silu(gate(x)) * up(x)))` without biases: feed-forward, projections.
+
+    Another activation must be a named function: two partials of one function are never equal, and
+    each would compile its network again.
+    """
 
     def __init__(
         self,
@@ -46,9 +51,10 @@ class GatedProjection(nnx.Module):
         *,
         dropout: float,
         dtype: str,
+        activation: Callable[[Array], Array] = nnx.silu,
         rngs: nnx.Rngs,
     ):
-        self.dropout = dropout
+        self.dropout, self.activation = dropout, activation
         self.gate = linear(size_in, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
         self.up = linear(size_in, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
         self.down = linear(hidden, size_out, ("mlp", "embed"), dtype=dtype, rngs=rngs)
@@ -56,7 +62,7 @@ class GatedProjection(nnx.Module):
     def __call__(
         self, x: Float[Array, "*rows size_in"], key: Key[Array, ""] | None = None
     ) -> Float[Array, "*rows size_out"]:
-        hidden = dropout(nnx.silu(self.gate(x)) * self.up(x), self.dropout, key)
+        hidden = dropout(self.activation(self.gate(x)) * self.up(x), self.dropout, key)
         if hidden.ndim == 3:
             hidden = parallel.constrain(hidden, "batch", "frames", "mlp")
         return self.down(hidden)

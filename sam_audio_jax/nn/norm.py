@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sam_audio_jax import parallel
 
@@ -22,23 +22,24 @@ class RMSNorm(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """`(x - mean) / sqrt(variance + eps) * scale + bias` over the last axis, in float32."""
+    """`(x - mean) / sqrt(variance + eps) * scale [+ bias]` over the last axis, in float32."""
 
-    def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
+    def __init__(self, size: int, *, eps: float = 1e-5, bias: bool = True, rngs: nnx.Rngs):
         self.eps = eps
         self.scale = nnx.Param(jnp.ones(size), **parallel.axes("embed"))
-        self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("embed"))
+        self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("embed")) if bias else None
 
     def __call__(self, x: Float[Array, "*rows size"]) -> Float[Array, "*rows size"]:
-        normal = _standardise(x.astype(jnp.float32), (-1,), self.eps)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+        normal = standardise(x.astype(jnp.float32), (-1,), self.eps) * self.scale[...]
+        return (normal if self.bias is None else normal + self.bias[...]).astype(x.dtype)
 
 
 class ItemNorm(nnx.Module):
     """GroupNorm with one group: statistics over all frames and channels of an item.
 
-    Padded frames are counted too, as in the reference, whose weights depend on it: what an item
-    gives depends a little on the lengths of its batch (spec/model.md, section 9).
+    Without `valid` padded frames are counted too, as in the reference's separator, whose weights
+    depend on it: what an item gives depends a little on the lengths of its batch (spec/model.md,
+    section 9). With it (PEAV, spec/span_predictor.md, A) they are not, and come out as zeros.
     """
 
     def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
@@ -46,12 +47,24 @@ class ItemNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(size), **parallel.axes("embed"))
         self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("embed"))
 
-    def __call__(self, x: Float[Array, "batch frames size"]) -> Float[Array, "batch frames size"]:
-        normal = _standardise(x.astype(jnp.float32), (1, 2), self.eps)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+    def __call__(
+        self,
+        x: Float[Array, "batch frames size"],
+        valid: Bool[Array, "batch frames"] | None = None,
+    ) -> Float[Array, "batch frames size"]:
+        where = None if valid is None else valid[:, :, None]
+        normal = standardise(x.astype(jnp.float32), (1, 2), self.eps, where)
+        normal = normal * self.scale[...] + self.bias[...]
+        return (normal if where is None else jnp.where(where, normal, 0)).astype(x.dtype)
 
 
-def _standardise(x: jax.Array, over: tuple[int, ...], eps: float) -> jax.Array:
-    centred = x - jnp.mean(x, axis=over, keepdims=True)
-    variance = jnp.mean(jnp.square(centred), axis=over, keepdims=True)
+def standardise(
+    x: Float[Array, "*shape"],
+    over: tuple[int, ...],
+    eps: float,
+    where: Bool[Array, "*#shape"] | None = None,
+) -> Float[Array, "*shape"]:
+    """Mean 0 and (biased) variance 1 along `over`; both are taken where `where` says."""
+    centred = x - jnp.mean(x, axis=over, keepdims=True, where=where)
+    variance = jnp.mean(jnp.square(centred), axis=over, keepdims=True, where=where)
     return centred * jax.lax.rsqrt(variance + eps)

@@ -5,9 +5,15 @@ The reference turns neighbours `(2i, 2i+1)` of a head; here element `i` is paire
 keys and the weights of their norms are reordered alike, which `convert/` does.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+
+def base(max_positions: int) -> float:
+    """Theta of the frequencies of the separator and of PEAV."""
+    return max(10_000.0, 2.0 * max_positions)
 
 
 def angles(frames: int, head_dim: int, theta: float) -> Float[np.ndarray, "frames pairs"]:
@@ -22,9 +28,14 @@ def angles(frames: int, head_dim: int, theta: float) -> Float[np.ndarray, "frame
 
 
 def rotate(
-    x: Float[Array, "batch frames heads head_dim"], angle: Float[np.ndarray, "frames pairs"]
+    x: Float[Array, "batch frames heads head_dim"],
+    angle: Float[np.ndarray, "frames pairs"] | Float[Array, "frames pairs"],
 ) -> Float[Array, "batch frames heads head_dim"]:
-    """Turns each pair `(x[i], x[i + head_dim/2])` by its angle, in float32."""
-    cos, sin = (jnp.asarray(f(angle))[:, None, :] for f in (np.cos, np.sin))
+    """Turns each pair `(x[i], x[i + head_dim/2])` by its angle, in float32.
+
+    NumPy angles become constants of the program; others can differ from layer to layer of a scan.
+    """
+    numbers = jnp if isinstance(angle, jax.Array) else np
+    cos, sin = (jnp.asarray(f(angle))[:, None, :] for f in (numbers.cos, numbers.sin))
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)

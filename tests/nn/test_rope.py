@@ -23,3 +23,9 @@ def test_rotation_keeps_lengths_and_dtype():
     np.testing.assert_allclose(
         jnp.linalg.norm(turned.astype(jnp.float32), axis=-1), want, rtol=2e-2
     )
+
+
+def test_angles_that_are_traced_turn_alike():
+    x, angle = jax.random.normal(jax.random.key(0), (1, 9, 2, 8)), rope.angles(9, 8, 10_000.0)
+    traced = jax.jit(rope.rotate)(x, jnp.asarray(angle))
+    np.testing.assert_allclose(traced, rope.rotate(x, angle), atol=1e-6)

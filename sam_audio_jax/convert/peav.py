@@ -1,0 +1,178 @@
+"""Reference names and config sections of the transformers that span predictor and judge share.
+
+These are PEAV over audio frames and ModernBERT over texts (spec/span_predictor.md, A and B). Names
+start with `theirs`, paths with `ours`, dots included.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sam_audio_jax.convert.names import CONV, LINEAR, SAME, Layout, Row
+from sam_audio_jax.convert.separator import PAIRS
+from sam_audio_jax.convert.settings import Dtype
+from sam_audio_jax.encoders.modernbert import ModernBertConfig
+from sam_audio_jax.encoders.peav import PeavConfig
+from sam_audio_jax.errors import UserError
+
+# Keys of `config.json` -> our fields with the defaults of the reference's classes.
+PEAV_FIELDS = {
+    "num_hidden_layers": ("depth", 16),
+    "hidden_size": ("width", 1024),
+    "num_attention_heads": ("heads", 8),
+    "intermediate_size": ("mlp", 2752),
+    "rms_norm_eps": ("norm_eps", 1e-5),
+    "max_position_embeddings": ("max_positions", 10_000),
+}
+TEXT_FIELDS = {
+    "vocab_size": ("vocab_size", 50_368),
+    "hidden_size": ("width", 1024),
+    "num_attention_heads": ("heads", 16),
+    "intermediate_size": ("mlp", 2624),
+    "local_attention": ("window", 128),
+    "norm_eps": ("eps", 1e-5),
+}
+# Settings that are not built; any other value than this is refused.
+PEAV_FIXED = {"hidden_act": "silu", "attention_bias": False}
+TEXT_FIXED = {
+    "hidden_activation": "gelu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "norm_bias": False,
+}
+
+
+def _neighbours(heads: int) -> Layout:
+    """Kernels of queries and keys, whose pairs of neighbours become two halves (`nn/rope.py`)."""
+    return Layout(
+        lambda w: w.reshape(heads, -1, 2, w.shape[1]).transpose(3, 0, 2, 1).reshape(w.shape[::-1]),
+        lambda w: w.reshape(w.shape[0], heads, 2, -1).transpose(1, 3, 2, 0).reshape(w.shape[::-1]),
+    )
+
+
+def peav_rows(theirs: str, ours: str, config: PeavConfig) -> list[Row]:
+    """Every tensor of a PEAV transformer; heads are outside, as ours (unlike the separator's)."""
+    attention = {"q": "query", "k": "key", "v": "value", "o": "out"}
+    layouts = dict.fromkeys("qk", _neighbours(config.heads))
+    rows = [Row(f"{theirs}embeddings.cls_token", f"{ours}class_token")]
+    for number, name in ((1, "first"), (2, "second")):
+        conv = f"{theirs}embeddings.resnet_block.block{number}"
+        rows += [
+            Row(f"{conv}.groupnorm.weight", f"{ours}patcher.{name}.norm.scale"),
+            Row(f"{conv}.groupnorm.bias", f"{ours}patcher.{name}.norm.bias"),
+            Row(f"{conv}.project.weight", f"{ours}patcher.{name}.kernel", CONV),
+            Row(f"{conv}.project.bias", f"{ours}patcher.{name}.bias"),
+        ]
+    in_layers = [
+        ("input_layernorm.weight", "attention_norm.scale", SAME),
+        *(
+            (f"self_attn.{t}_proj.weight", f"attention.{o}.kernel", layouts.get(t, LINEAR))
+            for t, o in attention.items()
+        ),
+        ("self_attn.q_norm.weight", "attention.query_norm.scale", PAIRS),
+        ("self_attn.k_norm.weight", "attention.key_norm.scale", PAIRS),
+        ("post_attention_layernorm.weight", "mlp_norm.scale", SAME),
+        *((f"mlp.{n}_proj.weight", f"mlp.{n}.kernel", LINEAR) for n in ("gate", "up", "down")),
+    ]
+    return [
+        *rows,
+        *_layer_rows(f"{theirs}layers", f"{ours}blocks", in_layers, range(config.depth)),
+        Row(f"{theirs}norm.weight", f"{ours}norm.scale"),
+        Row(f"{theirs}output.weight", f"{ours}out.kernel", LINEAR),
+    ]
+
+
+def modernbert_rows(theirs: str, ours: str, config: ModernBertConfig) -> list[Row]:
+    """Every tensor of the text model that is used. Layer 0 has no norm before its attention."""
+    in_layers = [
+        *(("attn.Wqkv.weight", f"attention.{o}.kernel", LINEAR) for o in ("query", "key", "value")),
+        ("attn.Wo.weight", "attention.out.kernel", LINEAR),
+        ("mlp_norm.weight", "mlp_norm.scale", SAME),
+        ("mlp.Wi.weight", "mlp.gate.kernel", LINEAR),  # the first half meets the activation
+        ("mlp.Wi.weight", "mlp.up.kernel", LINEAR),
+        ("mlp.Wo.weight", "mlp.down.kernel", LINEAR),
+    ]
+    scales = f"{theirs}layers.{{layer}}.attn_norm.weight"
+    return [
+        Row(f"{theirs}embeddings.tok_embeddings.weight", f"{ours}embed.embedding"),
+        Row(f"{theirs}embeddings.norm.weight", f"{ours}embed_norm.scale"),
+        Row(scales, f"{ours}attention_scales", layers=range(1, config.depth)),
+        *_layer_rows(f"{theirs}layers", f"{ours}blocks", in_layers, range(config.depth)),
+    ]
+
+
+def _layer_rows(
+    theirs: str, ours: str, table: Sequence[tuple[str, str, Layout]], layers: range
+) -> list[Row]:
+    return [Row(f"{theirs}.{{layer}}.{t}", f"{ours}.{o}", layout, layers) for t, o, layout in table]
+
+
+def peav_config(values: Mapping[str, Any], where: str, compute: Dtype = "float32") -> PeavConfig:
+    """The transformer's section of a `config.json`; `where` is what errors call it.
+
+    Its `rope_theta` is not read: the reference's code has another one.
+    """
+    config = PeavConfig(**fields_of(values, PEAV_FIELDS), dtype=compute)
+    heads = {"num_key_value_heads": config.heads, "head_dim": config.head_dim}
+    refuse_others(values, PEAV_FIXED | heads, where)
+    return config
+
+
+def modernbert_config(
+    values: Mapping[str, Any], where: str, layers: int, compute: Dtype = "float32"
+) -> ModernBertConfig:
+    """The text model's section, of which the first `layers` layers are run.
+
+    Both spellings of transformers are read: `global_attn_every_n_layers` and `*_rope_theta` of
+    version 4, `layer_types` and `rope_parameters` of version 5.
+    """
+    refuse_others(values, TEXT_FIXED, where)
+    total = values.get("num_hidden_layers", 28)
+    if not 1 <= layers <= total:
+        raise UserError(
+            f"config.json: nth_text_layer={layers} must be 1 to {total}, {where}'s layers"
+        )
+    every = values.get("global_attn_every_n_layers", 3)
+    kinds = values.get("layer_types")
+    if kinds is not None:
+        every = (kinds + kinds[:1]).index(kinds[0], 1)
+        wanted = ["sliding_attention" if i % every else "full_attention" for i in range(total)]
+        if kinds != wanted:
+            raise UserError(
+                f"config.json: {where}.layer_types must repeat one global layer and "
+                "an equal number of local ones"
+            )
+    rope = values.get("rope_parameters") or {}
+    thetas = {
+        field: rope.get(kind, {}).get("rope_theta", values.get(field, default))
+        for field, kind, default in (
+            ("global_rope_theta", "full_attention", 160_000.0),
+            ("local_rope_theta", "sliding_attention", 10_000.0),
+        )
+    }
+    return ModernBertConfig(
+        **fields_of(values, TEXT_FIELDS),
+        depth=layers,
+        global_every=every,
+        global_theta=thetas["global_rope_theta"],
+        local_theta=thetas["local_rope_theta"],
+        dtype=compute,
+    )
+
+
+def fields_of(values: Mapping[str, Any], table: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Our fields; what is missing or null has the default of the reference's class."""
+    return {
+        ours: default if values.get(theirs) is None else values[theirs]
+        for theirs, (ours, default) in table.items()
+    }
+
+
+def refuse_others(values: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> None:
+    """A setting with another value than the one that is built; `None` is the class default."""
+    wrong = [
+        f"{where}.{key}={values[key]!r} is not supported, only {value!r}"
+        for key, value in fixed.items()
+        if values.get(key) not in (None, value)
+    ]
+    if wrong:
+        raise UserError(f"config.json: {'; '.join(wrong)}")

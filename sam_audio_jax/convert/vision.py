@@ -1,0 +1,203 @@
+"""Reference names and settings of the Perception Encoder (spec/perception_encoder.md).
+
+A file of the whole CLIP model also holds its text tower and `logit_scale`, which nothing here runs:
+`tower_and_rest` tells them apart, so that a writer can put them back. A SAM Audio checkpoint has
+all of it under `vision_encoder.model.`.
+
+Heads: the reference turns neighbouring elements of queries and keys, ours are `(head, half, pair)`
+(see `nn/rope.py`), so their rows are reordered.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from sam_audio_jax.convert.names import LINEAR, SAME, Layout, Row, Table, to_reference
+from sam_audio_jax.convert.tensors import State, Tensor
+from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
+from sam_audio_jax.errors import UserError
+
+SAM_AUDIO_PREFIX = "vision_encoder.model."
+TOWER = "visual."
+# The rest of the CLIP model. Its `transformer.` is the text tower's.
+REST = (
+    *("transformer.", "token_embedding.", "positional_embedding", "ln_final."),
+    *("text_projection", "logit_scale"),
+)
+RELEASED = {"PE-Core-L14-336": VisionConfig()}
+
+# Key of the reference's model configuration -> our field.
+FIELDS = {
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "width": "width",
+    "layers": "depth",
+    "heads": "heads",
+    "output_dim": "output",
+    "use_cls_token": "class_token",
+    "ls_init_value": "layer_scale",
+    "attn_pooler_heads": "pool_heads",
+}
+
+
+def _neighbours(heads: int) -> Layout:
+    """Kernels and biases of queries and keys."""
+
+    def to_ours(w: Any) -> Any:
+        return w.reshape(heads, -1, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape).T
+
+    def to_theirs(w: Any) -> Any:
+        rows = w.T
+        return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+    return Layout(to_ours, to_theirs)
+
+
+def _patches(side: int) -> Layout:
+    """A convolution by its own window `[out, 3, y, x]` <-> a matrix `[(y, x, 3), out]`."""
+    return Layout(
+        lambda w: w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0]),
+        lambda w: w.reshape(side, side, 3, -1).transpose(3, 2, 0, 1),
+    )
+
+
+def _attention(theirs: str, ours: str, turned: Layout) -> list[Row]:
+    fused = {"query": turned, "key": turned, "value": LINEAR}
+    return [
+        *(
+            Row(f"{theirs}.in_proj_{t}", f"{ours}.{name}.{o}", layout)
+            for t, o in (("weight", "kernel"), ("bias", "bias"))
+            for name, layout in fused.items()
+        ),
+        Row(f"{theirs}.out_proj.weight", f"{ours}.out.kernel", LINEAR),
+        Row(f"{theirs}.out_proj.bias", f"{ours}.out.bias"),
+    ]
+
+
+def _mlp(theirs: str, ours: str) -> list[Row]:
+    return [
+        row
+        for t, o in (("c_fc", "up"), ("c_proj", "down"))
+        for row in (
+            Row(f"{theirs}.{t}.weight", f"{ours}.{o}.kernel", LINEAR),
+            Row(f"{theirs}.{t}.bias", f"{ours}.{o}.bias"),
+        )
+    ]
+
+
+def _norm(theirs: str, ours: str) -> list[Row]:
+    return [Row(f"{theirs}.weight", f"{ours}.scale"), Row(f"{theirs}.bias", f"{ours}.bias")]
+
+
+def vision_rows(config: VisionConfig) -> list[Row]:
+    """Every tensor of the tower."""
+    block = f"{TOWER}transformer.resblocks.{{layer}}"
+    rows = [
+        Row(f"{TOWER}conv1.weight", "patch.kernel", _patches(config.patch_size)),
+        Row(f"{TOWER}positional_embedding", "positions"),
+        *_norm(f"{TOWER}ln_pre", "norm_in"),
+        *_norm(f"{block}.ln_1", "blocks.attention_norm"),
+        *_attention(f"{block}.attn", "blocks.attention", _neighbours(config.heads)),
+        *_norm(f"{block}.ln_2", "blocks.mlp_norm"),
+        *_mlp(f"{block}.mlp", "blocks.mlp"),
+        *_norm(f"{TOWER}ln_post", "norm_out"),
+        Row(f"{TOWER}attn_pool.probe", "pool.probe", Layout(lambda w: w[0], lambda w: w[None])),
+        *_attention(f"{TOWER}attn_pool.attn", "pool.attention", LINEAR),
+        *_norm(f"{TOWER}attn_pool.layernorm", "pool.norm"),
+        *_mlp(f"{TOWER}attn_pool.mlp", "pool.mlp"),
+        Row(f"{TOWER}proj", "project.kernel", SAME),  # the only matrix stored as [in, out]
+    ]
+    if config.class_token:
+        rows.append(Row(f"{TOWER}class_embedding", "class_token"))
+    if config.layer_scale is not None:
+        rows.append(Row(f"{block}.ls_1.gamma", "blocks.attention_scale.gain"))
+        rows.append(Row(f"{block}.ls_2.gamma", "blocks.mlp_scale.gain"))
+    return rows
+
+
+def tower_and_rest(state: State, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tower's tensors under `visual.`, and the unused rest under its full names.
+
+    Names that do not start with `prefix` are in neither; a name under it that is no part of the
+    CLIP model counts to the tower, which then refuses it.
+    """
+    tower, rest = {}, {}
+    for full, tensor in state.items():
+        name = full.removeprefix(prefix)
+        if not full.startswith(prefix):
+            continue
+        if name.startswith(REST):
+            rest[full] = tensor
+        else:
+            tower[name] = tensor
+    return tower, rest
+
+
+def vision_table(config: VisionConfig) -> Table[VisionEncoder]:
+    """Where a tower of this configuration is stored."""
+    return Table(
+        lambda: VisionEncoder(config, rngs=nnx.Rngs(0)),
+        vision_rows(config),
+        config.depth,
+        "vision tower",
+    )
+
+
+def vision_from_reference(
+    state: State, config: VisionConfig, prefix: str = "", mesh: Mesh | None = None
+) -> VisionEncoder:
+    """Builds the tower; raises `UserError` naming every tensor that does not fit."""
+    return vision_table(config).build(tower_and_rest(state, prefix)[0], mesh)
+
+
+def vision_to_reference(encoder: VisionEncoder, prefix: str = "") -> dict[str, np.ndarray]:
+    """The exact inverse of `vision_from_reference`; add the rest that was set aside."""
+    config = encoder.config
+    state = to_reference(encoder, vision_rows(config), config.depth)
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def tower_config(values: Mapping[str, Any], dtype: str = "float32") -> VisionConfig:
+    """Reads the reference's model configuration (keys of `FIELDS`, `mlp_ratio`, `pool_type`)."""
+    kind = values.get("pool_type", "attn")
+    if kind != "attn":
+        raise UserError(f"vision config: pool_type={kind!r} is not supported, only 'attn'")
+    fields: dict[str, Any] = {
+        ours: values[theirs] for theirs, ours in FIELDS.items() if theirs in values
+    }
+    width = fields.get("width", VisionConfig.width)
+    fields["mlp"] = int(width * values.get("mlp_ratio", 4.0))
+    return VisionConfig(**fields, dtype="bfloat16" if dtype == "bfloat16" else "float32")
+
+
+def tower_config_to_reference(config: VisionConfig) -> dict[str, Any]:
+    """The inverse of `tower_config`."""
+    ratio = config.mlp / config.width
+    if int(config.width * ratio) != config.mlp:  # the product was rounded down
+        ratio = math.nextafter(ratio, math.inf)
+    return {theirs: getattr(config, ours) for theirs, ours in FIELDS.items()} | {
+        "mlp_ratio": ratio,
+        "pool_type": "attn",
+    }
+
+
+def released_config(values: Mapping[str, Any], dtype: str = "float32") -> VisionConfig:
+    """The tower that "vision_encoder" of a SAM Audio `config.json` names, checked against it."""
+    name = values["name"]
+    if name not in RELEASED:
+        raise UserError(
+            f"config.json: vision_encoder.name={name!r} is unknown; known: {', '.join(RELEASED)}"
+        )
+    config = RELEASED[name]
+    for key, only in (("interpolation_mode", "BICUBIC"), ("dim", config.output)):
+        if values.get(key, only) != only:
+            raise UserError(
+                f"config.json: vision_encoder.{key}={values[key]!r} is not supported "
+                f"with {name}, only {only!r}"
+            )
+    return dataclasses.replace(config, dtype="bfloat16" if dtype == "bfloat16" else "float32")

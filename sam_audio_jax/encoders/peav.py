@@ -1,0 +1,143 @@
+"""The PEAV transformer over audio frames, shared by the span predictor and the judge.
+
+Paper: arXiv 2512.19687. Arithmetic: spec/span_predictor.md, section A.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from sam_audio_jax import parallel
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn import rope
+from sam_audio_jax.nn.attention import Attention
+from sam_audio_jax.nn.embed import GatedProjection
+from sam_audio_jax.nn.linear import linear
+from sam_audio_jax.nn.norm import RMSNorm
+from sam_audio_jax.nn.patcher import Patcher
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeavConfig:
+    """Size and numerics of the transformer; the defaults are pe-a-frame-large's."""
+
+    depth: int = 28
+    width: int = 1792  # residual stream
+    heads: int = 14
+    mlp: int = 4800
+    norm_eps: float = 1e-5
+    max_positions: int = 10_000  # the rotary base is twice this, at least 10,000
+    dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
+
+    def __post_init__(self):
+        for name in ("depth", "width", "heads", "mlp", "max_positions"):
+            if getattr(self, name) < 1:
+                raise UserError(f"peav.{name}={getattr(self, name)} must be at least 1")
+        if self.width % (2 * self.heads):
+            raise UserError(
+                f"peav.width={self.width} must be a multiple of twice peav.heads={self.heads}"
+            )
+
+    @property
+    def theta(self) -> float:
+        """Base of the rotary frequencies; the `rope_theta` of published configs is not used."""
+        return rope.base(self.max_positions)
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+class Block(nnx.Module):
+    """Self-attention and feed-forward, both pre-normalised."""
+
+    def __init__(self, config: PeavConfig, *, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.width, eps=config.norm_eps, rngs=rngs)
+        self.attention = Attention(
+            config.width,
+            config.heads,
+            config.head_dim,
+            scale=config.head_dim**-0.5,
+            qk_eps=config.norm_eps,
+            dtype=config.dtype,
+            rngs=rngs,
+        )
+        self.mlp_norm = RMSNorm(config.width, eps=config.norm_eps, rngs=rngs)
+        self.mlp = GatedProjection(
+            config.width, config.mlp, config.width, dropout=0.0, dtype=config.dtype, rngs=rngs
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "batch places width"],
+        *,
+        valid: Bool[Array, "batch places"] | None,
+        angle: Float[np.ndarray, "places pairs"],
+    ) -> Float[Array, "batch places width"]:
+        x = x + self.attention(self.attention_norm(x), mask=valid, angle=angle)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Peav(nnx.Module):
+    """Frames to frames and one vector for them all, from a class token that is put before them.
+
+    Padded frames are not attended to and not counted by the norms of the convolutions, but have
+    values of their own, as in the reference.
+    """
+
+    def __init__(self, config: PeavConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        token = jax.random.normal(rngs.params(), (1, 1, config.width)) * config.width**-0.5
+        self.class_token = nnx.Param(token, **parallel.axes("channels", "channels", "embed"))
+        self.patcher = Patcher(config.width, dtype=config.dtype, rngs=rngs)
+
+        @nnx.split_rngs(splits=config.depth)
+        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
+        def stack(rngs):
+            return Block(config, rngs=rngs)
+
+        self.blocks = stack(rngs)
+        self.norm = RMSNorm(config.width, eps=config.norm_eps, rngs=rngs)
+        self.out = linear(
+            config.width, config.width, ("embed", "mlp"), dtype=config.dtype, rngs=rngs
+        )
+
+    def with_class(
+        self,
+        frames: Float[Array, "batch frames width"],
+        valid: Bool[Array, "batch frames"] | None,
+    ) -> tuple[Float[Array, "batch places width"], Bool[Array, "batch places"] | None]:
+        """Class token and frames, `places = 1 + frames`, and which of them are valid."""
+        batch, _, width = frames.shape
+        token = jnp.broadcast_to(self.class_token[...].astype(frames.dtype), (batch, 1, width))
+        if valid is not None:
+            valid = jnp.concatenate([jnp.ones((batch, 1), bool), valid], axis=1)
+        return jnp.concatenate([token, frames], axis=1), valid
+
+    def angles(self, places: int) -> Float[np.ndarray, "places pairs"]:
+        """Rotary angles; the class token has position 0."""
+        return rope.angles(places, self.config.head_dim, self.config.theta)
+
+    def __call__(
+        self,
+        frames: Float[Array, "batch frames width"],
+        valid: Bool[Array, "batch frames"] | None = None,  # None = all are
+    ) -> tuple[Float[Array, "batch frames width"], Float[Array, "batch width"]]:
+        """The frames and the class token's vector."""
+        x, valid = self.with_class(frames, valid)
+        x = self.patcher(x, valid)
+        angle = self.angles(x.shape[1])
+        graph, layers = nnx.split(self.blocks)
+
+        def body(x, layer):
+            x = parallel.constrain(x, "batch", "frames", "width")
+            return nnx.merge(graph, layer)(x, valid=valid, angle=angle), None
+
+        x, _ = jax.lax.scan(body, x, nnx.as_pure(layers))
+        x = self.out(self.norm(x))
+        return x[:, 1:], x[:, 0]

@@ -1,0 +1,156 @@
+"""ModernBERT against the reference's hidden states, layer by layer."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+
+from sam_audio_jax.convert.names import from_reference, to_reference
+from sam_audio_jax.convert.pe_a_frame import modernbert_config, modernbert_rows
+from sam_audio_jax.encoders.modernbert import ModernBert, ModernBertConfig
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.norm import LayerNorm
+
+TOLERANCE = 2e-4
+TINY = ModernBertConfig(vocab_size=31, width=16, depth=4, heads=2, mlp=12, window=4)
+
+
+@pytest.fixture(scope="module")
+def folder(fixtures_dir):
+    return fixtures_dir / "pe_a_frame" / "modernbert"
+
+
+@pytest.fixture(scope="module")
+def stored(folder):
+    return load_file(folder / "weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def bert(folder, stored) -> ModernBert:
+    values = json.loads((folder / "config.json").read_text())
+    config = modernbert_config(values, "text_model", values["num_hidden_layers"])
+    return from_reference(
+        lambda: ModernBert(config, rngs=nnx.Rngs(0)),
+        modernbert_rows("", "", config),
+        config.depth,
+        {name: w for name, w in stored.items() if not name.startswith("final_norm.")},
+        what="ModernBERT",
+    )
+
+
+@pytest.fixture(scope="module")
+def batches(folder):
+    io = load_file(folder / "io.safetensors")
+    found = sorted({name.split(".")[0] for name in io})
+    assert found
+    return {b: {n[len(b) + 1 :]: w for n, w in io.items() if n.startswith(f"{b}.")} for b in found}
+
+
+def near(got, want, real):
+    """Values at padded positions are not to be compared; ours must be finite there."""
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(np.asarray(got)[real], want[real], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.golden
+def test_every_hidden_state(bert, stored, batches):
+    graph, blocks = nnx.split(bert.blocks)
+    norm = LayerNorm(bert.config.width, eps=bert.config.eps, bias=False, rngs=nnx.Rngs(0))
+    norm.scale[...] = jnp.asarray(stored["final_norm.weight"])
+
+    @jax.jit
+    def states(ids, mask):
+        view = bert.view(mask)
+        found = {"embeddings": bert.embeddings(ids), "scanned": bert(ids, mask)}
+
+        def body(x, scanned):
+            weights, layer = scanned
+            block = nnx.merge(graph, weights)
+            attended, x = block.attend(x, layer, view), block(x, layer, view)
+            return x, (attended, x)
+
+        x, layers = jax.lax.scan(body, found["embeddings"], (nnx.as_pure(blocks), bert.layers()))
+        for i, (attended, state) in enumerate(zip(*layers, strict=True)):
+            found |= {f"layer{i}.attn": attended, f"layer{i}": state}
+        return found | {"last_hidden_state": norm(x)}
+
+    for io in batches.values():
+        real = io["attention_mask"].astype(bool)
+        found = states(io["input_ids"].astype(np.int32), real)
+        near(found.pop("scanned"), io[f"layer{bert.config.depth - 1}"], real)
+        assert set(found) == set(io) - {"input_ids", "attention_mask"}
+        for name, got in found.items():
+            near(got, io[name], real)
+
+
+@pytest.mark.golden
+def test_there_and_back_changes_no_bit(bert, stored):
+    back = to_reference(bert, modernbert_rows("", "", bert.config), bert.config.depth)
+    assert set(back) == {name for name in stored if not name.startswith("final_norm.")}
+    for name, tensor in back.items():
+        np.testing.assert_array_equal(tensor, stored[name], err_msg=name)
+
+
+def random_bert(config=TINY) -> ModernBert:
+    return nnx.jit(lambda: ModernBert(config, rngs=nnx.Rngs(3)))()
+
+
+def tokens(batch, length, seed=0):
+    return np.random.default_rng(seed).integers(0, TINY.vocab_size, (batch, length), np.int32)
+
+
+def test_padding_changes_nothing_and_is_finite():
+    run = jax.jit(random_bert().__call__)
+    ids = tokens(2, 24)
+    mask = np.arange(24)[None] < np.array([[5], [24]])
+    got = run(ids, mask)
+    np.testing.assert_allclose(run(ids[:1, :5], mask[:1, :5])[0], got[0, :5], atol=1e-5)
+    assert np.isfinite(got).all()  # some padded rows of local layers have no key at all
+
+
+def test_local_layers_see_their_window_alone():
+    """A change at the first token spreads by half a window for each local layer."""
+    config = ModernBertConfig(**{**vars(TINY), "depth": 3, "global_every": 3})
+    bert = random_bert(config)
+    graph, blocks = nnx.split(bert.blocks)
+    mask = jnp.ones((1, 16), bool)
+
+    @jax.jit
+    def local(x):
+        for i in (1, 2):
+            part, layer = jax.tree.map(lambda leaf, i=i: leaf[i], (blocks, bert.layers()))
+            x = nnx.merge(graph, part)(x, layer, bert.view(mask))
+        return x
+
+    x = jax.random.normal(jax.random.key(0), (1, 16, config.width))
+    moved = np.abs(local(x.at[:, 0].add(1.0)) - local(x)).max(axis=(0, 2)) > 0
+    reach = 2 * (config.window // 2)
+    assert moved.tolist() == [i <= reach for i in range(16)]
+
+
+def test_one_layer_is_a_tower_too():
+    bert = random_bert(ModernBertConfig(**{**vars(TINY), "depth": 1}))
+    got = jax.jit(bert.__call__)(tokens(1, 3), np.ones((1, 3), bool))
+    assert got.shape == (1, 3, TINY.width)
+
+
+def test_bfloat16_stays_near_float32():
+    ids, mask = tokens(2, 9), np.ones((2, 9), bool)
+    wide = jax.jit(random_bert().__call__)(ids, mask)
+    half = jax.jit(random_bert(ModernBertConfig(**{**vars(TINY), "dtype": "bfloat16"})).__call__)
+    got = half(ids, mask)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(np.float32), wide, atol=0.05 * np.abs(wide).max())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"heads": 3}, r"text\.width=16 must be a multiple"), ({"depth": 0}, r"text\.depth=0")],
+)
+def test_sizes_that_do_not_fit_are_the_users_error(changes, message):
+    with pytest.raises(UserError, match=message):
+        ModernBertConfig(**{**vars(TINY), **changes})
