@@ -3,15 +3,15 @@
 Reads a shipped name, a training workdir or one step of it, a folder in the upstream layout (with
 checkpoint.pt or checkpoint.safetensors) or a Hugging Face id; writes upstream's layout with
 safetensors and the text encoder beside it. --export makes it mean the same to upstream's code,
-which knows no scale of the latents: the scale is moved into the codec's weights.
+which knows no scale of the latents (it is moved into the codec's weights) and wants a vision tower:
+a model trained here gets one by --tower PATH_OR_HF_ID.
 """
 
 import argparse
 import pathlib
 import sys
 
-from sam_audio_jax.convert.folder import save_folder
-from sam_audio_jax.convert.workdir import load_networks
+from sam_audio_jax.convert.workdir import convert
 from sam_audio_jax.errors import UserError
 
 
@@ -25,8 +25,9 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--to", required=True, help="folder to make; must not exist")
     parser.add_argument("--export", action="store_true", help="for upstream's code")
     parser.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="of the files"
+        "--dtype", choices=("float32", "float16"), help="of the files; without, as in the source"
     )
+    parser.add_argument("--tower", help="where to take the vision tower from")
     parser.error = refuse
     return parser.parse_args(argv)
 
@@ -40,14 +41,16 @@ def main(argv: list[str]) -> int:
         given = options(argv)
         if pathlib.Path(given.to).exists():
             raise UserError(f"--to {given.to} exists; name a folder that does not")
-        codec, prompted, tokenizer, extra = load_networks(given.source)
-        save_folder(
-            given.to, codec, prompted, tokenizer, extra, dtype=given.dtype, fold=given.export
+        has_tower = convert(
+            given.source, given.to, dtype=given.dtype, fold=given.export, tower=given.tower
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{given.to}: config.json, checkpoint.safetensors, t5/", file=sys.stderr)
+    if given.export and not has_tower:
+        said = "no vision tower in it, which upstream's code wants: name one by --tower"
+        print(f"note: {said}", file=sys.stderr)
     return 0
 
 

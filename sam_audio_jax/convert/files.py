@@ -1,15 +1,15 @@
 """Files of a model folder: JSON, tensors, and where a named folder lies."""
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import huggingface_hub
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from sam_audio_jax.convert.tensors import Stored, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
 
 
@@ -20,8 +20,18 @@ def find_folder(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
         return folder
     if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise UserError(f"no model folder {name}")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     try:
-        found = huggingface_hub.snapshot_download(name, allow_patterns=list(patterns))
+        found = huggingface_hub.snapshot_download(
+            name, allow_patterns=list(patterns), local_files_only=offline
+        )
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        reason = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+        raise UserError(f"{name} is no folder, nor in the Hugging Face cache; {reason}") from error
+    except huggingface_hub.errors.GatedRepoError as error:
+        raise UserError(
+            f"{name} is gated: accept its terms at huggingface.co/{name} and run `hf auth login`"
+        ) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{name} is neither a folder nor a Hugging Face id: {reason}") from error
@@ -39,36 +49,29 @@ def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=4) + "\n")
 
 
+def open_state(folder: pathlib.Path, stem: str) -> dict[str, Stored]:
+    """Tensors of `stem`.safetensors (whole, or in parts with an index) or `stem`.pt, unread."""
+    whole, index, pickled = (
+        folder / f"{stem}{end}" for end in (".safetensors", ".safetensors.index.json", ".pt")
+    )
+    if whole.exists():
+        return open_safetensors(whole)
+    if index.exists():
+        return _open_parts(index)
+    if pickled.exists():
+        return open_torch(pickled)
+    raise UserError(f"{folder} has neither {whole.name} nor {pickled.name}")
+
+
+def _open_parts(index: pathlib.Path) -> dict[str, Stored]:
+    places = read_json(index).get("weight_map", {})
+    parts = {part: open_safetensors(index.with_name(part)) for part in sorted(set(places.values()))}
+    lost = [f"{name} in {part}" for name, part in places.items() if name not in parts[part]]
+    if lost:
+        raise UserError(f"{index} names tensors that are not there: {', '.join(lost)}")
+    return {name: parts[part][name] for name, part in places.items()}
+
+
 def read_state(folder: pathlib.Path, stem: str) -> dict[str, np.ndarray]:
-    """Tensors of `stem`.safetensors, else of `stem`.pt."""
-    path = folder / f"{stem}.safetensors"
-    if path.exists():
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path} is not a whole safetensors file: {error}") from error
-    path = folder / f"{stem}.pt"
-    if not path.exists():
-        raise UserError(f"{folder} has neither {stem}.safetensors nor {stem}.pt")
-    return _read_pt(path)
-
-
-def _read_pt(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """A pickled state dict, weights only (nothing in the file can run)."""
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise UserError(
-            f"{path} needs torch to be read: pip install 'sam-audio-jax[torch]', "
-            "or give checkpoint.safetensors"
-        ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return {name: tensor.float().numpy() for name, tensor in state.items()}
-
-
-def write_state(path: pathlib.Path, state: Mapping[str, np.ndarray], dtype: str) -> None:
-    largest = {name: float(np.abs(w).max(initial=0.0)) for name, w in state.items()}
-    over = [name for name, peak in largest.items() if peak > float(np.finfo(dtype).max)]
-    if over:
-        raise UserError(f"{over[0]} has values up to {largest[over[0]]:g}, too large for {dtype}")
-    save_file({n: w.astype(dtype) for n, w in state.items()}, path, metadata={"format": "pt"})
+    """The same, read: for models that are small beside the memory."""
+    return {name: np.asarray(tensor) for name, tensor in open_state(folder, stem).items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from sam_audio_jax.convert.names import (
     CONV,
@@ -19,10 +20,10 @@ from sam_audio_jax.convert.names import (
     SAME,
     Layout,
     Row,
-    State,
-    from_reference,
+    Table,
     to_reference,
 )
+from sam_audio_jax.convert.tensors import State
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -152,15 +153,21 @@ def separator_rows(config: SeparatorConfig) -> list[Row]:
     return rows
 
 
-def separator_from_reference(state: State, config: SeparatorConfig) -> Separator:
-    """Builds the separator; raises `UserError` naming every tensor that does not fit."""
-    return from_reference(
+def separator_table(config: SeparatorConfig) -> Table[Separator]:
+    """Where a separator of this configuration is stored."""
+    return Table(
         lambda: Separator(config, rngs=nnx.Rngs(0)),
         separator_rows(config),
         config.dit.depth,
-        state,
-        what="separator checkpoint",
+        "separator checkpoint",
     )
+
+
+def separator_from_reference(
+    state: State, config: SeparatorConfig, mesh: Mesh | None = None
+) -> Separator:
+    """Builds the separator; raises `UserError` naming every tensor that does not fit."""
+    return separator_table(config).build(state, mesh)
 
 
 def separator_to_reference(separator: Separator) -> dict[str, np.ndarray]:

@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from sam_audio_jax.codec.codec import CodecConfig
-from sam_audio_jax.convert import codec as codec_table
 from sam_audio_jax.convert.separator import dit_from_reference, dit_to_reference
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
@@ -80,7 +77,7 @@ def checked_config(config: dict) -> dict:
     return full
 
 
-def codec_config(values: dict, latents: dict, state: dict[str, np.ndarray]) -> CodecConfig:
+def codec_config(values: dict, latents: dict, watermark: dict) -> CodecConfig:
     """Upstream stores mean and std but never uses them, so only our own file's are taken."""
     unknown = sorted(set(values) - {*CODEC_FIELDS, *CODEC_UNUSED, "mean", "std"})
     if unknown:
@@ -93,8 +90,7 @@ def codec_config(values: dict, latents: dict, state: dict[str, np.ndarray]) -> C
         for name in CODEC_FIELDS
         if name in values
     }
-    depth = len(fields.get("decoder_rates", CodecConfig().decoder_rates))
-    return CodecConfig(**fields, **latents, **codec_table.watermark_settings(state, depth))
+    return CodecConfig(**fields, **latents, **watermark)
 
 
 def separator_config(config: dict, compute: Dtype) -> SeparatorConfig:

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
-from sam_audio_jax.convert.names import LINEAR, Row, State, from_reference, to_reference
+from sam_audio_jax.convert.names import LINEAR, Row, Table, to_reference
+from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 
@@ -47,16 +49,21 @@ def t5_rows() -> list[Row]:
     ]
 
 
-def t5_from_reference(state: State, config: T5Config) -> T5Encoder:
-    """Builds the encoder; raises `UserError` naming every tensor that does not fit."""
-    kept = {name: w for name, w in state.items() if name != TIED and not name.startswith(UNUSED)}
-    return from_reference(
-        lambda: T5Encoder(config, rngs=nnx.Rngs(0)),
-        t5_rows(),
-        config.depth,
-        kept,
-        what="T5 checkpoint",
+def t5_table(config: T5Config) -> Table[T5Encoder]:
+    """Where an encoder of this configuration is stored."""
+    return Table(
+        lambda: T5Encoder(config, rngs=nnx.Rngs(0)), t5_rows(), config.depth, "T5 checkpoint"
     )
+
+
+def encoder_only(state: State) -> dict[str, Tensor]:
+    """Without the decoder and the tied copy of the embedding."""
+    return {name: w for name, w in state.items() if name != TIED and not name.startswith(UNUSED)}
+
+
+def t5_from_reference(state: State, config: T5Config, mesh: Mesh | None = None) -> T5Encoder:
+    """Builds the encoder; raises `UserError` naming every tensor that does not fit."""
+    return t5_table(config).build(encoder_only(state), mesh)
 
 
 def t5_to_reference(encoder: T5Encoder) -> dict[str, np.ndarray]:

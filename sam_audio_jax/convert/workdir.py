@@ -5,6 +5,7 @@ A workdir is what `train/` leaves: `config.json`, `checkpoints/STEP/ITEM/` and, 
 """
 
 import json
+import math
 import pathlib
 import shutil
 import tempfile
@@ -13,13 +14,24 @@ from typing import Any
 import jax
 import orbax.checkpoint.experimental.v1 as ocp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.config import from_dict, to_dict
-from sam_audio_jax.convert.codec import codec_from_reference, codec_to_reference
-from sam_audio_jax.convert.files import read_json, read_state, write_json, write_state
-from sam_audio_jax.convert.folder import load_folder
+from sam_audio_jax.convert.codec import codec_from_reference, codec_table
+from sam_audio_jax.convert.files import find_folder, open_state, read_json, write_json
+from sam_audio_jax.convert.folder import (
+    CODEC_PREFIX,
+    FileDtype,
+    copy_folder,
+    load_folder,
+    open_folder,
+    save_folder,
+)
+from sam_audio_jax.convert.settings import checked_config
+from sam_audio_jax.convert.tensors import write_state
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
@@ -28,17 +40,18 @@ SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
 LATENTS = "latents.json"
 
 
-def load_networks(name: str) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
+def load_networks(
+    name: str, *, mesh: Mesh | None = None
+) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
     """Codec, text encoder with separator, tokenizer name, extras, as `convert.folder.load_folder`.
 
     `name`: a shipped model, a separator's workdir (its newest step), `WORKDIR/best`,
-    `WORKDIR/checkpoints/STEP`, a folder in the upstream layout, or a Hugging Face id.
+    `WORKDIR/checkpoints/STEP`, a folder in the upstream layout, or a Hugging Face id. With a mesh
+    every parameter is born in its places.
     """
-    if _is_shipped(name):
-        return load_folder(SHIPPED / name)
     step = _find_step(name)
     if step is None:
-        return load_folder(name)
+        return load_folder(_folder(name), mesh=mesh)
     workdir = step.parent.parent
     config = _run_config(workdir, "separator")
     prompted = _read_module(
@@ -48,16 +61,50 @@ def load_networks(name: str) -> tuple[Codec, PromptedSeparator, str, dict[str, A
             from_dict(SeparatorConfig, config["separator"]),
             rngs=nnx.Rngs(0),
         ),
+        mesh=mesh,
     )
     extra = {"trained": {"step": int(step.name)}}
-    return load_codec_folder(workdir / "codec"), prompted, config["data"]["tokenizer"], extra
+    codec = load_codec_folder(workdir / "codec", mesh=mesh)
+    return codec, prompted, config["data"]["tokenizer"], extra
+
+
+def convert(
+    name: str,
+    path: str,
+    *,
+    dtype: FileDtype | None = None,
+    fold: bool = False,
+    tower: str | None = None,
+) -> bool:
+    """Any of `load_networks`' names into a folder of its own; whether that has a vision tower.
+
+    A folder is copied tensor by tensor. `dtype` and `fold` as in `folder.save_folder`; `tower` is a
+    folder or Hugging Face id whose vision tower the new one gets.
+    """
+    if _find_step(name) is None:
+        return copy_folder(_folder(name), path, dtype=dtype, fold=fold, tower=tower)
+    return save_folder(path, *load_networks(name), dtype=dtype, fold=fold, tower=tower)
+
+
+def codec_grid(name: str) -> tuple[int, int]:
+    """Sample rate and hop of the codec of any of `load_networks`' names; no tensor is read."""
+    step = _find_step(name)
+    if step is not None:
+        fields = read_json(step.parent.parent / "codec" / "codec.json")
+    else:
+        folder = find_folder(_folder(name), ("config.json",))
+        fields = checked_config(read_json(folder / "config.json"))["audio_codec"]
+    default = CodecConfig()
+    rates = fields.get("encoder_rates", default.encoder_rates)
+    return fields.get("sample_rate", default.sample_rate), math.prod(rates)
 
 
 def load_codec(name: str) -> Codec:
     """The codec of any of `load_networks`' names, or of a codec's workdir."""
-    step = None if _is_shipped(name) else _find_step(name)
+    step = _find_step(name)
     if step is None:
-        return load_networks(name)[0]
+        opened = open_folder(_folder(name))
+        return opened.codec.read(opened.part(CODEC_PREFIX))
     workdir = step.parent.parent
     if (workdir / "codec").is_dir():
         return load_codec_folder(workdir / "codec")
@@ -75,16 +122,16 @@ def save_codec_folder(folder: pathlib.Path, codec: Codec) -> None:
         new = pathlib.Path(place) / "new"
         new.mkdir()
         write_json(new / "codec.json", to_dict(codec.config))
-        write_state(new / "checkpoint.safetensors", codec_to_reference(codec), "float32")
+        write_state(new / "checkpoint.safetensors", codec_table(codec.config).stored(codec))
         if folder.exists():
             shutil.rmtree(folder)
         new.rename(folder)
 
 
-def load_codec_folder(folder: pathlib.Path) -> Codec:
+def load_codec_folder(folder: pathlib.Path, *, mesh: Mesh | None = None) -> Codec:
     """What `save_codec_folder` wrote."""
     config = from_dict(CodecConfig, read_json(folder / "codec.json"))
-    return codec_from_reference(read_state(folder, "checkpoint"), config)
+    return codec_from_reference(open_state(folder, "checkpoint"), config, mesh)
 
 
 def write_latent_scale(workdir: pathlib.Path, mean: float, std: float) -> None:
@@ -137,8 +184,15 @@ def _is_shipped(name: str) -> bool:
     return pathlib.Path(name).name == name and (SHIPPED / name / "config.json").is_file()
 
 
+def _folder(name: str) -> str:
+    """Where a shipped model lies; other names as they are."""
+    return str(SHIPPED / name) if _is_shipped(name) else name
+
+
 def _find_step(name: str) -> pathlib.Path | None:
     """The checkpoint folder that `name` means, None if it is not of a run."""
+    if _is_shipped(name):
+        return None
     path = pathlib.Path(name)
     if path.name.isdigit() and path.parent.name == "checkpoints":
         if (path / "_CHECKPOINT_METADATA").is_file():
@@ -164,12 +218,16 @@ def _run_config(workdir: pathlib.Path, needs: str) -> dict[str, Any]:
     return saved["config"]
 
 
-def _read_module(step: pathlib.Path, make: Any, part: str = "") -> Any:
+def _read_module(step: pathlib.Path, make: Any, part: str = "", *, mesh: Mesh | None = None) -> Any:
     """A module with the averaged parameters (EMA) of a checkpoint."""
     graph, abstract = nnx.split(nnx.eval_shape(make))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    pure = nnx.as_pure(abstract)
+    places = (
+        parallel.of_parameters(abstract, mesh) if mesh else jax.tree.map(lambda _: device, pure)
+    )
     like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), nnx.as_pure(abstract)
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), pure, places
     )
     try:
         found = read_item(step, "ema", {part: like} if part else like)

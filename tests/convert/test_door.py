@@ -25,6 +25,13 @@ def test_a_folder_is_converted(door, reference, tmp_path):
     }
 
 
+@pytest.mark.golden
+def test_an_export_without_a_vision_tower_says_so(door, reference, tmp_path, capsys):
+    assert door.main(["--from", str(reference), "--to", str(tmp_path / "out"), "--export"]) == 0
+    assert "note: no vision tower in it" in capsys.readouterr().err
+    assert (tmp_path / "out" / "checkpoint.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     "argv",
     [

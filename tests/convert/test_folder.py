@@ -110,7 +110,7 @@ def test_one_error_names_every_tensor_that_does_not_fit(copy):
     assert "missing proj.bias [" in text
     assert "transformer.layers.0.attention.wq.weight has shape [3, 5], not [" in text
     assert "unexpected transformer.surplus" in text
-    assert "unexpected surplus" in text
+    assert "unexpected audio_codec.surplus" in text
     assert "left_out" not in text
     assert "\n" not in text
 

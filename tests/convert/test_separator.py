@@ -4,20 +4,24 @@ import json
 import os
 import pathlib
 
+import numpy as np
 import pytest
 from flax import nnx
 
-from sam_audio_jax.convert.names import shapes
+from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.convert.codec import codec_table, watermark_settings
+from sam_audio_jax.convert.folder import CODEC_PREFIX, TOWER_PREFIX
 from sam_audio_jax.convert.separator import (
     dit_from_reference,
     dit_to_reference,
     feed_forward_size,
     separator_rows,
+    separator_table,
 )
+from sam_audio_jax.convert.settings import checked_config, codec_config, separator_config
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 
-GENERATOR = ("transformer.", "proj.", "align_masked_video.", "embed_anchors.", "memory_proj.")
 SPEC = pathlib.Path(os.environ.get("SAM_AUDIO_SPEC") or "../shared/spec")
 
 
@@ -43,17 +47,27 @@ def test_every_row_names_a_parameter_and_none_is_left_out():
 
 
 @pytest.mark.parametrize("size", ["small", "base", "large"])
-def test_names_and_shapes_at_full_size(size):
+def test_every_tensor_of_a_released_checkpoint_has_its_place(size):
+    """Codec and separator have what is listed, name by name; the rest is the CLIP model's."""
     path = SPEC / f"checkpoint_params_{size}.json"
     if not path.exists():
         pytest.skip("the list of the released checkpoint's tensors is not here")
     listed = json.loads(path.read_text())
-    dit = dit_from_reference(listed["transformer"], "float32")
-    config = SeparatorConfig(dit=dit)
-    model = nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0)))
-    got = shapes(model, separator_rows(config), dit.depth)
     want = {name: tuple(shape) for name, shape in tensors_of(listed).items()}
-    assert got == {name: shape for name, shape in want.items() if name.startswith(GENERATOR)}
+    bare = {
+        name.removeprefix(CODEC_PREFIX): np.broadcast_to(np.float32(0), shape)
+        for name, shape in want.items()
+    }
+    full = checked_config({"transformer": listed["transformer"]})
+    depth = len(CodecConfig().decoder_rates)
+    codec = codec_config(full["audio_codec"], {}, watermark_settings(bare, depth))
+    assert codec == CodecConfig()
+    got = codec_table(codec, CODEC_PREFIX).shapes()
+    got |= separator_table(separator_config(full, "float32")).shapes()
+    rest = set(want) - set(got)
+    assert got == {name: shape for name, shape in want.items() if name not in rest}
+    assert all(name.startswith(TOWER_PREFIX) for name in rest)
+    assert {name.split(".")[2] for name in rest} > {"visual", "transformer", "token_embedding"}
 
 
 def tensors_of(listed: dict) -> dict:

@@ -1,0 +1,90 @@
+"""Parameters between host and devices, one tensor at a time.
+
+The host holds what it keeps anyway (the shards of its devices) and the one tensor on its way.
+"""
+
+import functools
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, Sharding
+
+from sam_audio_jax import parallel
+
+LINE = 64  # bytes; an array that starts on a cache line is taken over by the CPU's device as it is
+
+
+def shardings(abstract: Any, mesh: Mesh | None) -> dict[tuple, Sharding | None]:
+    """Where each parameter of a module's state lies, by its path; None without a mesh."""
+    paths = [path for path, _ in nnx.to_flat_state(abstract)]
+    if mesh is None:
+        return dict.fromkeys(paths)
+    tree = parallel.of_parameters(abstract, mesh)
+    return {path: functools.reduce(operator.getitem, path, tree) for path in paths}
+
+
+def born(
+    shape: tuple[int, ...],
+    pieces: Iterable[np.ndarray],
+    sharding: Sharding | None,
+    *,
+    stacked: bool,
+) -> jax.Array:
+    """A float32 array from the layers in `pieces` (or, not stacked, from the one piece).
+
+    Each piece goes straight into the shards of this host's devices and is then let go. The layers
+    of a stack are on every device.
+    """
+    places: Mapping = {None: (slice(None),) * len(shape)}  # an array of no particular device
+    if sharding is not None:
+        places = sharding.addressable_devices_indices_map(shape)
+    bounds = {device: _bounds(index, shape) for device, index in places.items()}
+    shards = {bound: _aligned([stop - start for start, stop in bound]) for bound in bounds.values()}
+    for layer, piece in enumerate(pieces):
+        for bound, shard in shards.items():
+            if not stacked:
+                shard[...] = piece[_slices(bound)]
+            else:
+                shard[layer] = piece[_slices(bound[1:])]
+    arrays = [jax.device_put(shards[bound], device) for device, bound in bounds.items()]
+    if sharding is None:
+        return arrays[0].block_until_ready()
+    whole = jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+    return whole.block_until_ready()  # so that copies on their way do not pile up
+
+
+def fetched(value: jax.Array, layer: int | None = None) -> np.ndarray:
+    """A parameter, or one layer of it, on the host; with several hosts, on each of them."""
+    if not value.is_fully_addressable:
+        part = value if layer is None else value[layer]
+        return np.asarray(multihost_utils.process_allgather(part, tiled=True))
+    # Not `np.asarray(value)`, whose result a sharded array keeps for itself.
+    whole = np.empty(value.shape if layer is None else value.shape[1:], value.dtype)
+    for shard in value.addressable_shards:
+        if layer is None:
+            whole[shard.index] = np.asarray(shard.data)
+        elif shard.device.platform == "cpu":  # its memory is the host's: no copy
+            whole[shard.index[1:]] = np.asarray(shard.data)[layer]
+        else:
+            whole[shard.index[1:]] = np.asarray(shard.data[layer])
+    return whole
+
+
+def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+
+
+def _slices(bounds: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
+    return tuple(slice(start, stop) for start, stop in bounds)
+
+
+def _aligned(shape: Any) -> np.ndarray:
+    size = 4 * int(np.prod(shape, dtype=np.int64))
+    raw = np.empty(size + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size].view(np.float32).reshape(shape)

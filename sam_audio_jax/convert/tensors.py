@@ -1,0 +1,219 @@
+"""Tensors that stay in their files until somebody asks, and files written one tensor at a time.
+
+A `State` maps names to tensors. A `Stored` one is known by shape and dtype; `numpy.asarray` reads
+it, so that whoever walks a state holds one tensor at a time, however large the checkpoint.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sam_audio_jax.errors import UserError
+
+# Names of the safetensors format, in the order in which its own writer sorts them.
+DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "I16": np.dtype(np.int16),
+    "U16": np.dtype(np.uint16),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I32": np.dtype(np.int32),
+    "U32": np.dtype(np.uint32),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "U64": np.dtype(np.uint64),
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# Pages of a mapped file count as this process's memory until the mapping goes.
+MAPPED_BYTES = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A tensor elsewhere (in a file, on a device); each `numpy.asarray` fetches it anew."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = np.asarray(self.read())
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+
+Tensor = np.ndarray | Stored
+State = Mapping[str, Tensor]
+
+
+def open_safetensors(path: pathlib.Path) -> dict[str, Stored]:
+    """The tensors of a safetensors file; only its header is read.
+
+    Tensors are read, not mapped, so that no page of the file stays behind in this process.
+    """
+    try:
+        with safe_open(path, "numpy"):  # checks header, offsets and length
+            pass
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a whole safetensors file: {_line(error)}") from error
+    header.pop("__metadata__", None)
+    state = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in DTYPES:
+            raise UserError(f"{path}: {name} has dtype {entry['dtype']}, which cannot be read")
+        shape, dtype = tuple(entry["shape"]), DTYPES[entry["dtype"]]
+        place = 8 + size + entry["data_offsets"][0]
+        read = functools.partial(_read_piece, path, name, place, shape, dtype)
+        state[name] = Stored(shape, dtype, read)
+    return state
+
+
+def _read_piece(
+    path: pathlib.Path, name: str, place: int, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    try:
+        raw = np.fromfile(path, np.uint8, size, offset=place)
+    except OSError as error:
+        raise UserError(f"{path}: {name} cannot be read: {_line(error)}") from error
+    if len(raw) < size:
+        raise UserError(f"{path} was cut off: {name} has {len(raw)} of {size} bytes")
+    return raw.view(dtype).reshape(shape)
+
+
+def open_torch(path: pathlib.Path) -> dict[str, Stored]:
+    """The tensors of a pickled state dict, weights only: nothing in the file can run.
+
+    The data of today's files (zip archives) stays in the file; a file of before torch 1.6 is held
+    whole.
+    """
+    file = _TorchFile(path)
+    state = {}
+    for name, tensor in file.tensors.items():
+        kind = getattr(tensor, "dtype", None)
+        dtype = _numpy_dtype(str(kind).removeprefix("torch."))
+        if dtype is None:
+            found = type(tensor).__name__ if kind is None else kind
+            raise UserError(f"{path}: {name} is no tensor that can be read but {found}")
+        read = functools.partial(file.read, name, dtype)
+        state[str(name)] = Stored(tuple(tensor.shape), dtype, read)
+    return state
+
+
+class _TorchFile:
+    """A state dict mapped by torch; the mapping is made anew after `MAPPED_BYTES` of reading."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.mapped = zipfile.is_zipfile(path)
+        self.load()
+
+    def load(self) -> None:
+        self.touched = 0
+        self.tensors = _load_torch(self.path, mapped=self.mapped)
+
+    def read(self, name: str, dtype: np.dtype) -> np.ndarray:
+        if self.mapped and self.touched > MAPPED_BYTES:
+            self.load()
+        tensor = self.tensors[name].detach().contiguous()
+        self.touched += tensor.nbytes
+        flat = tensor.reshape(-1).view(_torch().uint8).numpy()  # numpy knows no bfloat16 of torch's
+        return flat.view(dtype).reshape(tuple(tensor.shape))
+
+
+def _torch() -> Any:
+    import torch  # pyright: ignore[reportMissingImports]
+
+    return torch
+
+
+def _load_torch(path: pathlib.Path, *, mapped: bool) -> dict[str, Any]:
+    try:
+        torch = _torch()
+    except ImportError as error:
+        raise UserError(
+            f"{path} needs torch to be read: pip install 'sam-audio-jax[torch]', "
+            f"or give {path.stem}.safetensors"
+        ) from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors or is damaged; nothing in it was run"
+        ) from error
+    except Exception as error:  # a broken pickle can raise anything
+        raise UserError(f"{path} is not a whole file of tensors: {_line(error)}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}, not names with tensors")
+    return found
+
+
+def _numpy_dtype(name: str) -> np.dtype | None:
+    return next((dtype for dtype in NAMES if dtype.name == name), None)
+
+
+def _line(error: Exception) -> str:
+    """An error's first line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def write_state(path: pathlib.Path, state: State, dtype: str | None = None) -> None:
+    """A safetensors file, tensor by tensor, whole or not at all; as the format's own writer's.
+
+    `dtype` is that of floating tensors in the file; None keeps each tensor's own.
+    """
+    kinds = {name: _written(tensor.dtype, dtype) for name, tensor in state.items()}
+    order = list(NAMES)
+    # Wide types first keep every tensor aligned.
+    names = sorted(state, key=lambda name: (-order.index(kinds[name]), name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        shape = state[name].shape
+        start, end = end, end + kinds[name].itemsize * int(np.prod(shape, dtype=np.int64))
+        entry = {"dtype": NAMES[kinds[name]], "shape": list(shape), "data_offsets": [start, end]}
+        header[name] = entry
+    said = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    said += b" " * (-len(said) % 8)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(len(said).to_bytes(8, "little") + said)
+            for name in names:
+                values = _cast(name, np.asarray(state[name]), kinds[name])
+                file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _written(own: np.dtype, wanted: str | None) -> np.dtype:
+    if own not in NAMES:
+        raise UserError(f"tensors of dtype {own} cannot be written")
+    floating = NAMES[own].startswith(("F", "BF"))
+    return np.dtype(wanted) if wanted is not None and floating else own
+
+
+def _cast(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if values.dtype == dtype:
+        return values
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > float(ml_dtypes.finfo(dtype).max):
+        raise UserError(f"{name} has values up to {largest:g}, too large for {dtype}")
+    return values.astype(dtype)
