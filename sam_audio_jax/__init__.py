@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sam_audio_jax.codec.codec import Codec
+    from sam_audio_jax.infer.processor import SAMAudioProcessor
     from sam_audio_jax.infer.separate import SAMAudio, separate
 
-__all__ = ["Codec", "SAMAudio", "separate"]
+__all__ = ["Codec", "SAMAudio", "SAMAudioProcessor", "separate"]
 
 # Loaded on first use: the package itself imports in no time, and rooms may import each other.
 _HOMES = {
     "Codec": "sam_audio_jax.codec.codec",
     "SAMAudio": "sam_audio_jax.infer.separate",
+    "SAMAudioProcessor": "sam_audio_jax.infer.processor",
     "separate": "sam_audio_jax.infer.separate",
 }
 

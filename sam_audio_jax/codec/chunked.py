@@ -81,11 +81,12 @@ def _slide(
         return run(signal)
     inner = frames - 2 * context
     starts = [*range(0, total - frames, inner), total - frames]
-    pieces, done = [], 0
+    whole, done = np.empty(0), 0
     for start in starts:
         y = run(signal[:, start * step_in : (start + frames) * step_in])
-        last = start == total - frames
-        until = None if last else (frames - context) * step_out
-        pieces.append(y[:, done - start * step_out : until])
-        done = (start + frames - context) * step_out
-    return np.concatenate(pieces, axis=1)
+        if not done:  # one array for the result: pieces to be joined would hold it twice
+            whole = np.empty((y.shape[0], total * step_out, *y.shape[2:]), y.dtype)
+        until = (total if start == total - frames else start + frames - context) * step_out
+        whole[:, done:until] = y[:, done - start * step_out : until - start * step_out]
+        done = until
+    return whole

@@ -6,6 +6,7 @@ few lengths; only a call with many is padded, to lengths that depend on the item
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 
 from sam_audio_jax.errors import UserError
@@ -46,17 +47,25 @@ class Group:
     items: tuple[int, ...]  # positions in the call, at most `rows`
 
 
-def group(lengths: Sequence[int], config: BucketConfig, *, shares: int = 1) -> list[Group]:
+def group(
+    lengths: Sequence[int], config: BucketConfig, *, longest: int = sys.maxsize, shares: int = 1
+) -> list[Group]:
     """Every item in one group; `shares` divides each group's rows (devices along the batch).
 
+    No group is padded beyond `longest` frames; an item that is longer is alone, as it is.
     Depends on the lengths and their order alone, never on what was run before.
     """
-    exact = len(set(lengths)) <= config.exact
+    exact = len({length for length in lengths if length <= longest}) <= config.exact
     members: dict[int, list[int]] = {}
     for item, length in enumerate(lengths):
-        members.setdefault(length if exact else padded(length, config), []).append(item)
+        if not exact and length <= longest:
+            length = min(padded(length, config), longest)
+        members.setdefault(length, []).append(item)
     groups = []
     for frames, items in sorted(members.items()):
+        if frames > longest:
+            groups += [Group(frames, 1, (item,)) for item in items]
+            continue
         most = max(1, min(config.batch, config.batch_frames // frames))
         most = shares * max(1, (1 << most.bit_length() - 1) // shares)
         for start in range(0, len(items), most):

@@ -12,12 +12,28 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.audio import Audio
+from sam_audio_jax.convert.workdir import SHIPPED
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.video import Clip
 
 Span = tuple[str, float, float]  # "+" sounding or "-" silent, from, to in seconds
 
 SILENCE_DB = -80.0  # a recording whose loudest sample is below this has nothing to separate
 TOKENS = ("+", "-")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What an item's prompts say, for those who judge its candidates."""
+
+    text: str = ""
+    spans: tuple[Span, ...] = ()  # given, or predicted from the text
+    video: Clip | None = None
+
+    @property
+    def sounding(self) -> list[tuple[float, float]]:
+        """Start and end, in seconds, of the "+" spans."""
+        return [(start, end) for token, start, end in self.spans if token == "+"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +44,27 @@ class Item:
     wave: Float[np.ndarray, " samples"]
     text: str
     spans: tuple[Span, ...]
+    name: str = "audio"  # what errors call it
     flat: bool = False  # the caller gave `[samples]`, without an axis for channels
+    clip: Clip | None = None
+    features: Float[np.ndarray, "frames video_width"] | None = None  # of the masked video
 
     @property
-    def prompted(self) -> bool:
-        return bool(self.text or self.spans)
+    def asked(self) -> Asked:
+        """The prompts alone."""
+        return Asked(text=self.text, spans=self.spans, video=self.clip)
+
+
+def check_checkpoint(name: str | os.PathLike) -> str:
+    """The name of a model that may exist; a misspelt one is told what is shipped."""
+    name = str(name)
+    shipped = sorted(file.parent.name for file in SHIPPED.glob("*/config.json"))
+    if name not in shipped and "/" not in name and not pathlib.Path(name).is_dir():
+        raise UserError(
+            f"no checkpoint {name!r}; shipped: {', '.join(shipped) or 'none'}; else give a "
+            "workdir or one of its steps, a folder in the upstream layout, or a Hugging Face id"
+        )
+    return name
 
 
 def make_item(
@@ -42,6 +74,7 @@ def make_item(
     *,
     sample_rate: int | None,
     codec_rate: int,
+    clip: Clip | None = None,
     name: str = "audio",
 ) -> Item:
     """Reads and checks one item; `name` is what errors call it."""
@@ -52,7 +85,7 @@ def make_item(
     checked = check_spans(spans or (), seconds, name)
     wave = audio.resample(recording.samples.mean(0), recording.sample_rate, codec_rate)
     flat = not isinstance(source, str | os.PathLike) and np.ndim(source) == 1
-    return Item(recording, wave, text or "", checked, flat)
+    return Item(recording, wave, text or "", checked, name, flat, clip)
 
 
 def read(source: Any, sample_rate: int | None, name: str = "audio") -> Audio:
@@ -150,21 +183,38 @@ def load_noise(path: str | os.PathLike) -> np.ndarray:
         raise UserError(f"{path} is no .npy array of numbers: {error}") from None
 
 
-def draw_noise(seed: int, frames: int, channels: int) -> Float[np.ndarray, "frames channels"]:
+def draw_noise(
+    seed: int, frames: int, channels: int, candidate: int = 0
+) -> Float[np.ndarray, "frames channels"]:
     """Standard normal; a longer draw begins with the shorter one, so padding changes nothing."""
-    return np.random.default_rng(seed).standard_normal((frames, channels), np.float32)
+    chosen = (seed, candidate) if candidate else seed
+    return np.random.default_rng(chosen).standard_normal((frames, channels), np.float32)
 
 
-def check_noise(noise: Any, frames: int, channels: int) -> Float[np.ndarray, "frames channels"]:
-    """Given noise of one item; a leading axis of one is dropped."""
+def check_noise(
+    noise: Any, frames: int, channels: int, rows: int = 1, name: str = "this recording"
+) -> Float[np.ndarray, "rows frames channels"]:
+    """Given noise, one row a candidate; a single row needs no axis for it."""
     noise = np.asarray(noise)
-    if noise.ndim == 3 and noise.shape[0] == 1:
-        noise = noise[0]
-    if noise.shape != (frames, channels) or noise.dtype.kind != "f":
+    wanted = (rows, frames, channels)
+    fits = noise.shape == wanted or (rows == 1 and noise.shape == wanted[1:])
+    if not fits or noise.dtype.kind != "f":
+        shape, axes = (wanted, "candidates, frames") if rows > 1 else (wanted[1:], "frames")
         raise UserError(
-            f"noise is {noise.dtype} of shape {noise.shape}; this recording needs floats of shape "
-            f"{(frames, channels)} (frames, twice the latent channels)"
+            f"noise is {noise.dtype} of shape {noise.shape}; {name} needs floats of shape "
+            f"{shape} ({axes}, twice the latent channels)"
         )
     if not np.isfinite(noise).all():
         raise UserError("noise has values that are NaN or infinite")
-    return noise.astype(np.float32)
+    return noise.reshape(wanted).astype(np.float32)
+
+
+def per_item(name: str, value: Any, count: int) -> list:
+    """One value for each of a list of recordings."""
+    if value is None:
+        return [None] * count
+    counted = hasattr(value, "__len__") and not isinstance(value, str)
+    if not counted or len(value) != count:
+        given = f"{len(value)} values" if counted else repr(value)
+        raise UserError(f"{name} needs one value for each of {count} recordings, got {given}")
+    return list(value)

@@ -13,9 +13,11 @@ from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.picture import spectrograms_png
-from sam_audio_jax.infer.separate import Stems
+from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.video import CODECS, mux
 
-ONE_ITEM = ("target.wav", "residual.wav", "spectrogram.png")
+# What one item may leave.
+ONE_ITEM = ("target.wav", "residual.wav", "spectrogram.png", *(f"target{end}" for end in CODECS))
 
 
 def check_out(out: pathlib.Path, *, overwrite: bool) -> None:
@@ -52,10 +54,26 @@ def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> None:
-    """`target.wav`, `residual.wav`, `spectrogram.png` of one item."""
-    audio.write_wav(folder / "target.wav", np.atleast_2d(stems.target), stems.sample_rate)
-    audio.write_wav(folder / "residual.wav", np.atleast_2d(stems.residual), stems.sample_rate)
+def write_stems(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = "") -> list[str]:
+    """Both waves and, where the item has a video file, that with the target as its sound."""
+    names = []
+    for name in ("target", "residual"):
+        names.append(f"{prefix}{name}.wav")
+        wave = np.atleast_2d(getattr(stems, name))
+        audio.write_wav(folder / names[-1], wave, stems.sample_rate)
+    path = None if item.clip is None else item.clip.path
+    if path is not None:
+        suffix = path.suffix.lower()
+        names.append(f"{prefix}target{suffix if suffix in CODECS else '.mp4'}")
+        wave = np.atleast_2d(stems.target)
+        wave = wave if len(wave) <= 2 else wave.mean(0, keepdims=True)
+        mux(path, wave, stems.sample_rate, folder / names[-1])
+    return names
+
+
+def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> list[str]:
+    """The files of one item, whose names are returned: stems, video, `spectrogram.png`."""
+    names = write_stems(folder, item, stems)
     recording = item.recording
     mixture = audio.resample(recording.samples.mean(0), recording.sample_rate, stems.sample_rate)
     waves = {
@@ -63,5 +81,6 @@ def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> None:
         "target": np.atleast_2d(stems.target).mean(0),
         "residual": np.atleast_2d(stems.residual).mean(0),
     }
-    picture = spectrograms_png(waves, stems.sample_rate, spans=item.spans, title=item.text)
+    picture = spectrograms_png(waves, stems.sample_rate, spans=stems.spans, title=item.text)
     (folder / "spectrogram.png").write_bytes(picture)
+    return [*names, "spectrogram.png"]

@@ -14,6 +14,7 @@ from sam_audio_jax import audio
 RANGE_DB = 70.0  # below the loudest cell of the picture
 BANDS = 128
 COLUMNS = 1_600  # frames of the picture at most; a long recording is drawn coarser
+BLOCK = 6_000  # frames analysed at once, so that memory does not grow with the recording
 TICKS_HZ = (200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4)
 COLOURS = {"+": "#39d98a", "-": "#ff6b6b"}
 
@@ -67,12 +68,24 @@ def mel_db(
     """Mel power in dB, `BANDS` bands from 0 Hz to half the rate, at most about `COLUMNS` frames."""
     hop = max(1, round(0.01 * sample_rate))
     window = 6 * hop
-    power = np.square(np.abs(audio.stft(np.asarray(wave, np.float32), window, hop)))
-    pooled = math.ceil(len(power) / COLUMNS)
-    short = -len(power) % pooled
-    power = np.pad(power, ((0, short), (0, 0)), mode="edge")
-    power = power.reshape(-1, pooled, power.shape[-1]).mean(1)
-    return 10 * np.log10(_bands(window, sample_rate) @ power.T + 1e-12)
+    frames = math.ceil(len(wave) / hop) + 1
+    pooled = math.ceil(frames / COLUMNS)
+    block = pooled * max(1, BLOCK // pooled)
+    bands, columns = _bands(window, sample_rate), []
+    for start in range(0, frames, block):
+        power = _power(wave, start, min(start + block, frames), window, hop)
+        power = np.pad(power, ((0, -len(power) % pooled), (0, 0)), mode="edge")
+        columns.append(bands @ power.reshape(-1, pooled, power.shape[-1]).mean(1).T)
+    return 10 * np.log10(np.concatenate(columns, axis=1) + 1e-12)
+
+
+def _power(
+    wave: Float[np.ndarray, " samples"], start: int, stop: int, window: int, hop: int
+) -> Float[np.ndarray, "frames bins"]:
+    """Power of the frames from `start` to `stop`, from the part of the wave that they see."""
+    first = max(0, start - window // hop)
+    seen = np.asarray(wave[first * hop : stop * hop + window], np.float32)
+    return np.square(np.abs(audio.stft(seen, window, hop)))[start - first : stop - first]
 
 
 def _mel(hz: float) -> float:

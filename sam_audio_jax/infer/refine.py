@@ -63,25 +63,58 @@ def wiener(
     mixture = np.asarray(mixture, np.float32)
     size = mixture.shape[-1]
     stems = np.stack([_fit(stem, stem_rate, sample_rate, size) for stem in (target, residual)])
-    hop = max(1, round(config.window_s * sample_rate / config.overlap))
-    window = hop * config.overlap
-    margin = window + hop * (1 + int(4 * config.smooth_s * sample_rate / hop))
-    margin = -(-margin // hop) * hop
+    hop, margin = reach(sample_rate, config)
     block = max(1, round(config.block_s * sample_rate / hop)) * hop
-    bands = _bands(window, sample_rate, stem_rate, config)
-    floor = max(1e-9 * window * float(np.mean(np.square(stems))), 1e-20)
-    estimate = np.empty_like(mixture)
+    level = float(np.mean(np.square(stems)))
+    divided = np.empty((2, *mixture.shape), np.float32)
     for start in range(0, size, block):
         stop, left = min(start + block, size), max(0, start - margin)
         cut = slice(left, min(stop + margin, size))
-        mask = _mask(
-            audio.stft(stems[:, cut], window, hop), bands, hop / sample_rate, floor, config
+        part = estimate_target(
+            mixture[:, cut],
+            stems[:, cut],
+            sample_rate=sample_rate,
+            stem_rate=stem_rate,
+            level=level,
+            config=config,
         )
-        part = audio.istft(
-            audio.stft(mixture[:, cut], window, hop) * mask, window, hop, cut.stop - left
+        divided[..., start:stop] = divide(
+            mixture[:, start:stop], part[:, start - left : stop - left]
         )
-        estimate[:, start:stop] = part[:, start - left : stop - left]
-    return divide(mixture, estimate)
+    return divided[0], divided[1]
+
+
+def reach(sample_rate: int, config: RefineConfig) -> tuple[int, int]:
+    """Samples between spectra, and how many on each side of a sample decide on its estimate.
+
+    The second is a multiple of the first: stretches that begin at multiples of it see one grid.
+    """
+    hop = max(1, round(config.window_s * sample_rate / config.overlap))
+    margin = hop * config.overlap + hop * (1 + int(4 * config.smooth_s * sample_rate / hop))
+    return hop, -(-margin // hop) * hop
+
+
+def estimate_target(
+    mixture: Wave,
+    stems: Float[np.ndarray, "two samples"],
+    *,
+    sample_rate: int,
+    stem_rate: int,
+    level: float,
+    config: RefineConfig,
+) -> Wave:
+    """The target's part of one stretch; `stems` are at its rate and came from `stem_rate`.
+
+    `level`: mean square of the stems as a whole, from which it follows what counts as silence.
+    """
+    hop, _ = reach(sample_rate, config)
+    window = hop * config.overlap
+    bands = _bands(window, sample_rate, stem_rate, config)
+    floor = max(1e-9 * window * level, 1e-20)
+    mask = _mask(audio.stft(stems, window, hop), bands, hop / sample_rate, floor, config)
+    return audio.istft(
+        audio.stft(mixture, window, hop) * mask, window, hop, mixture.shape[-1]
+    ).astype(np.float32)
 
 
 def divide(mixture: Wave, estimate: Wave) -> tuple[Wave, Wave]:

@@ -7,8 +7,11 @@ from flax import nnx
 
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.config import to_dict
 from sam_audio_jax.convert.folder import save_folder
+from sam_audio_jax.convert.vision import SAM_AUDIO_PREFIX, vision_to_reference
 from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 
@@ -30,6 +33,9 @@ SEPARATOR = SeparatorConfig(
     video_width=4,
     anchor_width=8,
 )
+VISION = VisionConfig(
+    image_size=8, patch_size=4, width=16, depth=1, heads=2, mlp=24, output=4, pool_heads=2
+)
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +45,14 @@ def folder(tmp_path_factory):
     out = prompted.separator.dit.out.kernel
     out[...] = 0.3 * jax.random.normal(jax.random.key(1), out[...].shape)
     prompted.separator.embed_anchors.gate[...] = np.ones(1)
+    prompted.separator.align_video.gate[...] = np.ones(1)
+    tower = VisionEncoder(VISION, rngs=nnx.Rngs(3))
     path = tmp_path_factory.mktemp("checkpoint") / "folder"
-    extra = {"sampler": {"method": "euler", "steps": 2}}
+    extra = {
+        "sampler": {"method": "euler", "steps": 2},
+        "vision": to_dict(VISION),
+        "rest": vision_to_reference(tower, SAM_AUDIO_PREFIX),
+    }
     save_folder(path, Codec(CODEC, rngs=nnx.Rngs(2)), prompted, "byt5", extra)
     return path
 

@@ -11,7 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from sam_audio_jax import audio
+from sam_audio_jax import audio, video
+from sam_audio_jax.infer import command
+from tests.test_video import greys
+from tests.test_video import write as write_video
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOOR = ROOT / "launch" / "separate.py"
@@ -70,9 +73,14 @@ def wrong_inputs(folder: pathlib.Path, street: str) -> dict[str, tuple[list[str]
     np.save(place / "noise.npy", np.zeros((3, 3), np.float32))
     (place / "items.jsonl").write_text('{"id": "a"}\n')
     (place / "good.jsonl").write_text('{"id": "a", "audio": "street.wav"}\n')
+    write_video(place / "street.mkv", np.zeros((3, 32, 32, 3), np.uint8))
+    (place / "song.mp4").write_bytes((place / "empty.wav").read_bytes())
+    np.savez(place / "small.npz", mask=np.ones((3, 8, 8), bool))
+    np.savez(place / "short.npz", mask=np.ones((2, 32, 32), bool))
     (place / "full").mkdir()
     (place / "full" / "thesis.txt").write_text("x")
     checkpoint = ["--checkpoint", str(folder)]
+    seen = [street, "--video", str(place / "street.mkv"), *checkpoint]
     return {
         "no input": ([], "give either one INPUT or --manifest"),
         "both": ([street, "--manifest", "x"], "give either one INPUT"),
@@ -90,7 +98,20 @@ def wrong_inputs(folder: pathlib.Path, street: str) -> dict[str, tuple[list[str]
         "steps": ([street, "--steps", "0", *checkpoint], "steps=0 must be 1 or more"),
         "method": ([street, "--method", "rk4"], "invalid choice: 'rk4'"),
         "checkpoint": ([street, "--checkpoint", "tinny"], "no checkpoint 'tinny'; shipped:"),
-        "option": ([street, "--mask", "x"], "--mask"),
+        "option": ([street, "--masks", "x"], "--masks"),
+        "mask alone": ([street, "--mask", "x"], "--mask needs --video"),
+        "mask size": ([*seen, "--mask", str(place / "small.npz")], "8 x 8 pixels, the video 32"),
+        "mask length": ([*seen, "--mask", str(place / "short.npz")], "has 2 frames, the video has"),
+        "no video": ([street, "--video", str(place / "none.mp4"), *checkpoint], "no video file"),
+        "no frames": (
+            [street, "--video", str(place / "song.mp4"), *checkpoint],
+            "has no video stream",
+        ),
+        "mask keeps": ([*seen, "--mask-keeps", "sound"], "invalid choice: 'sound'"),
+        "no tower": ([street, "--video", seen[2]], "this model has no vision tower"),
+        "no predictor": ([street, "--predict-spans", *checkpoint], "has no span predictor"),
+        "no judge": ([street, "--candidates", "2", *checkpoint], "SpanIoU needs '+' spans"),
+        "negative span": ([street, "--span", "+", "-1", "0.2"], "must have start < end"),
         "manifest": (["--manifest", str(place / "items.jsonl")], "line 1: audio must be"),
         "manifest text": (["--manifest", str(place / "good.jsonl"), "--text", "x"], "--text is"),
         "full folder": ([street, "--out", str(place / "full")], "holds other files (thesis.txt)"),
@@ -98,8 +119,12 @@ def wrong_inputs(folder: pathlib.Path, street: str) -> dict[str, tuple[list[str]
     }
 
 
-def test_wrong_inputs_get_one_line_and_leave_nothing(door, folder, street, tmp_path, capsys):
-    cases = wrong_inputs(folder, street)
+def test_wrong_inputs_get_one_line_and_leave_nothing(
+    door, model, folder, street, tmp_path, capsys, monkeypatch
+):
+    cases, load = wrong_inputs(folder, street), command.load
+    here = str(folder)  # opened once for all of its cases
+    monkeypatch.setattr(command, "load", lambda g: model if g.checkpoint == here else load(g))
     before = sorted(tmp_path.rglob("*"))
     for case, (arguments, said) in cases.items():
         out = [] if "--out" in arguments else ["--out", str(tmp_path / "out")]
@@ -108,6 +133,23 @@ def test_wrong_inputs_get_one_line_and_leave_nothing(door, folder, street, tmp_p
         assert error.startswith("error: "), (case, error)
         assert said in error, (case, error)
         assert sorted(tmp_path.rglob("*")) == before, case
+
+
+def test_a_video_gets_the_target_as_its_sound(door, folder, street, tmp_path):
+    path = write_video(tmp_path / "street.mp4", greys(11))
+    np.savez(tmp_path / "mask.npz", mask=np.ones((11, 24, 32), bool))
+    said = [street, "--video", str(path), "--mask", str(tmp_path / "mask.npz"), "--candidates", "2"]
+    said += ["--span", "+", "0.1", "0.5", "--checkpoint", str(folder)]
+    assert door([*said, "--out", str(tmp_path / "out")]) == 0
+    names = {"residual.wav", "spectrogram.png", "target.mp4", "target.wav"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names
+    target = audio.load(tmp_path / "out" / "target.wav").samples
+    heard = audio.load(tmp_path / "out" / "target.mp4")
+    assert heard.sample_rate == 8_000
+    assert np.corrcoef(heard.samples[0, : target.shape[1]], target[0])[0, 1] > 0.8
+    seen = video.frames_at(tmp_path / "out" / "target.mp4", np.arange(11) / 10)
+    np.testing.assert_array_equal(seen, video.frames_at(path, np.arange(11) / 10))
+    assert door([*said, "--out", str(tmp_path / "out"), "--overwrite"]) == 0
 
 
 def test_an_earlier_result_is_replaced_only_on_demand(door, folder, street, tmp_path, capsys):

@@ -82,4 +82,4 @@ def test_wrong_noise(tmp_path):
     (tmp_path / "text.npy").write_text("hello")
     with pytest.raises(UserError, match=r"no \.npy array"):
         inputs.load_noise(tmp_path / "text.npy")
-    assert inputs.check_noise(np.zeros((1, 4, 6)), 4, 6).shape == (4, 6)
+    assert inputs.check_noise(np.zeros((4, 6)), 4, 6).shape == (1, 4, 6)

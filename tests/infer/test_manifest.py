@@ -9,6 +9,8 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import manifest
+from tests.test_video import greys
+from tests.test_video import write as write_video
 
 SETTINGS = manifest.Settings(checkpoint="x", seed=1)
 
@@ -81,6 +83,46 @@ def test_a_bad_item_stops_no_other(model, items, tmp_path, noise_of):
     assert not (out / "failed.jsonl").exists()
 
 
+def test_lines_may_name_videos(model, items, tmp_path):
+    write_video(tmp_path / "0.mp4", greys(11))
+    (tmp_path / "mask.json").write_text(json.dumps([[2, 2, 20, 20]] * 11))
+    (tmp_path / "short.json").write_text(json.dumps([[2, 2, 20, 20]] * 3))
+    lines = [json.loads(line) for line in items.read_text().splitlines()]
+    lines[0] |= {"video": "0.mp4", "mask": "mask.json"}
+    lines[2] |= {"video": "0.mp4", "mask": "short.json"}
+    items.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out, entries = tmp_path / "out", manifest.read_manifest(items)
+    failed = manifest.run(model, entries, out, SETTINGS)
+    assert list(failed) == ["item2"]
+    assert "has 3 frames, the video has more" in failed["item2"]
+    assert (out / "item0.target.mp4").is_file()
+    assert len(files(out)) == 6
+    alone = model.separate(
+        tmp_path / "0.wav",
+        "dog",
+        video=tmp_path / "0.mp4",
+        mask=tmp_path / "mask.json",
+        seed=SETTINGS.seed,
+    )
+    target = audio.load(out / "item0.target.wav").samples[0]
+    np.testing.assert_allclose(target, alone.target, atol=2e-5)
+    (out / "item0.target.mp4").unlink()  # what is missing is made again, to the same bytes
+    before = files(out)
+    assert list(manifest.run(model, entries, out, SETTINGS)) == ["item2"]
+    assert (out / "item0.target.mp4").is_file()
+    assert files(out) == before
+
+
+def test_candidates_of_a_manifest(model, items, tmp_path):
+    settings = manifest.Settings(checkpoint="x", candidates=2)
+    failed = manifest.run(model, manifest.read_manifest(items), tmp_path / "out", settings)
+    assert list(failed) == ["item0", "item2", "item3"]
+    assert "candidates of item0 cannot be ranked: SpanIoU needs '+' spans" in failed["item0"]
+    (record,) = map(json.loads, (tmp_path / "out" / "done.jsonl").read_text().splitlines())
+    assert len(record["scores"]) == 2
+    assert record["spans"] == [["+", 0.1, 0.5]]
+
+
 def test_a_changed_item_is_made_again(model, items, tmp_path):
     out = tmp_path / "out"
     manifest.run(model, manifest.read_manifest(items), out, SETTINGS)
@@ -104,6 +146,8 @@ def test_a_changed_item_is_made_again(model, items, tmp_path):
         ('{"id": "b", "audio": "b.wav", "text": 3}', "line 2: text must be a string"),
         ('{"id": "b", "audio": "b.wav", "spans": [["?", 0, 1]]}', "'[?]' of .*line 2 is unknown"),
         ('{"id": "b", "audio": "b.wav", "spans": 4}', "spans of .*line 2 must be a list"),
+        ('{"id": "b", "audio": "b.wav", "video": 4}', "line 2: video must be a string, got 4"),
+        ('{"id": "b", "audio": "b.wav", "mask": "m"}', "line 2 has a mask but no video"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path, line, said):

@@ -1,0 +1,289 @@
+"""Checked items and batches through the networks: noise, groups, candidates, whole stems."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.encoders.vision import VisionEncoder
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer import inputs, rerank
+from sam_audio_jax.infer.buckets import BucketConfig, Group, group
+from sam_audio_jax.infer.inputs import Item
+from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
+from sam_audio_jax.infer.options import Options, SamplerConfig
+from sam_audio_jax.infer.pack import Prompts, Tokenize, pack_batch, pack_items, tell_spans
+from sam_audio_jax.infer.predictor import Source, SpanFinder
+from sam_audio_jax.infer.processor import Batch
+from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
+from sam_audio_jax.infer.rerank import Asked, Scorer, SpanIoU
+from sam_audio_jax.infer.solve import Networks, Solver
+from sam_audio_jax.infer.stems import Separated, Stems, refined
+from sam_audio_jax.infer.video import Sight, StoredTower
+from sam_audio_jax.separator.flow import Method
+from sam_audio_jax.separator.model import PromptedSeparator
+
+Candidates = Float[np.ndarray, "candidates stems samples"]
+
+
+class Engine:
+    """Holds the networks and the programs compiled for them."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        prompted: PromptedSeparator,
+        tokenizer: Tokenize,
+        *,
+        sampler: SamplerConfig | None = None,
+        buckets: BucketConfig | None = None,
+        refinement: RefineConfig = DEFAULT,
+        long_audio: LongAudioConfig | None = None,
+        scorer: Scorer | None = None,
+        vision: VisionEncoder | StoredTower | None = None,
+        span_predictor: Source = None,
+        mesh: Mesh | None = None,
+    ):
+        channels = prompted.separator.config.channels
+        if codec.config.codebook_dim != channels:
+            raise UserError(
+                f"the codec has {codec.config.codebook_dim} latent channels, "
+                f"the separator {channels}"
+            )
+        self.networks = Networks(codec, prompted.text_encoder, prompted.separator)
+        self.tokenizer = tokenizer
+        self.sampler = sampler or SamplerConfig()
+        self.buckets = buckets or BucketConfig()
+        self.refinement = refinement
+        self.scorer = scorer or SpanIoU()
+        self.sight = Sight(vision, codec.config, prompted.separator.config.video_width, mesh)
+        self.span_finder = SpanFinder(span_predictor, codec.config)
+        self._state = 2 * channels  # width of x: target and residual side by side
+        self._solver = Solver(self.networks, mesh)
+        self.long_audio = LongAudio(self._solver, self.networks, tokenizer, long_audio)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the codec: what generated stems come out at."""
+        return self.networks.codec.config.sample_rate
+
+    def frames(self, item: Item) -> int:
+        """Latent frames of an item."""
+        return self.networks.codec.config.frames(len(item.wave))
+
+    def plan(self, frames: Sequence[int], candidates: int = 1) -> list[Group]:
+        """Which items of these lengths (in frames) are solved together, at which padded length.
+
+        Candidates are rows of the batch like items, so they take room in a group.
+        """
+        buckets = dataclasses.replace(
+            self.buckets,
+            batch=max(1, self.buckets.batch // candidates),
+            batch_frames=max(1, self.buckets.batch_frames // candidates),
+        )
+        longest = self.long_audio.longest
+        return group(frames, buckets, longest=longest, shares=self._solver.shares)
+
+    def check(self, item: Item, options: Options, noise: Any = None) -> None:
+        """Refuses what an item and the options of its call cannot do together."""
+        if noise is not None:
+            self._noise(item, noise, self.frames(item), options)
+        if options.watermark is not None and self.frames(item) > self.long_audio.longest:
+            raise UserError(
+                f"{item.name} is too long for a watermark, which runs over a whole recording; "
+                "leave watermark out"
+            )
+        self._check_rank(item.asked, options, item.name)
+
+    def separate_items(
+        self, items: Sequence[Item], options: Options, noises: Sequence[Any] | None = None
+    ) -> list[Stems]:
+        """Stems of checked items, in their order."""
+        given = noises or [None] * len(items)
+        for item, noise in zip(items, given, strict=True):  # what is wrong is refused before work
+            self.check(item, options, noise)
+        options.messages(1, self.networks.codec.config.watermark_bits)
+        stems: dict[int, Stems] = {}
+        for part in self.plan([self.frames(item) for item in items], options.candidates):
+            members = [items[i] for i in part.items]
+            made = self.solve_group(part, members, options, [given[i] for i in part.items])
+            stems |= dict(zip(part.items, made, strict=True))
+        return [stems[number] for number in range(len(items))]
+
+    def solve_group(
+        self,
+        part: Group,
+        items: Sequence[Item],
+        options: Options,
+        noises: Sequence[Any] | None = None,
+    ) -> list[Stems]:
+        """The items of one group of `plan`: one call of the compiled program, or a long one."""
+        drawn = [
+            self._noise(item, noise, part.frames, options)
+            for item, noise in zip(items, noises or [None] * len(items), strict=True)
+        ]
+        if part.frames > self.long_audio.longest:
+            waves, asked = self._solve_long(items[0], drawn[0], options)
+        else:
+            prompts = pack_items(
+                items, drawn, part, codec=self.networks.codec, tokenizer=self.tokenizer
+            )
+            bits = self.networks.codec.config.watermark_bits
+            message = options.messages(1, bits)  # one for all waves: it depends on no neighbour
+            told = [item.asked for item in items]
+            waves, asked = self._solve(prompts, told, options, message, padding=False)
+        stems = []
+        for item, told, candidates in zip(items, asked, waves, strict=False):
+            cut = candidates[..., : len(item.wave)]
+            best, scores = self._choose(cut, item.wave, told, options)
+            target, residual = cut[best]
+            made = Stems(target, residual, self.sample_rate, scores, told.spans)
+            stems.append(refined(item, made, self.refinement) if options.refine else made)
+        return stems
+
+    def separate_batch(self, batch: Batch, options: Options, noise: Any = None) -> Separated:
+        """A processor's batch, solved in one call as the reference does."""
+        config = self.networks.codec.config
+        rows, frames, hop = len(batch) * options.candidates, batch.frames, config.hop
+        if options.refine:
+            raise UserError("refine needs the recordings themselves: give them in place of a Batch")
+        batch.check_grid(config.sample_rate, hop)
+        most = self.networks.separator.config.dit.max_positions
+        if frames > most:
+            raise UserError(
+                f"the batch has {frames} frames, at most {most} can be; give recordings"
+            )
+        if batch.anchors is not None:
+            options = dataclasses.replace(options, predict_spans=False)
+        asked = batch.asked
+        for number, one in enumerate(asked):
+            self._check_rank(one, options, f"item {number}")
+        if noise is None:
+            noise = np.concatenate([options.noise(frames, self._state)] * len(batch))
+        noise = inputs.check_noise(noise, frames, self._state, rows, "this batch")
+        message = options.messages(2 * rows, config.watermark_bits)
+        prompts = pack_batch(
+            batch,
+            self.sight.of_batch(
+                batch.masked_videos, batch.video_features, batch.sizes.tolist(), frames
+            ),
+            noise,
+            shares=self._solver.shares,
+            codec=self.networks.codec,
+            tokenizer=self.tokenizer,
+        )
+        waves, asked = self._solve(prompts, asked, options, message, padding=True)
+        chosen, scores = [], []
+        mixtures, lengths = batch.audios[:, 0], hop * batch.sizes
+        for item, told in enumerate(asked):
+            cut = waves[item, ..., : lengths[item]]
+            best, scored = self._choose(cut, mixtures[item, : lengths[item]], told, options)
+            chosen.append(cut[best])
+            scores.append(scored)
+        return Separated(
+            target=[target for target, _ in chosen],
+            residual=[residual for _, residual in chosen],
+            noise=noise,
+            sample_rate=self.sample_rate,
+            wav_sizes=batch.wav_sizes.tolist(),
+            scores=None if options.candidates == 1 else np.stack(scores),
+            spans=[told.spans for told in asked],
+        )
+
+    def _solve(
+        self,
+        prompts: Prompts,
+        asked: list[Asked],
+        options: Options,
+        message: Int[np.ndarray, "waves bits"] | None,
+        *,
+        padding: bool,
+    ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[Asked]]:
+        """Waves of all rows, and what the items were told.
+
+        `padding`: predicted spans may lie beyond an item's end, as in the reference.
+        """
+        if options.predict_spans:
+            prompts, asked = self._predict(prompts, asked, padding)
+        if message is not None:
+            last = np.minimum(np.arange(2 * len(prompts.noise)), len(message) - 1)
+            prompts = dataclasses.replace(prompts, message=jnp.asarray(message[last]))
+        method = cast(Method, options.sampler.method)
+        return self._solver(prompts, method=method, steps=options.sampler.steps), asked
+
+    def _solve_long(
+        self, item: Item, noises: Float[np.ndarray, "candidates frames state"], options: Options
+    ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[Asked]]:
+        """`_solve` of one recording in windows; its spans are predicted piece by piece."""
+        asked, mixture = item.asked, self.long_audio.encode(item.wave)
+        if options.predict_spans and not asked.spans:
+            rate, found = self.networks.codec.config.frame_rate, []
+            for start in range(0, len(mixture), self.long_audio.longest):
+                piece = mixture[None, start : start + self.long_audio.longest]
+                valid = np.ones(piece.shape[:2], bool)
+                (spans,) = self.span_finder(piece, valid, [asked.text], padding=False)
+                found += [
+                    (token, begin + start / rate, end + start / rate) for token, begin, end in spans
+                ]
+            asked = dataclasses.replace(asked, spans=tuple(found))
+        waves = self.long_audio(
+            mixture,
+            noises,
+            text=item.text,
+            spans=asked.spans,
+            features=item.features,
+            method=cast(Method, options.sampler.method),
+            steps=options.sampler.steps,
+        )
+        return waves[None], [asked]
+
+    def _predict(
+        self, prompts: Prompts, asked: list[Asked], padding: bool
+    ) -> tuple[Prompts, list[Asked]]:
+        """With spans for the items that have none, before the solve that they condition.
+
+        The release predicts them too late to change anything (spec/model.md, section 9).
+        """
+        prompts = self._solver.encode(prompts)
+        count, valid = len(asked), np.asarray(prompts.valid)
+        texts = [one.text for one in asked]
+        mixture = np.asarray(prompts.mixture)[:count]
+        found = self.span_finder(mixture, valid[:count], texts, padding=padding)
+        asked = [
+            one if one.spans else dataclasses.replace(one, spans=spans)
+            for one, spans in zip(asked, found, strict=True)
+        ]
+        rows = [asked[min(row, count - 1)].spans for row in range(len(valid))]
+        return tell_spans(prompts, rows, valid.sum(1).tolist(), self.networks.codec), asked
+
+    def _choose(
+        self,
+        waves: Candidates,
+        mixture: Float[np.ndarray, " mixture_samples"],
+        asked: Asked,
+        options: Options,
+    ) -> tuple[int, Float[np.ndarray, " candidates"] | None]:
+        """The kept candidate, and the scores if there was a choice."""
+        if options.candidates == 1:
+            return 0, None
+        return rerank.rank(options.scorer, waves[:, 0], mixture, self.sample_rate, asked)
+
+    def _check_rank(self, asked: Asked, options: Options, name: str) -> None:
+        if options.candidates > 1:
+            predicted = options.predict_spans and not asked.spans
+            rerank.check(options.scorer, asked, name, predicted=predicted)
+
+    def _noise(
+        self, item: Item, given: Any, frames: int, options: Options
+    ) -> Float[np.ndarray, "candidates frames state"]:
+        """x(0) of an item padded to `frames`."""
+        drawn = options.noise(frames, self._state)
+        if given is not None:
+            size = self.frames(item)
+            drawn[:, :size] = inputs.check_noise(given, size, self._state, options.candidates)
+        return drawn

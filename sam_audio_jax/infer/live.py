@@ -1,0 +1,236 @@
+"""The windows behind a stream: samples at the codec's rate in, samples of both stems out.
+
+A window is solved as soon as its sound is there. It cannot wait for its successor, so in the
+overlap it follows the way that its predecessor took (separator/windows.py, `sample_after`).
+Latents are encoded and decoded with the codec's own context: what comes out is equal to encoding
+and decoding everything at once.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree
+
+from sam_audio_jax.codec.chunked import (
+    decode_chunked,
+    decoder_context,
+    encode_chunked,
+    encoder_context,
+)
+from sam_audio_jax.codec.codec import pad_to_hop
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.inputs import Span
+from sam_audio_jax.infer.long_audio import LongAudio, Recording, TextMemory, run_whole
+from sam_audio_jax.infer.options import SamplerConfig
+from sam_audio_jax.separator import flow, windows
+
+Pair = Float[np.ndarray, "samples stems"]
+
+
+class Tail:
+    """The end of a growing array: rows are addressed by their place in the whole."""
+
+    def __init__(self, *shape: int):
+        self.start = self.stop = 0
+        self._parts = [np.zeros((0, *shape), np.float32)]
+
+    def append(self, rows: Float[np.ndarray, "rows ..."]) -> None:
+        self._parts.append(rows)
+        self.stop += len(rows)
+
+    def read(self, start: int, stop: int) -> Float[np.ndarray, "rows ..."]:
+        if len(self._parts) > 1:  # joined only now: what is appended may be small
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0][start - self.start : stop - self.start]
+
+    def forget(self, before: int) -> None:
+        if before > self.start:
+            self._parts = [self.read(before, self.stop).copy()]
+            self.start = before
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "rows", "method", "steps"))
+def _solve(
+    graph: nnx.GraphDef,
+    state: PyTree,
+    recording: Recording,
+    noise: Float[Array, "frames state"],
+    past: Float[Array, "steps calls 1 frames state"],
+    moved: Int[Array, ""],
+    trust: Float[Array, " frames"],
+    *,
+    rows: int,
+    method: flow.Method,
+    steps: int,
+) -> tuple[Float[Array, "frames state"], Float[Array, "steps calls 1 frames state"]]:
+    """Latents of a window that begins `moved` frames after the one whose velocities are `past`.
+
+    It is evaluated in `rows` copies, because each share of a mesh must have a row.
+    """
+    separator = nnx.merge(graph, state).separator
+    starts = jnp.zeros(rows, jnp.int32)
+    context = separator.prepare(recording.conditions(starts, noise.shape[0], separator))
+
+    def velocity(x: Array, time: Array) -> Array:
+        copies = jnp.broadcast_to(x, (rows, *x.shape[1:]))
+        return separator.velocity(copies, jnp.broadcast_to(time, (rows,)), context)[:1]
+
+    latents, velocities = windows.sample_after(
+        velocity,
+        noise[None],
+        jnp.roll(past, -moved, axis=3),
+        trust,
+        method=method,
+        steps=steps,
+    )
+    return latents[0], velocities
+
+
+class WindowQueue:
+    """Solves window after window; holds the last window and the codec's context, no more."""
+
+    def __init__(
+        self,
+        networks: LongAudio,
+        text: str,
+        spans: tuple[Span, ...],
+        *,
+        window_s: float,
+        overlap_s: float,
+        sampler: SamplerConfig,
+        seed: int,
+    ):
+        self.codec, self.solver = networks.networks.codec, networks.solver
+        config, rate = networks.networks.separator.config, self.codec.config.frame_rate
+        self.window, overlap = round(window_s * rate), round(overlap_s * rate)
+        if not 1 <= self.window <= config.dit.max_positions:
+            raise UserError(
+                f"window_s={window_s:g} must be {1 / rate:g} to {config.dit.max_positions / rate:g}"
+            )
+        if not 0 <= overlap <= self.window // 2:
+            raise UserError(f"overlap_s={overlap_s:g} must be 0 to half of window_s={window_s:g}")
+        self.stride = self.window - overlap
+        self.ahead, self.behind = (
+            encoder_context(self.codec.config),
+            decoder_context(self.codec.config),
+        )
+        self.method: flow.Method = cast(flow.Method, sampler.method)
+        self.steps = sampler.steps
+        self.text = TextMemory.of(text, self.solver, networks.tokenizer)
+        self.spans = spans
+        self._random = np.random.default_rng(seed)
+        self._wave, self._mixture = Tail(), Tail(config.channels)
+        self._noise, self._latents = Tail(2 * config.channels), Tail(2 * config.channels)
+        self._next = self._decoded = 0  # frames: start of the next window, end of what was decoded
+        self._last: tuple[int, Array] | None = None  # start and velocities of the last window
+
+    @property
+    def latency_s(self) -> float:
+        """A window, and what the codec looks ahead in both directions."""
+        return (self.window + self.ahead + self.behind) / self.codec.config.frame_rate
+
+    def push(self, samples: Float[np.ndarray, " samples"]) -> Iterator[Pair]:
+        """The stems' next samples, if these complete a window."""
+        self._wave.append(samples)
+        hop = self.codec.config.hop
+        while self._wave.stop >= (end := self._next + self.window + self.ahead) * hop:
+            self._encode(end - self.window - self.ahead, end, end - self.ahead)
+            self._solve(self._next, self._next + self.stride)
+            self._next += self.stride
+            yield self._decode(self._latents.stop - self.behind)
+
+    def finish(self) -> Pair:
+        """What is left; the last window is moved back to end with the sound, as in long audio."""
+        size, kept = self._wave.stop, self._wave.start
+        if not size:
+            return np.zeros((0, 2), np.float32)
+        frames, given = self.codec.config.frames(size), self._decoded * self.codec.config.hop
+        self._wave.append(
+            pad_to_hop(self._wave.read(kept, size), self.codec.config.hop)[size - kept :]
+        )
+        self.window = min(self.window, frames)
+        last = frames - self.window
+        self._encode(max(0, last - self.ahead), frames, frames)
+        pieces = []
+        for start in [*range(self._next, last, self.stride), last]:
+            self._solve(start, frames if start == last else start + self.stride)
+            pieces.append(
+                self._decode(frames if start == last else self._latents.stop - self.behind)
+            )
+        return np.concatenate(pieces)[: size - given]
+
+    def _encode(self, start: int, end: int, until: int) -> None:
+        """Latents of the mixture up to `until`, from the sound between two frames.
+
+        Frames near `start` would miss their left context; those are known from before.
+        """
+        hop, known = self.codec.config.hop, self._mixture.stop
+        start = max(0, min(start, known - self.ahead))
+        wave = self._wave.read(start * hop, end * hop)
+        latents = encode_chunked(self.codec, wave[None], frames=end - start)[0]
+        self._mixture.append(latents[known - start : until - start])
+        self._wave.forget(hop * min(self._next, until - self.ahead))
+
+    def _solve(self, start: int, until: int) -> None:
+        """The window at `start`; its latents are final up to `until`."""
+        stop, rate, hop = start + self.window, self.codec.config.sample_rate, self.codec.config.hop
+        fresh = (stop - self._noise.stop, self._noise.read(0, 0).shape[1])
+        self._noise.append(self._random.standard_normal(fresh, np.float32))
+        anchors = windows.frame_anchors(self.spans, start, stop, sample_rate=rate, hop=hop)
+        recording = Recording(
+            mixture=jnp.asarray(self._mixture.read(start, stop)),
+            anchors=jnp.asarray(anchors),
+            video=None,
+            text=self.text,
+        )
+        noise = jnp.asarray(self._noise.read(start, stop))
+        if self._last is None:
+            calls = windows.calls_per_step(self.method)
+            before, past = start, jnp.zeros((self.steps, calls, 1, *noise.shape))
+            trust = np.zeros(self.window, np.float32)
+        else:
+            before, past = self._last
+            trust = self._trust(before + self.window - np.arange(start, stop))
+        solved, velocities = run_whole(
+            self.solver,
+            _solve,
+            recording,
+            noise,
+            past,
+            jnp.asarray(start - before, jnp.int32),
+            jnp.asarray(trust),
+            rows=self.solver.shares,
+            method=self.method,
+            steps=self.steps,
+        )
+        known = self._latents.stop
+        self._latents.append(np.asarray(solved)[known - start : until - start])
+        self._last = start, velocities
+        self._noise.forget(start)
+        self._mixture.forget(start)
+
+    def _trust(self, left: Int[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:
+        """The last window's share of frames that lie `left` frames before its end.
+
+        1 where its latents are final, then falling as the triangles of `lay_windows` say.
+        """
+        return np.clip(left / (self.window - self.stride + 1), 0, 1).astype(np.float32)
+
+    def _decode(self, until: int) -> Pair:
+        """Samples of the frames from where the last call ended to `until`."""
+        done, stop, hop = self._decoded, self._latents.stop, self.codec.config.hop
+        if until <= done:
+            return np.zeros((0, 2), np.float32)
+        width = self.stride + 2 * self.behind  # of every call but the first: one compilation
+        start = max(0, min(done - self.behind, stop - width))
+        latents = self._latents.read(start, stop)
+        stems = np.moveaxis(latents.reshape(len(latents), 2, -1), 1, 0)
+        waves = decode_chunked(self.codec, stems, frames=width)
+        self._decoded = until
+        self._latents.forget(min(until - self.behind, stop - width))
+        return waves[:, (done - start) * hop : (until - start) * hop].T

@@ -1,0 +1,269 @@
+"""Recordings of any length by multi-diffusion (arXiv 2512.18099; spec/training.md, "Inference").
+
+Overlapping windows share one trajectory (separator/windows.py). The state of the whole recording
+and its mixture stay on the device as latents, a hundredth of the waves' size; everything wider (the
+transformer, its conditions, the codec) sees a fixed number of windows at a time. The conditions are
+prepared anew at every evaluation: a thousandth of the work, against 0.5 GB an hour for `large`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from sam_audio_jax import parallel
+from sam_audio_jax.codec.chunked import decode_chunked, encode_chunked
+from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.buckets import power_of_two
+from sam_audio_jax.infer.pack import LEAST_TOKENS, Tokenize
+from sam_audio_jax.infer.solve import Networks, Solver
+from sam_audio_jax.separator import flow, windows
+from sam_audio_jax.separator.model import Separator
+from sam_audio_jax.separator.prompts import Conditions, Span
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LongAudioConfig:
+    """What is solved in one piece, and the windows of what is longer.
+
+    A model whose `max_positions` end earlier has windows and pieces of that length.
+    """
+
+    window_s: float = 20.0  # published
+    overlap_s: float = 5.0  # published; of neighbouring windows
+    one_shot_s: float = 30.0  # ours: the clips of pre-training; up to here there are no windows
+    batch: int = 8  # ours: windows evaluated at once, on each share of a mesh
+
+    def __post_init__(self):
+        if not 0 <= self.overlap_s < self.window_s:
+            raise UserError(
+                f"long_audio.overlap_s={self.overlap_s} must be 0 or more and below "
+                f"long_audio.window_s={self.window_s}"
+            )
+        if self.one_shot_s < self.window_s:
+            raise UserError(
+                f"long_audio.one_shot_s={self.one_shot_s} must be "
+                f"long_audio.window_s={self.window_s} or more"
+            )
+        if self.batch < 1:
+            raise UserError(f"long_audio.batch={self.batch} must be 1 or more")
+
+    def longest(self, codec: CodecConfig, max_positions: int) -> int:
+        """Frames of the longest recording that is solved in one piece."""
+        return min(round(self.one_shot_s * codec.frame_rate), max_positions)
+
+    def window(self, codec: CodecConfig, max_positions: int) -> tuple[int, int]:
+        """Frames of a window and of an overlap."""
+        window = min(round(self.window_s * codec.frame_rate), max_positions)
+        return window, min(round(self.overlap_s * codec.frame_rate), window - 1)
+
+
+def run_whole(solver: Solver, program: Callable, *arrays: Any, **options: Any) -> Any:
+    """`program(graph, state, *arrays)`; under a mesh the arrays lie whole on every device."""
+    if solver.mesh is None:
+        return program(solver.graph, solver.state, *arrays, **options)
+    with jax.set_mesh(solver.mesh):
+        arrays = jax.device_put(arrays, parallel.replicated(solver.mesh))
+        return program(solver.graph, solver.state, *arrays, **options)
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _encode_text(
+    graph: nnx.GraphDef, state: PyTree, ids: Int[Array, "1 tokens"], mask: Bool[Array, "1 tokens"]
+) -> Float[Array, "1 tokens text_width"]:
+    """The text encoder's states: once for all windows."""
+    return nnx.merge(graph, state).text_encoder(ids, mask)
+
+
+class TextMemory(NamedTuple):
+    """What every window of a recording attends to."""
+
+    states: Float[Array, "1 tokens text_width"]
+    mask: Bool[Array, "1 tokens"]
+
+    @classmethod
+    def of(cls, text: str, solver: Solver, tokenizer: Tokenize) -> "TextMemory":
+        """Padded to one of a few lengths."""
+        ids, mask = tokenizer([text])
+        extra = ((0, 0), (0, power_of_two(ids.shape[1], least=LEAST_TOKENS) - ids.shape[1]))
+        ids, mask = jnp.asarray(np.pad(ids, extra)), jnp.asarray(np.pad(mask, extra))
+        return cls(run_whole(solver, _encode_text, ids, mask), mask)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A whole recording on the grid of frames, with the prompts of all its windows."""
+
+    mixture: Float[Array, "frames channels"]
+    anchors: Int[Array, " frames"]  # id of each frame
+    video: Float[Array, "frames video_width"] | None  # None: no video
+    text: TextMemory
+
+    def conditions(
+        self, starts: Int[Array, " batch"], window: int, separator: Separator
+    ) -> Conditions:
+        """What the windows at `starts` are told: every prompt as far as it lies in them."""
+        batch, config = starts.shape[0], separator.config
+        if self.video is None:  # no video is zeros, not a skip
+            video = jnp.zeros((batch, window, config.video_width))
+        else:
+            video = windows.cut(self.video, starts, window)
+        states, mask = self.text
+        ids = jnp.arange(config.anchors + 1)  # each id is its own slot
+        return Conditions(
+            mixture=windows.cut(self.mixture, starts, window),
+            text=jnp.broadcast_to(states, (batch, *states.shape[1:])),
+            text_mask=jnp.broadcast_to(mask, (batch, mask.shape[1])),
+            video=video,
+            anchor_ids=jnp.broadcast_to(ids, (batch, ids.size)),
+            anchor_alignment=windows.cut(self.anchors, starts, window),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Windows in the order of their evaluation: `turns` rows of `starts` count, the rest fill."""
+
+    starts: Int[Array, "capacity batch"]
+    weights: Float[Array, "capacity batch window"]
+    turns: Int[Array, ""]
+
+    @classmethod
+    def of(cls, laid: windows.Windows, *, batch: int, shares: int) -> "Layout":
+        """Turns of equal size, at most `batch` windows a share; few shapes whatever the length."""
+        count, window = laid.weights.shape
+        turns = -(-count // (batch * shares))
+        rows = shares * -(-count // (turns * shares))
+        capacity = power_of_two(turns)
+        starts = np.zeros(capacity * rows, np.int32)
+        weights = np.zeros((capacity * rows, window), np.float32)
+        starts[:count], weights[:count] = laid.starts, laid.weights
+        return cls(
+            starts=jnp.asarray(starts.reshape(capacity, rows)),
+            weights=jnp.asarray(weights.reshape(capacity, rows, window)),
+            turns=jnp.asarray(turns, jnp.int32),
+        )
+
+    def frames(self, overlap: int) -> int:
+        """Frames that arrays of this layout have: enough for every place to hold a window."""
+        window = self.weights.shape[2]
+        return window + (self.starts.size - 1) * (window - overlap)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "method", "steps"))
+def _solve(
+    graph: nnx.GraphDef,
+    state: PyTree,
+    recording: Recording,
+    layout: Layout,
+    noise: Float[Array, "frames state"],
+    *,
+    method: flow.Method,
+    steps: int,
+) -> Float[Array, "frames state"]:
+    """Target and residual latents of the whole recording, side by side on channels."""
+    networks: Networks = nnx.merge(graph, state)
+    separator, window = networks.separator, layout.weights.shape[2]
+
+    def velocity(x: Array, time: Array) -> Array:
+        def of_windows(pieces: Array, starts: Array) -> Array:
+            pieces = parallel.constrain(pieces, "batch", "frames", "width")
+            context = separator.prepare(recording.conditions(starts, window, separator))
+            return separator.velocity(pieces, jnp.broadcast_to(time, pieces.shape[:1]), context)
+
+        return windows.merged_velocity(
+            of_windows, x[0], layout.starts, layout.weights, layout.turns
+        )[None]
+
+    return flow.sample(velocity, noise[None], method=method, steps=steps)[0]
+
+
+class LongAudio:
+    """Separates recordings of any length with the networks of a `Solver`."""
+
+    def __init__(
+        self,
+        solver: Solver,
+        networks: Networks,
+        tokenizer: Tokenize,
+        config: LongAudioConfig | None = None,
+    ):
+        self.solver, self.networks, self.tokenizer = solver, networks, tokenizer
+        self.config = config or LongAudioConfig()
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest recording that needs no windows."""
+        positions = self.networks.separator.config.dit.max_positions
+        return self.config.longest(self.networks.codec.config, positions)
+
+    def __call__(
+        self,
+        mixture: Float[np.ndarray, "frames channels"],
+        noises: Float[np.ndarray, "candidates frames state"],
+        *,
+        text: str = "",
+        spans: Sequence[Span] = (),
+        features: Float[np.ndarray, "frames video_width"] | None = None,
+        method: flow.Method,
+        steps: int,
+    ) -> Float[np.ndarray, "candidates stems samples"]:
+        """Target and residual waves, whole frames, of every x(0) in `noises`, one after the other.
+
+        A recording shorter than a window is one window of its own length: the one-shot solve.
+        """
+        codec, frames = self.networks.codec, len(mixture)
+        recording, layout = self.prepare(mixture, text, spans, features)
+        waves = []
+        for noise in noises:
+            start = _pad_to(noise, recording.mixture.shape[0])
+            latents = run_whole(
+                self.solver, _solve, recording, layout, start, method=method, steps=steps
+            )
+            stems = np.asarray(latents)[:frames].reshape(frames, 2, -1)
+            waves.append(decode_chunked(codec, np.moveaxis(stems, 1, 0)))
+        return waves[0][None] if len(waves) == 1 else np.stack(waves)
+
+    def encode(self, wave: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "frames channels"]:
+        """The mixture's latents, a stretch at a time."""
+        return encode_chunked(self.networks.codec, wave[None])[0]
+
+    def prepare(
+        self,
+        mixture: Float[np.ndarray, "frames channels"],
+        text: str,
+        spans: Sequence[Span],
+        features: Float[np.ndarray, "frames video_width"] | None,
+    ) -> tuple[Recording, Layout]:
+        """What does not depend on the noise; features that end early go on with zeros."""
+        codec, separator = self.networks.codec, self.networks.separator
+        frames = len(mixture)
+        window, overlap = self.config.window(codec.config, separator.config.dit.max_positions)
+        if frames < window:
+            window, overlap = frames, 0
+        laid = windows.lay_windows(frames, window, overlap)
+        layout = Layout.of(laid, batch=self.config.batch, shares=self.solver.shares)
+        padded = layout.frames(overlap)
+        grid = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop}
+        recording = Recording(
+            mixture=_pad_to(mixture, padded),
+            anchors=_pad_to(windows.frame_anchors(spans, 0, frames, **grid), padded),
+            video=None if features is None else _pad_to(features[:frames], padded),
+            text=TextMemory.of(text, self.solver, self.tokenizer),
+        )
+        return recording, layout
+
+
+def _pad_to(array: np.ndarray, frames: int) -> Array:
+    """Filling behind the recording, in no window that counts."""
+    extra = ((0, frames - len(array)), *((0, 0) for _ in array.shape[1:]))
+    return jnp.asarray(np.pad(array, extra))

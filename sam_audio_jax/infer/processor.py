@@ -1,0 +1,154 @@
+"""The reference's way in: a processor makes a batch, `SAMAudio.separate` takes it.
+
+processor = SAMAudioProcessor.from_pretrained("tiny")
+batch = processor(descriptions=["dog barking"], audios=["street.wav"], anchors=[[["+", 1.0, 2.5]]])
+result = model.separate(batch)  # result.target[0], result.residual[0], result.noise
+
+Padding, masks and anchors are the reference's (spec/model.md, section 8), and so are the results
+with one exception that `SAMAudio.separate` names: the watermark.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sam_audio_jax import audio
+from sam_audio_jax.convert.workdir import codec_grid
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer import inputs
+from sam_audio_jax.infer.inputs import Asked, Span
+from sam_audio_jax.infer.video import Clip, make_clip
+from sam_audio_jax.separator.prompts import frame_count, pack_anchors, valid_frames
+from sam_audio_jax.video import mask_videos
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Recordings with their prompts, padded to the longest with zeros."""
+
+    audios: Float[np.ndarray, "batch 1 samples"]  # mono, at the codec's rate
+    wav_sizes: Int[np.ndarray, " batch"]  # samples of each recording
+    sizes: Int[np.ndarray, " batch"]  # latent frames of each
+    audio_pad_mask: Bool[np.ndarray, "batch frames"]  # True = a recording's own frame
+    descriptions: list[str]
+    anchors: list[tuple[Span, ...]] | None  # None: nothing was said, spans may be predicted
+    anchor_ids: Int[np.ndarray, "batch slots"]
+    anchor_alignment: Int[np.ndarray, "batch frames"]
+    masked_videos: list[Clip | None] | None = None
+    video_features: list[Float[np.ndarray, "frames video_width"] | None] | None = None  # instead
+    audio_sampling_rate: int
+    audio_hop_length: int  # samples in a latent frame
+
+    def __len__(self) -> int:
+        return len(self.descriptions)
+
+    def check_grid(self, sample_rate: int, hop: int) -> None:
+        """UserError: made for a model with other frames."""
+        if (self.audio_sampling_rate, self.audio_hop_length) != (sample_rate, hop):
+            raise UserError(
+                f"the batch has frames of {self.audio_hop_length} samples at "
+                f"{self.audio_sampling_rate} Hz, the model of {hop} at {sample_rate} Hz"
+            )
+
+    @property
+    def frames(self) -> int:
+        """Latent frames of the longest item."""
+        return self.audio_pad_mask.shape[1]
+
+    @property
+    def asked(self) -> list[Asked]:
+        """The prompts of each item."""
+        spans = self.anchors or [()] * len(self)
+        clips = self.masked_videos or [None] * len(self)
+        rows = zip(self.descriptions, spans, clips, strict=True)
+        return [Asked(text=text, spans=said, video=clip) for text, said, clip in rows]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SAMAudioProcessor:
+    """Reads recordings and prompts onto the grid of a model's codec; needs no weights."""
+
+    audio_sampling_rate: int = 48_000
+    audio_hop_length: int = 1_920  # samples in a latent frame
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike) -> "SAMAudioProcessor":
+        """The grid of any checkpoint that `SAMAudio.from_pretrained` opens."""
+        sample_rate, hop = codec_grid(inputs.check_checkpoint(name))
+        return cls(audio_sampling_rate=sample_rate, audio_hop_length=hop)
+
+    def wav_to_feature_idx(self, wav_idx: int) -> int:
+        """Latent frames that cover so many samples."""
+        return math.ceil(wav_idx / self.audio_hop_length)
+
+    def feature_to_wav_idx(self, feature_idx: int) -> int:
+        """Samples of so many latent frames."""
+        return feature_idx * self.audio_hop_length
+
+    def __call__(
+        self,
+        descriptions: Sequence[Any],
+        audios: Sequence[Any],
+        anchors: Sequence[Sequence[Sequence] | None] | None = None,
+        masked_videos: Sequence[Any] | None = None,
+    ) -> Batch:
+        """A batch of `audios`: paths, or arrays `[channels, samples]` at `audio_sampling_rate`.
+
+        `anchors`: [("+" or "-", start_s, end_s)] of each item; a span may run past the item's end,
+        as in the reference. `masked_videos`: paths, or uint8 arrays `[frames, 3, height, width]`
+        that span the recording, or None where an item has none.
+        UserError: lists of unequal lengths, and whatever cannot be read.
+        """
+        counts = {"audios": audios, "anchors": anchors, "masked_videos": masked_videos}
+        for name, given in counts.items():
+            if given is not None and len(given) != len(descriptions):
+                raise UserError(f"{len(descriptions)} descriptions with {len(given)} {name}")
+        if not len(descriptions):
+            raise UserError("a batch needs at least one item")
+        for number, text in enumerate(descriptions):
+            if not isinstance(text, str):
+                raise UserError(f"description {number} must be a string, not {text!r}")
+        waves = [self._read(source, f"audio {number}") for number, source in enumerate(audios)]
+        wav_sizes = [len(wave) for wave in waves]
+        stacked = np.zeros((len(waves), 1, max(wav_sizes)), np.float32)
+        for row, wave in zip(stacked, waves, strict=True):
+            row[0, : len(wave)] = wave
+        sizes = [frame_count(size, self.audio_hop_length) for size in wav_sizes]
+        spans = None
+        if anchors is not None:
+            spans = [inputs.parse_spans(row or (), f"item {i}") for i, row in enumerate(anchors)]
+        ids, alignment = pack_anchors(
+            spans, sizes, sample_rate=self.audio_sampling_rate, hop=self.audio_hop_length
+        )
+        clips = None
+        if masked_videos is not None:
+            clips = [make_clip(clip, name=f"item {i}") for i, clip in enumerate(masked_videos)]
+        return Batch(
+            audios=stacked,
+            wav_sizes=np.array(wav_sizes),
+            sizes=np.array(sizes),
+            audio_pad_mask=valid_frames(sizes),
+            descriptions=list(descriptions),
+            anchors=spans,
+            anchor_ids=ids,
+            anchor_alignment=alignment,
+            masked_videos=clips,
+            audio_sampling_rate=self.audio_sampling_rate,
+            audio_hop_length=self.audio_hop_length,
+        )
+
+    def mask_videos(
+        self, videos: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """The reference's helper: what the mask selects becomes black (see `video.mask_videos`)."""
+        return mask_videos(videos, masks)
+
+    def _read(self, source: Any, name: str) -> Float[np.ndarray, " samples"]:
+        recording = inputs.read(source, self.audio_sampling_rate, name)
+        mono = recording.samples.mean(0)
+        return audio.resample(mono, recording.sample_rate, self.audio_sampling_rate)

@@ -1,0 +1,197 @@
+"""Separation of sound while it arrives: blocks in, stems out, in bounded memory.
+
+for stems in stream(model, microphone, 48_000, text="dog barking"): play(stems.target)
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.inputs import Span, parse_spans
+from sam_audio_jax.infer.live import Pair, Tail, WindowQueue
+from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, reach
+from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.infer.stems import Stems
+
+
+def stream(
+    model: SAMAudio,
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    *,
+    text: Any = None,
+    spans: Sequence[Sequence] | None = None,
+    window_s: float = 10.0,
+    overlap_s: float = 2.5,
+    method: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    refine: str | None = None,
+) -> "Stream":
+    """Stems of `blocks` (`[samples]` or `[channels, samples]`, of any lengths) as they are made.
+
+    The pieces follow each other without gaps and are together as long as what `separate` returns:
+    mono at the model's rate, or with `refine="wiener"` of the blocks' own channels, rate and
+    length, with target + residual = input. Spans are in seconds from the first sample. A stream
+    that fits into one window gives the stems of `separate` with the same seed; a longer one those
+    of multi-diffusion in which no window waits for the next (infer/live.py). Silence is no error.
+    UserError: wrong arguments at once, wrong blocks when they arrive.
+    """
+    options = model.options(method=method, steps=steps, seed=seed, refine=refine)
+    if not isinstance(text, str | None):
+        raise UserError(f"text must be a string, not {text!r}")
+    if sample_rate < 1:
+        raise UserError(f"sample_rate={sample_rate} must be positive")
+    queue = WindowQueue(
+        model.long_audio,
+        text or "",
+        _check_spans(spans),
+        window_s=window_s,
+        overlap_s=overlap_s,
+        sampler=options.sampler,
+        seed=options.seed,
+    )
+    return Stream(queue, blocks, sample_rate, model.refinement if options.refine else None)
+
+
+def _check_spans(spans: Sequence[Sequence] | None) -> tuple[Span, ...]:
+    """Spans of sound whose end nobody knows yet."""
+    marked = parse_spans(spans or (), "the stream")
+    for token, start, end in marked:
+        if not 0 <= start < end:
+            raise UserError(f"span {token} {start:g}-{end:g} s must have 0 <= start < end")
+    return marked
+
+
+class Stream(Iterator[Stems]):
+    """Pieces of the stems, in order."""
+
+    def __init__(
+        self,
+        queue: WindowQueue,
+        blocks: Iterable[np.ndarray],
+        sample_rate: int,
+        refinement: RefineConfig | None,
+    ):
+        self.sample_rate, self.stem_rate = sample_rate, queue.codec.config.sample_rate
+        self._queue, self._refinement = queue, refinement
+        self._divider: Divider | None = None  # made when the first block tells the channels
+        self._pieces = self._run(blocks)
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds of sound that must follow a sample before its stems come out, at the most.
+
+        This is the algorithm's; the length of the blocks and the time to compute come on top.
+        """
+        seconds = self._queue.latency_s
+        seconds += audio.Resampler(self.sample_rate, self.stem_rate, 1).latency_s
+        if self._refinement is not None:
+            seconds += audio.Resampler(self.stem_rate, self.sample_rate, 2).latency_s
+            seconds += sum(reach(self.sample_rate, self._refinement)) / self.sample_rate
+        return seconds
+
+    def __next__(self) -> Stems:
+        return next(self._pieces)
+
+    def _run(self, blocks: Iterable[np.ndarray]) -> Iterator[Stems]:
+        resample = audio.Resampler(self.sample_rate, self.stem_rate, 1)
+        shape = None
+        for block in blocks:
+            wave = _check_block(block, shape)
+            if shape is None and self._refinement is not None:
+                rates = self.sample_rate, self.stem_rate
+                self._divider = Divider(wave.shape[1], *rates, self._refinement)
+            shape = np.shape(block)[:-1]
+            if self._divider is not None:
+                self._divider.hear(wave)
+            mono = resample(wave.mean(axis=1, keepdims=True))
+            for pair in self._queue.push(mono[:, 0]):
+                yield from self._stems(pair, shape, last=False)
+        if shape is None:  # no block came
+            return
+        for pair in self._queue.push(resample(np.zeros((0, 1), np.float32), last=True)[:, 0]):
+            yield from self._stems(pair, shape, last=False)
+        yield from self._stems(self._queue.finish(), shape, last=True)
+
+    def _stems(self, pair: Pair, shape: tuple[int, ...], *, last: bool) -> Iterator[Stems]:
+        """At most one piece: none where the samples do not suffice for one yet."""
+        target, residual = pair.T
+        rate = self.stem_rate
+        if self._divider is not None:
+            target, residual = self._divider(pair, last=last)
+            rate = self.sample_rate
+            if not shape:
+                target, residual = target[0], residual[0]
+        if target.shape[-1]:
+            yield Stems(target, residual, rate)
+
+
+def _check_block(
+    block: Any, shape: tuple[int, ...] | None
+) -> Float[np.ndarray, "samples channels"]:
+    """A block like those before it, whose shape without the samples was `shape`."""
+    wave = np.asarray(block)
+    if wave.dtype.kind != "f" or wave.ndim not in (1, 2) or (wave.ndim == 2 and not len(wave)):
+        raise UserError(
+            "a block must be [samples] or [channels, samples] of floats with full scale 1.0, "
+            f"not {wave.dtype} of shape {wave.shape}"
+        )
+    if shape is not None and wave.shape[:-1] != shape:
+        raise UserError(f"a block of shape {wave.shape} follows blocks of {(*shape, 'samples')}")
+    if not np.isfinite(wave).all():
+        raise UserError("a block has samples that are NaN or infinite")
+    return np.atleast_2d(wave).T.astype(np.float32)
+
+
+class Divider:
+    """`refine.wiener` of a recording that goes on: it is divided as far as the stems have come.
+
+    What counts as silence follows from the stems so far, where `wiener` knows them all.
+    """
+
+    def __init__(self, channels: int, sample_rate: int, stem_rate: int, config: RefineConfig):
+        self.sample_rate, self.stem_rate, self.config = sample_rate, stem_rate, config
+        self._resample = audio.Resampler(stem_rate, sample_rate, 2)
+        self._mixture, self._stems = Tail(channels), Tail(2)
+        self._done, self._energy = 0, 0.0
+
+    def hear(self, wave: Float[np.ndarray, "samples channels"]) -> None:
+        """More of the recording."""
+        self._mixture.append(wave)
+
+    def __call__(
+        self, pair: Pair, *, last: bool
+    ) -> tuple[Float[np.ndarray, "channels divided"], Float[np.ndarray, "channels divided"]]:
+        """More of the stems at their own rate; what can be divided now. They add up exactly."""
+        stems = self._resample(pair, last=last)
+        if last:
+            left = self._mixture.stop - self._stems.stop
+            stems = np.pad(stems[:left], ((0, max(0, left - len(stems))), (0, 0)))
+        self._stems.append(stems)
+        self._energy += float(np.sum(np.square(stems, dtype=np.float64)))
+        hop, margin = reach(self.sample_rate, self.config)
+        done, stop = self._done, self._stems.stop
+        until = stop if last else max(done, (stop - margin) // hop * hop)
+        if until == done:
+            empty = self._mixture.read(done, done).T
+            return empty, empty
+        start = max(0, done - margin)
+        estimate = estimate_target(
+            self._mixture.read(start, stop).T,
+            self._stems.read(start, stop).T,
+            sample_rate=self.sample_rate,
+            stem_rate=self.stem_rate,
+            level=self._energy / (2 * stop),
+            config=self.config,
+        )
+        mixture = self._mixture.read(done, until).T
+        divided = divide(mixture, estimate[:, done - start : until - start])
+        self._done = until
+        self._mixture.forget(until - margin)
+        self._stems.forget(until - margin)
+        return divided

@@ -1,0 +1,156 @@
+"""Multi-diffusion: windows of a long recording that share one trajectory (spec/training.md).
+
+At every call of the velocity each window is evaluated on its own, as if it were a recording of that
+length, and the results are merged with triangular weights. Pure array logic; infer/long_audio.py
+and infer/stream.py use it.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.separator import flow
+from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span
+
+WindowVelocity = Callable[[Array, Array], Array]  # (states of some windows, their starts) -> dx/dt
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Where the windows lie on a recording, and each frame's share in the merged velocity."""
+
+    starts: Int[np.ndarray, " windows"]
+    weights: Float[np.ndarray, "windows window"]  # of one frame they add up to 1 over its windows
+
+
+def check_overlap(window: int, overlap: int, *, most: int) -> None:
+    """UserError unless windows of `window` frames may overlap by `overlap`, `most` at the most."""
+    if window < 1 or not 0 <= overlap <= most:
+        raise UserError(
+            f"an overlap of {overlap} frames does not go with windows of {window} frames; "
+            f"allowed are 0 to {most}"
+        )
+
+
+def window_starts(frames: int, window: int, overlap: int) -> list[int]:
+    """The first frame of every window.
+
+    Windows follow each other at `window - overlap`; the last one is moved back to end with the
+    recording, so that no window holds padding, which the patcher's norm would see (spec/model.md,
+    section 9). It overlaps its neighbour by more than the others.
+    """
+    check_overlap(window, overlap, most=window - 1)
+    if frames < window:
+        raise UserError(f"{frames} frames are fewer than a window of {window}")
+    return [*range(0, frames - window, window - overlap), frames - window]
+
+
+def lay_windows(frames: int, window: int, overlap: int) -> Windows:
+    """Windows over `frames` with normalised triangular weights; a lone window has weight 1."""
+    starts = window_starts(frames, window, overlap)
+    up = np.arange(1, window + 1, dtype=np.float64)
+    triangle = np.minimum(up, up[::-1])
+    total = np.zeros(frames)
+    for start in starts:
+        total[start : start + window] += triangle
+    weights = np.stack([triangle / total[start : start + window] for start in starts])
+    return Windows(np.asarray(starts, np.int32), weights.astype(np.float32))
+
+
+def frame_anchors(
+    spans: Sequence[Span], start: int, stop: int, *, sample_rate: int, hop: int
+) -> Int[np.ndarray, " frames"]:
+    """The anchor id of every frame from `start` to `stop` of a recording with these spans.
+
+    What `pack_anchors` says by slots, for any stretch: an id is all that a frame is told.
+    """
+    ids = np.full(stop - start, ANCHOR_IDS["<null>"], np.int32)
+    for token, start_s, end_s in spans:
+        begin, end = (math.ceil(t * sample_rate / hop) - start for t in (start_s, end_s))
+        ids[max(0, begin) : max(0, end)] = ANCHOR_IDS[token]
+    return ids
+
+
+def cut(
+    whole: Float[Array, "frames channels"] | Int[Array, " frames"],
+    starts: Int[Array, " batch"],
+    window: int,
+) -> Array:
+    """`[batch, window, ...]`: the windows that begin at `starts`."""
+    take = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=window, axis=0)
+    return jax.vmap(take, in_axes=(None, 0))(whole, starts)
+
+
+def merged_velocity(
+    velocity: WindowVelocity,
+    x: Float[Array, "frames channels"],
+    starts: Int[Array, "turns batch"],
+    weights: Float[Array, "turns batch window"],
+    turns: Int[Array, ""],
+) -> Float[Array, "frames channels"]:
+    """The windows' velocities at state `x`, each on its own, merged with their weights.
+
+    `batch` windows are evaluated at once, `turns` times (the rest of the arrays is filling): what
+    is held at once does not grow with their number. Frames in no window get 0.
+    """
+    window = weights.shape[-1]
+
+    def add(total: Array, piece_and_start: tuple[Array, Array]) -> tuple[Array, None]:
+        piece, start = piece_and_start
+        here = jax.lax.dynamic_slice_in_dim(total, start, window)
+        return jax.lax.dynamic_update_slice_in_dim(total, here + piece, start, 0), None
+
+    def turn(number: Array, total: Array) -> Array:
+        begin = starts[number]
+        pieces = velocity(cut(x, begin, window), begin) * weights[number][..., None]
+        # One after the other: a scatter would add in an order that an accelerator may change.
+        return jax.lax.scan(add, total, (pieces, begin))[0]
+
+    return jax.lax.fori_loop(0, turns, turn, jnp.zeros_like(x))
+
+
+def calls_per_step(method: flow.Method) -> int:
+    """How often one step of the solver asks for the velocity."""
+    return 1 if method == "euler" else 2
+
+
+def sample_after(
+    velocity: flow.Velocity,
+    noise: Float[Array, "batch frames channels"],
+    past: Float[Array, "steps calls batch frames channels"],
+    trust: Float[Array, " frames"],
+    *,
+    method: flow.Method,
+    steps: int,
+) -> tuple[
+    Float[Array, "batch frames channels"], Float[Array, "steps calls batch frames channels"]
+]:
+    """x(1) of a window that follows another one, and the velocities on its own way.
+
+    One-sided multi-diffusion, for those who cannot wait: at every call the window's velocity is
+    merged with that of the window before it, `past`, whose share of a frame is `trust`. Where that
+    is 1 the window goes the earlier one's way exactly, where it is 0 its own.
+    """
+    share = trust[:, None]
+
+    def body(x: Array, number_and_past: tuple[Array, Array]) -> tuple[Array, Array]:
+        number, before = number_and_past
+        taken: list[Array] = []
+
+        def merged(x: Array, time: Array) -> Array:
+            slope = share * before[len(taken)] + (1 - share) * velocity(x, time)
+            taken.append(slope)
+            return slope
+
+        x = flow.step(merged, x, number, method=method, steps=steps)
+        return x, jnp.stack(taken)
+
+    numbers = jnp.arange(steps, dtype=jnp.float32)
+    return jax.lax.scan(body, noise.astype(jnp.float32), (numbers, past))

@@ -1,0 +1,142 @@
+"""Spans that a model predicts by itself condition its solve, once for each item."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sam_audio_jax import SAMAudio, SAMAudioProcessor
+from sam_audio_jax.convert.workdir import load_networks
+from sam_audio_jax.encoders.modernbert import ModernBertConfig
+from sam_audio_jax.encoders.peav import PeavConfig
+from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
+from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer import predictor as room
+from sam_audio_jax.infer.spans import THRESHOLD, predict_spans, span_probabilities
+
+RATE, HOP = 8_000, 320
+CONFIG = SpanPredictorConfig(
+    audio=PeavConfig(depth=1, width=16, heads=2, mlp=24),
+    text=ModernBertConfig(vocab_size=384, width=16, depth=1, heads=2, mlp=12, window=4),
+    channels=8,
+    embed=8,
+    sample_rate=RATE,
+    encoder_rates=(16, 20),
+)
+
+
+@pytest.fixture(scope="module")
+def parts(folder):
+    return load_networks(str(folder))
+
+
+@pytest.fixture(scope="module")
+def mean(parts, wave):
+    """The codec's mean of `wave`, not normalised."""
+    return nnx.jit(lambda codec, wave: codec.moments(wave)[0])(parts[0], jnp.asarray(wave[None]))
+
+
+@pytest.fixture(scope="module")
+def pair(mean):
+    """A predictor that finds something in `wave`, and its tokenizer."""
+    finder, tokenizer = SpanPredictor(CONFIG, rngs=nnx.Rngs(0)), tokenizer_for("byt5")
+    (likely,) = span_probabilities(finder, tokenizer, mean, None, ["dog"])
+    middle = float(np.median(np.log(likely / (1 - likely))))
+    finder.logit_bias[...] += math.log(THRESHOLD / (1 - THRESHOLD)) - middle
+    return finder, tokenizer
+
+
+@pytest.fixture(scope="module")
+def wave():
+    return (0.1 * np.random.default_rng(0).standard_normal(25 * HOP)).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def able(parts, pair):
+    codec, prompted, tokenizer, _ = parts
+    return SAMAudio(codec, prompted, tokenizer_for(tokenizer), span_predictor=pair)
+
+
+@pytest.fixture(scope="module")
+def found(mean, pair):
+    (spans,) = predict_spans(*pair, mean, None, ["dog"])
+    assert 0 < sum(end - start for _, start, end in spans) < 1
+    return spans
+
+
+def same(left, right):
+    np.testing.assert_allclose(left.target, right.target, atol=2e-5)
+    np.testing.assert_allclose(left.residual, right.residual, atol=2e-5)
+
+
+def test_predicted_spans_are_those_that_one_could_have_given(able, wave, found):
+    predicted = able.separate(wave, "dog", sample_rate=RATE, predict_spans=True)
+    assert predicted.spans == tuple(found)
+    same(predicted, able.separate(wave, "dog", found, sample_rate=RATE))
+    without = able.separate(wave, "dog", sample_rate=RATE)
+    assert without.spans == ()
+    assert np.abs(predicted.target - without.target).max() > 1e-4
+
+
+def test_given_spans_stay_and_every_item_is_asked_once(able, wave, found, monkeypatch):
+    asked, predict = [], room.predict_spans
+
+    def counted(finder, tokenizer, latents, valid, texts, **options):
+        asked.append((latents.shape[0], list(texts)))
+        return predict(finder, tokenizer, latents, valid, texts, **options)
+
+    monkeypatch.setattr(room, "predict_spans", counted)
+    given = [None, [("+", 0.1, 0.5)]]
+    stems = able.separate(
+        [wave, wave], ["dog", "dog"], given, sample_rate=RATE, predict_spans=True, candidates=3
+    )
+    assert asked == [(2, ["dog", "dog"])]
+    assert [one.spans for one in stems] == [tuple(found), (("+", 0.1, 0.5),)]
+    assert all(one.scores.shape == (3,) for one in stems)
+
+
+def test_a_batch_without_anchors_gets_them(able, wave, found):
+    processor = SAMAudioProcessor(audio_sampling_rate=RATE, audio_hop_length=HOP)
+    batch = processor(["dog"], [wave])
+    result = able.separate(batch, predict_spans=True)
+    assert result.spans == [tuple(found)]
+    told = able.separate(processor(["dog"], [wave], anchors=[found]))
+    np.testing.assert_allclose(result.target[0], told.target[0], atol=2e-5)
+    silent = processor(["dog"], [wave], anchors=[[]])  # something was said: nothing is predicted
+    assert able.separate(silent, predict_spans=True).spans == [()]
+
+
+def test_the_predictor_is_loaded_when_it_is_first_needed(folder, pair, wave, monkeypatch):
+    loaded = []
+
+    def load(path):
+        loaded.append(path)
+        return pair[0], "byt5"
+
+    monkeypatch.setattr(room, "load_span_predictor", load)
+    model = SAMAudio.from_pretrained(folder, span_predictor="pe-a-frame-small")
+    assert not loaded
+    for _ in range(2):
+        assert model.span_finder(
+            np.zeros((1, 25, 8), "f4"), np.ones((1, 25), bool), ["dog"], padding=False
+        )
+    assert loaded == ["pe-a-frame-small"]
+
+
+def test_what_cannot_be_predicted_is_said(model, parts, wave):
+    with pytest.raises(UserError, match="this model has no span predictor: give span_predictor="):
+        model.separate(wave, "dog", sample_rate=RATE, predict_spans=True)
+    codec, prompted, tokenizer, _ = parts
+    slow = SpanPredictor(
+        dataclasses.replace(CONFIG, sample_rate=16_000),
+        rngs=nnx.Rngs(0),
+    )
+    other = SAMAudio(
+        codec, prompted, tokenizer_for(tokenizer), span_predictor=(slow, tokenizer_for("byt5"))
+    )
+    with pytest.raises(UserError, match="has 50 frames a second, the codec 25"):
+        other.separate(wave, "dog", sample_rate=RATE, predict_spans=True)

@@ -1,0 +1,161 @@
+"""Candidates: one program, encoders once per item, the scorer's favourite comes back."""
+
+import numpy as np
+import pytest
+
+from sam_audio_jax import SAMAudio, SAMAudioProcessor
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.encoders.t5 import T5Encoder
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer import rerank
+from sam_audio_jax.infer.inputs import Asked
+from sam_audio_jax.infer.rerank import SpanIoU
+from sam_audio_jax.separator import flow
+
+RATE = 8_000
+SAID = {"text": "dog", "spans": [("+", 0.2, 0.6)]}
+
+
+class Fixed:
+    """Gives every item these scores, and keeps what it was shown."""
+
+    needs = "text"
+
+    def __init__(self, *scores):
+        self.scores, self.shown = scores, []
+
+    def score(self, targets, mixture, sample_rate, asked):
+        self.shown.append((targets, mixture, sample_rate, asked))
+        return np.array(self.scores)
+
+
+@pytest.fixture(scope="module")
+def draws():
+    return np.random.default_rng(7).standard_normal((3, 26, 16)).astype("f4")
+
+
+def test_the_favourite_is_the_solve_from_its_noise(model, noise_of, draws):
+    wave = noise_of(1.01)
+    scorer = Fixed(0.1, 0.9, 0.9)
+    stems = model.separate(
+        wave, **SAID, sample_rate=RATE, noise=draws, reranking_candidates=3, scorer=scorer
+    )
+    np.testing.assert_array_equal(stems.scores, np.float32([0.1, 0.9, 0.9]))  # 1 is the first best
+    alone = [model.separate(wave, **SAID, sample_rate=RATE, noise=one) for one in draws]
+    for name in ("target", "residual"):
+        np.testing.assert_allclose(getattr(stems, name), getattr(alone[1], name), atol=2e-5)
+    ((targets, mixture, rate, asked),) = scorer.shown
+    np.testing.assert_allclose(targets, [one.target for one in alone], atol=2e-5)
+    np.testing.assert_array_equal(mixture, wave)
+    assert (rate, asked) == (RATE, Asked(text="dog", spans=(("+", 0.2, 0.6),)))
+    assert np.abs(alone[0].target - alone[1].target).max() > 1e-3
+    assert alone[0].scores is None
+
+
+def test_drawn_candidates_begin_with_the_one_that_is_drawn_alone(model, noise_of):
+    wave = noise_of(1.01)
+    alone = model.separate(wave, **SAID, sample_rate=RATE, seed=3)
+    best = [
+        model.separate(
+            wave, **SAID, sample_rate=RATE, seed=3, candidates=3, scorer=Fixed(*np.eye(3)[place])
+        )
+        for place in range(3)
+    ]
+    np.testing.assert_allclose(best[0].target, alone.target, atol=2e-5)
+    for one in best[1:]:
+        assert np.abs(one.target - alone.target).max() > 1e-3
+
+
+def test_encoders_run_once_for_an_item(folder, noise_of, monkeypatch):
+    encode, read, sample, seen = Codec.encode, T5Encoder.__call__, flow.sample, []
+
+    def encoded(codec, wave):
+        seen.append(("wave", wave.shape[0]))
+        return encode(codec, wave)
+
+    def text_read(encoder, ids, mask):
+        seen.append(("text", ids.shape[0]))
+        return read(encoder, ids, mask)
+
+    def sampled(velocity, noise, **options):
+        seen.append(("solve", noise.shape[0]))
+        return sample(velocity, noise, **options)
+
+    monkeypatch.setattr(Codec, "encode", encoded)
+    monkeypatch.setattr(T5Encoder, "__call__", text_read)
+    monkeypatch.setattr(flow, "sample", sampled)
+    model = SAMAudio.from_pretrained(folder)
+    waves = [noise_of(0.5, seed) for seed in range(2)]
+    for _ in range(2):  # traced together, once
+        stems = model.separate(
+            waves, ["a", "b"], sample_rate=RATE, candidates=3, scorer=Fixed(0, 1, 2)
+        )
+    assert sorted(seen) == [("solve", 6), ("text", 2), ("wave", 2)]
+    assert len(stems) == 2
+
+
+def test_a_batch_keeps_the_candidates_of_an_item_together(model, noise_of):
+    waves = [noise_of(1.0, 1), noise_of(1.0, 2)]
+    processor = SAMAudioProcessor(audio_sampling_rate=RATE, audio_hop_length=320)
+    anchors = [[("+", 0.2, 0.6)], [("+", 0.0, 0.4)]]
+    batch = processor(["dog", "cat"], waves, anchors=anchors)
+    noise = np.random.default_rng(1).standard_normal((4, 25, 16)).astype("f4")
+    scorer = Fixed(0, 1)
+    result = model.separate(batch, noise=noise, reranking_candidates=2, scorer=scorer)
+    np.testing.assert_array_equal(result.noise, noise)
+    np.testing.assert_array_equal(result.scores, [[0, 1], [0, 1]])
+    for item, text in enumerate(("dog", "cat")):
+        alone = model.separate(
+            waves[item], text, anchors[item], sample_rate=RATE, noise=noise[2 * item + 1]
+        )
+        np.testing.assert_allclose(result.target[item], alone.target, atol=2e-5)
+        np.testing.assert_allclose(result.residual[item], alone.residual, atol=2e-5)
+    assert [asked.text for *_, asked in scorer.shown] == ["dog", "cat"]
+
+
+def test_span_iou_likes_targets_that_sound_in_their_spans():
+    seconds = np.arange(2 * RATE) / RATE
+    tone = 0.3 * np.sin(2 * np.pi * 440 * seconds).astype("f4")
+    inside = tone * ((seconds >= 0.5) & (seconds < 1.0))
+    late = tone * ((seconds >= 1.2) & (seconds < 1.7))
+    targets = np.stack([late, inside, tone])
+    asked = Asked(spans=(("-", 1.2, 1.7), ("+", 0.5, 1.0)))
+    best, scores = rerank.rank(SpanIoU(), targets, tone, RATE, asked)
+    assert best == 1
+    assert scores[0] < scores[2] < scores[1]
+    assert scores[1] > 0.9
+    np.testing.assert_allclose(scores[2], 0.25, atol=0.02)
+    recall = SpanIoU("recall").score(targets, tone, RATE, asked)
+    np.testing.assert_allclose(recall, [0, 1, 1], atol=0.05)
+    with pytest.raises(UserError, match="metric='f1' is unknown; allowed: iou"):
+        SpanIoU("f1")
+
+
+def test_spans_are_the_judge_unless_another_is_given(model, noise_of):
+    waves = [noise_of(1.01, 1), noise_of(0.8, 2)]
+    spans = [[("+", 0.2, 0.6)], [("-", 0.0, 0.1), ("+", 0.4, 0.8)]]
+    stems = model.separate(waves, spans=spans, sample_rate=RATE, candidates=2)
+    for one, said in zip(stems, spans, strict=True):
+        assert one.scores.shape == (2,)
+        score = SpanIoU().score(one.target[None], one.target, RATE, Asked(spans=tuple(said)))
+        np.testing.assert_allclose(one.scores.max(), score[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"text": "dog"}, r"candidates of audio cannot be ranked: SpanIoU needs '\+' spans"),
+        ({"spans": [("-", 0, 0.5)]}, r"SpanIoU needs '\+' spans"),
+        ({"spans": [("+", 0, 0.5)], "scorer": Fixed(1, 2)}, "Fixed needs a text"),
+        ({"candidates": 0}, "candidates=0 must be 1 or more"),
+        ({"reranking_candidates": 3}, "two names of one thing"),
+        (
+            {"noise": np.zeros((26, 16), "f4"), **SAID},
+            r"shape \(2, 26, 16\) \(candidates, frames, twice",
+        ),
+    ],
+)
+def test_wrong_calls(model, noise_of, arguments, said):
+    with pytest.raises(UserError, match=said) as caught:
+        model.separate(noise_of(1.01), sample_rate=RATE, **{"candidates": 2} | arguments)
+    assert "\n" not in str(caught.value)

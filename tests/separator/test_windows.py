@@ -1,0 +1,84 @@
+"""Windows cover every frame, weights add up to 1, merging is the mean that the weights say."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.separator import windows
+from sam_audio_jax.separator.prompts import pack_anchors
+from sam_audio_jax.separator.windows import lay_windows
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+SIZES = [(20, 20, 5), (21, 20, 5), (35, 20, 5), (36, 20, 5), (100, 20, 0), (97, 20, 15), (9, 4, 3)]
+
+
+@pytest.mark.parametrize(("frames", "window", "overlap"), SIZES)
+def test_every_frame_is_covered_with_weight_one(frames, window, overlap):
+    laid = lay_windows(frames, window, overlap)
+    total = np.zeros(frames)
+    for start, weights in zip(laid.starts, laid.weights, strict=True):
+        assert (weights > 0).all()
+        total[start : start + window] += weights
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    steps = np.diff(laid.starts)
+    assert (steps[:-1] == window - overlap).all()
+    assert laid.starts[0] == 0
+    assert laid.starts[-1] + window == frames
+
+
+def test_weights_of_an_overlap_rise_and_fall_linearly():
+    left, right = lay_windows(35, 20, 5).weights
+    np.testing.assert_array_equal(left[:15], 1)
+    np.testing.assert_allclose(right[:5], np.arange(1, 6) / 6, rtol=1e-6)
+    np.testing.assert_allclose(left[15:], np.arange(5, 0, -1) / 6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(20, 20, 20), (20, 20, -1), (10, 20, 5), (10, 0, 0)])
+def test_windows_that_cannot_be(sizes):
+    with pytest.raises(UserError, match=r"allowed are 0 to|fewer than a window"):
+        lay_windows(*sizes)
+
+
+def test_frame_anchors_are_the_ids_behind_the_slots(rng):
+    grid = {"sample_rate": 16_000, "hop": 640}
+    for _ in range(20):
+        ends = np.sort(rng.uniform(0, 4.2, (6, 2)), axis=1)
+        spans = [(str(rng.choice(["+", "-"])), float(a), float(b)) for a, b in ends]
+        ids, alignment = pack_anchors([spans], [100], **grid)
+        whole = ids[0][alignment[0]]
+        np.testing.assert_array_equal(windows.frame_anchors(spans, 0, 100, **grid), whole)
+        start, stop = sorted(rng.choice(101, 2, replace=False).tolist())
+        part = windows.frame_anchors(spans, start, stop, **grid)
+        np.testing.assert_array_equal(part, whole[start:stop])
+
+
+def test_merging_is_the_weighted_sum_whatever_the_batch(rng):
+    laid = lay_windows(97, 20, 15)  # up to four windows on a frame
+    x = rng.standard_normal((103, 3)).astype(np.float32)
+    gains = {int(start): rng.uniform(1, 2) for start in laid.starts}
+    expected = np.zeros_like(x)
+    for start, weights in zip(laid.starts, laid.weights, strict=True):
+        part = slice(start, start + 20)
+        expected[part] += gains[int(start)] * x[part] * weights[:, None]
+    table = np.zeros(103, np.float32)
+    table[list(gains)] = list(gains.values())
+    for batch in (1, 4, 32):
+        turns = -(-len(laid.starts) // batch)
+        starts = np.zeros((turns + 2) * batch, np.int32)
+        weights = np.zeros((len(starts), 20), np.float32)
+        starts[: len(laid.starts)], weights[: len(laid.starts)] = laid.starts, laid.weights
+        merged = windows.merged_velocity(
+            lambda pieces, begin: pieces * jnp.asarray(table)[begin][:, None, None],
+            jnp.asarray(x),
+            jnp.asarray(starts.reshape(-1, batch)),
+            jnp.asarray(weights.reshape(-1, batch, 20)),
+            jnp.asarray(turns),
+        )
+        np.testing.assert_allclose(merged, expected, atol=1e-6)
+        assert not np.asarray(merged)[97:].any()
