@@ -59,7 +59,9 @@ def beginning(cfg: CodecTrainConfig) -> Codec | None:
         return None
     start = load_codec(cfg.init_from)
     wider = dataclasses.replace(cfg.codec, codebook_dim=start.config.codebook_dim)
-    if start.config.codebook_dim <= cfg.codec.codebook_dim or wider.differences(start.config):
+    if start.config.codebook_dim <= cfg.codec.codebook_dim or wider.differences(
+        start.config, watermark=True
+    ):
         return start  # fits, or is refused with the sizes that do not
     batches = codec_excerpts(cfg.data, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
     waves = [next(batches)["wave"] for _ in range(-(-MEASURED // cfg.batch))]
