@@ -3,9 +3,10 @@
 python launch/prepare.py configs/tiny.py --out runs/tiny_cache --items 3000
 python launch/train.py configs/tiny.py --workdir runs/tiny --data.cache runs/tiny_cache
 
-Made for two CPU cores: mixtures are rendered and encoded once, the text encoder is trained from
-scratch together with the separator, flow times lean towards the noisy end, where the choice of the
-source is made, and the rate is ten times the published one.
+Made for two CPU cores: mixtures are rendered and encoded once, latents have 12 channels, the text
+encoder is trained from scratch together with the separator, batches are small, flow times lean
+towards the noisy end, where the choice of the source is made, and the rate is ten times the
+published one.
 """
 
 from sam_audio_jax.codec.codec import CodecConfig
@@ -24,23 +25,23 @@ CONFIG = TrainConfig(
         latent_dim=256,
         decoder_dim=256,
         decoder_rates=(10, 4, 4, 4),
-        codebook_dim=64,
+        codebook_dim=12,
         watermark_rates=(),
     ),
     text=T5Config(vocab_size=384, width=128, head_dim=32, heads=4, mlp=256, depth=2),
     separator=SeparatorConfig(
         dit=DitConfig(depth=6, width=192, heads=4, mlp=512, dropout=0.0, dtype="float32", unroll=6),
-        channels=64,
+        channels=12,
         text_width=128,
         video_width=32,
         anchor_width=64,
     ),
-    flow=FlowConfig(time="logit_normal", time_mean=-0.8, time_std=1.2),
+    flow=FlowConfig(time="logit_normal", time_mean=-1.5, time_std=1.4),
     data=DataConfig(seconds=8.0),
-    optim=OptimConfig(peak_lr=1e-3, warmup_steps=100, ema_decay=0.998, weight_decay=0.05),
+    optim=OptimConfig(peak_lr=1e-3, warmup_steps=200, ema_decay=0.999, weight_decay=0.05),
     checkpoint=CheckpointConfig(every_steps=500, every_minutes=5, keep_last=2),
     train_text=True,
-    batch=16,
-    steps=20_000,
+    batch=8,
+    steps=40_000,
     eval_bench="embedded",
 )

@@ -9,22 +9,26 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-import jax
-import numpy as np
 from flax import nnx
 
 from sam_audio_jax import config, parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.codec.principal import principal
 from sam_audio_jax.convert.workdir import load_codec, write_latent_scale
 from sam_audio_jax.data.pipeline import codec_excerpts
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train import loop
-from sam_audio_jax.train.codec_objective import evaluate_codec, make_codec_training
+from sam_audio_jax.train.codec_objective import (
+    evaluate_codec,
+    make_codec_training,
+    posterior_means,
+)
 from sam_audio_jax.train.config import CodecTrainConfig
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.train.workdir import check_workdir
 
 EVALUATED = 64  # excerpts, rounded up to whole batches
+MEASURED = 512  # excerpts that tell which latent channels of a wider start are the principal ones
 
 
 def evaluation(
@@ -37,18 +41,31 @@ def evaluation(
     batches = codec_excerpts(plain, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
     waves = [next(batches)["wave"] for _ in range(-(-EVALUATED // cfg.batch))]
     graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(cfg.codec, rngs=nnx.Rngs(0))))
-    encode = jax.jit(lambda weights, wave: nnx.merge(graph, weights).moments(wave)[0])
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
         del step
-        weights = state.ema["generator"]
-        means = np.concatenate([np.ravel(encode(weights, wave)) for wave in waves])
+        codec = nnx.merge(graph, state.ema["generator"])
+        means = posterior_means(codec, waves)
         mean, std = float(means.mean()), float(means.std())
         write_latent_scale(workdir, mean, std)
-        measured = evaluate_codec(nnx.merge(graph, weights), waves, cfg.loss)
-        return measured | {"latent_mean": mean, "latent_std": std}
+        return evaluate_codec(codec, waves, cfg.loss) | {"latent_mean": mean, "latent_std": std}
 
     return evaluate
+
+
+def beginning(cfg: CodecTrainConfig) -> Codec | None:
+    """What `init_from` names; more latent channels than wanted become the principal ones."""
+    if not cfg.init_from:
+        return None
+    start = load_codec(cfg.init_from)
+    wider = dataclasses.replace(cfg.codec, codebook_dim=start.config.codebook_dim)
+    if start.config.codebook_dim <= cfg.codec.codebook_dim or wider.differences(
+        start.config, watermark=True
+    ):
+        return start  # fits, or is refused with the sizes that do not
+    batches = codec_excerpts(cfg.data, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
+    waves = [next(batches)["wave"] for _ in range(-(-MEASURED // cfg.batch))]
+    return principal(start, posterior_means(start, waves), cfg.codec.codebook_dim)
 
 
 def main(argv: list[str]) -> int:
@@ -60,8 +77,7 @@ def main(argv: list[str]) -> int:
         mesh = parallel.make_mesh(cfg.mesh)
         batches = codec_excerpts(cfg.data, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
         evaluate = evaluation(workdir, cfg)
-        start = load_codec(cfg.init_from) if cfg.init_from else None
-        state, step = make_codec_training(cfg, start)
+        state, step = make_codec_training(cfg, beginning(cfg))
         loop.run(
             cfg,
             workdir=workdir,

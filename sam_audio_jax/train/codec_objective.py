@@ -225,6 +225,20 @@ def apply(
     return optax.apply_updates(params, updates), moments
 
 
+def posterior_means(
+    codec: Codec, waves: Iterable[Float[np.ndarray, "_ _"]]
+) -> Float[np.ndarray, "frames channels"]:
+    """Latents of all rows of all batches, as `Codec.moments` gives them: not normalised."""
+    graph, params = nnx.graphdef(codec), nnx.as_pure(nnx.state(codec))
+    means = [np.asarray(_means(graph, params, jnp.asarray(wave))) for wave in waves]
+    return np.concatenate(means).reshape(-1, codec.config.codebook_dim)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _means(graph: nnx.GraphDef[Codec], params: PyTree, wave: Wave) -> Array:
+    return nnx.merge(graph, params).moments(wave)[0]
+
+
 def evaluate_codec(
     codec: Codec,
     waves: Iterable[Float[np.ndarray, "_ _"]],
