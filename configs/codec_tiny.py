@@ -1,8 +1,8 @@
 """The codec of the shipped `tiny` model: DAC-VAE at 16 kHz, 25 Hz x 12, 3 M parameters.
 
 python launch/train_codec.py configs/codec_tiny.py --workdir runs/wide --codec.codebook-dim 64
-python launch/train_codec.py configs/codec_tiny.py --workdir runs/codec_tiny --init-from runs/wide \\
-    --optim.peak-lr 2e-4 --optim.rate-decay 0.996 --steps 450
+python launch/train_codec.py configs/codec_tiny.py --workdir runs/codec_tiny \\
+    --init-from runs/wide --optim.peak-lr 2e-4 --optim.rate-decay 0.996 --steps 450
 
 Trained wide, then narrowed: of 64 latent channels so short a training leaves 10 principal
 components with all that is heard, and a separator would spend itself on the others. The losses are

@@ -12,6 +12,7 @@ published one.
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig
 from sam_audio_jax.separator.model import SeparatorConfig
@@ -41,6 +42,7 @@ CONFIG = TrainConfig(
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=200, ema_decay=0.999, weight_decay=0.05),
     checkpoint=CheckpointConfig(every_steps=500, every_minutes=5, keep_last=2),
     train_text=True,
+    sampler=SamplerConfig(method="euler", steps=4),
     batch=8,
     steps=40_000,
     eval_bench="embedded",

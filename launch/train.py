@@ -42,7 +42,8 @@ def evaluation(
     tokenizer = tokenizer_for(cfg.data.tokenizer)
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
-        model = SAMAudio(codec, nnx.merge(graph, state.ema), tokenizer)
+        prompted = nnx.merge(graph, state.ema)
+        model = SAMAudio(codec, prompted, tokenizer, sampler=cfg.sampler)
         return evaluate_model(
             model,
             cfg.eval_bench,
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{argv[0]} holds a {type(cfg).__name__}, not a TrainConfig")
         mesh = parallel.make_mesh(cfg.mesh)
         codec = own_codec(workdir, cfg)
-        start = runs.load_networks(cfg.init_from)[1] if cfg.init_from else None
+        start = runs.load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
         state, step, codec_weights = make_separator_training(cfg, codec, mesh, start)
         rate, hop = cfg.codec.sample_rate, cfg.codec.hop
         batches = separation_batches(cfg.data, rate, hop, cfg.batch)

@@ -7,8 +7,9 @@ if TYPE_CHECKING:
     from sam_audio_jax.codec.codec import Codec
     from sam_audio_jax.infer.processor import SAMAudioProcessor
     from sam_audio_jax.infer.separate import SAMAudio, separate
+    from sam_audio_jax.infer.stream import stream
 
-__all__ = ["Codec", "SAMAudio", "SAMAudioProcessor", "separate"]
+__all__ = ["Codec", "SAMAudio", "SAMAudioProcessor", "separate", "stream"]
 
 # Loaded on first use: the package itself imports in no time, and rooms may import each other.
 _HOMES = {
@@ -16,6 +17,7 @@ _HOMES = {
     "SAMAudio": "sam_audio_jax.infer.separate",
     "SAMAudioProcessor": "sam_audio_jax.infer.processor",
     "separate": "sam_audio_jax.infer.separate",
+    "stream": "sam_audio_jax.infer.stream",
 }
 
 

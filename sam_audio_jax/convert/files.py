@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import huggingface_hub
-import numpy as np
 
 from sam_audio_jax.convert.tensors import Stored, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
@@ -70,8 +69,3 @@ def _open_parts(index: pathlib.Path) -> dict[str, Stored]:
     if lost:
         raise UserError(f"{index} names tensors that are not there: {', '.join(lost)}")
     return {name: parts[part][name] for name, part in places.items()}
-
-
-def read_state(folder: pathlib.Path, stem: str) -> dict[str, np.ndarray]:
-    """The same, read: for models that are small beside the memory."""
-    return {name: np.asarray(tensor) for name, tensor in open_state(folder, stem).items()}

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.codec import ALPHA
-from sam_audio_jax.convert.files import find_folder, read_json, read_state
+from sam_audio_jax.convert.files import find_folder, open_state, read_json
 from sam_audio_jax.convert.names import CONV, LINEAR, Row, Table, to_reference
 from sam_audio_jax.convert.peav import (
     fields_of,
@@ -173,7 +173,7 @@ def load_span_predictor(
     config = span_predictor_config(read_json(folder / "config.json"), compute=compute, waves=waves)
     stem = "checkpoint" if list(folder.glob("checkpoint.*")) else "model"
     try:
-        predictor = span_predictor_from_reference(read_state(folder, stem), config, mesh)
+        predictor = span_predictor_from_reference(open_state(folder, stem), config, mesh)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     own = any((folder / file).exists() for file in TOKENIZER_FILES)

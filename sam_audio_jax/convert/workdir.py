@@ -63,7 +63,7 @@ def load_networks(
         ),
         mesh=mesh,
     )
-    extra = {"trained": {"step": int(step.name)}}
+    extra = {"trained": {"step": int(step.name)}, "sampler": config.get("sampler", {})}
     codec = load_codec_folder(workdir / "codec", mesh=mesh)
     return codec, prompted, config["data"]["tokenizer"], extra
 

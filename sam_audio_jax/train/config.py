@@ -11,6 +11,7 @@ from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.excerpts import ExcerptConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.separator.flow import FlowConfig
 from sam_audio_jax.separator.model import SeparatorConfig
@@ -158,6 +159,8 @@ class TrainConfig(RunConfig):
     codec_checkpoint: str = "tiny"  # shipped name, workdir or upstream folder; empty: untrained
     init_from: str = ""  # weights to start from, named likewise; empty: random
     train_text: bool = False  # False: the text encoder stays as it starts (published)
+    # Of the evaluations, and the default of the model that comes out.
+    sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig, metadata=FREE)
     eval_bench: str = dataclasses.field(default="", metadata=FREE)  # name or folder; empty: none
     eval_limit: int = dataclasses.field(default=0, metadata=FREE)  # its mixtures used; 0: all
 
