@@ -7,6 +7,7 @@ another machine (spec/perf_reference.md), so read the ratio as a rough one.
 
 import argparse
 import dataclasses
+import functools
 import os
 import pathlib
 import platform
@@ -19,9 +20,11 @@ from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
+from sam_audio_jax import SAMAudio
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig, flow_loss
@@ -106,12 +109,23 @@ def codec(name: str) -> tuple[Callable, tuple]:
     return jax.jit(lambda s, x: getattr(nnx.merge(graph, s), name)(x)), (state, x)
 
 
+def separation(minutes: int) -> tuple[Callable, tuple]:
+    """The shipped model on noise: reading, windows, codec; one evaluation of the transformer."""
+    model = SAMAudio.from_pretrained("tiny")
+    rate = model.sample_rate
+    wave = np.random.default_rng(0).standard_normal(minutes * 60 * rate, np.float32) / 10
+    ask = functools.partial(model.separate, text="speech", sample_rate=rate)
+    return lambda wave: ask(wave, method="euler", steps=1).target, (wave,)
+
+
 PARTS = {
     "dit": Part("DiT forward, small, 12 layers, 10 s", lambda: forward(12), FRAMES, "frames", 1.96),
     "dit-2": Part("DiT forward, small width, 2 layers", lambda: forward(2), FRAMES, "frames"),
     "train-2": Part("train step, small width, 2 layers", lambda: train(2), FRAMES, "frames"),
     "encode": Part("codec encode, full size, 4 s", lambda: codec("encode"), SECONDS, "s", 5.3),
     "decode": Part("codec decode, full size, 4 s", lambda: codec("decode"), SECONDS, "s", 9.6),
+    "minute": Part("separate 1 minute, tiny, 1 Euler step", lambda: separation(1), 60, "s"),
+    "hour": Part("separate 60 minutes, tiny, 1 Euler step", lambda: separation(60), 3600, "s"),
 }
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job, small: train on real sound, evaluate on held-out mixtures, separate one of them.
-# bash launch/quickstart.sh [WORKDIR]        (about 12 minutes on 2 cores, installation included)
+# bash launch/quickstart.sh [WORKDIR]        (about 14 minutes on 2 cores, installation included)
 set -euo pipefail
 target=${1:-runs/quickstart}
 source "$(dirname "$0")/environment.sh"

@@ -14,7 +14,9 @@ import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 import soundfile
 
+from sam_audio_jax import SAMAudio
 from sam_audio_jax.convert.workdir import saved_steps
+from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.train.metrics import read_lines
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -124,3 +126,5 @@ def test_sigterm_saves_and_the_next_process_goes_on(start, same, tmp_path):
     assert "saved, run again to go on" in (tmp_path / "stopped.log").read_text()
     finish(start("stopped", "--steps", "60"), tmp_path / "stopped.log")
     assert same(everything(tmp_path / "whole", 60), everything(tmp_path / "stopped", 60))
+    model = SAMAudio.from_pretrained(tmp_path / "stopped")
+    assert model.sampler == SamplerConfig(method="euler", steps=2)  # as the run's config says

@@ -6,6 +6,7 @@ The data comes by `--data.manifests`.
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig, TrainConfig
@@ -34,6 +35,7 @@ CONFIG = TrainConfig(
     data=DataConfig(seconds=1.0, recipes=(("sfx", "sfx", 1.0),), text_tokens=8),
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=10),
     checkpoint=CheckpointConfig(every_steps=5, keep_last=2),
+    sampler=SamplerConfig(method="euler", steps=2),
     batch=8,
     steps=300,
     log_every=10,
