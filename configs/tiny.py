@@ -42,7 +42,7 @@ CONFIG = TrainConfig(
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=200, ema_decay=0.999, weight_decay=0.05),
     checkpoint=CheckpointConfig(every_steps=500, every_minutes=5, keep_last=2),
     train_text=True,
-    sampler=SamplerConfig(method="euler", steps=4),
+    sampler=SamplerConfig(method="euler", steps=1),
     batch=8,
     steps=40_000,
     eval_bench="embedded",
