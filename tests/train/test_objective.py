@@ -97,7 +97,7 @@ def test_waves_are_encoded_and_latents_are_taken_as_they_are(codec):
 def test_a_codec_of_other_sizes_is_the_users_error(codec):
     other = dataclasses.replace(TINY.codec, latent_dim=16)
     config = dataclasses.replace(TINY, codec=other, codec_checkpoint="mine")
-    with pytest.raises(UserError, match="codec_checkpoint=mine has latent_dim 8, the config 16"):
+    with pytest.raises(UserError, match="codec_checkpoint=mine has latent_dim 8 instead of 16"):
         make_separator_training(config, codec, mesh())
 
 
