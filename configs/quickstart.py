@@ -1,4 +1,4 @@
-"""Seven minutes of training on two CPU cores, on the embedded sound and the shipped codec.
+"""Eight minutes of training on two CPU cores, on the embedded sound and the shipped codec.
 
 bash launch/quickstart.sh
 """
@@ -14,7 +14,7 @@ CONFIG = dataclasses.replace(
     data=dataclasses.replace(TINY.data, seconds=6.0),
     checkpoint=dataclasses.replace(TINY.checkpoint, every_steps=100, every_minutes=1.0),
     optim=dataclasses.replace(TINY.optim, warmup_steps=50, ema_decay=0.99),
-    max_minutes=7.0,
+    max_minutes=8.0,
     log_every=10,
     eval_limit=15,
 )

@@ -5,7 +5,6 @@ With CONFIG.py the workdir must be of that config, which also names the bench.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 
@@ -14,6 +13,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.bench import evaluate_model
 from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.solve import PROMPTS
+from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.train.workdir import read_config
 
 
@@ -73,8 +73,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    shown = {name: round(value, 2) for name, value in scores.items() if "/all/" in name}
-    print(json.dumps(shown, indent=1))
+    print(summary(pathlib.Path(given.out) / "results.json"))
+    for name in (name for name in scores if name.startswith("following/wiener/all/")):
+        print(f"  follows {name.split('/')[-1]:<10} {scores[name]:6.0%} of two-source items")
     print(f"report: {pathlib.Path(given.out) / 'report.html'}")
     return 0
 

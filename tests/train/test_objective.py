@@ -57,6 +57,7 @@ def random_start(text):
     return nnx.merge(graph, jax.tree.unflatten(jax.tree.structure(shapes), values))
 
 
+@pytest.mark.slow  # compiles a whole training step and runs it: 20 to 40 s
 def test_the_loss_falls_and_every_part_learns(joint):
     start, step, weights = joint
     step = jax.jit(step)

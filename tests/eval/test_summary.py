@@ -1,0 +1,25 @@
+import json
+
+import pytest
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.summary import summary
+
+
+def test_rows_over_all_settings_are_shown_with_their_intervals(tmp_path):
+    cell = {"row": "model/wiener/text", "setting": "all", "column": "sisdri"}
+    cell |= {"mean": 1.31, "low": 0.34, "high": 2.24, "n": 15}
+    hidden = [cell | {"setting": "sfx", "mean": 7.7}, cell | {"column": "logmel", "mean": 8.8}]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"table": [*hidden, cell]}))
+    _, line = summary(path).splitlines()
+    assert " ".join(line.split()) == "wiener/text +1.3 dB (+0.3 to +2.2) 15 mixtures"
+
+
+@pytest.mark.parametrize("text", [None, "{", "{}"])
+def test_a_file_without_results_is_the_users_error(text, tmp_path):
+    path = tmp_path / "results.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match="holds no results of an evaluation"):
+        summary(path)
