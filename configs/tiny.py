@@ -9,7 +9,9 @@ towards the noisy end, where the choice of the source is made, and the rate is t
 published one.
 """
 
-from sam_audio_jax.codec.codec import CodecConfig
+import pathlib
+import runpy
+
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.infer.options import SamplerConfig
@@ -18,17 +20,10 @@ from sam_audio_jax.separator.flow import FlowConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
+CODEC = runpy.run_path(str(pathlib.Path(__file__).with_name("codec_tiny.py")))["CODEC"]
+
 CONFIG = TrainConfig(
-    codec=CodecConfig(
-        sample_rate=16_000,
-        encoder_dim=16,
-        encoder_rates=(4, 4, 4, 10),
-        latent_dim=256,
-        decoder_dim=256,
-        decoder_rates=(10, 4, 4, 4),
-        codebook_dim=12,
-        watermark_rates=(),
-    ),
+    codec=CODEC,
     text=T5Config(vocab_size=384, width=128, head_dim=32, heads=4, mlp=256, depth=2),
     separator=SeparatorConfig(
         dit=DitConfig(depth=6, width=192, heads=4, mlp=512, dropout=0.0, dtype="float32", unroll=6),

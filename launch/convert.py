@@ -11,16 +11,13 @@ import argparse
 import pathlib
 import sys
 
+from sam_audio_jax import config
 from sam_audio_jax.convert.workdir import convert
 from sam_audio_jax.errors import UserError
 
 
 def options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = config.DoorParser(__doc__)
     parser.add_argument("--from", dest="source", required=True, help="what to read")
     parser.add_argument("--to", required=True, help="folder to make; must not exist")
     parser.add_argument("--export", action="store_true", help="for upstream's code")
@@ -28,12 +25,7 @@ def options(argv: list[str]) -> argparse.Namespace:
         "--dtype", choices=("float32", "float16"), help="of the files; without, as in the source"
     )
     parser.add_argument("--tower", help="where to take the vision tower from")
-    parser.error = refuse
     return parser.parse_args(argv)
-
-
-def refuse(message: str):
-    raise UserError(message)
 
 
 def main(argv: list[str]) -> int:

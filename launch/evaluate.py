@@ -18,11 +18,7 @@ from sam_audio_jax.train.workdir import read_config
 
 
 def options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = config.DoorParser(__doc__)
     parser.add_argument("config", nargs="?", metavar="CONFIG.py", help="of the training run")
     parser.add_argument("--workdir", help="of a training run; its newest checkpoint is measured")
     parser.add_argument(
@@ -36,12 +32,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="so many items, spread over the settings")
     parser.add_argument("--listen", type=int, default=2, help="items of each setting to listen to")
-    parser.error = refuse
     return parser.parse_args(argv)
-
-
-def refuse(message: str):
-    raise UserError(message)
 
 
 def main(argv: list[str]) -> int:

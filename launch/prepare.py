@@ -18,22 +18,14 @@ from sam_audio_jax.train.config import TrainConfig
 
 
 def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Every other --FIELD VALUE overrides a field of the config.",
-        allow_abbrev=False,
+    parser = config.DoorParser(
+        __doc__, epilog="Every other --FIELD VALUE overrides a field of the config."
     )
     parser.add_argument("config", metavar="CONFIG.py", help="of the training; names the codec")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the cache")
     parser.add_argument("--items", type=int, default=20_000, help="mixtures, whole shards of 64")
     parser.add_argument("--batch", type=int, default=8, help="mixtures encoded at once")
-    parser.error = refuse
     return parser.parse_known_args(argv)
-
-
-def refuse(message: str):
-    raise UserError(message)
 
 
 def main(argv: list[str]) -> int:

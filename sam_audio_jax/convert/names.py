@@ -34,6 +34,21 @@ SAME = Layout(lambda w: w, lambda w: w)
 LINEAR = Layout(lambda w: w.T, lambda w: w.T)  # [out, in] <-> [in, out]
 CONV = Layout(lambda w: w.transpose(2, 1, 0), lambda w: w.transpose(2, 1, 0))  # [out, in, window]
 POINTWISE = Layout(lambda w: w[:, :, 0].T, lambda w: w.T[:, :, None])  # a conv of window 1
+# Gains of queries and keys, whose neighbours are turned in pairs, ours half against half (nn/rope).
+PAIRS = Layout(lambda w: w.reshape(-1, 2).T.reshape(-1), lambda w: w.reshape(2, -1).T.reshape(-1))
+
+
+def neighbours(heads: int) -> Layout:
+    """Kernels and biases of queries and keys with such pairs, heads outside as ours."""
+
+    def to_ours(w: Any) -> Any:
+        return w.reshape(heads, -1, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape).T
+
+    def to_theirs(w: Any) -> Any:
+        rows = w.T
+        return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+    return Layout(to_ours, to_theirs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,19 +187,6 @@ def _joined(parts: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
     return np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
 
 
-def from_reference(
-    make: Callable[[], M],
-    rows: Sequence[Row],
-    depth: int,
-    state: State,
-    *,
-    what: str,
-    mesh: Mesh | None = None,
-) -> M:
-    """A model with the reference's weights: `Table.build`."""
-    return Table(make, rows, depth, what).build(state, mesh)
-
-
 def to_reference(model: nnx.Module, rows: Sequence[Row], depth: int) -> dict[str, np.ndarray]:
-    """The exact inverse: tensors under reference names, in the reference's shapes."""
+    """The inverse of `Table.build`: tensors under reference names, in the reference's shapes."""
     return {name: np.asarray(tensor) for name, tensor in stored(model, rows, depth).items()}

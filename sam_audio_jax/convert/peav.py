@@ -7,8 +7,8 @@ start with `theirs`, paths with `ours`, dots included.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sam_audio_jax.convert.names import CONV, LINEAR, SAME, Layout, Row
-from sam_audio_jax.convert.separator import PAIRS
+from sam_audio_jax.convert.names import LINEAR, PAIRS, SAME, Layout, Row, neighbours
+from sam_audio_jax.convert.separator import conv_block_rows
 from sam_audio_jax.convert.settings import Dtype
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
@@ -41,27 +41,14 @@ TEXT_FIXED = {
 }
 
 
-def _neighbours(heads: int) -> Layout:
-    """Kernels of queries and keys, whose pairs of neighbours become two halves (`nn/rope.py`)."""
-    return Layout(
-        lambda w: w.reshape(heads, -1, 2, w.shape[1]).transpose(3, 0, 2, 1).reshape(w.shape[::-1]),
-        lambda w: w.reshape(w.shape[0], heads, 2, -1).transpose(1, 3, 2, 0).reshape(w.shape[::-1]),
-    )
-
-
 def peav_rows(theirs: str, ours: str, config: PeavConfig) -> list[Row]:
     """Every tensor of a PEAV transformer; heads are outside, as ours (unlike the separator's)."""
     attention = {"q": "query", "k": "key", "v": "value", "o": "out"}
-    layouts = dict.fromkeys("qk", _neighbours(config.heads))
+    layouts = dict.fromkeys("qk", neighbours(config.heads))
     rows = [Row(f"{theirs}embeddings.cls_token", f"{ours}class_token")]
     for number, name in ((1, "first"), (2, "second")):
-        conv = f"{theirs}embeddings.resnet_block.block{number}"
-        rows += [
-            Row(f"{conv}.groupnorm.weight", f"{ours}patcher.{name}.norm.scale"),
-            Row(f"{conv}.groupnorm.bias", f"{ours}patcher.{name}.norm.bias"),
-            Row(f"{conv}.project.weight", f"{ours}patcher.{name}.kernel", CONV),
-            Row(f"{conv}.project.bias", f"{ours}patcher.{name}.bias"),
-        ]
+        block = f"{theirs}embeddings.resnet_block.block{number}"
+        rows += conv_block_rows(block, f"{ours}patcher.{name}")
     in_layers = [
         ("input_layernorm.weight", "attention_norm.scale", SAME),
         *(

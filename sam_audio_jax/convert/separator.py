@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from sam_audio_jax.convert.names import (
     CONV,
     LINEAR,
+    PAIRS,
     POINTWISE,
     SAME,
     Layout,
@@ -27,8 +28,6 @@ from sam_audio_jax.convert.tensors import State
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
-
-PAIRS = Layout(lambda w: w.reshape(-1, 2).T.reshape(-1), lambda w: w.reshape(2, -1).T.reshape(-1))
 
 # Keys of `config.json`'s "transformer" with the class defaults of the reference.
 TRANSFORMER_DEFAULTS: dict[str, Any] = {
@@ -100,7 +99,8 @@ def _attention(theirs: str, ours: str, config: DitConfig) -> list[Row]:
     return rows
 
 
-def _conv_block(theirs: str, ours: str) -> list[Row]:
+def conv_block_rows(theirs: str, ours: str) -> list[Row]:
+    """A `nn.patcher.ConvBlock`; the span predictor has the same."""
     return [
         Row(f"{theirs}.groupnorm.weight", f"{ours}.norm.scale"),
         Row(f"{theirs}.groupnorm.bias", f"{ours}.norm.bias"),
@@ -141,8 +141,8 @@ def separator_rows(config: SeparatorConfig) -> list[Row]:
         Row("transformer.t_block.weight", "dit.time.to_blocks.kernel", LINEAR),
         Row("transformer.t_block.bias", "dit.time.to_blocks.bias"),
         *_gated("transformer.y_embedder.projection", "dit.context"),
-        *_conv_block(f"{patcher}.block1", "dit.patcher.first"),
-        *_conv_block(f"{patcher}.block2", "dit.patcher.second"),
+        *conv_block_rows(f"{patcher}.block1", "dit.patcher.first"),
+        *conv_block_rows(f"{patcher}.block2", "dit.patcher.second"),
         *_block(config.dit),
         Row("transformer.norm.weight", "dit.norm.scale"),
         Row("transformer.final_layer_scale_shift_table", "dit.modulation"),

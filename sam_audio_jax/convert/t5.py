@@ -8,6 +8,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.names import LINEAR, Row, Table, to_reference
+from sam_audio_jax.convert.settings import Dtype
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
@@ -71,7 +72,7 @@ def t5_to_reference(encoder: T5Encoder) -> dict[str, np.ndarray]:
     return to_reference(encoder, t5_rows(), encoder.config.depth)
 
 
-def t5_config(values: Mapping[str, Any], dtype: str = "float32") -> T5Config:
+def t5_config(values: Mapping[str, Any], dtype: Dtype = "float32") -> T5Config:
     """Reads a Hugging Face T5 `config.json`."""
     kind = values.get("feed_forward_proj", "relu")
     if kind != "relu":
@@ -79,7 +80,7 @@ def t5_config(values: Mapping[str, Any], dtype: str = "float32") -> T5Config:
     fields: dict[str, Any] = {
         ours: values[theirs] for theirs, ours in FIELDS.items() if theirs in values
     }
-    return T5Config(**fields, dtype="bfloat16" if dtype == "bfloat16" else "float32")
+    return T5Config(**fields, dtype=dtype)
 
 
 def t5_config_to_reference(config: T5Config) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.convert.names import LINEAR, SAME, Layout, Row, Table, to_reference
+from sam_audio_jax.convert.names import LINEAR, SAME, Layout, Row, Table, neighbours, to_reference
+from sam_audio_jax.convert.settings import Dtype
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
@@ -43,19 +44,6 @@ FIELDS = {
     "ls_init_value": "layer_scale",
     "attn_pooler_heads": "pool_heads",
 }
-
-
-def _neighbours(heads: int) -> Layout:
-    """Kernels and biases of queries and keys."""
-
-    def to_ours(w: Any) -> Any:
-        return w.reshape(heads, -1, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape).T
-
-    def to_theirs(w: Any) -> Any:
-        rows = w.T
-        return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
-
-    return Layout(to_ours, to_theirs)
 
 
 def _patches(side: int) -> Layout:
@@ -102,7 +90,7 @@ def vision_rows(config: VisionConfig) -> list[Row]:
         Row(f"{TOWER}positional_embedding", "positions"),
         *_norm(f"{TOWER}ln_pre", "norm_in"),
         *_norm(f"{block}.ln_1", "blocks.attention_norm"),
-        *_attention(f"{block}.attn", "blocks.attention", _neighbours(config.heads)),
+        *_attention(f"{block}.attn", "blocks.attention", neighbours(config.heads)),
         *_norm(f"{block}.ln_2", "blocks.mlp_norm"),
         *_mlp(f"{block}.mlp", "blocks.mlp"),
         *_norm(f"{TOWER}ln_post", "norm_out"),
@@ -162,7 +150,7 @@ def vision_to_reference(encoder: VisionEncoder, prefix: str = "") -> dict[str, n
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-def tower_config(values: Mapping[str, Any], dtype: str = "float32") -> VisionConfig:
+def tower_config(values: Mapping[str, Any], dtype: Dtype = "float32") -> VisionConfig:
     """Reads the reference's model configuration (keys of `FIELDS`, `mlp_ratio`, `pool_type`)."""
     kind = values.get("pool_type", "attn")
     if kind != "attn":
@@ -172,7 +160,7 @@ def tower_config(values: Mapping[str, Any], dtype: str = "float32") -> VisionCon
     }
     width = fields.get("width", VisionConfig.width)
     fields["mlp"] = int(width * values.get("mlp_ratio", 4.0))
-    return VisionConfig(**fields, dtype="bfloat16" if dtype == "bfloat16" else "float32")
+    return VisionConfig(**fields, dtype=dtype)
 
 
 def tower_config_to_reference(config: VisionConfig) -> dict[str, Any]:
@@ -186,7 +174,7 @@ def tower_config_to_reference(config: VisionConfig) -> dict[str, Any]:
     }
 
 
-def released_config(values: Mapping[str, Any], dtype: str = "float32") -> VisionConfig:
+def released_config(values: Mapping[str, Any], dtype: Dtype = "float32") -> VisionConfig:
     """The tower that "vision_encoder" of a SAM Audio `config.json` names, checked against it."""
     name = values["name"]
     if name not in RELEASED:
@@ -200,4 +188,4 @@ def released_config(values: Mapping[str, Any], dtype: str = "float32") -> Vision
                 f"config.json: vision_encoder.{key}={values[key]!r} is not supported "
                 f"with {name}, only {only!r}"
             )
-    return dataclasses.replace(config, dtype="bfloat16" if dtype == "bfloat16" else "float32")
+    return dataclasses.replace(config, dtype=dtype)

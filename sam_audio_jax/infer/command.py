@@ -1,27 +1,24 @@
 """What `launch/separate.py` understands: its options, one recording, many from a manifest."""
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 
 import jax
 
-from sam_audio_jax import parallel
+from sam_audio_jax import config, parallel
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, manifest, output
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.infer.video import KEEPS
+from sam_audio_jax.video import KEEP
 
 OF_LINES = ("text", "span", "video", "mask", "noise", "overwrite")  # not beside a manifest
 
 
 def read_options(argv: list[str], description: str) -> argparse.Namespace:
     """UserError: an option that does not exist or cannot be understood, or none to work on."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = config.DoorParser(description)
     add = parser.add_argument
     add("input", nargs="?", help="a sound or video file")
     add("--manifest", type=pathlib.Path, help="many items, JSONL")
@@ -36,7 +33,7 @@ def read_options(argv: list[str], description: str) -> argparse.Namespace:
     )
     add("--video", help="the picture to the sound; without --mask it is masked already")
     add("--mask", help="of the object: a video, a folder of pictures, .npz or .json of regions")
-    add("--mask-keeps", choices=KEEPS, default="object", help="what of the video stays visible")
+    add("--mask-keeps", choices=KEEP, default="object", help="what of the video stays visible")
     add("--predict-spans", action="store_true", help="find the spans of texts without any")
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
     add("--candidates", type=int, default=1, help="solves, of which the best is kept")
@@ -47,15 +44,10 @@ def read_options(argv: list[str], description: str) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the noise: the same seed gives the same bytes")
     add("--noise", help=".npy with the noise itself, [frames, 2 * latent channels]")
     add("--overwrite", action="store_true", help="replace an earlier result of one recording")
-    parser.error = refuse
     given = parser.parse_args(argv)
     if bool(given.input) == bool(given.manifest):
         raise UserError("give either one INPUT or --manifest ITEMS.jsonl")
     return given
-
-
-def refuse(message: str):
-    raise UserError(message)
 
 
 def separate_one(given: argparse.Namespace) -> None:
@@ -70,14 +62,7 @@ def separate_one(given: argparse.Namespace) -> None:
     if not (given.text or given.span or given.video):
         print("note: no text, span or video: the model chooses what to separate", file=sys.stderr)
     model = load(given)
-    options = model.options(
-        method=given.method,
-        steps=given.steps,
-        seed=given.seed,
-        candidates=given.candidates,
-        predict_spans=given.predict_spans,
-        refine=given.refine,
-    )
+    options = settings(given).options(model)
     item = model.item(
         given.input,
         given.text,
@@ -100,23 +85,18 @@ def separate_many(given: argparse.Namespace) -> bool:
         if getattr(given, name):
             raise UserError(f"--{name} is for one recording; with --manifest it is in the lines")
     entries = manifest.read_manifest(given.manifest)
-    settings = manifest.Settings(
-        checkpoint=given.checkpoint,
-        seed=given.seed,
-        method=given.method,
-        steps=given.steps,
-        refine=given.refine,
-        candidates=given.candidates,
-        predict_spans=given.predict_spans,
-        span_predictor=given.span_predictor,
-        mask_keeps=given.mask_keeps,
-    )
-    manifest.check_out(given.out, settings)
-    failed = manifest.run(load(given), entries, given.out, settings)
+    manifest.check_out(given.out, settings(given))
+    failed = manifest.run(load(given), entries, given.out, settings(given))
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     print(f"{len(entries) - len(failed)} of {len(entries)} are in {given.out}", file=sys.stderr)
     return not failed
+
+
+def settings(given: argparse.Namespace) -> manifest.Settings:
+    """The options of how to separate, which do not depend on what."""
+    names = (field.name for field in dataclasses.fields(manifest.Settings))
+    return manifest.Settings(**{name: getattr(given, name) for name in names})
 
 
 def load(given: argparse.Namespace) -> SAMAudio:

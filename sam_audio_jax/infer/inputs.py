@@ -15,8 +15,7 @@ from sam_audio_jax.audio import Audio
 from sam_audio_jax.convert.workdir import SHIPPED
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.video import Clip
-
-Span = tuple[str, float, float]  # "+" sounding or "-" silent, from, to in seconds
+from sam_audio_jax.separator.prompts import Span
 
 SILENCE_DB = -80.0  # a recording whose loudest sample is below this has nothing to separate
 TOKENS = ("+", "-")

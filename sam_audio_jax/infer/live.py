@@ -24,10 +24,10 @@ from sam_audio_jax.codec.chunked import (
 )
 from sam_audio_jax.codec.codec import pad_to_hop
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.inputs import Span
 from sam_audio_jax.infer.long_audio import LongAudio, Recording, TextMemory, run_whole
 from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.separator import flow, windows
+from sam_audio_jax.separator.prompts import Span
 
 Pair = Float[np.ndarray, "samples stems"]
 

@@ -21,7 +21,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.chunked import decode_chunked, encode_chunked
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.buckets import power_of_two
+from sam_audio_jax.infer.buckets import pad_tokens, power_of_two
 from sam_audio_jax.infer.pack import LEAST_TOKENS, Tokenize
 from sam_audio_jax.infer.solve import Networks, Solver
 from sam_audio_jax.separator import flow, windows
@@ -91,9 +91,7 @@ class TextMemory(NamedTuple):
     @classmethod
     def of(cls, text: str, solver: Solver, tokenizer: Tokenize) -> "TextMemory":
         """Padded to one of a few lengths."""
-        ids, mask = tokenizer([text])
-        extra = ((0, 0), (0, power_of_two(ids.shape[1], least=LEAST_TOKENS) - ids.shape[1]))
-        ids, mask = jnp.asarray(np.pad(ids, extra)), jnp.asarray(np.pad(mask, extra))
+        ids, mask = pad_tokens(*tokenizer([text]), least=LEAST_TOKENS)
         return cls(run_whole(solver, _encode_text, ids, mask), mask)
 
 

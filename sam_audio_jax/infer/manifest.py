@@ -17,11 +17,12 @@ import tqdm
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import Group
-from sam_audio_jax.infer.inputs import Item, Span, parse_spans
+from sam_audio_jax.infer.inputs import Item, parse_spans
 from sam_audio_jax.infer.options import Options
 from sam_audio_jax.infer.output import write_stems
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.separator.prompts import Span
 
 KEYS = ("id", "audio", "text", "spans", "video", "mask")
 FILES = ("audio", "video", "mask")
@@ -130,8 +131,11 @@ def check_out(out: pathlib.Path, settings: Settings) -> None:
         raise UserError(f"{out} holds other files and no run of a manifest") from None
     now = dataclasses.asdict(settings)
     then = dataclasses.asdict(Settings(checkpoint="")) | saved  # older runs knew fewer settings
-    changed = [f"{key}: then {then[key]!r}, now {now[key]!r}" for key in now]
-    changed = [line for key, line in zip(now, changed, strict=True) if then[key] != now[key]]
+    changed = [
+        f"{key}: then {then[key]!r}, now {value!r}"
+        for key, value in now.items()
+        if then[key] != value
+    ]
     if changed:
         raise UserError(f"{out} was made with other settings ({'; '.join(changed)})")
 

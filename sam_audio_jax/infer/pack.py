@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax.codec.codec import Codec, pad_to_hop
-from sam_audio_jax.infer.buckets import Group, power_of_two
-from sam_audio_jax.infer.inputs import Item, Span
+from sam_audio_jax.infer.buckets import Group, pad_tokens, power_of_two
+from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.processor import Batch
-from sam_audio_jax.separator.prompts import ANCHOR_IDS, FIRST_SLOT, pack_anchors, valid_frames
+from sam_audio_jax.separator.prompts import ANCHOR_IDS, FIRST_SLOT, Span, pack_anchors, valid_frames
 
 Tokenize = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]  # texts -> ids, mask
 
@@ -113,13 +113,12 @@ def _prompts(
     tokenizer: Tokenize,
 ) -> Prompts:
     """Tokens and slots are padded to few sizes: neither padding changes a number."""
-    ids, mask = tokenizer(texts)
-    extra = ((0, 0), (0, power_of_two(ids.shape[1], least=LEAST_TOKENS) - ids.shape[1]))
+    ids, mask = pad_tokens(*tokenizer(texts), least=LEAST_TOKENS)
     return Prompts(
         wave=jnp.asarray(wave),
         valid=jnp.asarray(valid_frames(sizes, noise.shape[1])),
-        text_ids=jnp.asarray(np.pad(ids, extra)),
-        text_mask=jnp.asarray(np.pad(mask, extra)),
+        text_ids=ids,
+        text_mask=mask,
         anchor_ids=jnp.asarray(_fit_slots(anchors[0])),
         anchor_alignment=jnp.asarray(anchors[1]),
         noise=jnp.asarray(noise),

@@ -21,9 +21,9 @@ from sam_audio_jax import audio
 from sam_audio_jax.convert.workdir import codec_grid
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
-from sam_audio_jax.infer.inputs import Asked, Span
+from sam_audio_jax.infer.inputs import Asked
 from sam_audio_jax.infer.video import Clip, make_clip
-from sam_audio_jax.separator.prompts import frame_count, pack_anchors, valid_frames
+from sam_audio_jax.separator.prompts import Span, frame_count, pack_anchors, valid_frames
 from sam_audio_jax.video import mask_videos
 
 

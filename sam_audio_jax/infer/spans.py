@@ -17,7 +17,7 @@ from sam_audio_jax.codec.codec import pad_to_hop
 from sam_audio_jax.encoders.span_predictor import SpanPredictor
 from sam_audio_jax.encoders.tokenizer import Tokenizer
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.buckets import power_of_two
+from sam_audio_jax.infer.buckets import pad_tokens
 from sam_audio_jax.scorers.activity import Interval, runs
 from sam_audio_jax.separator.prompts import Span, valid_frames
 
@@ -83,15 +83,15 @@ def span_probabilities(
             f"the tokenizer gave id {ids.max()}, but the span predictor's text model knows "
             f"{config.text.vocab_size}: it belongs to another model"
         )
-    extra = ((0, 0), (0, power_of_two(ids.shape[1], least=LEAST_TOKENS) - ids.shape[1]))
+    ids, mask = pad_tokens(ids, mask, least=LEAST_TOKENS)
     graph, state = nnx.split(predictor)
     return np.asarray(
         _probabilities(
             graph,
             nnx.as_pure(state),
             jnp.asarray(latents),
-            jnp.asarray(np.pad(ids, extra)),
-            jnp.asarray(np.pad(mask, extra)),
+            ids,
+            mask,
             None if valid is None else jnp.asarray(valid),
         )
     )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from sam_audio_jax.infer.inputs import Item, Span
+from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.refine import RefineConfig, wiener
+from sam_audio_jax.separator.prompts import Span
 
 
 @dataclasses.dataclass(frozen=True)

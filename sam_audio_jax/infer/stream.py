@@ -11,11 +11,12 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.inputs import Span, parse_spans
+from sam_audio_jax.infer.inputs import parse_spans
 from sam_audio_jax.infer.live import Pair, Tail, WindowQueue
 from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, reach
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.separator.prompts import Span
 
 
 def stream(

@@ -19,9 +19,7 @@ from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.vision import SAM_AUDIO_PREFIX, released_config, vision_from_reference
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder, encode_clips
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.video import Frames, latent_times, stream_at
-
-KEEPS = ("object", "background")
+from sam_audio_jax.video import KEEP, Frames, latent_times, stream_at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,8 +47,8 @@ def make_clip(
     video: Any, mask: Any = None, keeps: str = "object", name: str = "audio"
 ) -> Clip | None:
     """The clip that the arguments of a call mean; None if there is no video."""
-    if keeps not in KEEPS:
-        raise UserError(f"mask_keeps={keeps!r} is unknown; allowed: {', '.join(KEEPS)}")
+    if keeps not in KEEP:
+        raise UserError(f"mask_keeps={keeps!r} is unknown; allowed: {', '.join(KEEP)}")
     if video is None:
         if mask is not None:
             raise UserError(f"{name} has a mask but no video that it is of")

@@ -47,6 +47,11 @@ def valid_frames(
     return np.arange(frames or max(sizes))[None, :] < np.asarray(sizes)[:, None]
 
 
+def frame_after(time_s: float, sample_rate: int, hop: int) -> int:
+    """The first latent frame that does not begin before a time: both ends of a span."""
+    return math.ceil(time_s * sample_rate / hop)
+
+
 def pack_anchors(
     spans: Sequence[Sequence[Span] | None] | None,
     sizes: Sequence[int],
@@ -79,7 +84,7 @@ def pack_anchors(
                 raise UserError(f"span token {token!r} is unknown: '+' or '-'")
             if not (0 <= start_s < math.inf and 0 <= end_s < math.inf):
                 raise UserError(f"span {start_s}-{end_s} s must lie at or after 0 s")
-            begin, end = (math.ceil(t * sample_rate / hop) for t in (start_s, end_s))
+            begin, end = (frame_after(t, sample_rate, hop) for t in (start_s, end_s))
             ids[item, FIRST_SLOT + number] = ANCHOR_IDS[token]
             alignment[item, begin:end] = FIRST_SLOT + number
     return ids, alignment

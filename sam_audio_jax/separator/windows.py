@@ -7,7 +7,6 @@ and infer/stream.py use it.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator import flow
-from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span
+from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span, frame_after
 
 WindowVelocity = Callable[[Array, Array], Array]  # (states of some windows, their starts) -> dx/dt
 
@@ -73,7 +72,7 @@ def frame_anchors(
     """
     ids = np.full(stop - start, ANCHOR_IDS["<null>"], np.int32)
     for token, start_s, end_s in spans:
-        begin, end = (math.ceil(t * sample_rate / hop) - start for t in (start_s, end_s))
+        begin, end = (frame_after(t, sample_rate, hop) - start for t in (start_s, end_s))
         ids[max(0, begin) : max(0, end)] = ANCHOR_IDS[token]
     return ids
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from sam_audio_jax.convert.names import from_reference, to_reference
+from sam_audio_jax.convert.names import Table, to_reference
 from sam_audio_jax.convert.pe_a_frame import modernbert_config, modernbert_rows
 from sam_audio_jax.encoders.modernbert import ModernBert, ModernBertConfig
 from sam_audio_jax.errors import UserError
@@ -33,13 +33,13 @@ def stored(folder):
 def bert(folder, stored) -> ModernBert:
     values = json.loads((folder / "config.json").read_text())
     config = modernbert_config(values, "text_model", values["num_hidden_layers"])
-    return from_reference(
+    table = Table(
         lambda: ModernBert(config, rngs=nnx.Rngs(0)),
         modernbert_rows("", "", config),
         config.depth,
-        {name: w for name, w in stored.items() if not name.startswith("final_norm.")},
-        what="ModernBERT",
+        "ModernBERT",
     )
+    return table.build({n: w for n, w in stored.items() if not n.startswith("final_norm.")})
 
 
 @pytest.fixture(scope="module")
