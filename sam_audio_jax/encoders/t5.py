@@ -139,8 +139,11 @@ class T5Encoder(nnx.Module):
     ) -> Float[Array, "batch tokens width"]:
         bias = self.position_bias(ids.shape[1])
         graph, layers = nnx.split(self.blocks)
+        gather = parallel.gather_layer(layers, self.config.dtype)
 
         def body(x, layer):
-            return nnx.merge(graph, layer)(x, mask, bias), None
+            # Without it the partitioner splits activations as the weights are, on their width.
+            x = parallel.constrain(x, "batch", "tokens", "width")
+            return nnx.merge(graph, gather(layer))(x, mask, bias), None
 
         return self.norm(jax.lax.scan(body, self.embed(ids), nnx.as_pure(layers))[0])

@@ -2,13 +2,12 @@
 
 import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from sam_audio_jax.nn import rope
+from sam_audio_jax.nn.kernels import Kernel, attend
 from sam_audio_jax.nn.linear import LECUN, Initializer, linear
 from sam_audio_jax.nn.norm import RMSNorm
 
@@ -32,9 +31,10 @@ class Attention(nnx.Module):
         bias: bool = False,  # on all four projections
         out_init: Initializer = LECUN,
         query_init: Initializer = LECUN,
+        kernel: Kernel = "xla",
         rngs: nnx.Rngs,
     ):
-        self.heads, self.scale = heads, scale
+        self.heads, self.scale, self.kernel = heads, scale, kernel
         inner = heads * head_dim
         to_heads = functools.partial(
             linear, width, inner, ("embed", "heads"), dtype=dtype, bias=bias, rngs=rngs
@@ -69,12 +69,5 @@ class Attention(nnx.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         if angle is not None:
             q, k = rope.rotate(q, angle), rope.rotate(k, angle)
-        mixed = jax.nn.dot_product_attention(
-            q,
-            k,
-            v,
-            bias=None if bias is None else bias[None].astype(jnp.float32),
-            mask=None if mask is None else mask.reshape(mask.shape[0], 1, -1, mask.shape[-1]),
-            scale=self.scale,
-        )
+        mixed = attend(q, k, v, mask=mask, bias=bias, scale=self.scale, kernel=self.kernel)
         return self.out(mixed.reshape(*mixed.shape[:2], -1))

@@ -11,7 +11,7 @@ from sam_audio_jax import parallel
 class RMSNorm(nnx.Module):
     """`x / sqrt(mean(x^2) + eps) * scale` over the last axis; float32 inside, input's dtype out."""
 
-    def __init__(self, size: int, *, eps: float, axis: str = "embed", rngs: nnx.Rngs):
+    def __init__(self, size: int, *, eps: float, axis: str = "vector", rngs: nnx.Rngs):
         self.eps = eps
         self.scale = nnx.Param(jnp.ones(size), **parallel.axes(axis))
 
@@ -26,8 +26,8 @@ class LayerNorm(nnx.Module):
 
     def __init__(self, size: int, *, eps: float = 1e-5, bias: bool = True, rngs: nnx.Rngs):
         self.eps = eps
-        self.scale = nnx.Param(jnp.ones(size), **parallel.axes("embed"))
-        self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("embed")) if bias else None
+        self.scale = nnx.Param(jnp.ones(size), **parallel.axes("vector"))
+        self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("vector")) if bias else None
 
     def __call__(self, x: Float[Array, "*rows size"]) -> Float[Array, "*rows size"]:
         normal = standardise(x.astype(jnp.float32), (-1,), self.eps) * self.scale[...]
@@ -44,8 +44,8 @@ class ItemNorm(nnx.Module):
 
     def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
         self.eps = eps
-        self.scale = nnx.Param(jnp.ones(size), **parallel.axes("embed"))
-        self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("embed"))
+        self.scale = nnx.Param(jnp.ones(size), **parallel.axes("vector"))
+        self.bias = nnx.Param(jnp.zeros(size), **parallel.axes("vector"))
 
     def __call__(
         self,

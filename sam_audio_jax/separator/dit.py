@@ -14,15 +14,22 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from sam_audio_jax import parallel
+from sam_audio_jax.config import FREE
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import rope
 from sam_audio_jax.nn.attention import Attention
 from sam_audio_jax.nn.embed import GatedProjection, dropout, sinusoid
+from sam_audio_jax.nn.kernels import SAVED, Kernel
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.norm import RMSNorm
 from sam_audio_jax.nn.patcher import Patcher
 
 ZEROS = jax.nn.initializers.zeros
+POLICIES = {
+    "full": None,
+    "attention": jax.checkpoint_policies.save_only_these_names(SAVED),
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,10 +48,15 @@ class DitConfig:
     max_positions: int = 10_000  # frames; the rotary base is twice this, at least 10,000
     frequency_width: int = 256  # of the time sinusoid that modulates the blocks
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # compute; parameters are float32
-    remat: Literal["none", "full", "dots"] = "none"  # recomputed in the backward pass: nothing,
-    # whole blocks, or all but the results of matrix products with weights
-    unroll: int = 1  # blocks per turn of the scan: all of them saves a seventh of a step on a CPU,
-    # for a compile time that grows with them
+    # Recomputed in the backward pass: nothing, whole blocks, all but the results of attention, or
+    # all but those of matrix products with weights
+    remat: Literal["none", "full", "attention", "dots"] = dataclasses.field(
+        default="none", metadata=FREE
+    )
+    attention: Kernel = dataclasses.field(default="auto", metadata=FREE)  # among frames
+    # Blocks per turn of the scan: all of them saves a seventh of a step on a CPU, for a compile
+    # time that grows with them
+    unroll: int = dataclasses.field(default=1, metadata=FREE)
 
     def __post_init__(self):
         for name in (
@@ -95,9 +107,9 @@ class Block(nnx.Module):
         )
         norm = functools.partial(RMSNorm, config.width, eps=config.norm_eps, rngs=rngs)
         table = jax.random.normal(rngs.params(), (6, config.width)) / config.width**0.5
-        self.modulation = nnx.Param(table, **parallel.axes("channels", "embed"))
+        self.modulation = nnx.Param(table, **parallel.axes("channels", "vector"))
         self.attention_norm = norm()
-        self.attention = attention()
+        self.attention = attention(kernel=config.attention)
         # Ungated, so born small instead: together the layers add about one layer's worth.
         small = jax.nn.initializers.variance_scaling(
             (2 * config.depth) ** -2, "fan_in", "truncated_normal"
@@ -150,8 +162,10 @@ class TimeEmbedding(nnx.Module):
         self, time: Float[Array, " batch"], key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "batch width"], Float[Array, "batch 6 width"]]:
         vector = self.project(sinusoid(time, self.frequency_width), key)
-        rows = self.to_blocks(nnx.silu(vector))
-        return vector, rows.reshape(rows.shape[0], 6, -1)
+        rows = self.to_blocks(nnx.silu(vector)).reshape(vector.shape[0], 6, -1)
+        return parallel.constrain(vector, "batch", "width"), parallel.constrain(
+            rows, "batch", "tokens", "width"
+        )
 
 
 class Dit(nnx.Module):
@@ -181,7 +195,7 @@ class Dit(nnx.Module):
         self.blocks = stack(rngs)
         self.norm = norm()
         table = jax.random.normal(rngs.params(), (2, width)) / width**0.5
-        self.modulation = nnx.Param(table, **parallel.axes("channels", "embed"))
+        self.modulation = nnx.Param(table, **parallel.axes("channels", "vector"))
         self.out = linear(
             width, channels, ("embed", "channels"), dtype=config.dtype, init=ZEROS, rngs=rngs
         )
@@ -219,19 +233,17 @@ class Dit(nnx.Module):
         keys = None if key is None else jax.random.split(key, config.depth)
 
         graph, layers = nnx.split(self.blocks)
+        gather = parallel.gather_layer(layers, config.dtype)
 
         def body(x, layer_and_key):
             layer, key = layer_and_key
             x = parallel.constrain(x, "batch", "frames", "width")
-            block = nnx.merge(graph, layer)
+            block = nnx.merge(graph, gather(layer))
             x = block(
                 x, modulation, memory, valid=valid, memory_mask=memory_mask, angle=angle, key=key
             )
             return x, None
 
         if config.remat != "none":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            body = jax.checkpoint(
-                body, policy=policy if config.remat == "dots" else None, prevent_cse=False
-            )
+            body = jax.checkpoint(body, policy=POLICIES[config.remat], prevent_cse=False)
         return jax.lax.scan(body, x, (nnx.as_pure(layers), keys), unroll=config.unroll)[0]

@@ -110,7 +110,10 @@ class Separator(nnx.Module):
             if conditions.anchor_alignment is None:
                 raise UserError("anchor_ids were given without anchor_alignment")
             frames = frames + self.embed_anchors(conditions.anchor_ids, conditions.anchor_alignment)
+        frames = parallel.constrain(frames, "batch", "frames", "width")
         memory = None if conditions.text is None else self.project_text(conditions.text)
+        if memory is not None:
+            memory = parallel.constrain(memory, "batch", "tokens", "width")
         mask = None if memory is None else conditions.text_mask
         return Context(frames=frames, memory=memory, memory_mask=mask, valid=conditions.valid)
 

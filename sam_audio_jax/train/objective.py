@@ -1,5 +1,6 @@
 """Training of the separator: frozen codec, flow matching on its latents (spec/training.md)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -27,13 +28,26 @@ Scalars = dict[str, Array]
 Step = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, Scalars]]
 
 
-def make_separator_training(
-    config: TrainConfig, codec: Codec, mesh: Mesh, start: PromptedSeparator | None = None
-) -> tuple[TrainState, Step, PyTree]:
-    """The state at step 0, sharded over `mesh`; the pure step; the codec's weights.
+@dataclasses.dataclass(frozen=True)
+class Blueprint:
+    """A training before any of its arrays exists: what to compile and where everything will lie."""
 
-    The step is `step(state, batch, codec weights) -> (state, metrics)`. `start` are weights to go
-    on from, instead of random ones. Raises `UserError` for a codec or a start of other sizes.
+    step: Step  # (state, batch, codec weights) -> (state, metrics), pure
+    state: TrainState  # of `jax.ShapeDtypeStruct`s with shardings
+    frozen: PyTree  # the codec's weights, likewise
+    make: Callable[[], PromptedSeparator]
+    optimizer: optax.GradientTransformation
+
+    @property
+    def layout(self) -> TrainState:
+        """Shardings of the state."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.state)
+
+
+def blueprint(config: TrainConfig, codec: Codec, mesh: Mesh) -> Blueprint:
+    """The training of a config on a mesh, which need not be of this machine.
+
+    `codec` may be abstract (`nnx.eval_shape`). Raises `UserError` for one of other sizes.
     """
     check_codec(config, codec)
 
@@ -41,21 +55,47 @@ def make_separator_training(
         return PromptedSeparator(config.text, config.separator, rngs=nnx.Rngs(config.seed))
 
     graph, abstract = nnx.split(nnx.eval_shape(make))
-    layout = parallel.of_parameters(abstract, mesh)
-    if start is None:
-        params = jax.jit(lambda: nnx.as_pure(nnx.state(make())), out_shardings=layout)()
-    else:
-        params = jax.device_put(_weights(start, abstract), layout)
-    tx = make_optimizer(config.optim, frozen=() if config.train_text else ("text_encoder",))
-    moments = jax.jit(tx.init, out_shardings=parallel.of_optimizer(tx, params, layout, mesh))(
-        params
-    )
-    ema = jax.tree.map(jnp.copy, params)
-    key = jax.random.key(config.seed)
-    state = TrainState(jnp.int32(0), params, ema, moments, key)
     codec_graph, codec_state = nnx.split(codec)
-    step = functools.partial(_step, config, tx, graph, codec_graph)
-    return state, step, jax.device_put(nnx.as_pure(codec_state), parallel.replicated(mesh))
+    tx = make_optimizer(config.optim, frozen=() if config.train_text else ("text_encoder",))
+    params = parallel.shaped(nnx.as_pure(abstract), parallel.of_parameters(abstract, mesh))
+    whole = parallel.replicated(mesh)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, params)
+    moments = parallel.shaped(
+        jax.eval_shape(tx.init, params), parallel.of_optimizer(tx, params, layout, mesh)
+    )
+    step, key = jax.eval_shape(lambda: (jnp.int32(0), jax.random.key(0)))
+    state = TrainState(
+        parallel.shaped(step, whole), params, params, moments, parallel.shaped(key, whole)
+    )
+    return Blueprint(
+        functools.partial(_step, config, tx, graph, codec_graph),
+        state,
+        parallel.shaped(nnx.as_pure(codec_state), whole),
+        make,
+        tx,
+    )
+
+
+def make_separator_training(
+    config: TrainConfig, codec: Codec, mesh: Mesh, start: PromptedSeparator | None = None
+) -> tuple[TrainState, Step, PyTree]:
+    """The state at step 0, sharded over `mesh`; the pure step; the codec's weights.
+
+    `start` are weights to go on from, instead of random ones. Nothing is ever whole on one device.
+    Raises `UserError` for a codec or a start of other sizes.
+    """
+    plan = blueprint(config, codec, mesh)
+    layout = plan.layout
+    if start is None:
+        born = jax.jit(lambda: nnx.as_pure(nnx.state(plan.make())), out_shardings=layout.params)
+        params = born()
+    else:
+        params = jax.device_put(_weights(start, plan.state.params), layout.params)
+    moments = jax.jit(plan.optimizer.init, out_shardings=layout.opt_state)(params)
+    ema = jax.tree.map(jnp.copy, params)
+    state = TrainState(jnp.int32(0), params, ema, moments, jax.random.key(config.seed))
+    weights = jax.device_put(nnx.as_pure(nnx.state(codec)), parallel.replicated(mesh))
+    return state, plan.step, weights
 
 
 def _step(
@@ -129,9 +169,9 @@ def check_codec(config: TrainConfig, codec: Codec) -> None:
         raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {said}")
 
 
-def _weights(start: PromptedSeparator, like: nnx.State) -> Any:
+def _weights(start: PromptedSeparator, like: PyTree) -> Any:
     weights = nnx.as_pure(nnx.state(start))
     shapes = jax.tree.map(lambda x: x.shape, weights)
-    if shapes != jax.tree.map(lambda x: x.shape, nnx.as_pure(like)):
+    if shapes != jax.tree.map(lambda x: x.shape, like):
         raise UserError("init_from has another text encoder or separator than the config")
     return weights
