@@ -73,7 +73,7 @@ def decode_stems(
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "method", "steps"))
-def _separate(
+def separate_batch(
     graph: nnx.GraphDef, state: PyTree, prompts: Prompts, *, method: flow.Method, steps: int
 ) -> Float[Array, "batch candidates stems samples"]:
     networks = nnx.merge(graph, state)
@@ -108,7 +108,7 @@ class Solver:
         self, prompts: Prompts, *, method: flow.Method, steps: int
     ) -> Float[np.ndarray, "batch candidates stems samples"]:
         def run(prompts: Prompts) -> Array:
-            return _separate(self.graph, self.state, prompts, method=method, steps=steps)
+            return separate_batch(self.graph, self.state, prompts, method=method, steps=steps)
 
         return np.asarray(self._placed(run, prompts))
 

@@ -34,7 +34,8 @@ class Attention(nnx.Module):
         kernel: Kernel = "xla",
         rngs: nnx.Rngs,
     ):
-        self.heads, self.scale, self.kernel = heads, scale, kernel
+        self.heads, self.scale = heads, scale
+        self.kernel: Kernel = kernel
         inner = heads * head_dim
         to_heads = functools.partial(
             linear, width, inner, ("embed", "heads"), dtype=dtype, bias=bias, rngs=rngs

@@ -93,16 +93,16 @@ def _splash_local(q: Array, k: Array, v: Array, valid: Array) -> Array:
     frames, heads = q.shape[1:3]
     blocks = range(LARGEST_BLOCK, 0, -LANES)
     block = next(size for size in blocks if frames % size == 0)
-    sizes = splash.BlockSizes(**dict.fromkeys(_BLOCKS, block))
+    sizes: Any = dict.fromkeys(_BLOCKS, block)
     kernel = splash.make_splash_mha_single_device(
         mask=splash.MultiHeadMask([splash.FullMask((frames, frames))] * heads),
-        block_sizes=sizes,
+        block_sizes=splash.BlockSizes(**sizes),
         residual_checkpoint_name=SAVED,
         interpret=parallel.platform() != "tpu",
     )
     q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q, k, v))
     # Padding sees padding: no row is empty, and rows of sound see sound only.
-    mixed = jax.vmap(kernel)(q, k, v, splash.SegmentIds(q=valid, kv=valid))
+    mixed: Any = jax.vmap(kernel)(q, k, v, splash.SegmentIds(q=valid, kv=valid))
     return jnp.moveaxis(mixed, 1, 2).astype(q.dtype)
 
 

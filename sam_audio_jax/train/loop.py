@@ -19,7 +19,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.checkpoint import Checkpoints
 from sam_audio_jax.train.config import RunConfig
 from sam_audio_jax.train.metrics import Metrics, read_lines
-from sam_audio_jax.train.step import TrainState
+from sam_audio_jax.train.step import TrainState, jit_step
 from sam_audio_jax.train.stopping import Interrupted, Stop, agreed, watch_signals
 from sam_audio_jax.train.workdir import claim_workdir
 
@@ -133,9 +133,7 @@ class _Loop:
     ) -> TrainState:
         start = done = int(state.step)
         layout = jax.tree.map(lambda leaf: leaf.sharding, state)
-        jitted = jax.jit(
-            lambda *given: step(*given), donate_argnums=0, out_shardings=(layout, None)
-        )
+        jitted = jit_step(step, layout)
         self.evaluate_if_due(state, done, batches)
         while not self.finished(done) and not self.stop.asked(done):
             batch = to_devices(next(batches), mesh)

@@ -1,0 +1,131 @@
+"""Roofline of a train step: how long at the chips' peak rates, and what share of them is used.
+
+Every matrix product takes the longer of its operations at the peak rate and its bytes at the
+memory's; element-wise work is taken as fused into them. Collectives go around rings along the
+torus dimensions that their mesh axes cover. The truth lies above: kernels do not reach the peak.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sam_audio_jax import parallel
+from sam_audio_jax.data.shapes import batch_shapes
+from sam_audio_jax.nn.kernels import Kernel
+from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.plan import flops
+from sam_audio_jax.plan.chips import Slice
+from sam_audio_jax.plan.hlo import Collective
+from sam_audio_jax.plan.programs import planned
+from sam_audio_jax.train.config import TrainConfig
+
+STATE_PASSES = 3  # over the optimiser's bytes: read, written, and the gradients'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """Of one chip in one step."""
+
+    useful: float  # operations of the model, forwards and backwards
+    done: float  # with those made twice by rematerialisation
+    seconds: float  # of all products at their roofline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Seconds of one step."""
+
+    work: Work
+    update: float  # of the optimiser's pass over its state
+    links: float  # of all collectives, one after another
+    peak: float  # operations a second of a chip
+
+    @property
+    def step(self) -> float:
+        """With the collectives hidden behind the products as far as they can be."""
+        return max(self.work.seconds, self.links) + self.update
+
+    @property
+    def step_exposed(self) -> float:
+        """With none of them hidden."""
+        return self.work.seconds + self.links + self.update
+
+    @property
+    def mfu(self) -> float:
+        """Useful operations as a share of what the chip could have done in `step`."""
+        return self.work.useful / (self.peak * self.step)
+
+    @property
+    def mfu_exposed(self) -> float:
+        return self.work.useful / (self.peak * self.step_exposed)
+
+
+def work_of(config: TrainConfig, mesh: MeshConfig, target: Slice, kernel: Kernel) -> Work:
+    """Counts a chip's share of the train step, its own rows; heads and frames in equal parts.
+
+    `kernel` says whether the scores of attention stay inside a fused kernel.
+    """
+    sizes = mesh_sizes(mesh, target.chips)
+    rows = config.batch // (sizes["data"] * sizes["fsdp"])
+    parts = sizes["tensor"] * sizes["sequence"]
+    chip = target.chip
+
+    def count(remat: str) -> list[flops.Product]:
+        own = with_remat(dataclasses.replace(config, batch=rows), remat)
+        one = parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
+        plan = planned(own, one)
+        batch = batch_shapes(own.data, own.codec, rows)
+        return flops.products(plan.step, plan.state, batch, plan.frozen)
+
+    remat = config.separator.dit.remat
+    useful = count("none")
+    done = useful if remat == "none" else count(remat)
+    fused = kernel != "xla"
+    seconds = sum(
+        product.times
+        * max(
+            product.flops / chip.flops,
+            (product.moved - fused * product.scores) / chip.hbm_rate,
+        )
+        for product in done
+    )
+    return Work(
+        useful=flops.total(useful) / parts, done=flops.total(done) / parts, seconds=seconds / parts
+    )
+
+
+def estimate(
+    work: Work, mesh: Mesh, target: Slice, collectives: tuple[Collective, ...], donated: float
+) -> Estimate:
+    """From the compiled program's collectives and the bytes of its state."""
+    rates = {axes: link_rate(mesh, target, axes) for axes in {c.axes for c in collectives}}
+    return Estimate(
+        work=work,
+        update=STATE_PASSES * donated / target.chip.hbm_rate,
+        links=sum(c.sent / rates[c.axes] for c in collectives),
+        peak=target.chip.flops,
+    )
+
+
+def link_rate(mesh: Mesh, target: Slice, axes: tuple[str, ...]) -> float:
+    """Bytes a second that a chip sends to its group along mesh axes, from where its group lies."""
+    order = [0 if name not in axes else slice(None) for name in mesh.axis_names]
+    group = np.ravel(mesh.devices[tuple(order)])
+    places = np.array([device.coords for device in group])
+    spans = [len(set(column)) for column in places.T]
+    sides = [*target.shape, *[1] * (len(spans) - len(target.shape))]
+    used = [(n, side) for n, side in zip(spans, sides, strict=True) if n > 1]
+    closed = sum(n == side and side >= target.chip.wraps for n, side in used)
+    return target.ring_rate(max(len(used), 1), closed)
+
+
+def mesh_sizes(mesh: MeshConfig, chips: int) -> dict[str, int]:
+    """The four sizes with a -1 filled in."""
+    return dict(zip(parallel.MESH_AXES, parallel.resolve(mesh, chips), strict=True))
+
+
+def with_remat(config: TrainConfig, remat: str) -> TrainConfig:
+    dit = dataclasses.replace(config.separator.dit, remat=remat)
+    return dataclasses.replace(config, separator=dataclasses.replace(config.separator, dit=dit))

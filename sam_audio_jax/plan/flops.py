@@ -1,0 +1,78 @@
+"""Work of a program, counted in its jaxpr: every matrix product and convolution, loops unrolled."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A matrix product or convolution: how often it runs, its operations and bytes of memory."""
+
+    times: int
+    flops: int
+    moved: int  # bytes of both operands and the result
+    scores: int  # of those, bytes that a fused attention kernel keeps to itself
+
+
+def products(run: Callable[..., Any], *given: Any) -> list[Product]:
+    """Every product of `run(*given)`; arguments may be `jax.ShapeDtypeStruct`s."""
+    found: list[Product] = []
+    _walk(jax.make_jaxpr(run)(*given).jaxpr, 1, found)
+    return found
+
+
+def total(found: list[Product]) -> int:
+    """Floating-point operations, a multiply-add being two."""
+    return sum(product.times * product.flops for product in found)
+
+
+def _walk(jaxpr: core.Jaxpr, times: int, found: list[Product]) -> None:
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name == "dot_general":
+            found.append(_dot(equation, times))
+        elif name == "conv_general_dilated":
+            found.append(_convolution(equation, times))
+        trips = equation.params["length"] if name == "scan" else 1
+        for value in equation.params.values():
+            for inner in _inner(value):
+                _walk(inner, times * trips, found)
+
+
+def _inner(value: Any) -> list[core.Jaxpr]:
+    if isinstance(value, core.ClosedJaxpr):
+        return [value.jaxpr]
+    if isinstance(value, core.Jaxpr):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [jaxpr for item in value for jaxpr in _inner(item)]
+    return []
+
+
+def _bytes(variable: Any) -> int:
+    return math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+
+
+def _dot(equation: Any, times: int) -> Product:
+    (inner, _), (batch, _) = equation.params["dimension_numbers"]
+    left = equation.invars[0].aval.shape
+    depth = math.prod(left[axis] for axis in inner)
+    sizes = [_bytes(v) for v in (*equation.invars, *equation.outvars)]
+    flops = 2 * depth * math.prod(equation.outvars[0].aval.shape)
+    # Items and heads are batch dimensions of the products of attention only.
+    return Product(times, flops, sum(sizes), max(sizes) if len(batch) > 1 else 0)
+
+
+def _convolution(equation: Any, times: int) -> Product:
+    numbers = equation.params["dimension_numbers"]
+    kernel = equation.invars[1].aval.shape
+    depth = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+    sizes = [_bytes(v) for v in (*equation.invars, *equation.outvars)]
+    flops = 2 * depth * math.prod(equation.outvars[0].aval.shape)
+    spread = math.prod(equation.params["lhs_dilation"])  # zeros between samples are no work
+    return Product(times, flops // spread, sum(sizes), 0)

@@ -1,0 +1,130 @@
+"""The real train step and the real sampler of a config, compiled for a slice that is not there."""
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from sam_audio_jax import parallel
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.data.shapes import batch_shapes
+from sam_audio_jax.encoders.t5 import T5Encoder
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer import solve
+from sam_audio_jax.infer.pack import Prompts
+from sam_audio_jax.plan import hlo
+from sam_audio_jax.separator.model import Separator
+from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.objective import Blueprint, blueprint
+from sam_audio_jax.train.step import jit_step
+
+FAST = {"exec_time_optimization_effort": -1.0}  # an eighth of the compiler's time, more memory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """What the compiler says of one program, for one chip; sizes in bytes."""
+
+    fits: bool
+    needed: float  # arguments, results that are not given back in them, temporaries
+    arguments: float = 0.0
+    temporaries: float = 0.0
+    donated: float = 0.0
+    flops: float = 0.0  # the compiler's count, which takes a loop's body once
+    collectives: tuple[hlo.Collective, ...] = ()
+    kernels: int = 0  # calls of Pallas kernels in the text
+    seconds: float = 0.0  # of compilation
+
+
+def abstract_codec(config: TrainConfig) -> Codec:
+    return nnx.eval_shape(lambda: Codec(config.codec, rngs=nnx.Rngs(0)))
+
+
+def planned(config: TrainConfig, mesh: Mesh) -> Blueprint:
+    """The training on this mesh. Raises `UserError` for a batch that the mesh does not divide."""
+    shares = parallel.batch_shares(mesh)
+    if config.batch % (shares * config.optim.accumulate):
+        raise UserError(
+            f"batch={config.batch} must be a multiple of {shares} shares of the mesh times "
+            f"optim.accumulate={config.optim.accumulate}"
+        )
+    return blueprint(config, abstract_codec(config), mesh)
+
+
+def train_program(config: TrainConfig, mesh: Mesh, *, fast: bool = True) -> Program:
+    """The train step, with donation, as the loop runs it."""
+    plan = planned(config, mesh)
+    batch = batch_shapes(config.data, config.codec, config.batch, parallel.of_batch(mesh))
+    jitted = jit_step(plan.step, plan.layout)
+    return _compiled(jitted, (plan.state, batch, plan.frozen), {}, mesh, fast)
+
+
+def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = True) -> Program:
+    """Separation of `rows` recordings of the config's length: encode, condition, solve, decode."""
+
+    def make() -> solve.Networks:
+        rngs = nnx.Rngs(0)
+        return solve.Networks(
+            Codec(dataclasses.replace(config.codec, watermark_rates=()), rngs=rngs),
+            T5Encoder(config.text, rngs=rngs),
+            Separator(config.separator, rngs=rngs),
+        )
+
+    graph, abstract = nnx.split(nnx.eval_shape(make))
+    state = parallel.shaped(nnx.as_pure(abstract), parallel.of_parameters(abstract, mesh))
+    place = parallel.of_batch(mesh)
+    given: dict[str, Any] = batch_shapes(config.data, config.codec, rows, place)
+    frames = given["valid"].shape[1]
+
+    def shaped(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, *shape), jnp.float32, sharding=place)
+
+    kept = ("valid", "text_ids", "text_mask", "anchor_ids", "anchor_alignment")
+    prompts = Prompts(
+        wave=shaped(frames * config.codec.hop),
+        noise=shaped(frames, 2 * config.codec.codebook_dim),
+        **{name: given[name] for name in kept},
+    )
+    sampler = {"method": config.sampler.method, "steps": config.sampler.steps}
+    return _compiled(solve.separate_batch, (graph, state, prompts), sampler, mesh, fast)
+
+
+def _compiled(
+    jitted: Any, given: tuple[PyTree, ...], named: dict[str, Any], mesh: Mesh, fast: bool
+) -> Program:
+    start = time.monotonic()
+    with jax.set_mesh(mesh):
+        lowered = jitted.lower(*given, **named)
+        try:
+            made = lowered.compile(compiler_options=FAST if fast else None)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            seconds = time.monotonic() - start
+            return Program(fits=False, needed=_wanted(str(error)), seconds=seconds)
+    memory, text = made.memory_analysis(), made.as_text()
+    output = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    held = memory.argument_size_in_bytes + output + memory.temp_size_in_bytes
+    return Program(
+        fits=True,
+        needed=held,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        donated=memory.alias_size_in_bytes,
+        flops=made.cost_analysis().get("flops", 0.0),
+        collectives=tuple(hlo.collectives(text, dict(mesh.shape))),
+        kernels=text.count('custom_call_target="tpu_custom_call"'),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _wanted(message: str) -> float:
+    """Bytes that the compiler would have needed, from its own words; nan if it does not say."""
+    said = re.search(r"\(?([\d.]+)([KMGT])\)?(?: exceeds| of )", message)
+    return float(said[1]) * 1024 ** ("KMGT".index(said[2]) + 1) if said else float("nan")
