@@ -147,6 +147,7 @@ def velocity_error(model: PromptedSeparator, frames: int) -> jax.Array:
     return masked_mse(found, jnp.asarray(drawn["wanted"]), jnp.asarray(valid))
 
 
+@pytest.mark.slow  # compiles the separator four times, twice with its gradient: 25 s of CPU
 def test_padding_changes_the_loss_by_the_norm_of_the_patcher_alone(monkeypatch):
     """The reference's ItemNorm counts padded frames (spec/model.md, section 9): ours must too."""
     model = PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0))
@@ -154,15 +155,16 @@ def test_padding_changes_the_loss_by_the_norm_of_the_patcher_alone(monkeypatch):
     out.kernel[...] = 0.3 * jax.random.normal(jax.random.key(0), out.kernel.shape)
     gate = model.separator.embed_anchors.gate
     gate[...] = jnp.ones_like(gate[...])
-    near, far = (nnx.value_and_grad(velocity_error)(model, frames)[0] for frames in (12, 25))
+    near, far = (nnx.jit(velocity_error, static_argnums=1)(model, n) for n in (12, 25))
     assert 1e-5 < abs(near - far) / near < 0.2
-    plain = Patcher.__call__
+    plain, found = Patcher.__call__, []
     for frames in (12, 25):
         valid = jnp.arange(frames) < jnp.array([12, 9])[:, None]
         monkeypatch.setattr(Patcher, "__call__", lambda self, x, v=valid: plain(self, x, v))
-        near, far = far, nnx.value_and_grad(velocity_error)(model, frames)
-    np.testing.assert_allclose(near[0], far[0], rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), near[1], far[1])
+        graded = nnx.jit(nnx.value_and_grad(velocity_error), static_argnums=1)
+        found.append(graded(model, frames))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found[0][1], found[1][1])
 
 
 def test_a_budget_takes_the_place_of_the_batch():
