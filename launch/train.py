@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
             step=step,
             batches=batches,
             mesh=mesh,
-            frames_per_step=cfg.batch * round(cfg.data.seconds * rate / hop),
+            frames_per_step=lambda: batches.frames,
             frozen=codec_weights,
             evaluate=evaluation(workdir, cfg, codec) if cfg.eval_bench else None,
             profile=profile,

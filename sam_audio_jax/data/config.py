@@ -16,7 +16,22 @@ KINDS = ("speech", "sfx", "instrument", "song", "stem", "rest", "any")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Every share is a probability; values are ours where no comment says published."""
+    """Material, mixing, prompts and lengths of the examples that the separator is trained on.
+
+    A mixture is drawn by a recipe from the recordings of `manifests`. Fields up to `tilt_db`, and
+    `seed`, decide how it sounds: a latent cache is made with them (`launch/prepare.py`). Fields
+    from `caption_share` to `max_spans` decide what text and spans it is asked for with, and may be
+    others in every run over one cache. A share is a probability; values are ours where no comment
+    says published.
+
+    Examples last `seconds` and a batch has as many as the run's `batch` says. With a `token_budget`
+    every batch has a length of `buckets_s` instead, and as many examples as the budget holds; their
+    own lengths are uniform from the bucket before (for the first: from half of it) to theirs.
+    `seconds` then only says how long the records of a cache are, of which examples are crops, and
+    `short_share` says nothing.
+
+    Raises `UserError` for an unknown kind of sound and for values that contradict each other.
+    """
 
     manifests: tuple[str, ...] = ()  # none: the sound embedded in the package
     split: str = "train"
@@ -50,6 +65,11 @@ class DataConfig:
     jitter_s: float = 0.08  # largest error of a span's bounds
     max_spans: int = 8
     short_share: float = 0.1  # examples shorter than `seconds`, padded
+    token_budget: int = 0  # frames of a batch, padding counts; published, fine-tuning of small,
+    # base, large: 96, 120, 144 thousand; 0: all examples last `seconds`
+    buckets_s: tuple[float, ...] = ()  # lengths of a batch under the budget, rising
+    bucket_shares: tuple[float, ...] = ()  # of all frames, one per bucket; empty: equal ones
+    row_multiple: int = 8  # examples of a bucket's batch are a multiple of this
     text_tokens: int = 40
     tokenizer: str = "byt5"
     cache: str = dataclasses.field(default="", metadata=FREE)  # folder of latents (prepare.py)
@@ -67,3 +87,24 @@ class DataConfig:
             raise UserError(f"data.snr_db={self.snr_db}, level_db={self.level_db}: low before high")
         if self.seconds <= 0 or self.max_spans < 1 or self.text_tokens < 1:
             raise UserError("data.seconds, data.max_spans and data.text_tokens must be positive")
+        self._check_buckets()
+
+    def _check_buckets(self) -> None:
+        if self.token_budget < 0 or self.row_multiple < 1:
+            raise UserError(
+                f"data.token_budget={self.token_budget} must be 0 or more and "
+                f"data.row_multiple={self.row_multiple} 1 or more"
+            )
+        if bool(self.token_budget) != bool(self.buckets_s):
+            raise UserError(
+                f"data.token_budget={self.token_budget} and data.buckets_s={self.buckets_s} need "
+                "each other"
+            )
+        lengths, shares = self.buckets_s, self.bucket_shares
+        if list(lengths) != sorted(set(lengths)) or min(lengths, default=1) <= 0:
+            raise UserError(f"data.buckets_s={lengths} must be positive and rise")
+        if shares and (len(shares) != len(lengths) or min(shares) <= 0):
+            raise UserError(
+                f"data.bucket_shares={shares} must be positive, one for each of "
+                f"data.buckets_s={lengths}"
+            )

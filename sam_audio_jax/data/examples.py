@@ -1,18 +1,21 @@
 """Training examples: a mixture with prompts drawn for it, from waves or from cached latents.
 
-Example `i` is a function of (seed, i) alone. Keys and shapes: `valid` bool [frames], `text_ids`
-int32 and `text_mask` bool [text_tokens], `anchor_ids` int32 [2 + max_spans], `anchor_alignment`
-int32 [frames], and mixture, target, residual as float32 [samples] or [frames, channels].
+Example `i` is a function of (seed, i) alone, and of its bucket where lengths vary. Keys and shapes:
+`valid` bool [frames], `text_ids` int32 and `text_mask` bool [text_tokens], `anchor_ids` int32
+[2 + max_spans], `anchor_alignment` int32 [frames], and mixture, target, residual as float32
+[samples] or [frames, channels].
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Int32
 
 from sam_audio_jax.data import spans, text
+from sam_audio_jax.data.buckets import Bucket
 from sam_audio_jax.data.config import DataConfig
-from sam_audio_jax.data.mix import Mixer
+from sam_audio_jax.data.mix import Mixer, Mixture
 from sam_audio_jax.data.shards import SIGNALS, Cache
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
@@ -109,15 +112,26 @@ class MixedExamples:
     def __getitem__(self, index: int) -> Example:
         rng = np.random.default_rng((self.config.seed, index))
         drawn = self.mixer.draw(rng)
-        size = self.prompter.size(len(drawn.mixture) // self.hop, rng)
-        example = {name: getattr(drawn, name).copy() for name in SIGNALS}
-        for wave in example.values():
-            wave[size * self.hop :] = 0.0
-        target, residual = (
-            spans.activity(getattr(drawn, name), self.sample_rate, self.hop)
-            for name in ("target", "residual")
-        )
-        return example | self.prompter.draw(drawn.target_texts, target, residual, size, rng)
+        frames = len(drawn.mixture) // self.hop
+        return self._example(drawn, self.prompter.size(frames, rng), frames, rng)
+
+    def fit(self, index: int, bucket: Bucket) -> Example:
+        """Example `index`, mixed at a length of the bucket and padded to its frames."""
+        rng = np.random.default_rng((self.config.seed, index))
+        size = bucket.size(bucket.frames, rng)
+        drawn = self.mixer.lasting(size * self.hop).draw(rng)
+        return self._example(drawn, size, bucket.frames, rng)
+
+    def _example(self, drawn: Mixture, size: int, frames: int, rng: np.random.Generator) -> Example:
+        example = {}
+        for name in SIGNALS:
+            example[name] = np.zeros(frames * self.hop, np.float32)
+            example[name][: size * self.hop] = getattr(drawn, name)[: size * self.hop]
+        active = np.zeros((2, frames), bool)
+        for row, name in enumerate(("target", "residual")):
+            found = spans.activity(getattr(drawn, name), self.sample_rate, self.hop)
+            active[row, :size] = found[:size]
+        return example | self.prompter.draw(drawn.target_texts, active[0], active[1], size, rng)
 
 
 class CachedExamples:
@@ -137,6 +151,15 @@ class CachedExamples:
         return 2**48
 
     def __getitem__(self, index: int) -> Example:
+        return self._example(index, self.frames, self.prompter.size)
+
+    def fit(self, index: int, bucket: Bucket) -> Example:
+        """Example `index`, cropped to a length of the bucket and padded to its frames."""
+        return self._example(index, bucket.frames, bucket.size)
+
+    def _example(
+        self, index: int, frames: int, draw_size: Callable[[int, np.random.Generator], int]
+    ) -> Example:
         rng = np.random.default_rng((self.config.seed, index))
         turn, place = divmod(index, len(self.cache))
         record = self.cache[int(_order(self.config.seed, turn, len(self.cache))[place])]
@@ -149,30 +172,32 @@ class CachedExamples:
         swapped = bool(record.residual_texts) and rng.random() < self.config.swap_share
         one, other = ("residual", "target") if swapped else ("target", "residual")
         length = len(record.mixture)
-        size = self.prompter.size(min(self.frames, length), rng)
-        start = self._start(getattr(record, f"{one}_active"), length - size, size, rng)
+        size = draw_size(min(frames, length), rng)
+        start = self._start(getattr(record, f"{one}_active"), size, rng)
         example = {}
         sources = {"mixture": "mixture", "target": one, "residual": other}
         for name, source in sources.items():
-            out = np.zeros((self.frames, record.mixture.shape[1]), np.float32)
+            out = np.zeros((frames, record.mixture.shape[1]), np.float32)
             out[:size] = getattr(record, source)[start : start + size]
             example[name] = out
-        active = np.zeros((2, self.frames), bool)
+        active = np.zeros((2, frames), bool)
         for row, name in enumerate((one, other)):
             active[row, :size] = getattr(record, f"{name}_active")[start : start + size]
         texts = record.residual_texts if swapped else record.target_texts
         return example | self.prompter.draw(texts, active[0], active[1], size, rng)
 
     def _start(
-        self, active: Bool[np.ndarray, " frames"], room: int, size: int, rng: np.random.Generator
+        self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator
     ) -> int:
-        """Where the crop begins; mostly where the target can be heard."""
-        start = 0
-        for _ in range(4):
-            start = int(rng.integers(room + 1))
-            if active[start : start + size].any():
-                break
-        return start
+        """Where a crop of `size` begins: anywhere that leaves enough of the target to ask for.
+
+        Enough is the shortest sound that counts as one, or the most that any crop has of it.
+        """
+        heard = np.concatenate([[0], np.cumsum(active)])
+        heard = heard[size:] - heard[:-size]
+        enough = min(int(heard.max()), round(spans.MIN_S * self.prompter.frame_rate))
+        places = np.flatnonzero(heard >= enough)
+        return int(places[rng.integers(len(places))])
 
 
 @functools.lru_cache(maxsize=4)

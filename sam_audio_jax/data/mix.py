@@ -5,6 +5,7 @@ silences, or repeated until the end; long clips and songs just play.
 """
 
 import collections
+import copy
 import dataclasses
 
 import numpy as np
@@ -75,6 +76,12 @@ class Mixer:
         for number in usable:
             self.siblings[self._sibling_key(number)].append(number)
         self._set_recipes()
+
+    def lasting(self, samples: int) -> "Mixer":
+        """The same mixer for mixtures of another length."""
+        other = copy.copy(self)
+        other.samples = samples
+        return other
 
     def _set_recipes(self) -> None:
         """Keeps the recipes that the material allows."""

@@ -1,20 +1,22 @@
 """Batches for training: endless, the same for a seed whatever the workers, resumable anywhere.
 
-Item `i` of a run is a function of (seed, i) alone and batch `n` holds items `n * batch` onwards;
-process p of P takes every P-th. So the whole state of an iterator is the number of batches given,
-and it may go on with other workers or, for the same global batch, with other processes.
+Item `i` of a run is a function of (seed, i) alone and batch `n` holds items `n * batch` onwards,
+or those that a schedule of buckets gives it; process p of P takes every P-th. So the whole state of
+an iterator is the number of batches given, and it may go on with other workers or, for the same
+global batch, with other processes.
 """
 
 import atexit
 import weakref
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import absl.flags
 import grain
 import jax
 import numpy as np
 
+from sam_audio_jax.data.buckets import Bucket, Schedule
 from sam_audio_jax.data.config import MIXING, DataConfig
 from sam_audio_jax.data.examples import CachedExamples, MixedExamples
 from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
@@ -37,17 +39,26 @@ class Items(Protocol):
     def __getitem__(self, index: int) -> Batch: ...
 
 
+@runtime_checkable
+class FittingItems(Items, Protocol):
+    """Items that can also be had at a length of a bucket, which a schedule needs."""
+
+    def fit(self, index: int, bucket: Bucket) -> Batch: ...
+
+
 class Batches(Iterator[Batch]):
     """Grain's iterator over `items` in batches, with a state of one number.
 
-    `batch` counts the items of all processes; each process gets `batch / process_count` rows.
+    `batch` is the number of items of every batch, each with `frames`, or the schedule that says for
+    every step what it has; both count the items of all processes, which share them evenly.
     """
 
     def __init__(
         self,
         items: Items,
-        batch: int,
+        batch: int | Schedule,
         *,
+        frames: int = 0,
         workers: int = 0,
         process_index: int | None = None,
         process_count: int | None = None,
@@ -55,10 +66,12 @@ class Batches(Iterator[Batch]):
         self.items, self.batch, self.workers = items, batch, workers
         self.process_index = jax.process_index() if process_index is None else process_index
         self.process_count = jax.process_count() if process_count is None else process_count
-        if batch < 1 or batch % self.process_count:
+        rows, said = (batch, "batch") if isinstance(batch, int) else (batch.row_multiple, "rows")
+        if rows < 1 or rows % self.process_count:
             raise UserError(
-                f"batch {batch} must be a positive multiple of the {self.process_count} processes"
+                f"{said} {rows} must be a positive multiple of the {self.process_count} processes"
             )
+        self._item_frames = frames
         self._given = 0
         self._iterator: Iterator[Batch] | None = None
         atexit.register(
@@ -77,6 +90,16 @@ class Batches(Iterator[Batch]):
         self._given += 1
         return value
 
+    @property
+    def frames(self) -> int:
+        """Frames of the batch given last, of all processes, with padding; 0 before the first."""
+        if not self._given:
+            return 0
+        if isinstance(self.batch, int):
+            return self.batch * self._item_frames
+        bucket = self.batch.bucket(self._given - 1)
+        return bucket.rows * bucket.frames
+
     def close(self) -> None:
         """Ends worker processes; the next batch starts new ones."""
         close = getattr(self._iterator, "close", None)
@@ -85,11 +108,8 @@ class Batches(Iterator[Batch]):
             close()
 
     def _start(self) -> Iterator[Batch]:
-        first = self._given * self.batch + self.process_index
-        dataset = grain.MapDataset.source(self.items)[first :: self.process_count]
-        dataset = dataset.batch(self.batch // self.process_count, drop_remainder=True)
         threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-        stream = dataset.to_iter_dataset(threads)
+        stream = self._dataset().to_iter_dataset(threads)
         if self.workers:
             if not absl.flags.FLAGS.is_parsed():  # Grain's workers read flags that nobody parsed
                 absl.flags.FLAGS.mark_as_parsed()
@@ -97,6 +117,16 @@ class Batches(Iterator[Batch]):
                 grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=2)
             )
         return iter(stream)
+
+    def _dataset(self) -> grain.MapDataset:
+        """This process's rows of every batch that is still to be given."""
+        if isinstance(self.batch, Schedule):
+            items = cast(FittingItems, self.items)
+            rows = _BucketRows(items, self.batch, self.process_index, self.process_count)
+            return grain.MapDataset.source(rows)[self._given :]
+        first = self._given * self.batch + self.process_index
+        dataset = grain.MapDataset.source(self.items)[first :: self.process_count]
+        return dataset.batch(self.batch // self.process_count, drop_remainder=True)
 
     def get_state(self) -> dict[str, int]:
         """What a checkpoint keeps: batches given so far."""
@@ -106,6 +136,25 @@ class Batches(Iterator[Batch]):
         """Goes on after the batches that `state` says were given."""
         self.close()
         self._given = int(state["batches"])
+
+
+class _BucketRows:
+    """Random access to one process's rows of every step of a schedule."""
+
+    def __init__(
+        self, items: FittingItems, schedule: Schedule, process_index: int, process_count: int
+    ):
+        self.items, self.schedule = items, schedule
+        self.process_index, self.process_count = process_index, process_count
+
+    def __len__(self) -> int:
+        return 2**32
+
+    def __getitem__(self, index: int) -> Batch:
+        bucket, first = self.schedule.bucket(index), self.schedule.first(index)
+        numbers = range(first + self.process_index, first + bucket.rows, self.process_count)
+        examples = [self.items.fit(number, bucket) for number in numbers]
+        return {name: np.stack([one[name] for one in examples]) for name in examples[0]}
 
 
 def _close(reference: weakref.ref[Batches]) -> None:
@@ -131,6 +180,7 @@ def codec_excerpts(
     return Batches(
         items,
         batch,
+        frames=samples // hop,
         workers=config.workers,
         process_index=process_index,
         process_count=process_count,
@@ -167,15 +217,26 @@ def separation_batches(
 ) -> Batches:
     """Batches for the separator at a codec's rate; keys and shapes in `data/examples.py`.
 
-    With `config.cache` the signals are latents from there, else waves mixed on the fly.
+    With `config.cache` the signals are latents from there, else waves mixed on the fly. Every batch
+    has `batch` items, unless `config.token_budget` says how many there are. Raises `UserError` for
+    buckets that the budget or the records of the cache are too small for.
     """
+    frames = frame_count(config, sample_rate, hop)
+    schedule = Schedule(config, sample_rate / hop) if config.token_budget else None
     if config.cache:
-        items = CachedExamples(config, sample_rate, hop, frame_count(config, sample_rate, hop))
+        items = CachedExamples(config, sample_rate, hop, frames)
+        held = items.cache.index["samples"] // hop
+        if schedule and held < schedule.buckets[-1].shortest:
+            raise UserError(
+                f"data.buckets_s={config.buckets_s}: the records of {config.cache} are too short "
+                f"for the last, they have {held * hop / sample_rate:g} s"
+            )
     else:
         items = MixedExamples(config, mixer(config, sample_rate, hop), sample_rate, hop)
     return Batches(
         items,
-        batch,
+        schedule or batch,
+        frames=frames,
         workers=config.workers,
         process_index=process_index,
         process_count=process_count,

@@ -101,7 +101,7 @@ class RunConfig:
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata={})
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=FREE)
-    batch: int = 1024  # items of a step, over all devices
+    batch: int = 1024  # items of a step, over all devices; 0: by data.token_budget
     steps: int = dataclasses.field(default=500_000, metadata=FREE)  # of the optimiser, in all
     max_minutes: float = dataclasses.field(default=0.0, metadata=FREE)  # of training; 0: no limit
     eval_every: int = dataclasses.field(default=0, metadata=FREE)  # steps; 0: at the end only
@@ -112,16 +112,24 @@ class RunConfig:
     seed: int = 0  # of weights, noise and dropout; the data has its own
 
     def __post_init__(self):
-        for name in ("batch", "steps", "log_every", "max_skipped"):
+        for name in ("steps", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
         for name in ("max_minutes", "eval_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must be 0 or more")
-        if self.batch % self.optim.accumulate:
+        name, multiple = self.row_multiple
+        if multiple < 1:
+            raise UserError(f"{name}={multiple} must be 1 or more")
+        if multiple % self.optim.accumulate:
             raise UserError(
-                f"batch={self.batch} must be a multiple of optim.accumulate={self.optim.accumulate}"
+                f"{name}={multiple} must be a multiple of optim.accumulate={self.optim.accumulate}"
             )
+
+    @property
+    def row_multiple(self) -> tuple[str, int]:
+        """Field and number of which the rows of every batch are a multiple."""
+        return "batch", self.batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,3 +186,14 @@ class TrainConfig(RunConfig):
             )
         if self.eval_limit < 0:
             raise UserError(f"eval_limit={self.eval_limit} must be 0 or more")
+        if self.batch and self.data.token_budget:
+            raise UserError(
+                f"batch={self.batch} and data.token_budget={self.data.token_budget} both say how "
+                "many examples a batch has: one of them must be 0"
+            )
+
+    @property
+    def row_multiple(self) -> tuple[str, int]:
+        if self.data.token_budget:
+            return "data.row_multiple", self.data.row_multiple
+        return super().row_multiple

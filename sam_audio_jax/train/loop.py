@@ -59,7 +59,7 @@ def run(
     step: Step,
     batches: Batches,
     mesh: Mesh,
-    frames_per_step: int,
+    frames_per_step: int | Callable[[], int],
     frozen: PyTree = None,
     evaluate: Evaluate | None = None,
     profile: bool = False,
@@ -68,17 +68,17 @@ def run(
 
     `step(state, batch[, frozen]) -> (state, metrics)` is pure; it is jitted here with its state
     donated. Its metrics are scalars, among them `loss` and `skipped`; `frozen` are weights that it
-    reads only, if any. `evaluate(state, step)` is called every `config.eval_every` steps and at
-    the end. SIGTERM and SIGINT save and end the run.
+    reads only, if any. `frames_per_step` is asked after each batch where batches vary; every shape
+    is compiled when it first comes. `evaluate(state, step)` is called every `config.eval_every`
+    steps and at the end. SIGTERM and SIGINT save and end the run.
 
     Raises `UserError` for a workdir of another config, for a batch that the mesh does not divide,
     and after `config.max_skipped` steps in a row that were not finite.
     """
-    if config.batch % parallel.batch_shares(mesh):
+    name, multiple = config.row_multiple
+    if multiple % parallel.batch_shares(mesh):
         shares = parallel.batch_shares(mesh)
-        raise UserError(
-            f"batch={config.batch} must be a multiple of {shares}, its shares on {mesh}"
-        )
+        raise UserError(f"{name}={multiple} must be a multiple of {shares}, its shares on {mesh}")
     claim_workdir(workdir, config)
     state = place(state, mesh)
     with watch_signals() as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
@@ -137,10 +137,12 @@ class _Loop:
         self.evaluate_if_due(state, done, batches)
         while not self.finished(done) and not self.stop.asked(done):
             batch = to_devices(next(batches), mesh)
+            if rate.is_new(batch):
+                self.metrics.show("compiling")
             with jax.set_mesh(mesh):
                 state, values = jitted(state, batch, *frozen)
             done += 1
-            self.unread.append(values)
+            self.unread.append(values | {"frames": rate.count()})
             if len(self.unread) > AHEAD:
                 jax.block_until_ready(self.unread[-1 - AHEAD])
             if profile:
@@ -250,11 +252,29 @@ class _Loop:
 
 
 class _Rate:
-    """Speed over the recent steps, for the bar."""
+    """Speed over the recent steps, for the bar; steps that compile do not count."""
 
-    def __init__(self, frames_per_step: int):
-        self.frames = frames_per_step
+    def __init__(self, frames_per_step: int | Callable[[], int]):
+        self.frames_per_step = frames_per_step
+        self.shapes: set[tuple] = set()
         self.times: collections.deque[float] = collections.deque(maxlen=50)
+        self.frames: collections.deque[int] = collections.deque(maxlen=50)
+
+    def is_new(self, batch: PyTree) -> bool:
+        """Whether a batch of these shapes comes for the first time."""
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shapes in self.shapes:
+            return False
+        self.shapes.add(shapes)
+        self.times.clear()
+        self.frames.clear()
+        return True
+
+    def count(self) -> int:
+        """Frames of the step under way."""
+        asked = self.frames_per_step
+        self.frames.append(asked() if callable(asked) else asked)
+        return self.frames[-1]
 
     def seconds_per_step(self) -> float:
         if len(self.times) < 2:
@@ -267,7 +287,8 @@ class _Rate:
         if not pace:
             return "compiling"
         minutes, seconds = divmod(round(seconds_left), 60)
-        return f"{self.frames / pace:.0f} frames/s, {minutes}:{seconds:02d} left"
+        speed = sum(list(self.frames)[1:]) / (self.times[-1] - self.times[0])
+        return f"{speed:.0f} frames/s, {minutes}:{seconds:02d} left"
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:

@@ -51,6 +51,11 @@ class Metrics:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
 
+    def show(self, text: str) -> None:
+        """`text` stands behind the bar at once, before the step that it is about is done."""
+        if self._first:
+            self._bar.set_postfix_str(text)
+
     def say(self, text: str) -> None:
         """A line on stderr that does not tear the bar."""
         if self._first:

@@ -1,0 +1,79 @@
+"""Batches of varying length under a budget of frames (spec/training.md, "Schedule").
+
+All items of a step are padded to one length out of a short list, and there are as many as the
+budget holds: a step costs about the same whatever its length, and a run compiles one program per
+length. Every process finds the bucket of a step by itself; were it to depend on what lies ready,
+the collectives of a pod would hang.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Int
+
+from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.errors import UserError
+
+ROUND = 1_000  # steps in which every bucket has its share, in an order of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """One shape of batches and what goes into it; lengths in frames."""
+
+    shortest: int  # real length of an item
+    frames: int  # padded length of all items, the longest real one
+    rows: int  # items of a step, of all processes
+
+    def size(self, room: int, rng: np.random.Generator) -> int:
+        """Real length of an item: uniform over the bucket, but at most `room`."""
+        return min(room, int(rng.integers(self.shortest, self.frames + 1)))
+
+
+class Schedule:
+    """Which bucket a step has and which items: functions of seed and step alone."""
+
+    def __init__(self, config: DataConfig, frame_rate: float):
+        """Raises `UserError` for lengths that round to the same, or too long for the budget."""
+        lengths = [round(seconds * frame_rate) for seconds in config.buckets_s]
+        if lengths != sorted(set(lengths)) or lengths[0] < 1:
+            raise UserError(
+                f"data.buckets_s={config.buckets_s} are {lengths} frames at {frame_rate:g} Hz; "
+                "they must rise"
+            )
+        self.seed, self.row_multiple = config.seed, config.row_multiple
+        shortest = [lengths[0] // 2 + 1, *(length + 1 for length in lengths[:-1])]
+        rows = [
+            config.token_budget // length // self.row_multiple * self.row_multiple
+            for length in lengths
+        ]
+        if not rows[-1]:
+            raise UserError(
+                f"data.token_budget={config.token_budget} is less than data.row_multiple="
+                f"{self.row_multiple} items of {lengths[-1]} frames ({config.buckets_s[-1]:g} s)"
+            )
+        self.buckets = [Bucket(*sizes) for sizes in zip(shortest, lengths, rows, strict=True)]
+        shares = np.array(config.bucket_shares or [1.0] * len(lengths))
+        steps = shares / np.multiply(lengths, rows)
+        bounds = np.cumsum(steps / steps.sum())
+        middles = (np.arange(ROUND) + 0.5) / ROUND
+        self._pattern = np.minimum(np.searchsorted(bounds, middles), len(lengths) - 1)
+        self._round_items = int(np.take(rows, self._pattern).sum())
+
+    def bucket(self, step: int) -> Bucket:
+        """The bucket of a step, counted from 0."""
+        turn, place = divmod(step, ROUND)
+        return self.buckets[int(_order(self.seed, turn, self._pattern.tobytes())[place])]
+
+    def first(self, step: int) -> int:
+        """Number of the step's first item; items are numbered through all steps."""
+        turn, place = divmod(step, ROUND)
+        before = _order(self.seed, turn, self._pattern.tobytes())[:place]
+        rows = [bucket.rows for bucket in self.buckets]
+        return turn * self._round_items + int(np.take(rows, before).sum())
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, turn: int, pattern: bytes) -> Int[np.ndarray, " steps"]:
+    return np.random.default_rng((seed, 2, turn)).permutation(np.frombuffer(pattern, np.int64))
