@@ -1,19 +1,36 @@
-"""Pre-training of `base` (arXiv 2512.18099, table 12; spec/training.md, "Schedule").
+"""`base`, 1 B parameters: pre-training and fine-tuning on three slices (spec/training.md).
 
-python launch/train.py configs/base.py --workdir runs/base --codec-checkpoint DIR
+python launch/prepare.py configs/base.py --codec-checkpoint DIR --out caches/pretraining
+python launch/train.py configs/base.py@v5e-256 --workdir runs/base --codec-checkpoint DIR
+python launch/train.py configs/base.py@finetune-v5e-256 --workdir runs/base_fine --init-from runs/base
+
+Layouts are what `launch/plan.py configs/base.py@SLICE --search` recommends.
 """
 
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.recipes import Layout, finetuning, on_slices, pretraining
 from sam_audio_jax.separator.dit import DitConfig
-from sam_audio_jax.separator.model import SeparatorConfig
-from sam_audio_jax.train.config import OptimConfig, TrainConfig
 
-CONFIG = TrainConfig(
-    separator=SeparatorConfig(
-        dit=DitConfig(depth=16, width=2048, heads=16, mlp=5504, dtype="bfloat16", remat="full")
-    ),
-    data=DataConfig(seconds=30.0, snr_db=(-15.0, 15.0), workers=8, tokenizer="t5-base"),
-    optim=OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1),
-    batch=1024,
-    steps=500_000,
+DIT = DitConfig(depth=16, width=2048, heads=16, mlp=5504)
+
+PRETRAINING = on_slices(
+    pretraining(DIT),
+    {
+        "v5e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="full"),
+        "v5p-512": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="none"),
+        "v6e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="full"),
+    },
 )
+# A budget of 120,000 frames is 160 clips of 30 s: fewer than the chips have shares for, unless
+# two of them share an item's heads.
+FINETUNING = on_slices(
+    finetuning(DIT, token_budget=120_000),
+    {
+        "v5e-256": Layout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="dots"),
+        "v5p-512": Layout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="none"),
+        "v6e-256": Layout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="dots"),
+    },
+)
+
+RECIPES = PRETRAINING | {f"finetune-{name}": made for name, made in FINETUNING.items()}
+CONFIG = RECIPES["v5e-256"]

@@ -1,7 +1,7 @@
 """What a recipe would do on a TPU slice that is not there: does it fit, how fast could it be.
 
-python launch/plan.py configs/large.py --topology v5e:16x16
-python launch/plan.py configs/large.py --topology v5p-512 --search
+python launch/plan.py configs/large.py@v5e-256
+python launch/plan.py configs/large.py --topology v5p:4x8x8 --search
 
 Compiles the real train step and the real sampler with the TPU's compiler (libtpu, no hardware).
 Takes minutes of CPU; --fast asks the compiler for less effort, which needs more memory on the chip.
@@ -27,6 +27,7 @@ import sys
 from sam_audio_jax import config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.plan import chips, report
+from sam_audio_jax.plan.programs import fixed
 from sam_audio_jax.train.config import TrainConfig
 
 
@@ -52,10 +53,12 @@ def main(argv: list[str]) -> int:
         given, flags = options(argv)
         if given.tries < 1 or given.rows < 1:
             raise UserError(f"--tries {given.tries} and --rows {given.rows} must be 1 or more")
-        target = chips.parse(given.topology)
+        slice_name = given.topology or given.config.rpartition("@")[2].removeprefix("finetune-")
+        target = chips.parse(slice_name)
         cfg = config.from_cli([given.config, *flags])
         if not isinstance(cfg, TrainConfig):
             raise UserError(f"{given.config} holds a {type(cfg).__name__}, not a TrainConfig")
+        cfg = fixed(cfg)
         if given.search:
             made = report.search(cfg, target, tries=given.tries, fast=given.fast)
         else:

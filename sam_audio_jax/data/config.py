@@ -58,7 +58,8 @@ class DataConfig:
     speed_share: float = 0.5
     tilt_db: float = 6.0  # largest boost or cut of the highs
     caption_share: float = 0.5  # texts that are the caption itself, not one of its alternatives
-    text_dropout: float = 0.3  # published; only where spans tell target and residual apart
+    text_dropout: float = 0.3  # published
+    drop_any_text: bool = False  # published: True; False: only where spans tell the halves apart
     span_share: float = 0.5  # examples that show spans
     negative_share: float = 0.1  # of those, examples that also show where the target is silent
     subset_share: float = 0.15  # of those, examples that show only some of the spans

@@ -54,7 +54,7 @@ class Prompter:
         if rng.random() < config.span_share:
             marked = self._spans(target, size, rng)
         telling = bool(marked) and spans.overlap(target, residual) < TELLING_OVERLAP
-        silent = telling and rng.random() < config.text_dropout
+        silent = (telling or config.drop_any_text) and rng.random() < config.text_dropout
         phrase = "" if silent else text.choose(texts, config.caption_share, rng)
         ids, mask = _tokenizer(config.tokenizer)(phrase, config.text_tokens)
         anchor_ids, alignment = pack_anchors(

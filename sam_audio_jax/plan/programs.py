@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.data.buckets import Schedule
 from sam_audio_jax.data.shapes import batch_shapes
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
@@ -44,6 +45,18 @@ class Program:
 
 def abstract_codec(config: TrainConfig) -> Codec:
     return nnx.eval_shape(lambda: Codec(config.codec, rngs=nnx.Rngs(0)))
+
+
+def fixed(config: TrainConfig) -> TrainConfig:
+    """With a token budget, the step of its longest bucket; else the config itself."""
+    if not config.data.token_budget:
+        return config
+    bucket = Schedule(config.data, config.codec.frame_rate).buckets[-1]
+    seconds = bucket.frames / config.codec.frame_rate
+    data = dataclasses.replace(
+        config.data, token_budget=0, buckets_s=(), bucket_shares=(), seconds=seconds
+    )
+    return dataclasses.replace(config, data=data, batch=bucket.rows)
 
 
 def planned(config: TrainConfig, mesh: Mesh) -> Blueprint:

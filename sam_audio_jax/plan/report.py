@@ -162,8 +162,9 @@ def _train_text(f: Figures, target: Slice) -> str:
             f"{f['links_s']:.3f} (hidden), update {f['update_s']:.3f}; "
             f"{f['step_exposed_s']:.3f} s with links exposed",
             f"  MFU            {f['mfu']:.1%}, with links exposed {f['mfu_exposed']:.1%}",
-            f"  assumed        {chip.flops / 1e12:.0f} TFLOP/s bf16, {chip.hbm_rate / 1e9:.0f} GB/s "
-            f"memory, {chip.link_rate / 1e9:.0f} GB/s a link and direction; products at roofline",
+            f"  assumed        {chip.flops / 1e12:.0f} TFLOP/s bf16, memory "
+            f"{chip.hbm_rate / 1e9:.0f} GB/s, {chip.link_rate / 1e9:.0f} GB/s "
+            "a link and direction; products at the roofline",
         ]
     return "\n".join(lines)
 

@@ -1,0 +1,91 @@
+"""The published trainings of small, base and large (spec/training.md), laid out for TPU slices.
+
+What the paper fixes is here once; `configs/` names the sizes and the slices.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.separator.dit import DitConfig
+from sam_audio_jax.separator.model import SeparatorConfig
+from sam_audio_jax.train.config import OptimConfig, TrainConfig
+
+TEXT = T5Config(dtype="bfloat16")  # t5-base, frozen
+BUCKETS_S = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)  # ours
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a slice is used: mesh, rematerialisation, parts that a batch is run in."""
+
+    mesh: MeshConfig
+    remat: str = "full"
+    accumulate: int = 1
+
+
+def pretraining(dit: DitConfig) -> TrainConfig:
+    """1024 mixtures of 30 s from a cache of latents; prompts are dropped, each on its own."""
+    return TrainConfig(
+        text=TEXT,
+        separator=SeparatorConfig(dit=dit),
+        data=DataConfig(
+            seconds=30.0,
+            snr_db=(-15.0, 15.0),
+            text_dropout=0.3,
+            drop_any_text=True,
+            span_share=0.7,
+            tokenizer="t5-base",
+            cache="caches/pretraining",
+            workers=8,
+        ),
+        optim=OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1),
+        batch=1024,
+        steps=500_000,
+    )
+
+
+def finetuning(dit: DitConfig, *, token_budget: int) -> TrainConfig:
+    """Mixtures of varying length under a budget of frames; no prompt is dropped.
+
+    Give `--init-from` the workdir of the pre-training.
+    """
+    return TrainConfig(
+        text=TEXT,
+        separator=SeparatorConfig(dit=dit),
+        data=DataConfig(
+            seconds=30.0,
+            snr_db=(-15.0, 15.0),
+            text_dropout=0.0,
+            tokenizer="t5-base",
+            cache="caches/finetuning",
+            workers=8,
+            token_budget=token_budget,
+            buckets_s=BUCKETS_S,
+        ),
+        optim=OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1, ema_decay=0.999),
+        batch=0,
+        steps=300_000,
+    )
+
+
+def on_slices(config: TrainConfig, layouts: Mapping[str, Layout]) -> dict[str, TrainConfig]:
+    """The config on each slice, by the slice's name."""
+    return {name: _laid_out(config, layout) for name, layout in layouts.items()}
+
+
+def _laid_out(config: TrainConfig, layout: Layout) -> TrainConfig:
+    dit = dataclasses.replace(config.separator.dit, remat=layout.remat)
+    data = config.data
+    if data.token_budget:
+        shares = layout.mesh.data * layout.mesh.fsdp * layout.accumulate
+        data = dataclasses.replace(data, row_multiple=shares)
+    return dataclasses.replace(
+        config,
+        separator=dataclasses.replace(config.separator, dit=dit),
+        data=data,
+        optim=dataclasses.replace(config.optim, accumulate=layout.accumulate),
+        mesh=layout.mesh,
+    )
