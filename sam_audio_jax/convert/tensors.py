@@ -127,9 +127,9 @@ class _TorchFile:
     def load(self) -> None:
         self.touched = 0
         found = _load_torch(self.path, mapped=self.mapped)
-        self.tensors = found.get(self.key) if self.key else found
-        if not isinstance(self.tensors, dict):
+        if self.key and not isinstance(found.get(self.key), dict):
             raise UserError(f"{self.path} holds no tensors under {self.key!r}")
+        self.tensors = found[self.key] if self.key else found
 
     def read(self, name: str, dtype: np.dtype) -> np.ndarray:
         if self.mapped and self.touched > MAPPED_BYTES:

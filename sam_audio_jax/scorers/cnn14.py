@@ -194,9 +194,8 @@ class Cnn14(nnx.Module):
         self, trunk: Float[Array, "batch segments width"]
     ) -> Float[Array, "batch segments width"]:
         """Maximum plus mean over three segments; the mean counts the zeros at both ends."""
-        beyond = ((0, 0), (1, 1), (0, 0))
-        highest = nnx.max_pool(trunk, (3,), padding=((1, 1),))
-        around = jnp.pad(trunk, beyond)
+        highest = nnx.max_pool(trunk, (3,), padding="SAME")
+        around = jnp.pad(trunk, ((0, 0), (1, 1), (0, 0)))
         mean = (around[:, :-2] + around[:, 1:-1] + around[:, 2:]) / 3
         return self._embedding(highest + mean)
 
