@@ -2,7 +2,7 @@
 
 python launch/prepare.py configs/base.py --codec-checkpoint DIR --out caches/pretraining
 python launch/train.py configs/base.py@v5e-256 --workdir runs/base --codec-checkpoint DIR
-python launch/train.py configs/base.py@finetune-v5e-256 --workdir runs/base_fine --init-from runs/base
+python launch/train.py configs/base.py@finetune-v5e-256 --workdir runs/fine --init-from runs/base
 
 Layouts are what `launch/plan.py configs/base.py@SLICE --search` recommends.
 """

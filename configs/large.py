@@ -2,7 +2,7 @@
 
 python launch/prepare.py configs/large.py --codec-checkpoint DIR --out caches/pretraining
 python launch/train.py configs/large.py@v5e-256 --workdir runs/large --codec-checkpoint DIR
-python launch/train.py configs/large.py@finetune-v5e-256 --workdir runs/large_fine --init-from runs/large
+python launch/train.py configs/large.py@finetune-v5e-256 --workdir runs/fine --init-from runs/large
 
 Layouts are what `launch/plan.py configs/large.py@SLICE --search` recommends.
 """

@@ -2,7 +2,7 @@
 
 python launch/prepare.py configs/small.py --codec-checkpoint DIR --out caches/pretraining
 python launch/train.py configs/small.py@v5e-256 --workdir runs/small --codec-checkpoint DIR
-python launch/train.py configs/small.py@finetune-v5e-256 --workdir runs/small_fine --init-from runs/small
+python launch/train.py configs/small.py@finetune-v5e-256 --workdir runs/fine --init-from runs/small
 
 Layouts are what `launch/plan.py configs/small.py@SLICE --search` recommends.
 """

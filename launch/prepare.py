@@ -1,12 +1,14 @@
 """Renders training mixtures and encodes them once: `python launch/prepare.py CONFIG.py --out DIR`.
 
-Train from the cache with `--data.cache DIR`. Run again to resume, or with more --items to extend.
+Train from the cache with `--data.cache DIR`; with `--alignment.weight` above 0 it also holds what
+the alignment's teacher hears. Run again to resume, or with more --items to extend.
 """
 
 import argparse
 import pathlib
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -15,6 +17,7 @@ from sam_audio_jax.convert.workdir import load_codec
 from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.objective import make_teacher
 
 
 def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -26,6 +29,22 @@ def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--items", type=int, default=20_000, help="mixtures, whole shards of 64")
     parser.add_argument("--batch", type=int, default=8, help="mixtures encoded at once")
     return parser.parse_known_args(argv)
+
+
+def hearing(cfg: TrainConfig, rate: int) -> shards.Teacher | None:
+    """The alignment's teacher, if the config weights it; heard are waves at `rate`."""
+    aim = cfg.alignment
+    if not aim.weight:
+        return None
+    graph, state = nnx.split(make_teacher(aim))
+    hear = nnx.jit(
+        lambda state, waves: nnx.merge(graph, state).features(waves, rate, tensor=aim.tensor)
+    )
+    return shards.Teacher(
+        f"{aim.teacher_checkpoint}, {aim.tensor}",
+        aim.teacher.segment_s,
+        lambda waves: np.asarray(hear(state, jnp.asarray(waves))),
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -54,6 +73,7 @@ def main(argv: list[str]) -> int:
             codec=cfg.codec_checkpoint,
             recipe=pipeline.recipe(cfg.data),
             batch=given.batch,
+            teacher=hearing(cfg, rate),
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,10 +14,9 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.bench import evaluate_model
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.objective import make_separator_training
+from sam_audio_jax.train.objective import make_model, make_separator_training
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.train.workdir import check_workdir, claim_workdir
 
@@ -36,9 +35,7 @@ def evaluation(
     workdir: pathlib.Path, cfg: TrainConfig, codec: Codec
 ) -> Callable[[TrainState, int], dict[str, float]]:
     """Scores the averaged weights on `eval_bench`; results go to WORKDIR/eval/STEP."""
-    graph = nnx.graphdef(
-        nnx.eval_shape(lambda: PromptedSeparator(cfg.text, cfg.separator, rngs=nnx.Rngs(0)))
-    )
+    graph = nnx.graphdef(nnx.eval_shape(lambda: make_model(cfg)))
     tokenizer = tokenizer_for(cfg.data.tokenizer)
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:

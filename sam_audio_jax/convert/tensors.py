@@ -97,13 +97,13 @@ def _read_piece(
     return raw.view(dtype).reshape(shape)
 
 
-def open_torch(path: pathlib.Path) -> dict[str, Stored]:
+def open_torch(path: pathlib.Path, key: str = "") -> dict[str, Stored]:
     """The tensors of a pickled state dict, weights only: nothing in the file can run.
 
-    The data of today's files (zip archives) stays in the file; a file of before torch 1.6 is held
-    whole.
+    `key` names the state dict in a file that holds more. The data of today's files (zip archives)
+    stays in the file; a file of before torch 1.6 is held whole.
     """
-    file = _TorchFile(path)
+    file = _TorchFile(path, key)
     state = {}
     for name, tensor in file.tensors.items():
         kind = getattr(tensor, "dtype", None)
@@ -119,14 +119,17 @@ def open_torch(path: pathlib.Path) -> dict[str, Stored]:
 class _TorchFile:
     """A state dict mapped by torch; the mapping is made anew after `MAPPED_BYTES` of reading."""
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    def __init__(self, path: pathlib.Path, key: str):
+        self.path, self.key = path, key
         self.mapped = zipfile.is_zipfile(path)
         self.load()
 
     def load(self) -> None:
         self.touched = 0
-        self.tensors = _load_torch(self.path, mapped=self.mapped)
+        found = _load_torch(self.path, mapped=self.mapped)
+        if self.key and not isinstance(found.get(self.key), dict):
+            raise UserError(f"{self.path} holds no tensors under {self.key!r}")
+        self.tensors = found[self.key] if self.key else found
 
     def read(self, name: str, dtype: np.dtype) -> np.ndarray:
         if self.mapped and self.touched > MAPPED_BYTES:

@@ -3,14 +3,17 @@
 Example `i` is a function of (seed, i) alone, and of its bucket where lengths vary. Keys and shapes:
 `valid` bool [frames], `text_ids` int32 and `text_mask` bool [text_tokens], `anchor_ids` int32
 [2 + max_spans], `anchor_alignment` int32 [frames], and mixture, target, residual as float32
-[samples] or [frames, channels].
+[samples] or [frames, channels]. A cache with features adds `alignment` float16 [segments, width],
+what a teacher hears in the target, and `alignment_offset` float32 [], the frames of the first
+segment that lie before the example.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Float16, Int32
 
 from sam_audio_jax.data import spans, text
 from sam_audio_jax.data.buckets import Bucket
@@ -146,6 +149,7 @@ class CachedExamples:
                 f"the codec has {sample_rate} Hz and hop {hop}"
             )
         self.prompter = Prompter(config, sample_rate, hop)
+        self.segment = held.get("segment_s", 0.0) * sample_rate / hop  # frames; 0: no features
 
     def __len__(self) -> int:
         return 2**48
@@ -180,11 +184,23 @@ class CachedExamples:
             out = np.zeros((frames, record.mixture.shape[1]), np.float32)
             out[:size] = getattr(record, source)[start : start + size]
             example[name] = out
+        if self.segment:
+            example |= self._heard(getattr(record, f"{one}_heard"), start, frames)
         active = np.zeros((2, frames), bool)
         for row, name in enumerate((one, other)):
             active[row, :size] = getattr(record, f"{name}_active")[start : start + size]
         texts = record.residual_texts if swapped else record.target_texts
         return example | self.prompter.draw(texts, active[0], active[1], size, rng)
+
+    def _heard(
+        self, segments: Float16[np.ndarray, "segments width"], start: int, frames: int
+    ) -> Example:
+        """The segments under and around the frames from `start` on; the last is repeated."""
+        first = max(int(start / self.segment) - 1, 0)
+        count = segments_around(frames, self.segment)
+        places = np.minimum(np.arange(first, first + count), len(segments) - 1)
+        offset = np.float32(start - first * self.segment)
+        return {"alignment": segments[places], "alignment_offset": np.asarray(offset)}
 
     def _start(
         self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator
@@ -198,6 +214,11 @@ class CachedExamples:
         enough = min(int(heard.max()), round(spans.MIN_S * self.prompter.frame_rate))
         places = np.flatnonzero(heard >= enough)
         return int(places[rng.integers(len(places))])
+
+
+def segments_around(frames: int, segment: float) -> int:
+    """Segments of `segment` frames that an example of so many frames is given."""
+    return math.ceil(frames / segment) + 2
 
 
 @functools.lru_cache(maxsize=4)

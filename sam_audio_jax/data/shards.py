@@ -1,7 +1,8 @@
 """The latent cache: mixtures rendered and encoded once, in ArrayRecord shards.
 
 `FOLDER/cache.json` says what it holds; `FOLDER/00003.arrayrecord` holds `per_shard` records of
-msgpack with float16 latents. A shard appears when it is complete, so a killed run loses one shard.
+msgpack with float16 latents, and with what the teacher of the alignment loss hears in target and
+residual if there was one. A shard appears when it is complete, so a killed run loses one shard.
 """
 
 import concurrent.futures
@@ -32,7 +33,8 @@ B = TypeVar("B")
 log = logging.getLogger(__name__)
 
 SIGNALS = ("mixture", "target", "residual")
-CHECKED = ("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard")
+HEARD = ("target_heard", "residual_heard")
+CHECKED = ("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher")
 PROBE_TOLERANCE = 0.05  # of latents of one noise, between the codec then and now
 
 Encode = Callable[[Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch frames channels"]]
@@ -50,6 +52,17 @@ class Record:
     target_active: Bool[np.ndarray, " frames"]
     residual_active: Bool[np.ndarray, " frames"]
     category: str
+    target_heard: Float16[np.ndarray, "segments width"] | None = None  # None: made without teacher
+    residual_heard: Float16[np.ndarray, "segments width"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Of the alignment loss: `hear` makes features of waves, `name` and `segment_s` are kept."""
+
+    name: str
+    segment_s: float  # seconds from one segment to the next
+    hear: Callable[[Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch segments width"]]
 
 
 def pack(record: Record) -> bytes:
@@ -63,6 +76,9 @@ def pack(record: Record) -> bytes:
         "residual_active": np.packbits(record.residual_active).tobytes(),
         "category": record.category,
     }
+    for name in HEARD:
+        if (heard := getattr(record, name)) is not None:
+            fields |= {name: heard.tobytes(), "width": heard.shape[-1]}
     return cast(bytes, msgpack.packb(fields))
 
 
@@ -73,6 +89,11 @@ def unpack(data: bytes) -> Record:
         name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["channels"])
         for name in SIGNALS
     }
+    heard = {
+        name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["width"])
+        for name in HEARD
+        if name in fields
+    }
     frames = len(latents["mixture"])
 
     def active(name: str) -> Bool[np.ndarray, " frames"]:
@@ -80,6 +101,7 @@ def unpack(data: bytes) -> Record:
 
     return Record(
         **latents,
+        **heard,
         target_texts=tuple(fields["target_texts"]),
         residual_texts=tuple(fields["residual_texts"]),
         target_active=active("target_active"),
@@ -101,11 +123,12 @@ def write_cache(
     recipe: dict[str, Any],
     per_shard: int = 64,
     batch: int = 8,
+    teacher: Teacher | None = None,
 ) -> None:
     """Renders and encodes mixtures `0 .. items - 1`; shards that are there are not made again.
 
-    `encode` gets 3 * `batch` waves at a time. `items` is rounded up to whole shards. UserError if
-    the folder holds a cache of another codec, recipe or size.
+    `encode` gets 3 * `batch` waves at a time, `teacher` 2 * `batch`. `items` is rounded up to whole
+    shards. UserError if the folder holds a cache of another codec, teacher, recipe or size.
     """
     folder = pathlib.Path(folder)
     probe = _probe(encode, 3 * batch, samples)
@@ -121,6 +144,8 @@ def write_cache(
         "codec": codec,
         "recipe": recipe,
         "per_shard": per_shard,
+        "teacher": teacher.name if teacher else "",
+        "segment_s": teacher.segment_s if teacher else 0.0,
         "probe": [float(value) for value in probe[0].ravel()[:16]],
     }
     done = _resume(folder, plan)
@@ -133,7 +158,7 @@ def write_cache(
             bar.update(per_shard)
             continue
         numbers = range(shard * per_shard, (shard + 1) * per_shard)
-        records = _records(numbers, mixture, encode, batch, sample_rate, hop)
+        records = _records(numbers, mixture, encode, batch, sample_rate, hop, teacher)
         _write_shard(folder / f"{shard:05d}.arrayrecord", records, bar)
     bar.close()
     _write_json(folder / "cache.json", plan | {"shards": max([shards - 1, *done]) + 1})
@@ -158,11 +183,12 @@ def _resume(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
         return set()
     before = json.loads((folder / "plan.json").read_text())
     now = json.loads(json.dumps(plan))
+    before = {"teacher": ""} | before  # a cache of before there were any
     for name in CHECKED:
         if before[name] != now[name]:
             raise UserError(
-                f"{folder} holds a cache with another {name}: {before[name]}, not {now[name]}; "
-                "choose another folder"
+                f"{folder} holds a cache with another {name}: {before[name]!r}, not "
+                f"{now[name]!r}; choose another folder"
             )
     if not np.allclose(before["probe"], now["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
         raise UserError(f"{folder} was made with other weights of codec {plan['codec']}")
@@ -176,12 +202,17 @@ def _records(
     batch: int,
     sample_rate: int,
     hop: int,
+    teacher: Teacher | None,
 ) -> Iterator[Record]:
     groups = [numbers[first : first + batch] for first in range(0, len(numbers), batch)]
     for made in _ahead(lambda group: [mixture(number) for number in group], groups):
         waves = np.stack([getattr(one, name) for name in SIGNALS for one in made])
         waves = np.pad(waves, ((0, 3 * batch - len(waves)), (0, 0)))  # one compiled shape
         latents = np.asarray(encode(waves)).astype(np.float16)
+        heard = None
+        if teacher is not None:
+            halves = np.roll(waves, -len(made), axis=0)[: 2 * batch]  # targets, then residuals
+            heard = np.asarray(teacher.hear(halves)).astype(np.float16)
         for row, one in enumerate(made):
             yield Record(
                 *(latents[place * len(made) + row] for place in range(len(SIGNALS))),
@@ -190,6 +221,10 @@ def _records(
                 target_active=spans.activity(one.target, sample_rate, hop),
                 residual_active=spans.activity(one.residual, sample_rate, hop),
                 category=one.category,
+                target_heard=None if heard is None else heard[row],
+                residual_heard=(
+                    heard[len(made) + row] if heard is not None and one.residual_texts else None
+                ),
             )
 
 

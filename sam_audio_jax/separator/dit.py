@@ -5,6 +5,7 @@ Paper: arXiv 2512.18099, table 12 for the sizes. Exact arithmetic: spec/model.md
 
 import dataclasses
 import functools
+import operator
 from typing import Literal
 
 import jax
@@ -211,6 +212,31 @@ class Dit(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch frames channels"]:
         """Velocity in float32. Dropout happens only with a `key`, and is a function of it."""
+        return self.with_hidden(
+            x,
+            time,
+            memory,
+            layer=self.config.depth,
+            valid=valid,
+            memory_mask=memory_mask,
+            key=key,
+        )[0]
+
+    def with_hidden(
+        self,
+        x: Float[Array, "batch frames width"],
+        time: Float[Array, " batch"],
+        memory: Float[Array, "batch tokens width"],
+        *,
+        layer: int,
+        valid: Bool[Array, "batch frames"] | None = None,
+        memory_mask: Bool[Array, "batch tokens"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "batch frames channels"], Float[Array, "batch frames width"]]:
+        """A call's velocity, and the state after `layer` blocks.
+
+        Before the last one, that costs a copy of the blocks' weights.
+        """
         config = self.config
         if x.shape[1] > config.max_positions:
             raise UserError(
@@ -221,13 +247,13 @@ class Dit(nnx.Module):
         memory = memory if self.context_norm is None else self.context_norm(memory)
         memory = self.context(memory, keys[1])
         x = dropout(self.patcher(x), config.dropout, keys[2])
-        x = self._run_blocks(x, modulation, memory, valid, memory_mask, keys[3])
+        x, hidden = self._run_blocks(x, modulation, memory, valid, memory_mask, keys[3], layer)
         shift, scale = jnp.moveaxis(self.modulation[...] + vector[:, None], 1, 0)[:, :, None]
         x = self.norm(x) * (1 + scale.astype(x.dtype)) + shift.astype(x.dtype)
         last = None if key is None else jax.random.fold_in(key, 4)
-        return self.out(dropout(x, config.dropout, last)).astype(jnp.float32)
+        return self.out(dropout(x, config.dropout, last)).astype(jnp.float32), hidden
 
-    def _run_blocks(self, x, modulation, memory, valid, memory_mask, key):
+    def _run_blocks(self, x, modulation, memory, valid, memory_mask, key, layer):
         config = self.config
         angle = rope.angles(x.shape[1], config.head_dim, config.theta)
         keys = None if key is None else jax.random.split(key, config.depth)
@@ -246,4 +272,14 @@ class Dit(nnx.Module):
 
         if config.remat != "none":
             body = jax.checkpoint(body, policy=POLICIES[config.remat], prevent_cse=False)
-        return jax.lax.scan(body, x, (nnx.as_pure(layers), keys), unroll=config.unroll)[0]
+        stacked = (nnx.as_pure(layers), keys)
+        if layer == config.depth:
+            x = hidden = jax.lax.scan(body, x, stacked, unroll=config.unroll)[0]
+        else:
+            first, rest = (
+                jax.tree.map(operator.itemgetter(part), stacked)
+                for part in (slice(layer), slice(layer, None))
+            )
+            hidden = jax.lax.scan(body, x, first, unroll=config.unroll)[0]
+            x = jax.lax.scan(body, hidden, rest, unroll=config.unroll)[0]
+        return x, hidden

@@ -51,6 +51,23 @@ def masked_mse(
     return jnp.sum(per_frame * valid) / jnp.maximum(jnp.sum(valid), 1)
 
 
+def draw_path(
+    x1: Float[Array, "batch frames channels"], key: Key[Array, ""], config: FlowConfig
+) -> tuple[
+    Float[Array, "batch frames channels"],
+    Float[Array, " batch"],
+    Float[Array, "batch frames channels"],
+]:
+    """A noisy state at one random time per item, that time, and the velocity there."""
+    noise_key, time_key = jax.random.split(key)
+    x1 = x1.astype(jnp.float32)
+    x0 = jax.random.normal(noise_key, x1.shape)
+    time = draw_time(time_key, x1.shape[0], config)
+    keep = 1 - config.sigma_min
+    t = time[:, None, None]
+    return (1 - keep * t) * x0 + t * x1, time, x1 - keep * x0
+
+
 def flow_loss(
     velocity: Velocity,
     x1: Float[Array, "batch frames channels"],
@@ -59,14 +76,8 @@ def flow_loss(
     config: FlowConfig,
 ) -> Float[Array, ""]:
     """Squared error of the velocity at one random time per item; noise and time come from `key`."""
-    noise_key, time_key = jax.random.split(key)
-    x1 = x1.astype(jnp.float32)
-    x0 = jax.random.normal(noise_key, x1.shape)
-    time = draw_time(time_key, x1.shape[0], config)
-    keep = 1 - config.sigma_min
-    t = time[:, None, None]
-    noisy = (1 - keep * t) * x0 + t * x1
-    return masked_mse(velocity(noisy, time), x1 - keep * x0, valid)
+    noisy, time, wanted = draw_path(x1, key, config)
+    return masked_mse(velocity(noisy, time), wanted, valid)
 
 
 def step(

@@ -16,6 +16,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.embed import sinusoid
 from sam_audio_jax.nn.linear import linear, product
 from sam_audio_jax.separator.align import AlignVideo, EmbedAnchors
+from sam_audio_jax.separator.alignment import AlignmentHead
 from sam_audio_jax.separator.dit import Dit, DitConfig
 from sam_audio_jax.separator.prompts import Conditions
 
@@ -126,13 +127,27 @@ class Separator(nnx.Module):
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch frames state"]:
         """dx/dt at state `noisy` (channels `[target, residual]`) and time in [0, 1], float32."""
+        layer = self.config.dit.depth
+        return self.with_hidden(noisy, time, context, layer=layer, dropout_key=dropout_key)[0]
+
+    def with_hidden(
+        self,
+        noisy: Float[Array, "batch frames state"],
+        time: Float[Array, " batch"],
+        context: Context,
+        *,
+        layer: int,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "batch frames state"], Float[Array, "batch frames width"]]:
+        """The velocity, and the transformer's state after `layer` blocks."""
         x = self.project.state(noisy) + context.frames
         memory = sinusoid(time, self.config.dit.width)[:, None].astype(x.dtype)
         memory = memory if context.memory is None else context.memory + memory
-        return self.dit(
+        return self.dit.with_hidden(
             x,
             time,
             memory,
+            layer=layer,
             valid=context.valid,
             memory_mask=context.memory_mask,
             key=dropout_key,
@@ -150,7 +165,12 @@ class Separator(nnx.Module):
 
 
 class PromptedSeparator(nnx.Module):
-    """What training optimises and checkpoints hold: the text encoder and the separator."""
+    """What training optimises and checkpoints hold: the text encoder and the separator.
+
+    Training may add an alignment head; who reads a checkpoint leaves it there.
+    """
+
+    alignment: AlignmentHead | None = None
 
     def __init__(self, text: T5Config, separator: SeparatorConfig, *, rngs: nnx.Rngs):
         if text.width != separator.text_width:

@@ -13,6 +13,8 @@ from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.scorers.cnn14 import Cnn14Config
+from sam_audio_jax.separator.alignment import Interpolation
 from sam_audio_jax.separator.flow import FlowConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 
@@ -156,6 +158,33 @@ class CodecTrainConfig(RunConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AlignmentConfig:
+    """Alignment of a hidden state with an event model on the clean target (spec/scorers.md, 2).
+
+    Published: the loss, three layers, the kind of teacher, and a weight of 1 in pre-training.
+    """
+
+    weight: float = 0.0  # 0: off, as in fine-tuning
+    layer: int = 0  # blocks before the hidden state; 0: a third of them
+    hidden: int = 2048  # of the head
+    teacher_checkpoint: str = ""  # .pth or .safetensors of a Cnn14; "random": for tests and plans
+    teacher: Cnn14Config = dataclasses.field(default_factory=Cnn14Config)
+    tensor: Literal["embedding", "trunk"] = "embedding"  # of the teacher's segments
+    interpolation: Interpolation = "repeat"  # of segments for frames between them
+
+    def __post_init__(self):
+        if not self.weight >= 0 or self.layer < 0 or self.hidden < 1:
+            raise UserError(
+                f"alignment.weight={self.weight} and alignment.layer={self.layer} must not be "
+                f"negative, alignment.hidden={self.hidden} be at least 1"
+            )
+
+    def layer_of(self, depth: int) -> int:
+        """Blocks before the hidden state, of `depth` in all."""
+        return self.layer or max(round(depth / 3), 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
     """Training of the separator on a frozen codec; the defaults are pre-training of `small`."""
 
@@ -163,6 +192,7 @@ class TrainConfig(RunConfig):
     text: T5Config = dataclasses.field(default_factory=T5Config)
     separator: SeparatorConfig = dataclasses.field(default_factory=SeparatorConfig)
     flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    alignment: AlignmentConfig = dataclasses.field(default_factory=AlignmentConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     codec_checkpoint: str = "tiny"  # shipped name, workdir or upstream folder; empty: untrained
     init_from: str = ""  # weights to start from, named likewise; empty: random
@@ -183,6 +213,17 @@ class TrainConfig(RunConfig):
             raise UserError(
                 f"separator.text_width={self.separator.text_width} must equal "
                 f"text.width={self.text.width}"
+            )
+        if self.alignment.layer > self.separator.dit.depth:
+            raise UserError(
+                f"alignment.layer={self.alignment.layer} must be at most "
+                f"separator.dit.depth={self.separator.dit.depth}"
+            )
+        heard = self.alignment.teacher_checkpoint or self.data.cache
+        if self.alignment.weight and not heard:
+            raise UserError(
+                f"alignment.weight={self.alignment.weight} needs a teacher: name a Cnn14 file as "
+                "alignment.teacher_checkpoint, or a data.cache that was made with one"
             )
         if self.eval_limit < 0:
             raise UserError(f"eval_limit={self.eval_limit} must be 0 or more")

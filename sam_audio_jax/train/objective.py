@@ -1,4 +1,7 @@
-"""Training of the separator: frozen codec, flow matching on its latents (spec/training.md)."""
+"""Training of the separator: frozen codec, flow matching on its latents (spec/training.md).
+
+With `alignment.weight` a hidden state also learns what a frozen event model hears in the target.
+"""
 
 import dataclasses
 import functools
@@ -14,15 +17,20 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.separator.flow import flow_loss
+from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.scorers.cnn14 import Cnn14
+from sam_audio_jax.separator.alignment import AlignmentHead, alignment_loss, to_frames
+from sam_audio_jax.separator.flow import draw_path, masked_mse
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.prompts import Conditions
-from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
 from sam_audio_jax.train.optimizer import make_optimizer
 from sam_audio_jax.train.step import TrainState, train_step
 
 STEMS = ("mixture", "target", "residual")
+RANDOM_TEACHER = "random"  # checkpoint of a teacher for tests and plans
 Latents = Float[Array, "batch frames channels"]
 Scalars = dict[str, Array]
 Step = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, Scalars]]
@@ -32,9 +40,9 @@ Step = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, Scalars]]
 class Blueprint:
     """A training before any of its arrays exists: what to compile and where everything will lie."""
 
-    step: Step  # (state, batch, codec weights) -> (state, metrics), pure
+    step: Step  # (state, batch, frozen weights) -> (state, metrics), pure
     state: TrainState  # of `jax.ShapeDtypeStruct`s with shardings
-    frozen: PyTree  # the codec's weights, likewise
+    frozen: PyTree  # weights of codec and teacher, likewise
     make: Callable[[], PromptedSeparator]
     optimizer: optax.GradientTransformation
 
@@ -50,16 +58,12 @@ def blueprint(config: TrainConfig, codec: Codec, mesh: Mesh) -> Blueprint:
     `codec` may be abstract (`nnx.eval_shape`). Raises `UserError` for one of other sizes.
     """
     check_codec(config, codec)
-
-    def make() -> PromptedSeparator:
-        return PromptedSeparator(config.text, config.separator, rngs=nnx.Rngs(config.seed))
-
+    make = functools.partial(make_model, config)
     graph, abstract = nnx.split(nnx.eval_shape(make))
-    codec_graph, codec_state = nnx.split(codec)
     tx = make_optimizer(config.optim, frozen=() if config.train_text else ("text_encoder",))
-    params = parallel.shaped(nnx.as_pure(abstract), parallel.of_parameters(abstract, mesh))
+    layout = parallel.of_parameters(abstract, mesh)
+    params = parallel.shaped(nnx.as_pure(abstract), layout)
     whole = parallel.replicated(mesh)
-    layout = jax.tree.map(lambda leaf: leaf.sharding, params)
     moments = parallel.shaped(
         jax.eval_shape(tx.init, params), parallel.of_optimizer(tx, params, layout, mesh)
     )
@@ -67,22 +71,28 @@ def blueprint(config: TrainConfig, codec: Codec, mesh: Mesh) -> Blueprint:
     state = TrainState(
         parallel.shaped(step, whole), params, params, moments, parallel.shaped(key, whole)
     )
-    return Blueprint(
-        functools.partial(_step, config, tx, graph, codec_graph),
-        state,
-        parallel.shaped(nnx.as_pure(codec_state), whole),
-        make,
-        tx,
-    )
+    graphs: dict[str, nnx.GraphDef[Any]] = {}
+    graphs["codec"], weights = nnx.split(codec)
+    frozen = {"codec": parallel.shaped(nnx.as_pure(weights), whole)}
+    if hears(config):
+        given = config.alignment.teacher
+        graphs["teacher"], weights = nnx.split(
+            nnx.eval_shape(lambda: Cnn14(given, rngs=nnx.Rngs(0)))
+        )
+        places = parallel.of_parameters(weights, mesh)
+        frozen["teacher"] = parallel.shaped(nnx.as_pure(weights), places)
+    run = functools.partial(_step, config, tx, graph, graphs)
+    return Blueprint(run, state, frozen, make, tx)
 
 
 def make_separator_training(
     config: TrainConfig, codec: Codec, mesh: Mesh, start: PromptedSeparator | None = None
 ) -> tuple[TrainState, Step, PyTree]:
-    """The state at step 0, sharded over `mesh`; the pure step; the codec's weights.
+    """The state at step 0, sharded over `mesh`; the pure step; the frozen weights.
 
-    `start` are weights to go on from, instead of random ones. Nothing is ever whole on one device.
-    Raises `UserError` for a codec or a start of other sizes.
+    The step is `step(state, batch, frozen weights) -> (state, metrics)`. `start` are weights to go
+    on from, instead of random ones; an alignment head is always new. Nothing is ever whole on one
+    device. Raises `UserError` for a codec, a teacher or a start of other sizes.
     """
     plan = blueprint(config, codec, mesh)
     layout = plan.layout
@@ -90,26 +100,59 @@ def make_separator_training(
         born = jax.jit(lambda: nnx.as_pure(nnx.state(plan.make())), out_shardings=layout.params)
         params = born()
     else:
-        params = jax.device_put(_weights(start, plan.state.params), layout.params)
+        params = jax.device_put(_weights(start, plan.state.params, config), layout.params)
     moments = jax.jit(plan.optimizer.init, out_shardings=layout.opt_state)(params)
     ema = jax.tree.map(jnp.copy, params)
     state = TrainState(jnp.int32(0), params, ema, moments, jax.random.key(config.seed))
-    weights = jax.device_put(nnx.as_pure(nnx.state(codec)), parallel.replicated(mesh))
-    return state, plan.step, weights
+    frozen = {"codec": jax.device_put(nnx.as_pure(nnx.state(codec)), parallel.replicated(mesh))}
+    if hears(config):
+        frozen["teacher"] = nnx.as_pure(nnx.state(make_teacher(config.alignment, mesh)))
+    return state, plan.step, frozen
+
+
+def hears(config: TrainConfig) -> bool:
+    """Whether the teacher runs inside the step; a cache brings its features along."""
+    return bool(config.alignment.weight) and not config.data.cache
+
+
+def make_model(config: TrainConfig) -> PromptedSeparator:
+    """What is trained, with random weights: with alignment, its head is a part of it."""
+    rngs = nnx.Rngs(config.seed)
+    prompted = PromptedSeparator(config.text, config.separator, rngs=rngs)
+    given, dit = config.alignment, config.separator.dit
+    if given.weight:
+        width = given.teacher.width
+        prompted.alignment = AlignmentHead(
+            dit.width, given.hidden, width, dtype=dit.dtype, rngs=rngs
+        )
+    return prompted
+
+
+def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
+    """The frozen event model, on one device or in its places on the mesh."""
+    if not config.teacher_checkpoint:
+        raise UserError("alignment.teacher_checkpoint is empty; name a Cnn14 file")
+    if config.teacher_checkpoint != RANDOM_TEACHER:
+        return load_cnn14(config.teacher_checkpoint, config.teacher, mesh)
+    mesh = mesh or parallel.make_mesh(MeshConfig(), jax.devices()[:1])
+    return parallel.born_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
 
 
 def _step(
     config: TrainConfig,
     tx: optax.GradientTransformation,
     graph: nnx.GraphDef,
-    codec_graph: nnx.GraphDef,
+    graphs: dict[str, nnx.GraphDef],
     state: TrainState,
     batch: PyTree,
-    codec_weights: PyTree,
+    frozen: PyTree,
 ) -> tuple[TrainState, Scalars]:
     def loss(params: PyTree, batch: PyTree, key: Key[Array, ""]) -> tuple[Array, Scalars]:
-        codec = nnx.merge(codec_graph, codec_weights)
-        return separation_loss(nnx.merge(graph, params), codec, batch, key, config), {}
+        heard = {name: nnx.merge(graphs[name], frozen[name]) for name in graphs}
+        prompted = nnx.merge(graph, params)
+        return separation_loss(
+            prompted, heard["codec"], batch, key, config, teacher=heard.get("teacher")
+        )
 
     return train_step(
         state,
@@ -127,10 +170,12 @@ def separation_loss(
     batch: dict[str, Array],
     key: Key[Array, ""],
     config: TrainConfig,
-) -> Float[Array, ""]:
-    """Flow-matching loss of target and residual, generated jointly (published).
+    teacher: Cnn14 | None = None,
+) -> tuple[Float[Array, ""], Scalars]:
+    """Flow-matching loss of target and residual, generated jointly (published), and its parts.
 
-    Clips without video feed zeros to the video branch, as upstream does.
+    Clips without video feed zeros to the video branch, as upstream does. With an alignment weight
+    the parts are `flow` and `alignment`, without one there are none.
     """
     flow_key, dropout_key = jax.random.split(key)
     mixture, target, residual = to_latents(codec, batch)
@@ -147,9 +192,55 @@ def separation_loss(
         anchor_alignment=batch["anchor_alignment"],
         valid=batch["valid"],
     )
-    velocity = functools.partial(prompted.separator, conditions=conditions, dropout_key=dropout_key)
     x1 = jnp.concatenate([target, residual], axis=-1)
-    return flow_loss(velocity, x1, batch["valid"], flow_key, config.flow)
+    noisy, time, wanted = draw_path(x1, flow_key, config.flow)
+    depth = config.separator.dit.depth
+    velocity, hidden = prompted.separator.with_hidden(
+        noisy,
+        time,
+        prompted.separator.prepare(conditions),
+        layer=config.alignment.layer_of(depth) if prompted.alignment else depth,
+        dropout_key=dropout_key,
+    )
+    flow = masked_mse(velocity, wanted, batch["valid"])
+    if prompted.alignment is None:
+        return flow, {}
+    heard = teacher_frames(teacher, batch, config)
+    alignment = alignment_loss(prompted.alignment(hidden), heard, batch["valid"])
+    return flow + config.alignment.weight * alignment, {"flow": flow, "alignment": alignment}
+
+
+def teacher_frames(
+    teacher: Cnn14 | None, batch: dict[str, Array], config: TrainConfig
+) -> Float[Array, "batch frames embedding"]:
+    """What the teacher hears in the clean target at every latent frame, without a gradient.
+
+    From the batch where it has `alignment`, the cached features, else from the target's wave.
+    UserError for cached latents without features, or with features of another width.
+    """
+    given, codec = config.alignment, config.codec
+    if "alignment" in batch:
+        segments, offset = batch["alignment"].astype(jnp.float32), batch["alignment_offset"]
+    elif batch["target"].ndim == 3 or teacher is None:
+        raise UserError(
+            f"alignment.weight={given.weight}, but data.cache={config.data.cache} has no features "
+            "of the teacher; make it again with that weight (launch/prepare.py)"
+        )
+    else:
+        segments = teacher.features(batch["target"], codec.sample_rate, tensor=given.tensor)
+        offset = None
+    if segments.shape[-1] != given.teacher.width:
+        raise UserError(
+            f"data.cache={config.data.cache} has features of {segments.shape[-1]} numbers, "
+            f"alignment.teacher makes {given.teacher.width}"
+        )
+    return to_frames(
+        jax.lax.stop_gradient(segments),
+        batch["valid"].shape[1],
+        given.teacher.segment_s * codec.sample_rate / codec.hop,
+        offset,
+        given.interpolation,
+    )
 
 
 def to_latents(codec: Codec, batch: dict[str, Array]) -> tuple[Latents, Latents, Latents]:
@@ -169,8 +260,12 @@ def check_codec(config: TrainConfig, codec: Codec) -> None:
         raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {said}")
 
 
-def _weights(start: PromptedSeparator, like: PyTree) -> Any:
+def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any:
     weights = nnx.as_pure(nnx.state(start))
+    if config.alignment.weight:
+        weights["alignment"] = jax.jit(
+            lambda: nnx.as_pure(nnx.state(make_model(config).alignment))
+        )()
     shapes = jax.tree.map(lambda x: x.shape, weights)
     if shapes != jax.tree.map(lambda x: x.shape, like):
         raise UserError("init_from has another text encoder or separator than the config")

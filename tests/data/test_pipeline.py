@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 import shutil
 
 import numpy as np
@@ -214,3 +215,50 @@ def test_damaged_records_are_skipped(world, cache, tmp_path):
     path.write_bytes(bytes(damaged[:100]))
     with pytest.raises(UserError, match="damaged shard"):
         shards.Cache(folder)
+
+
+def hear(waves: np.ndarray) -> np.ndarray:
+    """A teacher with 0.24 s a segment: its number, from 1 on, and the wave's RMS there."""
+    pieces = waves[:, : 12 * 1920].reshape(len(waves), 12, 1920)
+    rms = np.sqrt(np.mean(np.square(pieces), -1))
+    return np.stack([np.broadcast_to(np.arange(1.0, 13.0), rms.shape), rms], -1)
+
+
+def test_features_of_a_teacher_go_with_the_crop_of_the_target(world, tmp_path):
+    cfg = config(world, seconds=3.0)
+    teacher = shards.Teacher("toy", 0.24, hear)
+    write(tmp_path / "heard", cfg, 8, teacher=teacher)
+    cached = config(world, cache=str(tmp_path / "heard"), short_share=0.0, swap_share=0.5)
+    cut = 0
+    for batch in take(pipeline.separation_batches(cached, RATE, HOP, 4), 4):
+        segments, offset = batch["alignment"], batch["alignment_offset"]
+        assert (segments.shape, segments.dtype) == ((4, 11, 2), np.float16)
+        assert offset.dtype == np.float32
+        for row in range(4):
+            place = ((offset[row] + np.arange(FRAMES)) / 6).astype(int)
+            assert place[-1] < 11
+            rms = batch["target"][row, :, 0]  # of each frame, by the toy codec
+            loud = segments[row, place, 1]
+            whole = [np.flatnonzero(place == p) for p in np.unique(place)]
+            for frames in (frames for frames in whole if len(frames) == 6):
+                want = np.sqrt(np.mean(np.square(rms[frames])))
+                if segments[row, place[frames[0]], 0] < 12:
+                    np.testing.assert_allclose(loud[frames[0]], want, atol=2e-3)
+            cut += offset[row] > 0
+    assert cut
+    with pytest.raises(UserError, match="another teacher: 'toy', not ''"):
+        write(tmp_path / "heard", cfg, 8)
+
+
+def test_a_cache_of_before_there_were_teachers_goes_on(world, tmp_path):
+    cfg = config(world, seconds=3.0)
+    folder = tmp_path / "old"
+    write(folder, cfg, 8)
+    for name in ("plan.json", "cache.json"):
+        held = json.loads((folder / name).read_text())
+        del held["teacher"], held["segment_s"]
+        (folder / name).write_text(json.dumps(held))
+    cached = config(world, cache=str(folder))
+    assert "alignment" not in take(pipeline.separation_batches(cached, RATE, HOP, 4), 1)[0]
+    write(folder, cfg, 16)
+    assert len(shards.Cache(folder)) == 16

@@ -50,6 +50,36 @@ def test_prepare_writes_a_cache_and_extends_it(world, tmp_path, prepare, capsys)
     assert said.startswith(f"error: {out} holds a cache with another recipe")
 
 
+TEACHER = """
+import dataclasses
+from sam_audio_jax.scorers.cnn14 import Cnn14Config
+from sam_audio_jax.train.config import AlignmentConfig
+SMALL = Cnn14Config(sample_rate=4000, window=128, hop=80, mels=16, low_hz=50.0, high_hz=2000.0,
+                    widths=(2, 3, 4), classes=3)
+CONFIG = dataclasses.replace(CONFIG, alignment=AlignmentConfig(
+    weight=1.0, teacher_checkpoint="random", teacher=SMALL))
+"""
+
+
+def test_a_weighted_alignment_adds_what_its_teacher_hears(world, tmp_path, prepare, capsys):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(manifest=world) + TEACHER)
+    out = tmp_path / "cache"
+    assert prepare.main([str(config), "--out", str(out), "--items", "5", "--batch", "8"]) == 0
+    cache = shards.Cache(out)
+    assert cache.index["segment_s"] == pytest.approx(0.08)
+    record = cache[7]
+    assert record is not None
+    assert record.target_heard.shape == (12, 4)
+    assert record.target_heard.any()
+    for number in range(len(cache)):
+        other = cache[number]
+        assert (other.residual_heard is None) == (not other.residual_texts)
+    unnamed = ["--alignment.teacher-checkpoint", "", "--data.cache", "x"]
+    assert prepare.main([str(config), "--out", str(tmp_path / "b"), *unnamed]) == 2
+    assert "error: alignment.teacher_checkpoint is empty" in capsys.readouterr().err
+
+
 def test_prepare_says_what_is_wrong(tmp_path, prepare, capsys):
     for arguments in (
         ["gone.py", "--out", "x"],

@@ -1,0 +1,82 @@
+"""Alignment of a hidden state of the transformer with what an event model hears in the target.
+
+Paper: arXiv 2512.18099, pre-training only. What it leaves open is ours (spec/scorers.md, section 2,
+"Representation alignment in pre-training"). The head exists in training runs alone.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from sam_audio_jax.nn.linear import linear
+
+Interpolation = Literal["repeat", "linear"]
+SMALLEST_NORM = 1e-8  # a silent target's embedding may be zero: then its cosine is 0
+
+
+class AlignmentHead(nnx.Module):
+    """Three layers, SiLU between them: a hidden state to the teacher's embedding space."""
+
+    def __init__(self, width: int, hidden: int, embedding: int, *, dtype: str, rngs: nnx.Rngs):
+        self.first = linear(width, hidden, ("embed", "mlp"), dtype=dtype, bias=True, rngs=rngs)
+        self.second = linear(hidden, hidden, ("mlp", "embed"), dtype=dtype, bias=True, rngs=rngs)
+        self.third = linear(hidden, embedding, ("embed", "mlp"), dtype=dtype, bias=True, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "batch frames width"]
+    ) -> Float[Array, "batch frames embedding"]:
+        x = nnx.silu(self.first(x))
+        return self.third(nnx.silu(self.second(x)))
+
+
+def to_frames(
+    segments: Float[Array, "batch segments embedding"],
+    frames: int,
+    frames_per_segment: float,
+    offset: Float[Array, " batch"] | None = None,
+    interpolation: Interpolation = "repeat",
+) -> Float[Array, "batch frames embedding"]:
+    """The segment in which each frame lies, the last one to the end; or lines between centres.
+
+    `offset` is how many frames of the first segment lie before the first frame.
+    """
+    start = jnp.zeros(len(segments)) if offset is None else offset
+    place = (start[:, None] + jnp.arange(frames)) / frames_per_segment
+    last = segments.shape[1] - 1
+
+    def at(place: Float[Array, "batch frames"]) -> Float[Array, "batch frames embedding"]:
+        number = jnp.clip(place.astype(jnp.int32), 0, last)
+        return jnp.take_along_axis(segments, number[..., None], axis=1)
+
+    if interpolation == "repeat":
+        return at(place)
+    centre = jnp.clip(place + 0.5 / frames_per_segment - 0.5, 0, last)
+    share = (centre % 1)[..., None]
+    return (1 - share) * at(centre) + share * at(centre + 1)
+
+
+def cosine(
+    one: Float[Array, "*rows embedding"], other: Float[Array, "*rows embedding"]
+) -> Float[Array, "*rows"]:
+    """Cosine of the angle between vectors, in float32."""
+    one, other = one.astype(jnp.float32), other.astype(jnp.float32)
+    norms = (_norm(one), _norm(other))
+    return jnp.sum(one * other, axis=-1) / (norms[0] * norms[1])
+
+
+def _norm(x: Float[Array, "*rows embedding"]) -> Float[Array, "*rows"]:
+    """At least `SMALLEST_NORM`; its gradient is 0, not NaN, at zero."""
+    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1), SMALLEST_NORM**2))
+
+
+def alignment_loss(
+    prediction: Float[Array, "batch frames embedding"],
+    target: Float[Array, "batch frames embedding"],
+    valid: Bool[Array, "batch frames"],
+) -> Float[Array, ""]:
+    """Mean over the valid frames of the whole batch of `1 - cos`; the target gets no gradient."""
+    away = 1 - cosine(prediction, jax.lax.stop_gradient(target))
+    return jnp.sum(away * valid) / jnp.maximum(jnp.sum(valid), 1)

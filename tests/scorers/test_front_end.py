@@ -1,0 +1,82 @@
+"""Resampling by the formula, term by term; pieces of a wave."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.scorers import front_end
+from sam_audio_jax.scorers.cnn14 import Cnn14Config
+
+RATES = [(48_000, 32_000), (44_100, 32_000), (16_000, 32_000), (8_000, 32_000), (48_000, 16_000)]
+
+
+def plain_resample(wave, source, wanted):
+    """The windowed sinc of spec/scorers.md, section 0, one sample after the other."""
+    shared = math.gcd(source, wanted)
+    o, n = source // shared, wanted // shared
+    base = 0.99 * min(o, n)
+    width = math.ceil(6 * o / base)
+    padded = np.pad(wave.astype(np.float64), (width, width + o))
+    out = []
+    for number in range(math.ceil(n * len(wave) / o)):
+        turn, p = divmod(number, n)
+        j = np.arange(-width, width + o)
+        t = np.clip((j / o - p / n) * base, -6, 6)
+        taps = np.cos(np.pi * t / 12) ** 2 * np.sinc(t) * base / o
+        out.append(padded[turn * o : turn * o + len(j)] @ taps)
+    return np.array(out)
+
+
+@pytest.mark.parametrize(("source", "wanted"), RATES)
+@pytest.mark.parametrize("samples", [1, 700, 1537])
+def test_every_sample_is_the_formulas(source, wanted, samples):
+    wave = np.random.default_rng(samples).normal(size=(2, samples)).astype(np.float32)
+    got = front_end.resample(jnp.asarray(wave), source, wanted)
+    want = np.stack([plain_resample(row, source, wanted) for row in wave])
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, atol=2e-6)
+
+
+def test_tones_stay_and_what_cannot_be_told_goes():
+    time = jnp.arange(4800) / 48_000
+    low, high = (jnp.sin(2 * jnp.pi * hz * time)[None] for hz in (1_000, 20_000))
+    want = jnp.sin(2 * jnp.pi * 1_000 * jnp.arange(3200) / 32_000)
+    inside = slice(20, -20)
+    got = front_end.resample(low, 48_000, 32_000)[0]
+    np.testing.assert_allclose(got[inside], want[inside], atol=2e-3)
+    assert jnp.abs(front_end.resample(high, 48_000, 32_000)[0, inside]).max() < 1e-2
+    assert front_end.resample(low, 48_000, 48_000) is low
+
+
+def test_pieces_overlap_and_end_in_zeros():
+    x = jnp.arange(1.0, 9.0)[None]
+    got = front_end.blocks(x, 5, 3, 3)
+    np.testing.assert_array_equal(got[0], [[1, 2, 3, 4, 5], [4, 5, 6, 7, 8], [7, 8, 0, 0, 0]])
+
+
+def test_fourier_matrix_is_a_windowed_transform():
+    wave = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)
+    spectrum = np.fft.rfft(wave * hann)
+    both = np.concatenate([spectrum.real, spectrum.imag])
+    np.testing.assert_allclose(wave @ front_end.dft(64), both, atol=1e-5)
+
+
+def test_too_short_a_wave_is_the_users_error():
+    filters = front_end.mel_filters(8_000, 64, 8, 50.0, 4_000.0)
+    with pytest.raises(UserError, match="32 samples are too few for an STFT window of 64"):
+        jax.eval_shape(lambda x: front_end.log_mel(x, 64, 16, filters), jnp.zeros((1, 32)))
+
+
+def test_sizes_of_the_teacher():
+    config = Cnn14Config()
+    assert (config.width, config.frames_per_segment, config.shortest) == (2048, 32, 9920)
+    assert config.segment_s == pytest.approx(0.32)
+    with pytest.raises(UserError, match=r"cnn14\.mels=16 must be at least 32"):
+        Cnn14Config(mels=16)
+    with pytest.raises(UserError, match="every size must be at least 1"):
+        Cnn14Config(classes=0)

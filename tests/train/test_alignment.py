@@ -1,0 +1,192 @@
+"""Training with alignment: what moves, what is saved, who can read it."""
+
+import dataclasses
+import functools
+import pathlib
+import runpy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sam_audio_jax import parallel
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert import workdir as runs
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.scorers.cnn14 import Cnn14Config
+from sam_audio_jax.separator.alignment import alignment_loss
+from sam_audio_jax.train import loop
+from sam_audio_jax.train.config import AlignmentConfig
+from sam_audio_jax.train.objective import make_separator_training, make_teacher, teacher_frames
+
+TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
+TEACHER = Cnn14Config(
+    **{"sample_rate": 400, "window": 32, "hop": 8, "mels": 8, "low_hz": 10.0, "high_hz": 200.0},
+    widths=(2, 3, 4),
+    classes=5,
+)
+ALIGNED = dataclasses.replace(
+    TINY,
+    alignment=AlignmentConfig(
+        weight=0.5, layer=1, hidden=8, teacher_checkpoint="random", teacher=TEACHER
+    ),
+    steps=4,
+    log_every=2,
+)
+FRAMES, TOKENS = 25, 8
+
+
+def mesh():
+    return parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return parallel.born_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(3)), mesh())
+
+
+@pytest.fixture(scope="module")
+def training(codec):
+    """State, step and frozen weights of a run on latents with cached features."""
+    config = dataclasses.replace(ALIGNED, data=dataclasses.replace(TINY.data, cache="made"))
+    return make_separator_training(config, codec, mesh())
+
+
+def batch(waves=False):
+    rng = np.random.default_rng(0)
+    shape = (8, FRAMES * TINY.codec.hop) if waves else (8, FRAMES, 4)
+    stems = dict(zip(("mixture", "target", "residual"), rng.normal(size=(3, *shape)), strict=True))
+    return {name: stem.astype(np.float32) for name, stem in stems.items()} | {
+        "valid": np.arange(FRAMES) < np.full((8, 1), FRAMES - 2),
+        "text_ids": rng.integers(3, 200, size=(8, TOKENS)).astype(np.int32),
+        "text_mask": np.ones((8, TOKENS), bool),
+        "anchor_ids": np.tile(np.array([[0, 3, 1]], np.int32), (8, 1)),
+        "anchor_alignment": np.zeros((8, FRAMES), np.int32),
+    }
+
+
+def heard(size=4):
+    rng = np.random.default_rng(1)
+    return {
+        "alignment": rng.normal(size=(8, 14, size)).astype(np.float16),
+        "alignment_offset": np.arange(8, dtype=np.float32) / 4,
+    }
+
+
+class Cached:
+    """The same latents with features at every step."""
+
+    def __init__(self):
+        self.given = 0
+
+    def __next__(self):
+        self.given += 1
+        return batch() | heard()
+
+    def get_state(self):
+        return {"batches": self.given}
+
+    def set_state(self, state):
+        self.given = state["batches"]
+
+
+def test_only_the_aligned_run_has_a_head_and_the_rest_starts_the_same(codec, training):
+    plain, _, _ = make_separator_training(TINY, codec, mesh())
+    assert set(training[0].params) == {"text_encoder", "separator", "alignment"}
+    assert set(plain.params) == {"text_encoder", "separator"}
+    for name in plain.params:
+        jax.tree.map(np.testing.assert_array_equal, plain.params[name], training[0].params[name])
+    assert set(training[2]) == {"codec"}  # with a cache no teacher runs
+
+
+def test_the_teacher_hears_the_clean_target_and_learns_nothing():
+    teacher = make_teacher(ALIGNED.alignment)
+    waves = {name: jnp.asarray(rows) for name, rows in batch(waves=True).items()}
+    graph, weights = nnx.split(teacher)
+
+    def loss(weights, waves):
+        frames = teacher_frames(nnx.merge(graph, weights), waves, ALIGNED)
+        return alignment_loss(jnp.ones_like(frames), frames, waves["valid"]), frames
+
+    slope = jax.jit(jax.grad(loss, has_aux=True))
+    slopes, frames = slope(weights, waves)
+    assert all(not np.any(slope) for slope in jax.tree.leaves(slopes))
+    # 0.08 s a segment, two frames of 0.04 s
+    features = jax.jit(teacher.features, static_argnums=1)
+    segments = features(waves["target"], TINY.codec.sample_rate)
+    want = np.repeat(segments, 2, axis=1)[:, :FRAMES]
+    np.testing.assert_allclose(frames[:, : want.shape[1]], want, atol=1e-5)
+    assert np.abs(want).max() > 0
+    other = waves | {"mixture": waves["residual"], "residual": waves["mixture"]}
+    np.testing.assert_array_equal(slope(weights, other)[1], frames)
+
+
+def test_cached_features_are_taken_as_they_are_and_latents_alone_refused():
+    given = {name: jnp.asarray(rows) for name, rows in (batch() | heard()).items()}
+    frames = teacher_frames(None, given, ALIGNED)
+    place = (np.arange(FRAMES)[None] + given["alignment_offset"][:, None]) / 2
+    want = np.take_along_axis(np.asarray(given["alignment"]), place.astype(int)[..., None], axis=1)
+    np.testing.assert_array_equal(frames, want.astype(np.float32))
+    with pytest.raises(UserError, match="has no features of the teacher"):
+        teacher_frames(None, jax.tree.map(jnp.asarray, batch()), ALIGNED)
+    with pytest.raises(UserError, match="has features of 3 numbers"):
+        teacher_frames(None, given | jax.tree.map(jnp.asarray, heard(3)), ALIGNED)
+
+
+def test_settings_that_cannot_be_are_the_users_error():
+    with pytest.raises(UserError, match=r"alignment\.weight=1\.0 needs a teacher"):
+        dataclasses.replace(TINY, alignment=AlignmentConfig(weight=1.0))
+    with pytest.raises(UserError, match=r"alignment\.layer=3 must be at most separator\.dit\.dept"):
+        dataclasses.replace(TINY, alignment=AlignmentConfig(layer=3))
+    with pytest.raises(UserError, match=r"alignment\.weight=-1\.0"):
+        AlignmentConfig(weight=-1.0)
+    with pytest.raises(UserError, match="no Cnn14 checkpoint at gone"):
+        make_teacher(AlignmentConfig(teacher_checkpoint="gone.pth"))
+    assert [AlignmentConfig().layer_of(depth) for depth in (1, 12, 16, 22)] == [1, 4, 5, 7]
+
+
+@pytest.mark.slow  # compiles a training step: 20 to 40 s
+def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tmp_path, same):
+    start, step, frozen = training
+    config = dataclasses.replace(ALIGNED, data=dataclasses.replace(TINY.data, cache="made"))
+    train = functools.partial(
+        loop.run, step=step, mesh=mesh(), frames_per_step=8 * FRAMES, frozen=frozen
+    )
+
+    def run(name, steps):
+        state = jax.tree.map(jnp.copy, start)
+        given = dataclasses.replace(config, steps=steps)
+        return train(given, workdir=tmp_path / name, state=state, batches=Cached())
+
+    whole = run("whole", 4)
+    run("halves", 2)
+    assert same(run("halves", 4).params, whole.params)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), start.params, whole.params)
+    assert min(jax.tree.leaves(moved["alignment"])) > 0
+    line = loop.read_lines(tmp_path / "whole")[-1]
+    assert line["loss"] == pytest.approx(line["flow"] + 0.5 * line["alignment"], rel=1e-5)
+
+    runs.save_codec_folder(tmp_path / "whole" / "codec", codec)
+    _, prompted, _, _ = runs.load_networks(str(tmp_path / "whole"))
+    assert prompted.alignment is None
+    weights = nnx.as_pure(nnx.state(prompted))
+    assert set(weights) == {"text_encoder", "separator"}
+    assert all(same(weights[name], whole.ema[name]) for name in weights)
+    assert not runs.convert(str(tmp_path / "whole"), str(tmp_path / "exported"))
+    again = runs.load_networks(str(tmp_path / "exported"))[1]
+    written = nnx.as_pure(nnx.state(again))
+    assert all(same(written[name], weights[name]) for name in weights)
+    on, _, _ = make_separator_training(config, codec, mesh(), again)  # a head anew
+    assert set(on.params) == set(start.params)
+    assert same(on.params["separator"], weights["separator"])
+
+
+@pytest.mark.slow  # compiles a training step with a teacher in it: 20 to 40 s
+def test_a_step_on_waves_runs_the_teacher(codec):
+    state, step, frozen = make_separator_training(ALIGNED, codec, mesh())
+    assert set(frozen) == {"codec", "teacher"}
+    _, metrics = jax.jit(step)(state, batch(waves=True), frozen)
+    assert np.isfinite(metrics["alignment"])
+    assert 0 < metrics["alignment"] < 2
