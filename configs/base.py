@@ -1,6 +1,7 @@
-"""`base`, 1 B parameters: pre-training and fine-tuning on three slices (spec/training.md).
+r"""`base`, 1 B parameters: pre-training and fine-tuning on three slices (spec/training.md).
 
-python launch/prepare.py configs/base.py --codec-checkpoint DIR --out caches/pretraining
+python launch/prepare.py configs/base.py --out caches/pretraining --codec-checkpoint DIR \
+    --alignment.teacher-checkpoint CNN14.pth
 python launch/train.py configs/base.py@v5e-256 --workdir runs/base --codec-checkpoint DIR
 python launch/train.py configs/base.py@finetune-v5e-256 --workdir runs/fine --init-from runs/base
 

@@ -1,6 +1,7 @@
-"""`large`, 3 B parameters: pre-training and fine-tuning on three slices (spec/training.md).
+r"""`large`, 3 B parameters: pre-training and fine-tuning on three slices (spec/training.md).
 
-python launch/prepare.py configs/large.py --codec-checkpoint DIR --out caches/pretraining
+python launch/prepare.py configs/large.py --out caches/pretraining --codec-checkpoint DIR \
+    --alignment.teacher-checkpoint CNN14.pth
 python launch/train.py configs/large.py@v5e-256 --workdir runs/large --codec-checkpoint DIR
 python launch/train.py configs/large.py@finetune-v5e-256 --workdir runs/fine --init-from runs/large
 

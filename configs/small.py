@@ -1,6 +1,7 @@
-"""`small`, 500 M parameters: pre-training and fine-tuning on three slices (spec/training.md).
+r"""`small`, 500 M parameters: pre-training and fine-tuning on three slices (spec/training.md).
 
-python launch/prepare.py configs/small.py --codec-checkpoint DIR --out caches/pretraining
+python launch/prepare.py configs/small.py --out caches/pretraining --codec-checkpoint DIR \
+    --alignment.teacher-checkpoint CNN14.pth
 python launch/train.py configs/small.py@v5e-256 --workdir runs/small --codec-checkpoint DIR
 python launch/train.py configs/small.py@finetune-v5e-256 --workdir runs/fine --init-from runs/small
 

@@ -36,9 +36,7 @@ def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         __doc__, epilog="Every other --FIELD VALUE overrides a field of the config."
     )
     parser.add_argument("config", metavar="CONFIG.py", help="the training that is planned")
-    parser.add_argument(
-        "--topology", required=True, help="v5e:16x16, v5e-256, v5p-512, v6e-256, ..."
-    )
+    parser.add_argument("--topology", help="v5e:16x16, v5p-512, ...; default: the recipe's slice")
     parser.add_argument("--search", action="store_true", help="try meshes and remat, rank them")
     parser.add_argument("--tries", type=int, default=6, help="layouts that --search compiles")
     parser.add_argument("--rows", type=int, default=1, help="recordings per chip in the sampler")

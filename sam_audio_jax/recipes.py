@@ -11,7 +11,7 @@ from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import SeparatorConfig
-from sam_audio_jax.train.config import OptimConfig, TrainConfig
+from sam_audio_jax.train.config import AlignmentConfig, OptimConfig, TrainConfig
 
 TEXT = T5Config(dtype="bfloat16")  # t5-base, frozen
 BUCKETS_S = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)  # ours
@@ -27,7 +27,10 @@ class Layout:
 
 
 def pretraining(dit: DitConfig) -> TrainConfig:
-    """1024 mixtures of 30 s from a cache of latents; prompts are dropped, each on its own."""
+    """1024 mixtures of 30 s from a cache of latents and of the teacher's features.
+
+    Prompts are dropped, each on its own.
+    """
     return TrainConfig(
         text=TEXT,
         separator=SeparatorConfig(dit=dit),
@@ -41,6 +44,7 @@ def pretraining(dit: DitConfig) -> TrainConfig:
             cache="caches/pretraining",
             workers=8,
         ),
+        alignment=AlignmentConfig(weight=1.0),
         optim=OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1),
         batch=1024,
         steps=500_000,

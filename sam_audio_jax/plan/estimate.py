@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sam_audio_jax import parallel
-from sam_audio_jax.data.shapes import batch_shapes
 from sam_audio_jax.nn.kernels import Kernel
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import flops
@@ -20,6 +19,7 @@ from sam_audio_jax.plan.chips import Slice
 from sam_audio_jax.plan.hlo import Collective
 from sam_audio_jax.plan.programs import planned
 from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.shapes import batch_shapes
 
 STATE_PASSES = 3  # over the optimiser's bytes: read, written, and the gradients'
 
@@ -76,7 +76,7 @@ def work_of(config: TrainConfig, mesh: MeshConfig, target: Slice, kernel: Kernel
         own = with_remat(dataclasses.replace(config, batch=rows), remat)
         one = parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
         plan = planned(own, one)
-        batch = batch_shapes(own.data, own.codec, rows)
+        batch = batch_shapes(own, rows)
         return flops.products(plan.step, plan.state, batch, plan.frozen)
 
     remat = config.separator.dit.remat

@@ -14,7 +14,6 @@ from jaxtyping import PyTree
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data.buckets import Schedule
-from sam_audio_jax.data.shapes import batch_shapes
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import solve
@@ -23,6 +22,7 @@ from sam_audio_jax.plan import hlo
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.objective import Blueprint, blueprint
+from sam_audio_jax.train.shapes import batch_shapes
 from sam_audio_jax.train.step import jit_step
 
 FAST = {"exec_time_optimization_effort": -1.0}  # an eighth of the compiler's time, more memory
@@ -73,7 +73,7 @@ def planned(config: TrainConfig, mesh: Mesh) -> Blueprint:
 def train_program(config: TrainConfig, mesh: Mesh, *, fast: bool = True) -> Program:
     """The train step, with donation, as the loop runs it."""
     plan = planned(config, mesh)
-    batch = batch_shapes(config.data, config.codec, config.batch, parallel.of_batch(mesh))
+    batch = batch_shapes(config, config.batch, parallel.of_batch(mesh))
     jitted = jit_step(plan.step, plan.layout)
     return _compiled(jitted, (plan.state, batch, plan.frozen), {}, mesh, fast)
 
@@ -92,7 +92,7 @@ def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = T
     graph, abstract = nnx.split(nnx.eval_shape(make))
     state = parallel.shaped(nnx.as_pure(abstract), parallel.of_parameters(abstract, mesh))
     place = parallel.of_batch(mesh)
-    given: dict[str, Any] = batch_shapes(config.data, config.codec, rows, place)
+    given: dict[str, Any] = batch_shapes(config, rows, place)
     frames = given["valid"].shape[1]
 
     def shaped(*shape: int) -> Any:

@@ -1,0 +1,43 @@
+"""Shapes of a batch before there is one: for ahead-of-time compilation (see `data/examples.py`)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Sharding
+
+from sam_audio_jax.data.examples import segments_around
+from sam_audio_jax.data.pipeline import frame_count
+from sam_audio_jax.data.shards import SIGNALS
+from sam_audio_jax.separator.prompts import FIRST_SLOT
+from sam_audio_jax.train.config import TrainConfig
+
+
+def batch_shapes(
+    config: TrainConfig, rows: int, place: Sharding | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `separation_batches` gives, in `rows` rows: latents with a cache, else waves.
+
+    A cache is taken to hold the teacher's features if the config aligns.
+    """
+    data, codec = config.data, config.codec
+    frames = frame_count(data, codec.sample_rate, codec.hop)
+    slots, tokens = FIRST_SLOT + data.max_spans, data.text_tokens
+    signal = (frames, codec.codebook_dim) if data.cache else (frames * codec.hop,)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = dict.fromkeys(SIGNALS, (signal, jnp.float32))
+    shapes |= {
+        "valid": ((frames,), jnp.bool_),
+        "text_ids": ((tokens,), jnp.int32),
+        "text_mask": ((tokens,), jnp.bool_),
+        "anchor_ids": ((slots,), jnp.int32),
+        "anchor_alignment": ((frames,), jnp.int32),
+    }
+    if config.alignment.weight and data.cache:
+        teacher = config.alignment.teacher
+        count = segments_around(frames, teacher.segment_s * codec.sample_rate / codec.hop)
+        shapes["alignment"] = ((count, teacher.width), jnp.float16)
+        shapes["alignment_offset"] = ((), jnp.float32)
+    return {
+        name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=place)
+        for name, (shape, dtype) in shapes.items()
+    }
