@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import PyTree
 
 from sam_audio_jax import parallel
@@ -59,7 +59,7 @@ def fixed(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, data=data, batch=bucket.rows)
 
 
-def planned(config: TrainConfig, mesh: Mesh) -> Blueprint:
+def planned(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Blueprint:
     """The training on this mesh. Raises `UserError` for a batch that the mesh does not divide."""
     shares = parallel.batch_shares(mesh)
     if config.batch % (shares * config.optim.accumulate):

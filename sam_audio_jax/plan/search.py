@@ -66,7 +66,7 @@ def state_bytes(config: TrainConfig, mesh: MeshConfig, chips: int) -> float:
     """Of the train state on one chip, by the layout's own shardings; nothing is allocated."""
     sizes = mesh_sizes(mesh, chips)
     abstract = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
-    plan = planned(config, abstract)  # pyright: ignore[reportArgumentType]
+    plan = planned(config, abstract)
 
     def share(leaf: jax.ShapeDtypeStruct) -> int:
         return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

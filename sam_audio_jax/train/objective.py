@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Float, Key, PyTree
 
 from sam_audio_jax import parallel
@@ -52,7 +52,7 @@ class Blueprint:
         return jax.tree.map(lambda leaf: leaf.sharding, self.state)
 
 
-def blueprint(config: TrainConfig, codec: Codec, mesh: Mesh) -> Blueprint:
+def blueprint(config: TrainConfig, codec: Codec, mesh: Mesh | AbstractMesh) -> Blueprint:
     """The training of a config on a mesh, which need not be of this machine.
 
     `codec` may be abstract (`nnx.eval_shape`). Raises `UserError` for one of other sizes.

@@ -1,0 +1,33 @@
+"""Names of slices, and how fast their links are."""
+
+import pytest
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.plan import chips
+
+
+@pytest.mark.parametrize(
+    ("name", "same", "count"),
+    [
+        ("v5e:16x16", "v5e:16x16", 256),
+        ("v5e-256", "v5e:16x16", 256),
+        ("v5litepod-8", "v5e:2x4", 8),
+        ("v5p-512", "v5p:4x8x8", 256),
+        ("v6e-256", "v6e:16x16", 256),
+    ],
+)
+def test_names_of_a_slice(name, same, count):
+    found = chips.parse(name)
+    assert (found.name, found.chips) == (same, count)
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e-7", "v5e:4x4x4", "v9e:2x2", "v5p:4x4", "v5e:0x4", ""])
+def test_what_is_no_slice_is_refused(name):
+    with pytest.raises(UserError):
+        chips.parse(name)
+
+
+def test_rings_work_both_ways():
+    slice_ = chips.parse("v5e:16x16")
+    assert slice_.ring_rate(1, 1) == 2 * slice_.ring_rate(1, 0)
+    assert slice_.ring_rate(2, 2) == 2 * slice_.ring_rate(1, 1)

@@ -1,0 +1,79 @@
+"""Counted work against formulas, and shapes of batches against real ones."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.pipeline import separation_batches
+from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.plan import chips, flops
+from sam_audio_jax.plan.estimate import with_remat, work_of
+from sam_audio_jax.recipes import pretraining
+from sam_audio_jax.separator.dit import DitConfig
+from sam_audio_jax.train.shapes import batch_shapes
+
+
+def test_products_in_loops_and_gradients():
+    def run(x, w):
+        def body(x, w):
+            return jnp.tanh(x @ w), None
+
+        return jax.lax.scan(body, x, w)[0].sum()
+
+    x, w = jnp.ones((8, 16)), jnp.ones((5, 16, 16))
+    forward = 5 * 2 * 8 * 16 * 16
+    assert flops.total(flops.products(run, x, w)) == forward
+    assert flops.total(flops.products(jax.grad(run, argnums=(0, 1)), x, w)) == 3 * forward
+
+
+def test_convolutions():
+    def run(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (2,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+
+    given = jnp.ones((2, 11, 3)), jnp.ones((5, 3, 7))
+    assert flops.total(flops.products(run, *given)) == 2 * (2 * 4 * 7) * (5 * 3)
+
+
+@pytest.fixture(scope="module")
+def small():
+    base = pretraining(DitConfig(depth=2, width=256, heads=4, mlp=704))
+    text = dataclasses.replace(base.text, depth=1)
+    return dataclasses.replace(base, text=text, batch=8)
+
+
+def test_a_step_is_six_operations_a_weight_and_frame(small):
+    target = chips.parse("v5e:2x4")
+    work = work_of(small, MeshConfig(), target, "splash")
+    dit, frames = small.separator.dit, 750
+    block = 8 * dit.width**2 + 3 * dit.width * dit.mlp  # of the kernels that see every frame
+    cross = 2 * dit.width**2  # sees the text only
+    least = 6 * frames * dit.depth * (block - cross) + 12 * frames**2 * dit.width * dit.depth
+    assert least < work.useful < 2.2 * least  # patcher, projections, head and text on top
+    again = work_of(with_remat(small, "full"), MeshConfig(), target, "splash")
+    assert again.useful == work.useful
+    assert 1.15 * work.done < again.done < 1.4 * work.done
+    unfused = work_of(small, MeshConfig(), target, "xla")
+    assert unfused.done == work.done
+    assert unfused.seconds > work.seconds
+
+
+def test_shapes_are_those_of_real_batches(small):
+    codec = dataclasses.replace(small.codec, sample_rate=16_000, encoder_rates=(4, 4, 4, 10))
+    config = dataclasses.replace(
+        small,
+        codec=dataclasses.replace(codec, decoder_rates=(10, 4, 4, 4)),
+        data=DataConfig(seconds=2.0),
+        alignment=dataclasses.replace(small.alignment, weight=0.0),
+        batch=2,
+    )
+    real = next(separation_batches(config.data, 16_000, 640, 2))
+    shapes = batch_shapes(config, 2)
+    assert {k: (v.shape, v.dtype) for k, v in real.items()} == {
+        k: (v.shape, np.dtype(v.dtype)) for k, v in shapes.items()
+    }
