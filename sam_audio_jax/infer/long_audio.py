@@ -111,7 +111,7 @@ class Recording:
         """What the windows at `starts` are told: every prompt as far as it lies in them."""
         batch, config = starts.shape[0], separator.config
         if self.video is None:  # no video is zeros, not a skip
-            video = jnp.zeros((batch, window, config.video_width))
+            video = jnp.zeros((batch, window, config.video_width), jnp.float32)
         else:
             video = windows.cut(self.video, starts, window)
         states, mask = self.text
