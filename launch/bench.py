@@ -3,6 +3,8 @@
 Every part runs in a process of its own, so that its peak memory is its own; a figure is the median
 of --runs runs after one that compiles. Reference: the PyTorch implementation on 2 threads of
 another machine (spec/perf_reference.md), so read the ratio as a rough one.
+
+`dtypes` is not about time: how far bfloat16 leads away from float32, for `small` at full size.
 """
 
 import argparse
@@ -16,7 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +30,7 @@ from flax import nnx
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.separator.dit import DitConfig
-from sam_audio_jax.separator.flow import FlowConfig, flow_loss
+from sam_audio_jax.separator.flow import FlowConfig, flow_loss, sample
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 from sam_audio_jax.separator.prompts import Conditions
 
@@ -98,6 +101,48 @@ def train(depth: int) -> tuple[Callable, tuple]:
     return step, (state, jax.jit(tx.init)(state))
 
 
+def alive(state: nnx.State) -> nnx.State:
+    """The same with random numbers in place of zeros: a separator is born with velocity 0."""
+
+    def redraw(path: tuple, x: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(4), zlib.crc32(str(path).encode()))
+        inputs = x.shape[-2] if x.ndim > 1 else 100
+        drawn = jax.random.normal(key, x.shape) * inputs**-0.5 if x.size > 1 else jnp.ones_like(x)
+        return jnp.where(jnp.any(x), x, drawn)
+
+    return jax.tree_util.tree_map_with_path(redraw, state)
+
+
+def dtypes(steps: int = 16) -> Iterator[str]:
+    """Rows of a table: error of one velocity and, for each stem, of what the solver ends with."""
+    yield f"small, {FRAMES} frames, midpoint, {steps} steps; |a - b| / |b| against float32\n"
+    yield "| parameters | compute | one velocity | target | residual |\n|---|---|---|---|---|"
+    drawn, truth = None, None
+    for parameters, compute in (("float32",) * 2, ("float32", "bfloat16"), ("bfloat16",) * 2):
+        config = SeparatorConfig(dit=dataclasses.replace(SMALL, dtype=compute))
+        make = lambda c=config: Separator(c, rngs=nnx.Rngs(0))  # noqa: E731
+        graph = nnx.graphdef(nnx.eval_shape(make))
+        drawn = jax.jit(alive)(born(make)[1]) if drawn is None else drawn
+        state = jax.tree.map(lambda x, to=parameters: x.astype(to), drawn)
+        noise = jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
+
+        @jax.jit
+        def solve(state, noise, given, graph=graph):
+            separator = nnx.merge(graph, state)
+            context = separator.prepare(given)
+            velocity = lambda x, t: separator.velocity(x, t, context)  # noqa: E731
+            first = velocity(noise, jnp.zeros(1))
+            return first, sample(velocity, noise, method="midpoint", steps=steps)
+
+        first, last = map(np.asarray, solve(state, noise, conditions(1, config)))
+        found = [first, *np.split(last, 2, axis=-1)]
+        truth = found if truth is None else truth
+        errors = (
+            np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(found, truth, strict=True)
+        )
+        yield f"| {parameters} | {compute} | {' | '.join(f'{e:.1e}' for e in errors)} |"
+
+
 def codec(name: str) -> tuple[Callable, tuple]:
     config = CodecConfig()
     graph, state = born(lambda: Codec(config, rngs=nnx.Rngs(0)))
@@ -166,15 +211,20 @@ def main(argv: Iterable[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PARTS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*PARTS, "dtypes")))
     parser.add_argument("--runs", type=int, default=5, help="of each part, after one to compile")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(list(argv))
-    unknown = [name for name in options.names if name not in PARTS]
+    unknown = [name for name in options.names if name not in (*PARTS, "dtypes")]
     if unknown or options.runs < 1:
-        said = f"no part {unknown[0]!r}; there are {', '.join(PARTS)}" if unknown else "--runs < 1"
+        known = f"there are {', '.join(PARTS)}, dtypes"
+        said = f"no part {unknown[0]!r}; {known}" if unknown else "--runs < 1"
         print(f"error: {said}", file=sys.stderr)
         return 2
+    if options.alone and options.names == ["dtypes"]:
+        for line in dtypes():
+            print(line, flush=True)
+        return 0
     if options.alone:
         print(measure(PARTS[options.names[0]], options.runs))
         return 0

@@ -5,6 +5,9 @@ checkpoint.pt or checkpoint.safetensors) or a Hugging Face id; writes upstream's
 safetensors and the text encoder beside it. --export makes it mean the same to upstream's code,
 which knows no scale of the latents (it is moved into the codec's weights) and wants a vision tower:
 a model trained here gets one by --tower PATH_OR_HF_ID.
+
+The frozen encoders are read too, each told by what its folder holds: pe-a-frame-small, -base and
+-large, T5 and PE-Core-L14-336 (a folder or its .pt file, which --export writes again, with torch).
 """
 
 import argparse
@@ -33,14 +36,15 @@ def main(argv: list[str]) -> int:
         given = options(argv)
         if pathlib.Path(given.to).exists():
             raise UserError(f"--to {given.to} exists; name a folder that does not")
-        has_tower = convert(
+        complete = convert(
             given.source, given.to, dtype=given.dtype, fold=given.export, tower=given.tower
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{given.to}: config.json, checkpoint.safetensors, t5/", file=sys.stderr)
-    if given.export and not has_tower:
+    made = sorted(path.name for path in pathlib.Path(given.to).iterdir())
+    print(f"{given.to}: {', '.join(made)}", file=sys.stderr)
+    if given.export and not complete:
         said = "no vision tower in it, which upstream's code wants: name one by --tower"
         print(f"note: {said}", file=sys.stderr)
     return 0

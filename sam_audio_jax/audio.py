@@ -50,9 +50,19 @@ def load(path: str | os.PathLike) -> Audio:
         samples, sample_rate = _load_with_av(path)
     if not samples.size:
         raise UserError(f"{path} has no samples")
-    if not np.isfinite(samples).all():
+    if not all_finite(samples):
         raise UserError(f"{path} has samples that are NaN or infinite")
     return Audio(np.ascontiguousarray(samples), int(sample_rate))
+
+
+def all_finite(samples: np.ndarray) -> bool:
+    """Whether none is NaN or infinite; without an array as long as the sound."""
+    return bool(np.isfinite([samples.min(), samples.max()]).all())
+
+
+def mono(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " samples"]:
+    """The mean of the channels; a single one as it is, not copied."""
+    return samples[0] if len(samples) == 1 else samples.mean(0)
 
 
 def _load_with_av(path: pathlib.Path) -> tuple[Float32[np.ndarray, "channels samples"], int]:
@@ -85,12 +95,13 @@ def resample(
     if from_rate == to_rate:
         return samples
     length = math.ceil(samples.shape[-1] * to_rate / from_rate)
-    rows = samples.reshape(-1, samples.shape[-1])
-    out = np.zeros((len(rows), length), np.float32)
-    for row, wave in zip(out, rows, strict=True):
-        made = soxr.resample(wave, from_rate, to_rate)
-        row[: len(made)] = made[:length]
-    return out.reshape(*samples.shape[:-1], length)
+    if samples.ndim == 1:
+        made = soxr.resample(samples, from_rate, to_rate)[:length]
+        return made if len(made) == length else np.pad(made, (0, length - len(made)))
+    out = np.empty((*samples.shape[:-1], length), np.float32)
+    for place in np.ndindex(samples.shape[:-1]):
+        out[place] = resample(samples[place], from_rate, to_rate)
+    return out
 
 
 class Resampler:

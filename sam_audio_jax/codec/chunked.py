@@ -44,15 +44,20 @@ def encode_chunked(codec: Codec, wave: np.ndarray, *, frames: int = 500) -> np.n
     `frames`: length of a window; memory does not depend on the length of the wave beyond the wave.
     """
     hop = codec.config.hop
-    wave = pad_to_hop(wave, hop)
     encode = _window_function("encode", codec)
-    return _slide(encode, wave, hop, 1, frames, encoder_context(codec.config))
+    padded = lambda window: encode(pad_to_hop(window, hop))  # noqa: E731  # only the last is short
+    return _slide(padded, wave, hop, 1, frames, encoder_context(codec.config))
 
 
-def decode_chunked(codec: Codec, latents: np.ndarray, *, frames: int = 500) -> np.ndarray:
-    """`(batch, frames, channels)` -> `(batch, samples)`, equal to `decode` of the whole."""
-    decode = _window_function("decode", codec)
-    return _slide(decode, latents, 1, codec.config.hop, frames, decoder_context(codec.config))
+def decode_chunked(
+    codec: Codec, latents: np.ndarray, *, frames: int = 500, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`(batch, frames, channels)` -> `(batch, samples)`, equal to `decode` of the whole.
+
+    The result is written to `out`, if that is given.
+    """
+    decode, hop = _window_function("decode", codec), codec.config.hop
+    return _slide(decode, latents, 1, hop, frames, decoder_context(codec.config), out)
 
 
 def _window_function(name: str, codec: Codec) -> Callable[[np.ndarray], np.ndarray]:
@@ -73,20 +78,25 @@ def _slide(
     step_out: int,
     frames: int,
     context: int,
+    whole: np.ndarray | None = None,
 ) -> np.ndarray:
     """Windows of `frames` frames; an input frame has `step_in` elements, an output `step_out`."""
-    total = signal.shape[1] // step_in
+    total = -(-signal.shape[1] // step_in)
     frames = max(frames, 4 * context)
     if total <= frames:
-        return run(signal)
+        if whole is None:
+            return run(signal)
+        whole[...] = run(signal)
+        return whole
     inner = frames - 2 * context
     starts = [*range(0, total - frames, inner), total - frames]
-    whole, done = np.empty(0), 0
+    done = 0
     for start in starts:
         y = run(signal[:, start * step_in : (start + frames) * step_in])
-        if not done:  # one array for the result: pieces to be joined would hold it twice
+        if whole is None:  # one array: pieces to be joined would hold the result twice
             whole = np.empty((y.shape[0], total * step_out, *y.shape[2:]), y.dtype)
         until = (total if start == total - frames else start + frames - context) * step_out
         whole[:, done:until] = y[:, done - start * step_out : until - start * step_out]
         done = until
+    assert whole is not None
     return whole

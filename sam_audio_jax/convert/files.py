@@ -54,12 +54,17 @@ def open_state(folder: pathlib.Path, stem: str) -> dict[str, Stored]:
         folder / f"{stem}{end}" for end in (".safetensors", ".safetensors.index.json", ".pt")
     )
     if whole.exists():
-        return open_safetensors(whole)
+        return open_file(whole)
     if index.exists():
         return _open_parts(index)
     if pickled.exists():
-        return open_torch(pickled)
+        return open_file(pickled)
     raise UserError(f"{folder} has neither {whole.name} nor {pickled.name}")
+
+
+def open_file(path: pathlib.Path) -> dict[str, Stored]:
+    """Tensors of one .safetensors or .pt file, unread."""
+    return open_torch(path) if path.suffix == ".pt" else open_safetensors(path)
 
 
 def _open_parts(index: pathlib.Path) -> dict[str, Stored]:

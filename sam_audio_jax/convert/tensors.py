@@ -206,6 +206,28 @@ def write_state(path: pathlib.Path, state: State, dtype: str | None = None) -> N
         partial.unlink(missing_ok=True)
 
 
+def write_torch(path: pathlib.Path, state: State, dtype: str | None = None) -> None:
+    """A pickled state dict for code that reads nothing else; torch holds all of it at once."""
+    try:
+        torch = _torch()
+    except ImportError as error:
+        raise UserError(
+            f"{path.name} needs torch to be written: pip install 'sam-audio-jax[torch]'"
+        ) from error
+    tensors = {}
+    for name, tensor in state.items():
+        kind = _written(tensor.dtype, dtype)
+        values = np.ascontiguousarray(_cast(name, np.asarray(tensor), kind))
+        flat = torch.from_numpy(values.reshape(-1).view(np.uint8).copy())
+        tensors[name] = flat.view(getattr(torch, kind.name)).reshape(tuple(tensor.shape))
+    partial = path.with_name(path.name + ".partial")
+    try:
+        torch.save(tensors, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _written(own: np.dtype, wanted: str | None) -> np.dtype:
     if own not in NAMES:
         raise UserError(f"tensors of dtype {own} cannot be written")

@@ -30,6 +30,7 @@ from sam_audio_jax.convert.folder import (
     open_folder,
     save_folder,
 )
+from sam_audio_jax.convert.parts import copy_part, open_part
 from sam_audio_jax.convert.settings import checked_config
 from sam_audio_jax.convert.tensors import write_state
 from sam_audio_jax.encoders.t5 import T5Config
@@ -76,12 +77,19 @@ def convert(
     fold: bool = False,
     tower: str | None = None,
 ) -> bool:
-    """Any of `load_networks`' names into a folder of its own; whether that has a vision tower.
+    """Any of `load_networks`' names, or an encoder alone, into a folder of its own.
 
-    A folder is copied tensor by tensor. `dtype` and `fold` as in `folder.save_folder`; `tower` is a
-    folder or Hugging Face id whose vision tower the new one gets.
+    The result says whether upstream's code has all that it wants: an encoder alone, or a model with
+    a vision tower. A folder is copied tensor by tensor. `dtype` and `fold` as in
+    `folder.save_folder`; `tower` is a folder or Hugging Face id whose vision tower the new one
+    gets. Encoders are those of `parts.open_part`.
     """
     if _find_step(name) is None:
+        if part := open_part(_folder(name)):
+            if tower is not None:
+                raise UserError(f"{name} is a {part.what} alone; no tower can be put into it")
+            copy_part(part, pathlib.Path(path), dtype=dtype, export=fold)
+            return True
         return copy_folder(_folder(name), path, dtype=dtype, fold=fold, tower=tower)
     return save_folder(path, *load_networks(name), dtype=dtype, fold=fold, tower=tower)
 

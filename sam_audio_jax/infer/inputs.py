@@ -82,7 +82,7 @@ def make_item(
         raise UserError(f"text of {name} must be a string, not {text!r}")
     seconds = recording.samples.shape[-1] / recording.sample_rate
     checked = check_spans(spans or (), seconds, name)
-    wave = audio.resample(recording.samples.mean(0), recording.sample_rate, codec_rate)
+    wave = audio.resample(audio.mono(recording.samples), recording.sample_rate, codec_rate)
     flat = not isinstance(source, str | os.PathLike) and np.ndim(source) == 1
     return Item(recording, wave, text or "", checked, name, flat, clip)
 
@@ -97,7 +97,7 @@ def read(source: Any, sample_rate: int | None, name: str = "audio") -> Audio:
         name = str(source)
     else:
         recording = _from_array(source, sample_rate, name)
-    peak = float(np.max(np.abs(recording.samples)))
+    peak = float(max(recording.samples.max(), -recording.samples.min()))
     if peak < 10 ** (SILENCE_DB / 20):
         level = f"{20 * math.log10(peak):.0f} dBFS" if peak else "all zeros"
         raise UserError(
@@ -120,14 +120,14 @@ def _from_array(source: Any, sample_rate: int | None, name: str) -> Audio:
         raise UserError(f"{name} is an array: say its sample_rate")
     if sample_rate < 1:
         raise UserError(f"sample_rate={sample_rate} must be positive")
-    samples = np.atleast_2d(samples).astype(np.float32)
+    samples = np.atleast_2d(samples).astype(np.float32, copy=False)
     if not samples.size:
         raise UserError(f"{name} has no samples")
     if samples.shape[0] > samples.shape[1]:
         raise UserError(
             f"{name} has {samples.shape[0]} channels of {samples.shape[1]} samples: transposed?"
         )
-    if not np.isfinite(samples).all():
+    if not audio.all_finite(samples):
         raise UserError(f"{name} has samples that are NaN or infinite")
     return Audio(samples, int(sample_rate))
 

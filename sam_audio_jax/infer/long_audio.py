@@ -111,7 +111,7 @@ class Recording:
         """What the windows at `starts` are told: every prompt as far as it lies in them."""
         batch, config = starts.shape[0], separator.config
         if self.video is None:  # no video is zeros, not a skip
-            video = jnp.zeros((batch, window, config.video_width))
+            video = jnp.zeros((batch, window, config.video_width), jnp.float32)
         else:
             video = windows.cut(self.video, starts, window)
         states, mask = self.text
@@ -221,15 +221,15 @@ class LongAudio:
         """
         codec, frames = self.networks.codec, len(mixture)
         recording, layout = self.prepare(mixture, text, spans, features)
-        waves = []
-        for noise in noises:
+        waves = np.empty((len(noises), 2, frames * codec.config.hop), np.float32)
+        for wave, noise in zip(waves, noises, strict=True):
             start = _pad_to(noise, recording.mixture.shape[0])
             latents = run_whole(
                 self.solver, _solve, recording, layout, start, method=method, steps=steps
             )
             stems = np.asarray(latents)[:frames].reshape(frames, 2, -1)
-            waves.append(decode_chunked(codec, np.moveaxis(stems, 1, 0)))
-        return waves[0][None] if len(waves) == 1 else np.stack(waves)
+            decode_chunked(codec, np.moveaxis(stems, 1, 0), out=wave)
+        return waves
 
     def encode(self, wave: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "frames channels"]:
         """The mixture's latents, a stretch at a time."""

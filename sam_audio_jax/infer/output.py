@@ -74,12 +74,11 @@ def write_stems(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = ""
 def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> list[str]:
     """The files of one item, whose names are returned: stems, video, `spectrogram.png`."""
     names = write_stems(folder, item, stems)
-    recording = item.recording
-    mixture = audio.resample(recording.samples.mean(0), recording.sample_rate, stems.sample_rate)
+    mixture = audio.mono(item.recording.samples)
     waves = {
-        "mixture": mixture,
-        "target": np.atleast_2d(stems.target).mean(0),
-        "residual": np.atleast_2d(stems.residual).mean(0),
+        "mixture": audio.resample(mixture, item.recording.sample_rate, stems.sample_rate),
+        "target": audio.mono(np.atleast_2d(stems.target)),
+        "residual": audio.mono(np.atleast_2d(stems.residual)),
     }
     picture = spectrograms_png(waves, stems.sample_rate, spans=stems.spans, title=item.text)
     (folder / "spectrogram.png").write_bytes(picture)

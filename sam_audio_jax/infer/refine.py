@@ -54,33 +54,44 @@ def wiener(
     sample_rate: int,
     stem_rate: int,
     config: RefineConfig = DEFAULT,
+    overwrite: bool = False,
 ) -> tuple[Wave, Wave]:
     """Divides `mixture` (at `sample_rate`) as the generated stems (at `stem_rate`) say.
 
     Both results have the mixture's shape and rate, float32, and add up to it: exactly if it was
-    decoded from integers of up to 24 bits, else to the last place of the larger stem.
+    decoded from integers of up to 24 bits, else to the last place of the larger stem. With
+    `overwrite` they may take the place of the stems.
     """
     mixture = np.asarray(mixture, np.float32)
     size = mixture.shape[-1]
-    stems = np.stack([_fit(stem, stem_rate, sample_rate, size) for stem in (target, residual)])
+    stems = [_fit(stem, stem_rate, sample_rate, size) for stem in (target, residual)]
     hop, margin = reach(sample_rate, config)
     block = max(1, round(config.block_s * sample_rate / hop)) * hop
-    level = float(np.mean(np.square(stems)))
-    divided = np.empty((2, *mixture.shape), np.float32)
-    for start in range(0, size, block):
-        stop, left = min(start + block, size), max(0, start - margin)
+    starts = range(0, size, block)
+    level = sum(_energy(stem[i : i + block]) for stem in stems for i in starts) / (2 * size)
+    if overwrite and len(mixture) == 1 and all(stem.flags.writeable for stem in stems):
+        divided = [stem[None] for stem in stems]
+    else:
+        divided = [np.empty_like(mixture) for _ in stems]
+    seen = np.empty((2, 0), np.float32)
+    for start in starts:
+        stop, left = min(start + block, size), start - seen.shape[1]
         cut = slice(left, min(stop + margin, size))
+        ahead = np.stack([stem[start : cut.stop] for stem in stems])
+        seen = np.concatenate([seen, ahead], axis=1)
         part = estimate_target(
             mixture[:, cut],
-            stems[:, cut],
+            seen,
             sample_rate=sample_rate,
             stem_rate=stem_rate,
             level=level,
             config=config,
         )
-        divided[..., start:stop] = divide(
-            mixture[:, start:stop], part[:, start - left : stop - left]
-        )
+        # Of the stems as they were: the next block sees it on its left.
+        seen = seen[:, max(0, stop - margin) - left : stop - left]
+        pieces = divide(mixture[:, start:stop], part[:, start - left : stop - left])
+        for whole, piece in zip(divided, pieces, strict=True):
+            whole[:, start:stop] = piece
     return divided[0], divided[1]
 
 
@@ -130,10 +141,14 @@ def divide(mixture: Wave, estimate: Wave) -> tuple[Wave, Wave]:
     return target, mixture - target
 
 
+def _energy(wave: Mono) -> float:
+    return float(np.sum(np.square(wave), dtype=np.float64))
+
+
 def _fit(stem: Mono, stem_rate: int, sample_rate: int, size: int) -> Float[np.ndarray, " samples"]:
     """The stem at the recording's rate and length."""
-    stem = audio.resample(stem, stem_rate, sample_rate)
-    return np.pad(stem[:size], (0, max(0, size - len(stem))))
+    stem = audio.resample(stem, stem_rate, sample_rate)[:size]
+    return stem if len(stem) == size else np.pad(stem, (0, size - len(stem)))
 
 
 def _bands(

@@ -42,7 +42,7 @@ def solve_latents(
     mixture = networks.codec.encode(prompts.wave) if mixture is None else mixture
     video = prompts.video
     if video is None:  # no video is zeros, not a skip
-        video = jnp.zeros((*mixture.shape[:2], separator.config.video_width))
+        video = jnp.zeros((*mixture.shape[:2], separator.config.video_width), jnp.float32)
     conditions = Conditions(
         mixture=mixture,
         text=networks.text_encoder(prompts.text_ids, prompts.text_mask),

@@ -52,7 +52,7 @@ class Separated:
 
 
 def refined(item: Item, stems: Stems, config: RefineConfig) -> Stems:
-    """The recording itself, divided as the generated stems say."""
+    """The recording itself, divided as the generated stems say; these are used up."""
     recording = item.recording
     target, residual = wiener(
         recording.samples,
@@ -61,6 +61,7 @@ def refined(item: Item, stems: Stems, config: RefineConfig) -> Stems:
         sample_rate=recording.sample_rate,
         stem_rate=stems.sample_rate,
         config=config,
+        overwrite=True,
     )
     if item.flat:
         target, residual = target[0], residual[0]

@@ -1,19 +1,6 @@
 """launch/convert.py: one line and status 2 for what the caller can fix."""
 
-import importlib.util
-import pathlib
-
 import pytest
-
-DOOR = pathlib.Path(__file__).parents[2] / "launch" / "convert.py"
-
-
-@pytest.fixture(scope="module")
-def door():
-    spec = importlib.util.spec_from_file_location("convert_door", DOOR)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.golden

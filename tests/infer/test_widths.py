@@ -1,0 +1,33 @@
+"""No number of a separation is wider than float32, even where JAX would let it be."""
+
+import jax
+import pytest
+
+from sam_audio_jax import SAMAudio
+from sam_audio_jax.infer import long_audio, solve
+from sam_audio_jax.infer.long_audio import LongAudioConfig
+
+SHORT = LongAudioConfig(window_s=1.0, overlap_s=0.25, one_shot_s=1.0)
+
+
+class Traced(Exception):
+    """Holds the program in place of its result."""
+
+
+@pytest.mark.parametrize(("module", "name"), [(solve, "_separate"), (long_audio, "_solve")])
+def test_no_float64_in_the_programs(folder, noise_of, monkeypatch, module, name):
+    program = getattr(module, name)
+
+    def trace(*arguments, **options):
+        raise Traced(str(program.trace(*arguments, **options).jaxpr))
+
+    monkeypatch.setattr(module, name, trace)
+    wave = noise_of(1.0 if module is solve else 3.0)
+    said = {"text": "dog barking", "spans": [("+", 0.1, 0.5)]}
+    with jax.enable_x64(True):
+        model = SAMAudio.from_pretrained(folder, long_audio=SHORT)
+        with pytest.raises(Traced) as traced:
+            model.separate(wave, sample_rate=8_000, method="midpoint", steps=2, **said)
+    lines = str(traced.value).splitlines()
+    assert len(lines) > 500
+    assert not [line for line in lines if "f64[" in line]
