@@ -6,6 +6,7 @@ torus dimensions that their mesh axes cover. The truth lies above: kernels do no
 """
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -71,17 +72,9 @@ def work_of(config: TrainConfig, mesh: MeshConfig, target: Slice, kernel: Kernel
     rows = config.batch // (sizes["data"] * sizes["fsdp"])
     parts = sizes["tensor"] * sizes["sequence"]
     chip = target.chip
-
-    def count(remat: str) -> list[flops.Product]:
-        own = with_remat(dataclasses.replace(config, batch=rows), remat)
-        one = parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
-        plan = planned(own, one)
-        batch = batch_shapes(own, rows)
-        return flops.products(plan.step, plan.state, batch, plan.frozen)
-
-    remat = config.separator.dit.remat
-    useful = count("none")
-    done = useful if remat == "none" else count(remat)
+    own = dataclasses.replace(config, batch=rows)
+    useful = _products(with_remat(own, "none"))
+    done = _products(own)
     fused = kernel != "xla"
     seconds = sum(
         product.times
@@ -94,6 +87,14 @@ def work_of(config: TrainConfig, mesh: MeshConfig, target: Slice, kernel: Kernel
     return Work(
         useful=flops.total(useful) / parts, done=flops.total(done) / parts, seconds=seconds / parts
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _products(config: TrainConfig) -> list[flops.Product]:
+    """Of the config's step on one device."""
+    plan = planned(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
+    batch = batch_shapes(config, config.batch)
+    return flops.products(plan.step, plan.state, batch, plan.frozen)
 
 
 def estimate(

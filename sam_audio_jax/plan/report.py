@@ -8,15 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from sam_audio_jax import parallel
-from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan.chips import GIB, Slice
 from sam_audio_jax.plan.estimate import Estimate, estimate, mesh_sizes, with_remat, work_of
 from sam_audio_jax.plan.hlo import Collective
-from sam_audio_jax.plan.programs import Program, planned, sample_program, train_program
-from sam_audio_jax.plan.search import Layout, layouts, state_bytes
+from sam_audio_jax.plan.programs import Program, sample_program, train_program
+from sam_audio_jax.plan.search import Layout, layouts, parameters, state_bytes
 from sam_audio_jax.train.config import TrainConfig
 
 Figures = dict[str, Any]
@@ -24,7 +21,7 @@ Figures = dict[str, Any]
 
 def plan(config: TrainConfig, target: Slice, *, rows: int, fast: bool) -> Figures:
     """Compiles and prints the train step and, with `rows` recordings per chip, the sampler."""
-    figures = train_figures(config, target, fast=fast)
+    figures = compile_train_step(config, target, fast=fast)
     print(_train_text(figures, target))
     if rows:
         mesh = parallel.make_mesh(config.mesh, target.devices())
@@ -47,7 +44,7 @@ def search(config: TrainConfig, target: Slice, *, tries: int, fast: bool) -> Fig
         if any(_hopeless(layout, other) for other in tried):
             continue
         own = dataclasses.replace(with_remat(config, layout.remat), mesh=layout.mesh)
-        tried.append(train_figures(own, target, fast=fast))
+        tried.append(compile_train_step(own, target, fast=fast))
         print(_row(tried[-1]), flush=True)
     best = sorted((t for t in tried if t["fits"]), key=lambda t: t["step_s"])
     print(f"\n{len(ranked)} layouts, {len(tried)} compiled, {len(best)} fit; fastest first:")
@@ -66,25 +63,29 @@ def _hopeless(layout: Layout, other: Figures) -> bool:
     return not other["fits"] and same and more and layout.state >= other["state"]
 
 
-def train_figures(config: TrainConfig, target: Slice, *, fast: bool) -> Figures:
-    """Everything about the train step, as JSON."""
+def compile_train_step(config: TrainConfig, target: Slice, *, fast: bool) -> Figures:
     sizes = mesh_sizes(config.mesh, target.chips)
-    mesh = parallel.make_mesh(config.mesh, target.devices())
     shape = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
     _say(f"compiling the train step for {target.name} ({shape}, {config.separator.dit.remat})")
-    program = train_program(config, mesh, fast=fast)
+    mesh = parallel.make_mesh(config.mesh, target.devices())
+    return train_figures(config, target, train_program(config, mesh, fast=fast))
+
+
+def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figures:
+    """Everything about the compiled train step, as JSON."""
+    mesh = parallel.make_mesh(config.mesh, target.devices())
     kernel = "splash" if program.kernels else "xla"
     work = work_of(config, config.mesh, target, kernel)
     figures = _program(program, target) | {
         "target": target.name,
-        "mesh": sizes,
+        "mesh": mesh_sizes(config.mesh, target.chips),
         "remat": config.separator.dit.remat,
         "attention": kernel,
         "batch": config.batch,
         "state": state_bytes(config, config.mesh, target.chips),
         "flops_useful": work.useful * target.chips,
         "flops_done": work.done * target.chips,
-        "parameters": _parameters(config),
+        "parameters": parameters(config),
     }
     if program.fits:
         figures |= _times(estimate(work, mesh, target, program.collectives, program.donated))
@@ -136,11 +137,6 @@ def _times(made: Estimate) -> Figures:
         "mfu": made.mfu,
         "mfu_exposed": made.mfu_exposed,
     }
-
-
-def _parameters(config: TrainConfig) -> int:
-    mesh = parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
-    return sum(leaf.size for leaf in jax.tree.leaves(planned(config, mesh).state.params))
 
 
 def _train_text(f: Figures, target: Slice) -> str:

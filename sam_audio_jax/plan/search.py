@@ -26,17 +26,17 @@ class Layout:
     mesh: MeshConfig
     remat: str
     seconds: float  # of a step
-    state: float  # bytes of parameters, average and moments on a chip
+    state: int  # bytes of parameters, average and moments on a chip
 
 
 def layouts(config: TrainConfig, target: Slice) -> list[Layout]:
     """Every layout whose state alone fits, fastest first."""
-    found, seconds = [], {}
+    found, seconds, weights = [], {}, parameters(config)
     for mesh in meshes(config, target.chips):
         state = state_bytes(config, mesh, target.chips)
         if state > target.chip.hbm:
             continue
-        links = _links(config, mesh, target)
+        links = _links(config, mesh, target, weights)
         for remat in REMAT:
             key = (remat, mesh.tensor)
             if key not in seconds:
@@ -62,7 +62,7 @@ def meshes(config: TrainConfig, chips: int) -> Iterator[MeshConfig]:
         yield MeshConfig(data=chips // (fsdp * tensor), fsdp=fsdp, tensor=tensor)
 
 
-def state_bytes(config: TrainConfig, mesh: MeshConfig, chips: int) -> float:
+def state_bytes(config: TrainConfig, mesh: MeshConfig, chips: int) -> int:
     """Of the train state on one chip, by the layout's own shardings; nothing is allocated."""
     sizes = mesh_sizes(mesh, chips)
     abstract = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
@@ -74,10 +74,10 @@ def state_bytes(config: TrainConfig, mesh: MeshConfig, chips: int) -> float:
     return sum(share(leaf) for leaf in jax.tree.leaves(plan.state))
 
 
-def _links(config: TrainConfig, mesh: MeshConfig, target: Slice) -> float:
+def _links(config: TrainConfig, mesh: MeshConfig, target: Slice, weights: int) -> float:
     """Seconds of the collectives that a layout cannot do without, one torus dimension each."""
     sizes = mesh_sizes(mesh, target.chips)
-    kernels = 2.0 * _parameters(config) / sizes["tensor"]  # bf16
+    kernels = 2.0 * weights / sizes["tensor"]  # bf16
     fsdp, data, tensor = sizes["fsdp"], sizes["data"], sizes["tensor"]
     gathers = 3 * kernels * (fsdp - 1) / fsdp  # forwards, backwards, gradients
     reduces = 2 * kernels / fsdp * (data - 1) / data
@@ -89,9 +89,10 @@ def _links(config: TrainConfig, mesh: MeshConfig, target: Slice) -> float:
     return (gathers + reduces + sums) / target.ring_rate(1, 1)
 
 
-def _parameters(config: TrainConfig) -> int:
+def parameters(config: TrainConfig) -> int:
+    """Of everything that the state holds, the frozen text encoder too."""
     plan = planned(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
-    return sum(leaf.size for leaf in jax.tree.leaves(plan.state.params["separator"]))
+    return sum(leaf.size for leaf in jax.tree.leaves(plan.state.params))
 
 
 def _kernel(config: TrainConfig, mesh: MeshConfig) -> Kernel:
