@@ -1,11 +1,12 @@
 """Batches for training: endless, the same for a seed whatever the workers, resumable anywhere.
 
 Item `i` of a run is a function of (seed, i) alone and batch `n` holds items `n * batch` onwards;
-process p of P takes every P-th. So the whole state of an iterator is the number of batches given,
-and it may go on with other workers or, for the same global batch, with other processes.
+process p of P makes the p-th of P equal runs of its rows. So the whole state of an iterator is the
+number of batches given, and it may go on with other workers or with other processes.
 """
 
 import atexit
+import dataclasses
 import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +36,23 @@ class Items(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Batch: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """`rows` items of every `batch`, from the `first` on."""
+
+    items: Items
+    batch: int
+    first: int
+    rows: int
+
+    def __len__(self) -> int:
+        return len(self.items) // self.batch * self.rows
+
+    def __getitem__(self, index: int) -> Batch:
+        number, row = divmod(index, self.rows)
+        return self.items[number * self.batch + self.first + row]
 
 
 class Batches(Iterator[Batch]):
@@ -85,9 +103,10 @@ class Batches(Iterator[Batch]):
             close()
 
     def _start(self) -> Iterator[Batch]:
-        first = self._given * self.batch + self.process_index
-        dataset = grain.MapDataset.source(self.items)[first :: self.process_count]
-        dataset = dataset.batch(self.batch // self.process_count, drop_remainder=True)
+        rows = self.batch // self.process_count
+        mine = _Rows(self.items, self.batch, self.process_index * rows, rows)
+        dataset = grain.MapDataset.source(mine)[self._given * rows :]
+        dataset = dataset.batch(rows, drop_remainder=True)
         threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
         stream = dataset.to_iter_dataset(threads)
         if self.workers:

@@ -16,6 +16,11 @@ def distance(state, step):
     return {"score": -abs(step - 10.0)}
 
 
+def untimed(lines):
+    """Without what the clock says."""
+    return [{k: v for k, v in line.items() if not k.startswith("seconds_")} for line in lines]
+
+
 def saved(workdir):
     return sorted(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
 
@@ -32,7 +37,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, same, tmp_path):
         [line for line in read_lines(tmp_path / name) if line["group"] == "train"]
         for name in ("whole", "parts")
     )
-    assert curve == again
+    assert untimed(curve) == untimed(again)
     assert [line["step"] for line in curve] == [4, 8, 12, 16, 20, 24, 28]
 
 
