@@ -1,6 +1,6 @@
 """Run by test_failures.py and test_processes.py: the run of conftest.py as a process of its own.
 
-python tests/train/run_linear.py WORKDIR STEPS [--devices N] [--mesh data,fsdp,tensor,sequence]
+python tests/train/run_linear.py WORKDIR STEPS [--mesh data,fsdp,tensor,sequence]
     [--slow SECONDS] [--evaluate] [--raise-at STEP] [--max-minutes M] [--every STEPS]
 """
 
@@ -51,7 +51,6 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir", type=pathlib.Path)
     parser.add_argument("steps", type=int)
-    parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--mesh", default="1,-1,1,1")
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--evaluate", action="store_true")
@@ -59,7 +58,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-minutes", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=5)
     given = parser.parse_args(argv)
-    jax.config.update("jax_num_cpu_devices", given.devices)
     try:
         distributed.initialize()
         sizes = parallel.MeshConfig(
