@@ -55,6 +55,15 @@ def load(path: str | os.PathLike) -> Audio:
     return Audio(np.ascontiguousarray(samples), int(sample_rate))
 
 
+def said_length(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Samples and rate by the header of a sound file; None if it must be decoded to know."""
+    try:
+        header = soundfile.info(str(path))
+    except (soundfile.SoundFileError, RuntimeError):
+        return None
+    return (header.frames, header.samplerate) if header.frames > 0 else None
+
+
 def _load_with_av(path: pathlib.Path) -> tuple[Float32[np.ndarray, "channels samples"], int]:
     try:
         with av.open(str(path)) as container:
