@@ -321,7 +321,7 @@ def _everywhere(leaf: jax.Array, mesh: Mesh) -> jax.Array:
     layout = parallel.replicated(mesh)
     if layout.is_fully_addressable:
         return jax.device_put(leaf, layout)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_everywhere(jax.random.key_data(leaf), mesh))
     value = np.asarray(leaf)
     return jax.make_array_from_callback(value.shape, layout, lambda index: value[index])

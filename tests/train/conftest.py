@@ -74,6 +74,7 @@ def train(tmp_path) -> Callable[..., TrainState]:
         *,
         batches: Batches | None = None,
         evaluate: loop.Evaluate | None = None,
+        profile: bool = False,
         **fields: Any,
     ) -> TrainState:
         config = dataclasses.replace(CONFIG, **fields)
@@ -90,6 +91,7 @@ def train(tmp_path) -> Callable[..., TrainState]:
             mesh=parallel.make_mesh(config.mesh),
             frames_per_step=4,
             evaluate=evaluate,
+            profile=profile,
         )
 
     return run

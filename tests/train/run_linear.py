@@ -1,19 +1,22 @@
 """Run by test_failures.py and test_processes.py: the run of conftest.py as a process of its own.
 
 python tests/train/run_linear.py WORKDIR STEPS [--mesh data,fsdp,tensor,sequence]
-    [--slow SECONDS] [--evaluate] [--raise-at STEP] [--max-minutes M] [--every STEPS]
+    [--slow SECONDS] [--evaluate] [--raise-at STEP] [--max-minutes M] [--every STEPS] [--blind STEP]
 """
 
 import argparse
 import dataclasses
 import functools
 import pathlib
+import shutil
 import sys
+import tempfile
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
 
 from sam_audio_jax import distributed, parallel
 from sam_audio_jax.errors import UserError
@@ -47,6 +50,21 @@ class Batches:
         self.given = state["batches"]
 
 
+def blind(step: int) -> None:
+    """Process 1 sees a damaged copy of the checkpoint of this step."""
+    load = ocp.load_checkpointables
+
+    def broken(path: str, like: dict) -> dict:
+        if pathlib.Path(path).name == str(step) and jax.process_index() == 1:
+            copy = pathlib.Path(tempfile.mkdtemp()) / "copy"
+            shutil.copytree(path, copy)
+            (copy / "params" / "manifest.ocdbt").write_bytes(b"")
+            path = str(copy)
+        return load(path, like)
+
+    ocp.load_checkpointables = broken
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir", type=pathlib.Path)
@@ -57,7 +75,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--raise-at", type=int, default=-1)
     parser.add_argument("--max-minutes", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--blind", type=int, default=-1)
     given = parser.parse_args(argv)
+    blind(given.blind)
     try:
         distributed.initialize()
         sizes = parallel.MeshConfig(

@@ -154,5 +154,11 @@ def test_a_line_cut_short_and_lines_beyond_the_checkpoint_are_dropped(train, tmp
     assert [line["step"] for line in read_lines(tmp_path / "run")] == [4, 8, 12, 16]
 
 
+@pytest.mark.parametrize("steps", [12, 5])
+def test_a_profile_is_recorded_even_of_a_short_run(train, tmp_path, steps):
+    train("run", steps=steps, profile=True)
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
 def test_an_average_that_starts_as_the_parameters_can_be_donated(train):
     assert int(train("run", steps=2).step) == 2
