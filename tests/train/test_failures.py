@@ -33,6 +33,7 @@ from sam_audio_jax.train.step import TrainState, train_step
 LONG = ("100000", "--slow", "0.1", "--every", "3")
 
 
+@pytest.mark.slow  # four processes that load JAX: 20 s
 def test_a_killed_process_ends_the_others_and_a_new_start_goes_on(train_processes, tmp_path):
     run = train_processes("run", *LONG, count=2)
     run.wait_for(tmp_path / "run" / "checkpoints" / "6" / "_CHECKPOINT_METADATA")
@@ -116,6 +117,7 @@ def test_without_a_whole_checkpoint_nothing_starts_anew(train, tmp_path):
     assert saved_steps(tmp_path / "run") == [7]
 
 
+@pytest.mark.slow  # four processes that load JAX: 20 s
 def test_two_processes_agree_on_the_checkpoint_that_both_can_read(train_processes, tmp_path):
     train_processes("run", "6", "--every", "3", count=2).finish()
     run = train_processes("run", "8", "--every", "3", "--blind", "6", count=2)
@@ -125,6 +127,7 @@ def test_two_processes_agree_on_the_checkpoint_that_both_can_read(train_processe
     assert saved_steps(tmp_path / "run") == [3, 6, 8]
 
 
+@pytest.mark.slow  # waits 10 s on purpose: 20 s
 def test_a_host_that_starts_late_is_waited_for(train_processes, tmp_path, free_port):
     first = train_processes("run", "2", count=2, only=(0,), port=free_port)
     time.sleep(10)

@@ -61,6 +61,7 @@ def test_one_or_two_processes_train_the_separator_alike(train_processes, manifes
     assert len(list((two / "events").iterdir())) == 1
 
 
+@pytest.mark.slow  # seven processes that load JAX: 30 s
 def test_four_devices_of_one_two_or_four_processes_train_alike(train_processes, tmp_path):
     for count in (1, 2, 4):
         train_processes(f"of{count}", "6", count=count, devices=4 // count).finish()
@@ -70,6 +71,7 @@ def test_four_devices_of_one_two_or_four_processes_train_alike(train_processes, 
         assert_close(weights(tmp_path / f"of{count}"), weights(tmp_path / "of1"), atol=1e-5)
 
 
+@pytest.mark.slow  # four processes that load JAX: 20 s
 def test_two_processes_are_continued_by_one_and_evaluate(train_processes, tmp_path):
     train_processes("whole", "12", "--evaluate", devices=2).finish()
     train_processes("parts", "7", "--evaluate", count=2).finish()
