@@ -8,7 +8,12 @@ Takes minutes of CPU; --fast asks the compiler for less effort, which needs more
 """
 
 import os
+import sys
 
+# libtpu may lie beside the environment: inside it every JAX process would look for TPUs.
+LIBRARY = f"{sys.prefix}/libtpu/libtpu/libtpu.so"
+if os.path.isfile(LIBRARY):
+    os.environ.setdefault("TPU_LIBRARY_PATH", LIBRARY)
 os.environ.update(  # before JAX is there: libtpu only compiles, the CPU stays the only device
     JAX_PLATFORMS="cpu",
     TPU_SKIP_MDS_QUERY="1",
@@ -22,7 +27,6 @@ os.environ.update(  # before JAX is there: libtpu only compiles, the CPU stays t
 
 import argparse
 import pathlib
-import sys
 
 from sam_audio_jax import config
 from sam_audio_jax.errors import UserError

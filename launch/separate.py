@@ -7,7 +7,8 @@ python launch/separate.py --manifest items.jsonl --out out
 One recording leaves target.wav, residual.wav, spectrogram.png and, with a video, the video with the
 target as its sound. A manifest (lines with id, audio and any of text, spans, video, mask) leaves
 ID.target.wav, ID.residual.wav and done.jsonl, and goes on where it was stopped; items that fail are
-listed in failed.jsonl, and the exit status is then 1.
+listed in failed.jsonl, and the exit status is then 1. Any number of processes may share a manifest,
+each with its own --process I --processes N and the same folder; they need not meet.
 """
 
 import sys

@@ -1,12 +1,18 @@
-"""Trains the separator: `python launch/train.py configs/tiny.py --workdir runs/tiny`."""
+"""Trains the separator: `python launch/train.py configs/tiny.py --workdir runs/tiny`.
+
+On several hosts run the same command on each; `sam_audio_jax/distributed.py` says how they meet.
+Exit status: 0 done or stopped by SIGTERM, 2 an error that only a change of the call, the config or
+the machine can mend, anything else one that a new start may get over.
+"""
 
 import pathlib
 import sys
 from collections.abc import Callable
 
+import jax
 from flax import nnx
 
-from sam_audio_jax import config, parallel
+from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert import workdir as runs
 from sam_audio_jax.data.pipeline import separation_batches
@@ -34,12 +40,19 @@ def own_codec(workdir: pathlib.Path, cfg: TrainConfig) -> Codec:
 def evaluation(
     workdir: pathlib.Path, cfg: TrainConfig, codec: Codec
 ) -> Callable[[TrainState, int], dict[str, float]]:
-    """Scores the averaged weights on `eval_bench`; results go to WORKDIR/eval/STEP."""
-    graph = nnx.graphdef(nnx.eval_shape(lambda: make_model(cfg)))
+    """Scores the averaged weights on `eval_bench`; results go to WORKDIR/eval/STEP.
+
+    Each of several processes scores all of it on its own devices; process 0 writes.
+    """
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: make_model(cfg)))
     tokenizer = tokenizer_for(cfg.data.tokenizer)
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
-        prompted = nnx.merge(graph, state.ema)
+        ema = state.ema
+        if jax.process_count() > 1:
+            here = parallel.make_mesh(parallel.MeshConfig(), jax.local_devices())
+            ema = parallel.brought_home(ema, parallel.of_parameters(abstract, here))
+        prompted = nnx.merge(graph, ema)
         model = SAMAudio(codec, prompted, tokenizer, sampler=cfg.sampler)
         return evaluate_model(
             model,
@@ -57,15 +70,19 @@ def main(argv: list[str]) -> int:
         workdir, profile, cfg = config.run_options(argv, __doc__)
         if not isinstance(cfg, TrainConfig):
             raise UserError(f"{argv[0]} holds a {type(cfg).__name__}, not a TrainConfig")
+        distributed.initialize()
         mesh = parallel.make_mesh(cfg.mesh)
         codec = own_codec(workdir, cfg)
         start = runs.load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
         state, step, codec_weights = make_separator_training(cfg, codec, mesh, start)
         rate, hop = cfg.codec.sample_rate, cfg.codec.hop
-        batches = separation_batches(cfg.data, rate, hop, cfg.batch)
+        index, count = parallel.share_of_batch(mesh)
+        batches = separation_batches(
+            cfg.data, rate, hop, cfg.batch, process_index=index, process_count=count
+        )
         claim_workdir(workdir, cfg)
         if not runs.saved_steps(workdir):
-            runs.save_codec_folder(workdir / "codec", codec)
+            distributed.by_first(lambda: runs.save_codec_folder(workdir / "codec", codec))
         loop.run(
             cfg,
             workdir=workdir,
@@ -85,4 +102,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(distributed.door(main, sys.argv[1:]))

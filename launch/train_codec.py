@@ -1,7 +1,8 @@
 """Trains the codec: `python launch/train_codec.py configs/codec_tiny.py --workdir runs/codec`.
 
 Evaluation measures the averaged weights on the split `valid` of the same manifests, and leaves the
-mean and spread of the latents in WORKDIR/latents.json, by which separators normalise them.
+mean and spread of the latents in WORKDIR/latents.json, by which separators normalise them. Several
+hosts and exit status: as for launch/train.py.
 """
 
 import dataclasses
@@ -9,13 +10,14 @@ import pathlib
 import sys
 from collections.abc import Callable
 
+import jax
 from flax import nnx
 
-from sam_audio_jax import config, parallel
+from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.codec.principal import principal
 from sam_audio_jax.convert.workdir import load_codec, write_latent_scale
-from sam_audio_jax.data.pipeline import codec_excerpts
+from sam_audio_jax.data.pipeline import Batches, ExcerptConfig, codec_excerpts
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.codec_objective import (
@@ -31,23 +33,35 @@ EVALUATED = 64  # excerpts, rounded up to whole batches
 MEASURED = 512  # excerpts that tell which latent channels of a wider start are the principal ones
 
 
+def excerpts(
+    cfg: CodecTrainConfig, data: ExcerptConfig, *, index: int = 0, count: int = 1
+) -> Batches:
+    """Batches of the whole run, or the `index`-th of `count` shares of them."""
+    rate, hop = cfg.codec.sample_rate, cfg.codec.hop
+    return codec_excerpts(data, rate, hop, cfg.batch, process_index=index, process_count=count)
+
+
 def evaluation(
     workdir: pathlib.Path, cfg: CodecTrainConfig
 ) -> Callable[[TrainState, int], dict[str, float]]:
-    """Round trip of the same held-out excerpts at every call."""
+    """Round trip of the same held-out excerpts at every call; every process makes them all."""
     plain = dataclasses.replace(
         cfg.data, split="valid", mixed=0.0, phase_rotation=False, workers=0, seed=0
     )
-    batches = codec_excerpts(plain, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
+    batches = excerpts(cfg, plain)
     waves = [next(batches)["wave"] for _ in range(-(-EVALUATED // cfg.batch))]
     graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(cfg.codec, rngs=nnx.Rngs(0))))
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
         del step
-        codec = nnx.merge(graph, state.ema["generator"])
+        weights = state.ema["generator"]
+        if jax.process_count() > 1:
+            weights = parallel.brought_home(weights)
+        codec = nnx.merge(graph, weights)
         means = posterior_means(codec, waves)
         mean, std = float(means.mean()), float(means.std())
-        write_latent_scale(workdir, mean, std)
+        if jax.process_index() == 0:
+            write_latent_scale(workdir, mean, std)
         return evaluate_codec(codec, waves, cfg.loss) | {"latent_mean": mean, "latent_std": std}
 
     return evaluate
@@ -63,7 +77,7 @@ def beginning(cfg: CodecTrainConfig) -> Codec | None:
         start.config, watermark=True
     ):
         return start  # fits, or is refused with the sizes that do not
-    batches = codec_excerpts(cfg.data, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
+    batches = excerpts(cfg, cfg.data)
     waves = [next(batches)["wave"] for _ in range(-(-MEASURED // cfg.batch))]
     return principal(start, posterior_means(start, waves), cfg.codec.codebook_dim)
 
@@ -73,9 +87,11 @@ def main(argv: list[str]) -> int:
         workdir, profile, cfg = config.run_options(argv, __doc__)
         if not isinstance(cfg, CodecTrainConfig):
             raise UserError(f"{argv[0]} holds a {type(cfg).__name__}, not a CodecTrainConfig")
+        distributed.initialize()
         check_workdir(workdir, cfg)
         mesh = parallel.make_mesh(cfg.mesh)
-        batches = codec_excerpts(cfg.data, cfg.codec.sample_rate, cfg.codec.hop, cfg.batch)
+        index, count = parallel.share_of_batch(mesh)
+        batches = excerpts(cfg, cfg.data, index=index, count=count)
         evaluate = evaluation(workdir, cfg)
         state, step = make_codec_training(cfg, beginning(cfg))
         loop.run(
@@ -96,4 +112,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(distributed.door(main, sys.argv[1:]))

@@ -65,6 +65,15 @@ def mono(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " 
     return samples[0] if len(samples) == 1 else samples.mean(0)
 
 
+def said_length(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Samples and rate by the header of a sound file; None if it must be decoded to know."""
+    try:
+        header = soundfile.info(str(path))
+    except (soundfile.SoundFileError, RuntimeError):
+        return None
+    return (header.frames, header.samplerate) if header.frames > 0 else None
+
+
 def _load_with_av(path: pathlib.Path) -> tuple[Float32[np.ndarray, "channels samples"], int]:
     try:
         with av.open(str(path)) as container:

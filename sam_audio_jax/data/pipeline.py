@@ -1,12 +1,13 @@
 """Batches for training: endless, the same for a seed whatever the workers, resumable anywhere.
 
 Item `i` of a run is a function of (seed, i) alone and batch `n` holds items `n * batch` onwards,
-or those that a schedule of buckets gives it; process p of P takes every P-th. So the whole state of
-an iterator is the number of batches given, and it may go on with other workers or, for the same
-global batch, with other processes.
+or those that a schedule of buckets gives it; process p of P makes the p-th of P equal runs of its
+rows. So the whole state of an iterator is the number of batches given, and it may go on with other
+workers or, for the same global batch, with other processes.
 """
 
 import atexit
+import dataclasses
 import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol, cast, runtime_checkable
@@ -44,6 +45,23 @@ class FittingItems(Items, Protocol):
     """Items that can also be had at a length of a bucket, which a schedule needs."""
 
     def fit(self, index: int, bucket: Bucket) -> Batch: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """`rows` items of every `batch`, from the `first` on."""
+
+    items: Items
+    batch: int
+    first: int
+    rows: int
+
+    def __len__(self) -> int:
+        return len(self.items) // self.batch * self.rows
+
+    def __getitem__(self, index: int) -> Batch:
+        number, row = divmod(index, self.rows)
+        return self.items[number * self.batch + self.first + row]
 
 
 class Batches(Iterator[Batch]):
@@ -124,9 +142,10 @@ class Batches(Iterator[Batch]):
             items = cast(FittingItems, self.items)
             rows = _BucketRows(items, self.batch, self.process_index, self.process_count)
             return grain.MapDataset.source(rows)[self._given :]
-        first = self._given * self.batch + self.process_index
-        dataset = grain.MapDataset.source(self.items)[first :: self.process_count]
-        return dataset.batch(self.batch // self.process_count, drop_remainder=True)
+        rows = self.batch // self.process_count
+        mine = _Rows(self.items, self.batch, self.process_index * rows, rows)
+        dataset = grain.MapDataset.source(mine)[self._given * rows :]
+        return dataset.batch(rows, drop_remainder=True)
 
     def get_state(self) -> dict[str, int]:
         """What a checkpoint keeps: batches given so far."""
@@ -152,8 +171,9 @@ class _BucketRows:
 
     def __getitem__(self, index: int) -> Batch:
         bucket, first = self.schedule.bucket(index), self.schedule.first(index)
-        numbers = range(first + self.process_index, first + bucket.rows, self.process_count)
-        examples = [self.items.fit(number, bucket) for number in numbers]
+        rows = bucket.rows // self.process_count
+        first += self.process_index * rows
+        examples = [self.items.fit(number, bucket) for number in range(first, first + rows)]
         return {name: np.stack([one[name] for one in examples]) for name in examples[0]}
 
 

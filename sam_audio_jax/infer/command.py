@@ -2,17 +2,20 @@
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import sys
 
 import jax
 
 from sam_audio_jax import config, parallel
+from sam_audio_jax.distributed import Place, place_alone
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, manifest, output
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.video import KEEP
 
+OF_MANIFESTS = ("process", "processes")
 OF_LINES = ("text", "span", "video", "mask", "noise", "overwrite")  # not beside a manifest
 
 
@@ -44,9 +47,14 @@ def read_options(argv: list[str], description: str) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the noise: the same seed gives the same bytes")
     add("--noise", help=".npy with the noise itself, [frames, 2 * latent channels]")
     add("--overwrite", action="store_true", help="replace an earlier result of one recording")
+    add("--processes", type=int, help="that share the manifest; default: by the environment")
+    add("--process", type=int, help="which of them this one is, from 0")
     given = parser.parse_args(argv)
     if bool(given.input) == bool(given.manifest):
         raise UserError("give either one INPUT or --manifest ITEMS.jsonl")
+    for name in OF_MANIFESTS if given.input else ():
+        if getattr(given, name) is not None:
+            raise UserError(f"--{name} needs a --manifest to share")
     return given
 
 
@@ -85,12 +93,29 @@ def separate_many(given: argparse.Namespace) -> bool:
         if getattr(given, name):
             raise UserError(f"--{name} is for one recording; with --manifest it is in the lines")
     entries = manifest.read_manifest(given.manifest)
+    place = find_place(given)
     manifest.check_out(given.out, settings(given))
-    failed = manifest.run(load(given), entries, given.out, settings(given))
+    failed = manifest.run(load(given), entries, given.out, settings(given), place)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    print(f"{len(entries) - len(failed)} of {len(entries)} are in {given.out}", file=sys.stderr)
+    if place.count == 1:
+        print(f"{len(entries) - len(failed)} of {len(entries)} are in {given.out}", file=sys.stderr)
+    else:
+        print(
+            f"process {place.index} of {place.count} has ended: {len(failed)} of its items failed; "
+            f"{given.out} holds what all have made",
+            file=sys.stderr,
+        )
     return not failed
+
+
+def find_place(given: argparse.Namespace) -> Place:
+    """By the options, else by the environment. UserError: one option without the other."""
+    if (given.process is None) != (given.processes is None):
+        raise UserError("--process and --processes go together")
+    if given.processes is None:
+        return place_alone(os.environ)
+    return Place(given.process, given.processes)
 
 
 def settings(given: argparse.Namespace) -> manifest.Settings:

@@ -1,23 +1,29 @@
 """Many items from a JSONL manifest: grouped by length, resumable, one bad item stops no other.
 
-What is solved together depends on the manifest alone, not on what is done already, so a run that
-was killed and started again leaves the same bytes as one that was not.
+What is solved together depends on the manifest alone (and on the devices of a process), not on what
+is done already nor on how many processes share the work, so a run that was killed and started
+again, with as many or other processes, leaves the same bytes as one that was not. Whole groups are
+dealt out to the processes, which know nothing of each other: one that dies delays no other.
 """
 
-import concurrent.futures
 import dataclasses
 import json
+import math
 import os
 import pathlib
+import time
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import tqdm
 
+from sam_audio_jax.distributed import Place
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item, parse_spans
+from sam_audio_jax.infer.ledger import Ledger, write_whole
+from sam_audio_jax.infer.lengths import measure
 from sam_audio_jax.infer.options import Options
 from sam_audio_jax.infer.output import write_stems
 from sam_audio_jax.infer.separate import SAMAudio
@@ -27,8 +33,6 @@ from sam_audio_jax.separator.prompts import Span
 KEYS = ("id", "audio", "text", "spans", "video", "mask")
 FILES = ("audio", "video", "mask")
 SETTINGS = "settings.json"
-DONE, FAILED = "done.jsonl", "failed.jsonl"
-READERS = 4  # files decoded at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +127,7 @@ def check_out(out: pathlib.Path, settings: Settings) -> None:
         return
     if not out.is_dir():
         raise UserError(f"{out} is a file; --out must name a folder")
-    if not any(out.iterdir()):
+    if all(file.suffix == ".part" for file in out.iterdir()):  # another process is just before us
         return
     try:
         saved = json.loads((out / SETTINGS).read_text())
@@ -141,19 +145,22 @@ def check_out(out: pathlib.Path, settings: Settings) -> None:
 
 
 def run(
-    model: SAMAudio, entries: Sequence[Entry], out: pathlib.Path, settings: Settings
+    model: SAMAudio,
+    entries: Sequence[Entry],
+    out: pathlib.Path,
+    settings: Settings,
+    place: Place | None = None,
 ) -> dict[str, str]:
-    """Separates what is not done yet into `out`; returns id -> reason of what failed.
+    """Separates into `out` what is not done yet and this process's to do; id -> why it failed.
 
     Each item leaves `ID.target.wav`, `ID.residual.wav`, with a video file that with the target as
-    its sound, and then its line in `done.jsonl`.
+    its sound, and then its line in the ledger. Without `place` all items are this process's.
     """
-    options = settings.options(model)
+    options, place = settings.options(model), place or Place()
     out.mkdir(parents=True, exist_ok=True)
-    for left in out.glob("*.part"):  # of a run that was killed while writing
-        left.unlink()
-    _write_whole(out / SETTINGS, [dataclasses.asdict(settings)])
-    return _Run(model, entries, out, options, settings.mask_keeps).run()
+    part = out / f"{SETTINGS}.{place.index}.part"
+    write_whole(part, [dataclasses.asdict(settings)], out / SETTINGS)
+    return _Run(model, entries, out, options, settings.mask_keeps, place).run()
 
 
 class _Run:
@@ -166,55 +173,55 @@ class _Run:
         out: pathlib.Path,
         options: Options,
         mask_keeps: str,
+        place: Place,
     ):
         self.model, self.entries, self.out = model, entries, out
-        self.options, self.mask_keeps = options, mask_keeps
-        self.done = _read_done(out, entries)  # id -> its line in the ledger
+        self.options, self.mask_keeps, self.place = options, mask_keeps, place
+        self.ledger = Ledger(out, {entry.id: entry.line for entry in entries}, place)
         self.failed: dict[str, str] = {}
         self.frames: dict[str, int] = {}  # of every item that can be read
 
     def run(self) -> dict[str, str]:
-        _write_whole(self.out / DONE, list(self.done.values()))
         self.measure()
         sound = [entry for entry in self.entries if entry.id in self.frames]
         plan = self.model.plan([self.frames[e.id] for e in sound], self.options.candidates)
-        with tqdm.tqdm(
-            total=len(sound), initial=len(self.done), unit="item", desc="separate"
-        ) as bar:
-            for group in plan:
+        mine = plan[self.place.index :: self.place.count]
+        done = self.ledger.done
+        total = sum(len(group.items) for group in mine)
+        before = sum(sound[place].id in done for group in mine for place in group.items)
+        with _Progress(total, before, self.place) as progress:
+            for group in mine:
                 members = [sound[place] for place in group.items]
-                wanted = [entry for entry in members if entry.id not in self.done]
+                wanted = [entry for entry in members if entry.id not in done]
                 items = self.read(wanted)
-                if items:
-                    self.solve(group, members, items)
-                bar.update(len(wanted))
-        if self.failed:
-            self.failed = {e.id: self.failed[e.id] for e in self.entries if e.id in self.failed}
-            lines = [{"id": name, "reason": reason} for name, reason in self.failed.items()]
-            _write_whole(self.out / FAILED, lines)
-        else:
-            (self.out / FAILED).unlink(missing_ok=True)
+                self.solve(group, members, items)
+                rate = self.model.sample_rate
+                progress.advance(len(wanted), math.fsum(len(x.wave) / rate for x in items.values()))
+        self.failed = {e.id: self.failed[e.id] for e in self.entries if e.id in self.failed}
+        self.ledger.close(self.failed)
         return self.failed
 
     def measure(self) -> None:
-        """Frames of every item; those that cannot be read fail."""
-        todo = [entry for entry in self.entries if entry.id not in self.done]
-        with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
-            read = pool.map(lambda entry: self.item(entry, see=False), todo)
-            found = dict(zip([entry.id for entry in todo], read, strict=True))
+        """Frames of every item; process 0 answers for those that have none."""
+        codec = self.model.networks.codec.config
+        todo = [entry for entry in self.entries if entry.id not in self.ledger.done]
+        found, unreadable = measure([entry.audio for entry in todo], self.out, self.place)
         for entry in self.entries:
-            if entry.id in self.done:
-                self.frames[entry.id] = self.done[entry.id]["frames"]
-            elif isinstance(item := found.pop(entry.id), int):
-                self.frames[entry.id] = item
+            if entry.id in self.ledger.done:
+                self.frames[entry.id] = self.ledger.done[entry.id][0]
+            elif entry.audio in found:
+                samples, rate = found[entry.audio]
+                self.frames[entry.id] = codec.frames(math.ceil(samples * codec.sample_rate / rate))
+            elif self.place.index == 0:
+                self.failed[entry.id] = unreadable[entry.audio]
 
     def read(self, entries: Sequence[Entry]) -> dict[str, Item]:
         """The items of a group that are still to be made and can be."""
-        items = {entry.id: self.item(entry, see=True) for entry in entries}
-        return {name: item for name, item in items.items() if isinstance(item, Item)}
+        items = {entry.id: self.item(entry) for entry in entries}
+        return {name: item for name, item in items.items() if item is not None}
 
-    def item(self, entry: Entry, *, see: bool) -> Item | int | None:
-        """The whole item, or without looking at its video only its frames; None if it fails."""
+    def item(self, entry: Entry) -> Item | None:
+        """The whole item, with what its video shows; None if it fails."""
         try:
             item = self.model.item(
                 entry.audio,
@@ -224,31 +231,40 @@ class _Run:
                 mask=entry.mask,
                 mask_keeps=self.mask_keeps,
                 name=entry.id,
-                see=see,
             )
             self.model.check(item, self.options)
         except UserError as error:
             self.failed[entry.id] = str(error)
             return None
-        return item if see else self.model.frames(item)
+        return item
 
     def solve(self, group: Group, members: Sequence[Entry], items: dict[str, Item]) -> None:
-        """Solves a group whole and writes the stems of `items`; rows done before are only filled.
+        """Solves a group whole and writes the stems of `items`; other rows are only filled.
 
-        A row's result depends on the shape of the batch, not on the other rows' contents.
+        A row's result depends on the shape of the batch, not on the other rows' contents. An item
+        that is not as long as its header said is solved alone.
         """
-        like = next(iter(items.values()))
-        rows = [items.get(entry.id) or self.stand_in(like, entry) for entry in members]
-        stems = self.model.solve_group(group, rows, self.options)
-        with (self.out / DONE).open("a", encoding="utf-8") as ledger:
-            for entry, made in zip(members, stems, strict=True):
-                if entry.id in items:
-                    self.write(entry, items[entry.id], made, ledger)
+        fitting = {
+            name: item
+            for name, item in items.items()
+            if self.model.frames(item) == self.frames[name]
+        }
+        if fitting:
+            like = next(iter(fitting.values()))
+            rows = [fitting.get(entry.id) or self.stand_in(like, entry) for entry in members]
+            self.write(members, fitting, self.model.solve_group(group, rows, self.options))
+        for entry in members:
+            if entry.id in items and entry.id not in fitting:
+                item = items[entry.id]
+                (alone,) = self.model.plan([self.model.frames(item)], self.options.candidates)
+                stems = self.model.solve_group(alone, [item], self.options)
+                self.write([entry], {entry.id: item}, stems)
 
     def stand_in(self, like: Item, entry: Entry) -> Item:
         """Something of the item's shape, with as many spans and with features if it has them."""
         frames = self.frames[entry.id]
-        spans = self.done[entry.id]["spans"] if entry.id in self.done else entry.spans
+        done = self.ledger.done
+        spans = done[entry.id][1] if entry.id in done else entry.spans
         width = self.model.networks.separator.config.video_width
         return dataclasses.replace(
             like,
@@ -258,40 +274,42 @@ class _Run:
             features=None if entry.video is None else np.zeros((frames, width), np.float32),
         )
 
-    def write(self, entry: Entry, item: Item, stems: Stems, ledger: TextIO) -> None:
-        """All files, then the line that says so, on disk before the next item."""
-        try:
-            files = write_stems(self.out, item, stems, f"{entry.id}.")
-        except UserError as error:  # a video that cannot be copied
-            self.failed[entry.id] = str(error)
-            return
-        record = {"id": entry.id, "frames": self.frames[entry.id]}
-        record |= {"sample_rate": stems.sample_rate, "files": files, "spans": stems.spans}
-        if stems.scores is not None:
-            record |= {"scores": stems.scores.tolist()}
-        ledger.write(json.dumps(record | {"item": entry.line}) + "\n")
-        ledger.flush()
-        os.fsync(ledger.fileno())
+    def write(
+        self, members: Sequence[Entry], items: dict[str, Item], made: Sequence[Stems]
+    ) -> None:
+        """Of each item all files, then the line that says so."""
+        for entry, stems in zip(members, made, strict=True):
+            if entry.id not in items:
+                continue
+            try:
+                files = write_stems(self.out, items[entry.id], stems, f"{entry.id}.")
+            except UserError as error:  # a video that cannot be copied
+                self.failed[entry.id] = str(error)
+                continue
+            record = {"id": entry.id, "frames": self.frames[entry.id]}
+            record |= {"sample_rate": stems.sample_rate, "files": files, "spans": stems.spans}
+            if stems.scores is not None:
+                record |= {"scores": stems.scores.tolist()}
+            self.ledger.record(record)
 
 
-def _read_done(out: pathlib.Path, entries: Sequence[Entry]) -> dict[str, dict]:
-    """Finished items whose line in the manifest is unchanged and whose files are there."""
-    lines = {entry.id: entry.line for entry in entries}
-    done: dict[str, dict] = {}
-    if not (out / DONE).is_file():
-        return done
-    for line in (out / DONE).read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-            name, item, files = record["id"], record["item"], record["files"]
-        except (ValueError, KeyError, TypeError):  # a line that a kill cut short
-            continue
-        if lines.get(name) == item and all((out / file).is_file() for file in files):
-            done[name] = record
-    return done
+class _Progress:
+    """A bar on stderr with items and seconds of sound per second, and the time left."""
 
+    def __init__(self, total: int, before: int, place: Place):
+        who = "separate" if place.count == 1 else f"separate {place.index}/{place.count}"
+        self.bar = tqdm.tqdm(total=total, initial=before, unit="item", desc=who)
+        self.start, self.seconds = time.monotonic(), 0.0
 
-def _write_whole(path: pathlib.Path, records: Sequence[dict]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    part.replace(path)
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def advance(self, items: int, seconds: float) -> None:
+        """So many items are through, in which so much sound was separated."""
+        self.seconds += seconds
+        pace = self.seconds / max(time.monotonic() - self.start, 1e-9)
+        self.bar.set_postfix_str(f"{pace:.1f} s of sound per s", refresh=False)
+        self.bar.update(items)

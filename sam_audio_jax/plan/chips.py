@@ -67,7 +67,7 @@ class Slice:
         except Exception as error:  # libtpu's errors have no common class
             first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"no compiler for {self.name}: {first}; it needs libtpu (pip install libtpu)"
+                f"no compiler for {self.name}: {first}; it needs libtpu, see the README's plan"
             ) from None
 
     def ring_rate(self, dims: int, closed: int) -> float:

@@ -74,7 +74,7 @@ def train_program(config: TrainConfig, mesh: Mesh, *, fast: bool = True) -> Prog
     """The train step, with donation, as the loop runs it."""
     plan = planned(config, mesh)
     batch = batch_shapes(config, config.batch, parallel.of_batch(mesh))
-    jitted = jit_step(plan.step, plan.layout)
+    jitted = jit_step(plan.step, plan.layout, parallel.replicated(mesh))
     return _compiled(jitted, (plan.state, batch, plan.frozen), {}, mesh, fast)
 
 

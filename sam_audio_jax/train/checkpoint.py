@@ -3,22 +3,28 @@
 One checkpoint is `checkpoints/STEP/` with the items params, ema and rest (moments, step, key), each
 a folder of its own, so that who wants only parameters reads only those. Config, counters and the
 position of the data are its metadata. `convert.workdir` reads parameters out of it.
+
+Any number of processes and any layout of devices continue from what others saved.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import pathlib
 import types
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint.experimental.v1 as ocp
 from jaxtyping import PyTree
 
+from sam_audio_jax import distributed
 from sam_audio_jax.convert.workdir import read_scores
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import CheckpointConfig
 from sam_audio_jax.train.step import TrainState
 
@@ -49,7 +55,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike, config: CheckpointConfig):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells users what is ours to know
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises what it logs
+        self.warnings: list[str] = []  # of `restore_latest`, for the user
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self._score_file = self.folder.parent / "scores.json"
         self._scores = read_scores(self.folder.parent)
@@ -75,7 +82,12 @@ class Checkpoints:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        self._orbax.close()
+        if error is None:
+            with self._writing():
+                self._orbax.close()
+        elif jax.process_count() == 1:  # several would wait for each other here
+            with contextlib.suppress(Exception):
+                self._orbax.close()
 
     @property
     def steps(self) -> list[int]:
@@ -85,29 +97,83 @@ class Checkpoints:
     def save(self, state: TrainState, metadata: dict[str, Any]) -> None:
         """Starts a save in the background; the state may be donated as soon as this returns.
 
-        `metadata` is plain JSON. A step that is saved already is left as it is.
+        `metadata` is plain JSON. A step that is saved already is left as it is. UserError: this
+        save or the one before could not be written.
         """
         step = int(state.step)
-        self._orbax.wait()
+        self.wait()
         if step not in self.steps:
-            self._orbax.save_checkpointables_async(
-                step, _items(state), force=True, custom_metadata=metadata
-            )
+            with self._writing():
+                self._orbax.save_checkpointables_async(
+                    step, _items(state), force=True, custom_metadata=metadata
+                )
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint as `(state, metadata)`, None if there is none.
+        """The newest readable checkpoint as `(state, metadata)`, None if there is none at all.
 
-        `like` gives shapes, dtypes and shardings.
+        `like` gives shapes, dtypes and shardings. Newer ones that are damaged move to
+        WORKDIR/unreadable, with a line in `warnings`. UserError: all of them are damaged.
         """
-        latest = self._orbax.latest
-        if latest is None:
-            return None
-        found = self._orbax.load_checkpointables(latest.step, _abstract(_items(like)))
-        metadata: Any = self._orbax.metadata(latest.step).custom_metadata
+        damaged: dict[int, str] = {}
+        for step in reversed(self.steps):
+            found, reason = self._load(step, like)
+            if distributed.all_agree(found is not None):
+                self._set_aside(damaged, step)
+                return found
+            damaged[step] = reason or "another process could not read it"
+        if damaged:
+            newest = max(damaged)
+            raise UserError(
+                f"none of the {len(damaged)} checkpoints in {self.folder} can be read; "
+                f"{newest}: {damaged[newest]}"
+            )
+        return None
+
+    def _load(
+        self, step: int, like: TrainState
+    ) -> tuple[tuple[TrainState, dict[str, Any]] | None, str]:
+        """The checkpoint, or None and why not. No process waits for another that failed."""
+        here = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+        )
+        context = ocp.Context(multiprocessing_options=alone)
+        one = jax.process_count() == 1
+        try:
+            with contextlib.nullcontext() if one else context, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of coroutines that a failure leaves behind
+                found = ocp.load_checkpointables(
+                    str(self.folder / str(step)), _abstract(_items(like))
+                )
+            metadata: Any = self._orbax.metadata(step).custom_metadata
+            if not metadata:
+                raise ValueError("_CHECKPOINT_METADATA is damaged")
+        except Exception as error:  # whatever Orbax makes of a damaged file
+            return None, _reason(error)
         rest = found["rest"]
         key = jax.random.wrap_key_data(rest["key"])
         state = TrainState(rest["step"], found["params"], found["ema"], rest["opt_state"], key)
-        return state, dict(metadata or {})
+        return (state, dict(metadata)), ""
+
+    def _set_aside(self, damaged: dict[int, str], good: int) -> None:
+        if not damaged:
+            return
+        folder = self.folder.parent / "unreadable"
+
+        def move() -> None:
+            folder.mkdir(exist_ok=True)
+            for step in damaged:
+                there = folder / str(step)
+                number = sum(1 for _ in folder.glob(f"{step}*"))
+                (self.folder / str(step)).rename(f"{there}.{number}" if number else there)
+
+        distributed.by_first(move)
+        self._orbax.reload()
+        for step, reason in damaged.items():
+            self.warnings.append(
+                f"warning: checkpoint {step} cannot be read ({reason}): it is in {folder} now, "
+                f"and the run goes on from {good}"
+            )
 
     def record_score(self, step: int, score: float) -> None:
         """Remembers how well a step did; the best are kept from the next save on."""
@@ -118,8 +184,30 @@ class Checkpoints:
             partial.replace(self._score_file)
 
     def wait(self) -> None:
-        """Until the save under way is on disk."""
-        self._orbax.wait()
+        """Until the save under way is on disk. UserError: it could not be written."""
+        with self._writing():
+            self._orbax.wait()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = _reason(error)
+            if not isinstance(error, OSError) and "os_error_code" not in str(error):
+                raise
+            raise UserError(
+                f"a checkpoint could not be written to {self.folder} ({reason}); those before are "
+                "whole: make room and start again to go on from there"
+            ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """One line of what is at the bottom of an error."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= 300 else said[:200] + " ... " + said[-95:]
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:

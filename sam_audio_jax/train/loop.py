@@ -1,4 +1,8 @@
-"""The training loop: one for separator, codec and judge, which bring their step and batches."""
+"""The training loop: one for separator, codec and judge, which bring their step and batches.
+
+Of several processes all run the same loop in step; process 0 alone writes config and metrics and
+decides by the clock.
+"""
 
 import collections
 import dataclasses
@@ -13,14 +17,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
-from sam_audio_jax import parallel
+from sam_audio_jax import distributed, parallel
 from sam_audio_jax.config import to_dict
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.checkpoint import Checkpoints
 from sam_audio_jax.train.config import RunConfig
 from sam_audio_jax.train.metrics import Metrics, read_lines
+from sam_audio_jax.train.pace import Pace
 from sam_audio_jax.train.step import TrainState, jit_step
-from sam_audio_jax.train.stopping import Interrupted, Stop, agreed, watch_signals
+from sam_audio_jax.train.stopping import Interrupted, Stop, watch_signals
 from sam_audio_jax.train.workdir import claim_workdir
 
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -70,7 +75,9 @@ def run(
     donated. Its metrics are scalars, among them `loss` and `skipped`; `frozen` are weights that it
     reads only, if any. `frames_per_step` is asked after each batch where batches vary; every shape
     is compiled when it first comes. `evaluate(state, step)` is called every `config.eval_every`
-    steps and at the end. SIGTERM and SIGINT save and end the run.
+    steps and at the end, by every process, for the parameters lie on the devices of all; the
+    results of process 0 count. SIGTERM and SIGINT save and end the run; with several processes
+    SIGTERM to one does.
 
     Raises `UserError` for a workdir of another config, for a batch that the mesh does not divide,
     and after `config.max_skipped` steps in a row that were not finite.
@@ -90,11 +97,17 @@ def run(
             batches.set_state(metadata["data"])
         start = int(state.step)
         with Metrics(workdir, start=start, steps=config.steps) as metrics:
+            for line in checkpoints.warnings:
+                metrics.say(line)
             if start:
                 metrics.say(f"going on from step {start}")
-            loop = _Loop(config, workdir, checkpoints, metrics, progress, stop, evaluate)
+            pace = Pace(frames_per_step)
+            loop = _Loop(
+                config, workdir, checkpoints, metrics, progress, stop, evaluate, pace, start
+            )
             given = () if frozen is None else (frozen,)
-            return loop.run(state, step, batches, mesh, given, _Rate(frames_per_step), profile)
+            trace = _Trace(workdir / "profile") if profile else None
+            return loop.run(state, step, batches, mesh, given, trace)
 
 
 class _Loop:
@@ -109,6 +122,8 @@ class _Loop:
         progress: Progress,
         stop: Stop,
         evaluate: Evaluate | None,
+        pace: Pace,
+        start: int,
     ):
         self.config = config
         self.workdir = workdir
@@ -117,9 +132,11 @@ class _Loop:
         self.progress = progress
         self.stop = stop
         self.evaluate = evaluate
-        self.evaluated = {x["step"] for x in read_lines(workdir) if x["group"] == "eval"}
+        self.pace = pace
+        evaluations = [line["step"] for line in read_lines(workdir) if line["group"] == "eval"]
+        self.evaluated = {step for step in evaluations if step <= start}
         self.unread: collections.deque[dict[str, jax.Array]] = collections.deque()
-        self.saved_at = self.clock = time.monotonic()
+        self.saved_at = time.monotonic()
 
     def run(
         self,
@@ -128,32 +145,37 @@ class _Loop:
         batches: Batches,
         mesh: Mesh,
         frozen: tuple[PyTree, ...],
-        rate: "_Rate",
-        profile: bool,
+        trace: "_Trace | None",
     ) -> TrainState:
-        start = done = int(state.step)
+        done = int(state.step)
         layout = jax.tree.map(lambda leaf: leaf.sharding, state)
-        jitted = jit_step(step, layout)
+        jitted = jit_step(step, layout, parallel.replicated(mesh))
+        self.pace.lap()
         self.evaluate_if_due(state, done, batches)
         while not self.finished(done) and not self.stop.asked(done):
+            self.lap("step")
             batch = to_devices(next(batches), mesh)
-            if rate.is_new(batch):
+            self.lap("input")
+            if self.pace.is_new(batch):
                 self.metrics.show("compiling")
             with jax.set_mesh(mesh):
                 state, values = jitted(state, batch, *frozen)
             done += 1
-            self.unread.append(values | {"frames": rate.count()})
+            self.unread.append(values | {"frames": self.pace.count()})
             if len(self.unread) > AHEAD:
                 jax.block_until_ready(self.unread[-1 - AHEAD])
-            if profile:
-                trace(self.workdir / "profile", done - start)
-            self.tick()
-            self.metrics.advance(rate.tell(done, self.seconds_left(done, rate)))
+            if trace:
+                trace.advance()
+            self.pace.advance()
+            self.lap("step")
+            self.metrics.advance(self.pace.tell(self.seconds_left(done)))
             if done % self.config.log_every == 0:
                 self.log(done)
             if self.save_due(done):
                 self.save(state, batches)
             self.evaluate_if_due(state, done, batches)
+        if trace:
+            trace.end()
         self.save(state, batches)
         self.checkpoints.wait()
         if self.stop.by:
@@ -162,11 +184,9 @@ class _Loop:
             )
         return state
 
-    def tick(self) -> None:
-        """Adds the time since the last tick to the time trained."""
-        now = time.monotonic()
-        self.progress.seconds += now - self.clock
-        self.clock = now
+    def lap(self, part: str) -> None:
+        """The time since the last lap was trained, and spent on this part of it."""
+        self.progress.seconds += self.pace.lap(part)
 
     def finished(self, done: int) -> bool:
         if done >= self.config.steps:
@@ -178,10 +198,10 @@ class _Loop:
         """Several processes ask each other only now and then: it costs a round trip."""
         if jax.process_count() > 1 and done % self.config.log_every:
             return False
-        return agreed(answer)
+        return distributed.agreed(answer)
 
-    def seconds_left(self, done: int, rate: "_Rate") -> float:
-        left = (self.config.steps - done) * rate.seconds_per_step()
+    def seconds_left(self, done: int) -> float:
+        left = (self.config.steps - done) * self.pace.seconds_per_step()
         limit = 60 * self.config.max_minutes
         return min(left, limit - self.progress.seconds) if limit else left
 
@@ -207,7 +227,9 @@ class _Loop:
         pending = self.progress.pending
         names = pending[0] if pending else ()
         means = {name: float(np.mean([values[name] for values in pending])) for name in names}
-        self.metrics.write(done, means | {"skipped": self.progress.skipped})
+        self.lap("step")
+        means |= {"skipped": self.progress.skipped, **self.pace.means()}
+        self.metrics.write(done, means)
         pending.clear()
 
     def save_due(self, done: int) -> bool:
@@ -220,12 +242,14 @@ class _Loop:
 
     def save(self, state: TrainState, batches: Batches) -> None:
         self.read()
+        self.lap("step")
         metadata = {
             "progress": dataclasses.asdict(self.progress),
             "data": batches.get_state(),
             "config": to_dict(self.config),
         }
         self.checkpoints.save(state, metadata)
+        self.lap("checkpoint")
         self.saved_at = time.monotonic()
 
     def evaluate_if_due(self, state: TrainState, done: int, batches: Batches) -> None:
@@ -241,7 +265,9 @@ class _Loop:
         except Interrupted:
             return
         finally:
-            self.clock = time.monotonic()
+            self.pace.lap()
+        values = distributed.told_by_first([float(value) for value in results.values()])
+        results = dict(zip(results, values, strict=True))
         self.evaluated.add(done)
         self.metrics.write(done, results, group="eval")
         best = self.config.checkpoint.best_metric
@@ -251,44 +277,24 @@ class _Loop:
             self.checkpoints.record_score(done, results[best])
 
 
-class _Rate:
-    """Speed over the recent steps, for the bar; steps that compile do not count."""
+class _Trace:
+    """Records a few steps after the compilation for XProf."""
 
-    def __init__(self, frames_per_step: int | Callable[[], int]):
-        self.frames_per_step = frames_per_step
-        self.shapes: set[tuple] = set()
-        self.times: collections.deque[float] = collections.deque(maxlen=50)
-        self.frames: collections.deque[int] = collections.deque(maxlen=50)
+    def __init__(self, folder: pathlib.Path):
+        self.folder, self.step = folder, 0
 
-    def is_new(self, batch: PyTree) -> bool:
-        """Whether a batch of these shapes comes for the first time."""
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
-        if shapes in self.shapes:
-            return False
-        self.shapes.add(shapes)
-        self.times.clear()
-        self.frames.clear()
-        return True
+    def advance(self) -> None:
+        """One step more."""
+        self.step += 1
+        if self.step == PROFILED[0]:
+            jax.profiler.start_trace(str(self.folder))
+        elif self.step == PROFILED[1]:
+            jax.profiler.stop_trace()
 
-    def count(self) -> int:
-        """Frames of the step under way."""
-        asked = self.frames_per_step
-        self.frames.append(asked() if callable(asked) else asked)
-        return self.frames[-1]
-
-    def seconds_per_step(self) -> float:
-        if len(self.times) < 2:
-            return 0.0
-        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
-
-    def tell(self, done: int, seconds_left: float) -> str:
-        self.times.append(time.monotonic())
-        pace = self.seconds_per_step()
-        if not pace:
-            return "compiling"
-        minutes, seconds = divmod(round(seconds_left), 60)
-        speed = sum(list(self.frames)[1:]) / (self.times[-1] - self.times[0])
-        return f"{speed:.0f} frames/s, {minutes}:{seconds:02d} left"
+    def end(self) -> None:
+        """Of a run that ends while it is recorded."""
+        if PROFILED[0] <= self.step < PROFILED[1]:
+            jax.profiler.stop_trace()
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:
@@ -304,21 +310,23 @@ def place(state: TrainState, mesh: Mesh) -> TrainState:
         layout = leaf.sharding if isinstance(leaf, jax.Array) else None
         if isinstance(layout, NamedSharding) and layout.mesh == mesh:
             return leaf
-        return jax.device_put(leaf, parallel.replicated(mesh))
+        return _everywhere(leaf, mesh)
 
     return jax.tree.map(put, state)
+
+
+def _everywhere(leaf: jax.Array, mesh: Mesh) -> jax.Array:
+    """The same value, which every process has, on all devices of all processes."""
+    layout = parallel.replicated(mesh)
+    if layout.is_fully_addressable:
+        return jax.device_put(leaf, layout)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_everywhere(jax.random.key_data(leaf), mesh))
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, layout, lambda index: value[index])
 
 
 def to_devices(batch: PyTree, mesh: Mesh) -> PyTree:
     """This process's rows of the batch, shared out over the data-parallel devices."""
     layout = parallel.of_batch(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(layout, x), batch)
-
-
-def trace(folder: pathlib.Path, step: int) -> None:
-    """Records a few steps after the compilation for XProf."""
-    first, last = PROFILED
-    if step == first:
-        jax.profiler.start_trace(str(folder))
-    elif step == last:
-        jax.profiler.stop_trace()

@@ -1,5 +1,6 @@
 """What a run tells the world: metrics.jsonl, TensorBoard events, a progress bar on stderr."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,6 +11,8 @@ from typing import Any
 import jax
 import tensorboardX
 import tqdm
+
+from sam_audio_jax.errors import UserError
 
 
 class Metrics:
@@ -41,7 +44,10 @@ class Metrics:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        if self._first:
+        if not self._first:
+            return
+        # On a full disk closing fails too, which must not hide what ended the run.
+        with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
             self._bar.close()
             self._board.close()
 
@@ -62,12 +68,15 @@ class Metrics:
             self._bar.write(text, file=sys.stderr)
 
     def write(self, step: int, values: dict[str, float], *, group: str = "train") -> None:
-        """One line of metrics.jsonl and the same numbers to TensorBoard."""
+        """One line of metrics.jsonl and the same numbers to TensorBoard. UserError: disk full."""
         if not self._first:
             return
         line = json.dumps({"step": step, "group": group, **values})
-        with self._lines.open("a") as file:
-            file.write(line + "\n")
+        try:
+            with self._lines.open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise UserError(f"{self._lines} cannot be written: {error.strerror}") from None
         for name, value in values.items():
             self._board.add_scalar(f"{group}/{name}", value, step)
 

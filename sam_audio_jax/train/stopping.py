@@ -7,7 +7,6 @@ import types
 from collections.abc import Iterator
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 
@@ -68,10 +67,3 @@ def watch_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def agreed(answer: bool) -> bool:
-    """Process 0's answer on every process: clocks differ, decisions must not."""
-    if jax.process_count() == 1:
-        return answer
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))

@@ -4,9 +4,7 @@ import json
 import pathlib
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
-
+from sam_audio_jax import distributed
 from sam_audio_jax.config import differences, to_dict
 from sam_audio_jax.convert.workdir import saved_steps
 from sam_audio_jax.errors import UserError
@@ -15,8 +13,12 @@ from sam_audio_jax.errors import UserError
 def check_workdir(workdir: pathlib.Path, config: Any) -> None:
     """Raises `UserError`, with the differing fields, for the workdir of another experiment.
 
-    Before its first checkpoint a workdir takes any config.
+    Before its first checkpoint a workdir takes any config. Process 0 looks, for all.
     """
+    distributed.by_first(lambda: _check(workdir, config))
+
+
+def _check(workdir: pathlib.Path, config: Any) -> None:
     if not (workdir / "config.json").is_file():
         if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
             raise UserError(f"{workdir} is not empty and holds no config.json of a run")
@@ -36,17 +38,18 @@ def check_workdir(workdir: pathlib.Path, config: Any) -> None:
 
 
 def claim_workdir(workdir: pathlib.Path, config: Any) -> None:
-    """Checks the workdir, makes it if absent, and writes the config into it."""
-    check_workdir(workdir, config)
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = workdir / "config.json"
-        partial = file.with_suffix(".partial")
-        run = {"experiment": type(config).__name__, "config": to_dict(config)}
-        partial.write_text(json.dumps(run, indent=1))
-        partial.replace(file)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("workdir claimed")
+    """Process 0 checks the workdir, makes it if absent, and writes the config into it."""
+    distributed.by_first(lambda: _claim(workdir, config))
+
+
+def _claim(workdir: pathlib.Path, config: Any) -> None:
+    _check(workdir, config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = workdir / "config.json"
+    partial = file.with_suffix(".partial")
+    run = {"experiment": type(config).__name__, "config": to_dict(config)}
+    partial.write_text(json.dumps(run, indent=1))
+    partial.replace(file)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

@@ -138,7 +138,10 @@ def test_processes_share_the_batch_of_one(world):
     alone = take(pipeline.codec_excerpts(cfg, RATE, HOP, 4), 2)
     for process in (0, 1):
         part = pipeline.codec_excerpts(cfg, RATE, HOP, 4, process_index=process, process_count=2)
-        assert_equal(take(part, 2), [{"wave": batch["wave"][process::2]} for batch in alone])
+        assert_equal(
+            take(part, 2),
+            [{"wave": batch["wave"][2 * process : 2 * process + 2]} for batch in alone],
+        )
     with pytest.raises(UserError, match="multiple of the 2 processes"):
         pipeline.codec_excerpts(cfg, RATE, HOP, 3, process_index=0, process_count=2)
 

@@ -172,7 +172,8 @@ def test_a_manifest_with_a_bad_item_ends_with_status_1(door, folder, street, tmp
     assert door([*said, "--out", str(out)]) == 1
     assert "failed: bad: no sound file" in capsys.readouterr().err
     assert sorted(file.name for file in out.iterdir()) == [
-        *("done.jsonl", "failed.jsonl", "good.residual.wav", "good.target.wav", "settings.json")
+        *("done.jsonl", "failed.jsonl", "good.residual.wav", "good.target.wav"),
+        *("lengths.0.jsonl", "settings.json"),
     ]
     assert door([*said, "--out", str(out), "--seed", "9"]) == 2
     assert "other settings (seed: then 0, now 9)" in capsys.readouterr().err

@@ -1,17 +1,25 @@
 """A manifest run goes on where it was stopped, to the same end; bad items stop no others."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from sam_audio_jax import audio
+from sam_audio_jax.distributed import Place
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import manifest
+from sam_audio_jax.infer import lengths, manifest
+from sam_audio_jax.infer.buckets import BucketConfig
+from sam_audio_jax.infer.ledger import Ledger
 from tests.test_video import greys
 from tests.test_video import write as write_video
 
+ROOT = pathlib.Path(__file__).parent.parent.parent
 SETTINGS = manifest.Settings(checkpoint="x", seed=1)
 
 
@@ -174,3 +182,152 @@ def test_a_folder_belongs_to_its_settings(tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds other files"):
         manifest.check_out(tmp_path, SETTINGS)
+
+
+@pytest.fixture
+def many(tmp_path, noise_of):
+    """A manifest of nine recordings of three lengths, and a model that solves four at once."""
+    lines = []
+    for number in range(9):
+        seconds = 0.6 + 0.2 * (number % 3)
+        audio.write_wav(tmp_path / f"{number}.wav", noise_of(seconds, number)[None], 8_000)
+        lines.append({"id": f"item{number}", "audio": f"{number}.wav", "text": "dog"})
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return manifest.read_manifest(path)
+
+
+@pytest.fixture
+def solved(model, monkeypatch):
+    """Names of the items that were really solved, in order."""
+    names = []
+    write = manifest._Run.write
+
+    def noting(self, members, items, made):
+        names.extend(items)
+        write(self, members, items, made)
+
+    monkeypatch.setattr(manifest._Run, "write", noting)
+    monkeypatch.setattr(model, "buckets", BucketConfig(batch=2))
+    return names
+
+
+def ids(file: pathlib.Path) -> list[str]:
+    return sorted(json.loads(line)["id"] for line in file.read_text().splitlines())
+
+
+def test_two_processes_make_the_bytes_of_one(model, many, solved, tmp_path):
+    manifest.run(model, many, tmp_path / "one", SETTINGS)
+    solved.clear()
+    for index in (0, 1):
+        assert manifest.run(model, many, tmp_path / "two", SETTINGS, Place(index, 2)) == {}
+    assert sorted(solved) == [entry.id for entry in many]  # each by one of them only
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert ids(tmp_path / "two" / "done.jsonl") == ids(tmp_path / "one" / "done.jsonl")
+
+
+def test_other_processes_go_on_where_a_killed_one_was(model, many, solved, tmp_path, monkeypatch):
+    """Process 1 of 2 dies, then three processes, then one: nothing is made twice or left out."""
+    manifest.run(model, many, tmp_path / "whole", SETTINGS)
+    solved.clear()
+    out = tmp_path / "out"
+    manifest.run(model, many, out, SETTINGS, Place(0, 2))
+    record, count = Ledger.record, [0]
+
+    def dying(self, line):
+        if count[0] == 1:
+            raise KeyboardInterrupt
+        count[0] += 1
+        record(self, line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record", dying)
+        with pytest.raises(KeyboardInterrupt):
+            manifest.run(model, many, out, SETTINGS, Place(1, 2))
+    before = set(ids(out / "done.0.jsonl") + ids(out / "done.1.jsonl"))
+    assert 0 < len(before) < 9
+    solved.clear()
+    manifest.run(model, many, out, SETTINGS, Place(2, 3))
+    third = set(solved)
+    solved.clear()
+    manifest.run(model, many, out, SETTINGS)
+    assert not before & third
+    assert set(solved) == {entry.id for entry in many} - before - third
+    assert files(out) == files(tmp_path / "whole")
+    assert len(ids(out / "done.jsonl")) == 9
+    assert not list(out.glob("done.*.jsonl"))
+
+
+def test_failures_of_all_processes_are_listed(model, many, tmp_path):
+    (tmp_path / "4.wav").write_bytes(b"no sound")
+    audio.write_wav(tmp_path / "7.wav", np.zeros((1, 6_400)), 8_000)
+    out = tmp_path / "out"
+    found = [manifest.run(model, many, out, SETTINGS, Place(index, 2)) for index in (0, 1)]
+    assert sorted(name for failed in found for name in failed) == ["item4", "item7"]
+    assert ids(out / "failed.jsonl") == ["item4", "item7"]
+    assert len(ids(out / "done.jsonl")) == 7
+
+
+def test_lengths_are_measured_once_and_together(many, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    paths = [entry.audio for entry in many]
+    found, failed = lengths.measure(paths, out, Place(0, 2))
+    assert failed == {}
+    assert found[paths[1]] == (6_400, 8_000)
+    looked = []
+    monkeypatch.setattr(audio, "said_length", lambda path: looked.append(path) or (8_000, 8_000))
+    assert lengths.measure(paths, out, Place(1, 2)) == (found, {})
+    assert looked == []
+    os.utime(paths[1], (1, 1))
+    assert lengths.measure(paths, out, Place(0, 1))[0] == found | {paths[1]: (8_000, 8_000)}
+    assert looked == [paths[1]]
+
+
+def test_a_header_that_is_wrong_does_no_harm(model, many, tmp_path, monkeypatch):
+    manifest.run(model, many, tmp_path / "right", SETTINGS)
+    said = audio.said_length
+
+    def wrong(path):
+        samples, rate = said(path)
+        return (samples + 3_200 if str(path).endswith("5.wav") else samples, rate)
+
+    monkeypatch.setattr(audio, "said_length", wrong)
+    assert manifest.run(model, many, tmp_path / "wrong", SETTINGS) == {}
+    stems = [
+        audio.load(tmp_path / name / "item5.target.wav").samples for name in ("right", "wrong")
+    ]
+    np.testing.assert_allclose(stems[0], stems[1], atol=2e-5)
+
+
+@pytest.mark.slow  # three processes that each load JAX and compile: 40 s
+def test_a_process_killed_outright_is_finished_by_another(folder, many, tmp_path):
+    out = tmp_path / "out"
+
+    def start(*arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "launch/separate.py", "--checkpoint", str(folder)]
+        command += ["--manifest", str(tmp_path / "items.jsonl"), "--out", str(out), *arguments]
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": ".", "JAX_PLATFORMS": "cpu"}
+        environment["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
+        log = (tmp_path / "log").open("a")
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    killed = start("--process", "0", "--processes", "2")
+    try:
+        give_up = time.monotonic() + 300
+        while not (out / "done.0.jsonl").is_file() or not (out / "done.0.jsonl").stat().st_size:
+            assert killed.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+    finally:
+        killed.kill()
+        killed.wait()
+    made = {name: (out / name).stat().st_mtime_ns for name in files(out)}
+    kept = set(ids(out / "done.0.jsonl"))
+    alone = start()
+    assert alone.wait(300) == 0, (tmp_path / "log").read_text()[-2000:]
+    assert len(files(out)) == 18
+    assert len(ids(out / "done.jsonl")) == 9
+    for name, then in made.items():
+        if name.split(".")[0] in kept:
+            assert (out / name).stat().st_mtime_ns == then

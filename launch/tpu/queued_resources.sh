@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU slice: queues it, installs the package on every host, runs one command on all
+# hosts at once, and starts again when the slice is pre-empted or a host fails.
+#
+#   bash launch/tpu/queued_resources.sh [--dry-run] \
+#       launch/train.py configs/small.py --workdir gs://BUCKET/runs/small
+#
+# Environment: NAME (sam-audio), ZONE, PROJECT, ACCELERATOR (v5litepod-256), VERSION
+# (v2-alpha-tpuv5-lite), SOURCE (a pip requirement or the git URL of this repository, which must be
+# readable by the hosts), SPOT=1 for pre-emptible chips, ATTEMPTS (20), WAIT (60, seconds between
+# looks). The hosts find each other by the metadata of the slice. Exit status 2 is an error that a
+# new start does not mend. The slice is kept: delete it with the last command printed.
+set -euo pipefail
+
+usage() { sed -n '2,/^set -e/{/^set -e/d;s/^# \{0,1\}//;p}' "$0"; }
+
+DRY=""
+case "${1:-}" in
+    -h | --help | "") usage; exit 0 ;;
+    --dry-run) DRY=1; shift ;;
+esac
+
+NAME="${NAME:-sam-audio}"
+ZONE="${ZONE:?set ZONE, e.g. us-west4-a}"
+PROJECT="${PROJECT:?set PROJECT}"
+ACCELERATOR="${ACCELERATOR:-v5litepod-256}"
+VERSION="${VERSION:-v2-alpha-tpuv5-lite}"
+SOURCE="${SOURCE:?set SOURCE, the git URL of this repository}"
+ATTEMPTS="${ATTEMPTS:-20}"
+WAIT="${WAIT:-60}"
+PLACE=(--zone "$ZONE" --project "$PROJECT")
+
+run() {
+    printf '%q ' "$@"
+    printf '\n'
+    [ -n "$DRY" ] || "$@"
+}
+
+on_all_hosts() { run gcloud compute tpus tpu-vm ssh "$NAME" "${PLACE[@]}" --worker=all --command="$1"; }
+
+create() {
+    local kind=()
+    [ -z "${SPOT:-}" ] || kind=(--spot)
+    run gcloud compute tpus queued-resources create "$NAME" --node-id "$NAME" "${PLACE[@]}" \
+        --accelerator-type "$ACCELERATOR" --runtime-version "$VERSION" "${kind[@]}"
+}
+
+delete() {
+    run gcloud compute tpus queued-resources delete "$NAME" "${PLACE[@]}" --force --quiet
+}
+
+state() {
+    gcloud compute tpus queued-resources describe "$NAME" "${PLACE[@]}" \
+        --format='value(state.state)' 2>/dev/null || echo ABSENT
+}
+
+wait_until_active() {
+    [ -z "$DRY" ] || { create; return; }
+    while true; do
+        case "$(state)" in
+            ACTIVE) return ;;
+            ABSENT) create ;;
+            FAILED | SUSPENDED) delete ;;
+        esac
+        sleep "$WAIT"
+    done
+}
+
+INSTALL="[ -d sam_audio_jax ] || git clone --depth 1 $(printf '%q' "$SOURCE") sam_audio_jax"
+INSTALL+=" && cd sam_audio_jax && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'"
+COMMAND="cd sam_audio_jax && .venv/bin/python$(printf ' %q' "$@")"
+
+for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
+    wait_until_active
+    status=0
+    { on_all_hosts "$INSTALL" && on_all_hosts "$COMMAND"; } || status=$?
+    case "$status" in
+        0 | 2) break ;;
+    esac
+    echo "attempt $attempt ended with status $status; starting again" >&2
+    sleep "$WAIT"
+done
+echo "when done: gcloud compute tpus queued-resources delete $NAME ${PLACE[*]} --force"
+exit "$status"

@@ -1,0 +1,49 @@
+import os
+import pathlib
+import shlex
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SCRIPTS = sorted((ROOT / "launch" / "tpu").glob("*.sh"))
+ENVIRONMENT = {
+    **{"ZONE": "here-a", "PROJECT": "p", "CLUSTER": "c", "IMAGE": "i", "SOURCE": "https://x/y"},
+    **{"PATH": os.environ["PATH"], "PARTITION": "gpu", "SPOT": "1"},
+}
+COMMAND = ["launch/train.py", "configs/small.py", "--workdir", "gs://bucket/a run"]
+
+
+def call(script: pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(script), *arguments],
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_there_is_a_script_for_each_kind_of_cluster():
+    assert [path.stem for path in SCRIPTS] == ["gke_xpk", "queued_resources", "slurm"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_parse_and_tell_what_they_would_do(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert "Environment: NAME" in call(script, "--help").stdout
+    done = call(script, "--dry-run", *COMMAND)
+    assert done.returncode == 0, done.stderr
+    made = [shlex.split(line) for line in done.stdout.splitlines()]
+    tool = {"gke_xpk": "xpk", "queued_resources": "gcloud", "slurm": "sbatch"}[script.stem]
+    commands = [words for words in made if words[0] == tool]
+    assert commands, done.stdout
+    run_on_hosts = shlex.split(commands[-1][-1].removeprefix("--command=").removeprefix("--wrap="))
+    assert run_on_hosts[-4:] == COMMAND  # the space in the folder's name survives
+
+
+def test_a_missing_setting_is_named():
+    done = call(ROOT / "launch/tpu/gke_xpk.sh", "--dry-run", *COMMAND, CLUSTER="")
+    assert done.returncode
+    assert "set CLUSTER" in done.stderr

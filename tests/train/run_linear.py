@@ -1,0 +1,134 @@
+"""Run by test_failures.py and test_processes.py: the run of conftest.py as a process of its own.
+
+python tests/train/run_linear.py WORKDIR STEPS [--mesh data,fsdp,tensor,sequence]
+    [--slow SECONDS] [--evaluate] [--raise-at STEP] [--max-minutes M] [--every STEPS] [--blind STEP]
+"""
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+
+from sam_audio_jax import distributed, parallel
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.train import loop
+from sam_audio_jax.train.config import CheckpointConfig
+from sam_audio_jax.train.optimizer import make_optimizer
+from sam_audio_jax.train.step import TrainState, train_step
+from tests.train.conftest import CONFIG, loss
+
+BATCH = 8
+
+
+class Batches:
+    """The rows of this process of batch n, which is a function of n alone."""
+
+    def __init__(self, share: tuple[int, int], given: argparse.Namespace):
+        (self.index, self.count), self.given, self.options = share, 0, given
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        number, self.given = self.given, self.given + 1
+        time.sleep(self.options.slow)
+        if number == self.options.raise_at and jax.process_index() == 1:
+            raise UserError("this host has no data")
+        x = np.random.default_rng(number).normal(size=(BATCH, 8)).astype(np.float32)
+        return {"x": np.split(x, self.count)[self.index]}
+
+    def get_state(self) -> dict[str, int]:
+        return {"batches": self.given}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.given = state["batches"]
+
+
+def blind(step: int) -> None:
+    """Process 1 sees a damaged copy of the checkpoint of this step."""
+    load = ocp.load_checkpointables
+
+    def broken(path: str, like: dict) -> dict:
+        if pathlib.Path(path).name == str(step) and jax.process_index() == 1:
+            copy = pathlib.Path(tempfile.mkdtemp()) / "copy"
+            shutil.copytree(path, copy)
+            (copy / "params" / "manifest.ocdbt").write_bytes(b"")
+            path = str(copy)
+        return load(path, like)
+
+    ocp.load_checkpointables = broken
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workdir", type=pathlib.Path)
+    parser.add_argument("steps", type=int)
+    parser.add_argument("--mesh", default="1,-1,1,1")
+    parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--raise-at", type=int, default=-1)
+    parser.add_argument("--max-minutes", type=float, default=0.0)
+    parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--blind", type=int, default=-1)
+    given = parser.parse_args(argv)
+    blind(given.blind)
+    try:
+        distributed.initialize()
+        sizes = parallel.MeshConfig(
+            **dict(zip(parallel.MESH_AXES, map(int, given.mesh.split(",")), strict=True))
+        )
+        mesh = parallel.make_mesh(sizes)
+        config = dataclasses.replace(
+            CONFIG,
+            mesh=sizes,
+            batch=BATCH,
+            steps=given.steps,
+            log_every=1,
+            eval_every=4,
+            max_minutes=given.max_minutes,
+            checkpoint=CheckpointConfig(every_steps=given.every, every_minutes=0),
+        )
+        kernel = 0.1 * jax.random.normal(jax.random.key(0), (8, 8))
+        params = {"kernel": kernel, "bias": jnp.zeros(8)}
+        layout = {
+            "kernel": jax.NamedSharding(mesh, jax.P("fsdp", "tensor")),
+            "bias": parallel.replicated(mesh),
+        }
+        params = jax.jit(lambda: params, out_shardings=layout)()
+        tx = make_optimizer(config.optim)
+        moments = parallel.of_optimizer(tx, params, layout, mesh)
+
+        def evaluate(state: TrainState, step: int) -> dict[str, float]:
+            ema = parallel.brought_home(state.ema) if jax.process_count() > 1 else state.ema
+            return {"norm": float(jnp.linalg.norm(ema["kernel"])), "host": jax.process_index()}
+
+        loop.run(
+            config,
+            workdir=given.workdir,
+            state=TrainState(
+                jnp.int32(0),
+                params,
+                jax.tree.map(jnp.copy, params),
+                jax.jit(tx.init, out_shardings=moments)(params),
+                jax.random.key(config.seed),
+            ),
+            step=functools.partial(train_step, loss=loss, tx=tx, ema_decay=0.99),
+            batches=Batches(parallel.share_of_batch(mesh), given),
+            mesh=mesh,
+            frames_per_step=BATCH,
+            evaluate=evaluate if given.evaluate else None,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(distributed.door(main, sys.argv[1:]))

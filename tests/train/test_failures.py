@@ -1,0 +1,182 @@
+"""What ends a run badly, and what then happens.
+
+| Failure | Outcome |
+| --- | --- |
+| a process is killed outright | the others end with status 1 and one line; a new start goes on |
+| a process meets a `UserError` | it ends with status 2 and that line, the others as above |
+| the disk is full during a save | status 2 and one line; older checkpoints are whole |
+| a file of a checkpoint is damaged | the run goes on from the newest whole one, with a warning |
+| no checkpoint is whole | status 2 and one line: a run never starts anew by itself |
+| a host starts late | the others wait for it |
+| a host never starts | status 1 and one line after SAM_AUDIO_START_TIMEOUT |
+| a gradient is not finite | the step changes no weight and is counted; many in a row end the run |
+| a batch has no valid frame | its loss is 0 and finite, the step counts |
+"""
+
+import pathlib
+import resource
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sam_audio_jax.convert.workdir import saved_steps
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.separator.flow import FlowConfig, flow_loss
+from sam_audio_jax.train.metrics import read_lines
+from sam_audio_jax.train.step import TrainState, train_step
+
+LONG = ("100000", "--slow", "0.1", "--every", "3")
+
+
+@pytest.mark.slow  # four processes that load JAX: 20 s
+def test_a_killed_process_ends_the_others_and_a_new_start_goes_on(train_processes, tmp_path):
+    run = train_processes("run", *LONG, count=2)
+    run.wait_for(tmp_path / "run" / "checkpoints" / "6" / "_CHECKPOINT_METADATA")
+    run.processes[1].send_signal(signal.SIGKILL)
+    assert run.statuses() == [1, -signal.SIGKILL]
+    assert len([line for line in run.said(0).splitlines() if "error" in line]) == 1
+    assert "error: process 0 lost the others" in run.said(0)
+    assert "Traceback" not in run.said(0)
+    reached = read_lines(tmp_path / "run")[-1]["step"]
+    saved = saved_steps(tmp_path / "run")[-1]
+    assert saved >= reached - 2 * 3  # the save of the last multiple of 3 may have been under way
+    again = train_processes("run", str(reached + 1), count=2)
+    again.finish()
+    assert f"going on from step {saved}" in again.said(0)
+    assert saved_steps(tmp_path / "run")[-1] == reached + 1
+
+
+def test_an_error_of_one_process_does_not_hang_the_others(train_processes, tmp_path):
+    run = train_processes("run", *LONG, "--raise-at", "4", count=2)
+    assert run.statuses() == [1, 2]
+    assert run.said(1).splitlines()[-1] == "error: this host has no data"
+    assert "error: process 0 lost the others" in run.said(0)
+
+
+def test_a_workdir_that_is_refused_is_refused_by_all(train_processes, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("x")
+    run = train_processes("run", *LONG, count=2)
+    assert run.statuses() == [2, 2]
+    for index in (0, 1):
+        assert "not empty and holds no config.json" in run.said(index)
+
+
+def test_a_full_disk_is_one_line_and_older_checkpoints_are_whole(
+    train, batches, same, tmp_path, monkeypatch, capsys
+):
+    """Every file stops growing at 100 bytes, in the real path of a save; stderr is no file here."""
+    whole = train("whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    metrics = "sam_audio_jax.train.metrics.Metrics.write"  # they come to the same disk
+    monkeypatch.setattr(metrics, lambda *args, **named: None)
+
+    def fill():
+        while not saved_steps(tmp_path / "run"):  # the save of step 7 is under way
+            time.sleep(0.01)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+
+    try:
+        with pytest.raises(UserError, match=r"could not be written .*those before are whole") as e:
+            train("run", batches=batches(at={9: fill}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(e.value)
+    assert saved_steps(tmp_path / "run") == [7]
+    assert same(train("run").params, whole.params)
+
+
+def damage(workdir: pathlib.Path, step: int, pattern: str):
+    folder = workdir / "checkpoints" / str(step)
+    file = max(folder.rglob(pattern), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("pattern", ["params/d/*", "_CHECKPOINT_METADATA"])
+def test_a_damaged_checkpoint_is_set_aside_with_a_warning(train, same, tmp_path, capsys, pattern):
+    whole = train("whole")
+    train("run", steps=14)
+    damage(tmp_path / "run", 14, pattern)
+    assert same(train("run").params, whole.params)
+    (warning,) = [x for x in capsys.readouterr().err.splitlines() if "warning: checkpoint" in x]
+    assert "checkpoint 14 cannot be read" in warning
+    assert "goes on from 7" in warning
+    assert (tmp_path / "run" / "unreadable" / "14").is_dir()
+
+
+def test_without_a_whole_checkpoint_nothing_starts_anew(train, tmp_path):
+    train("run", steps=7)
+    damage(tmp_path / "run", 7, "rest/manifest.ocdbt")
+    with pytest.raises(UserError, match=r"^none of the 1 checkpoints in .* can be read; 7: "):
+        train("run")
+    assert saved_steps(tmp_path / "run") == [7]
+
+
+@pytest.mark.slow  # four processes that load JAX: 20 s
+def test_two_processes_agree_on_the_checkpoint_that_both_can_read(train_processes, tmp_path):
+    train_processes("run", "6", "--every", "3", count=2).finish()
+    run = train_processes("run", "8", "--every", "3", "--blind", "6", count=2)
+    run.finish()
+    assert "warning: checkpoint 6 cannot be read" in run.said(0)
+    assert "going on from step 3" in run.said(0)
+    assert saved_steps(tmp_path / "run") == [3, 6, 8]
+
+
+@pytest.mark.slow  # waits 10 s on purpose: 20 s
+def test_a_host_that_starts_late_is_waited_for(train_processes, tmp_path, free_port):
+    first = train_processes("run", "2", count=2, only=(0,), port=free_port)
+    time.sleep(10)
+    assert first.processes[0].poll() is None
+    train_processes("run", "2", count=2, only=(1,), port=free_port).finish()
+    first.finish()
+    assert saved_steps(tmp_path / "run") == [2]
+
+
+@pytest.mark.parametrize("here", [0, 1])
+def test_a_host_that_never_starts_ends_the_wait_with_a_line(train_processes, here):
+    run = train_processes("run", "2", count=2, only=(here,), SAM_AUDIO_START_TIMEOUT="2")
+    assert run.statuses() == [1]
+    assert run.said(0) == (
+        f"error: process {here} of 2 waited 2 s for the others to start; start them all, or give "
+        "them more time by SAM_AUDIO_START_TIMEOUT"
+    )
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights(same):
+    """The loss is finite: only the gradient of the square root at 0 is not."""
+
+    def loss(params, batch, key):
+        return jnp.sum(jnp.sqrt(params["w"] * batch)), {}
+
+    params = {"w": jnp.ones(3)}
+    tx = optax.adam(0.1)
+    state = TrainState(jnp.int32(0), params, params, tx.init(params), jax.random.key(0))
+    after, metrics = train_step(state, jnp.zeros(3), loss=loss, tx=tx, ema_decay=0.9)
+    assert np.isfinite(metrics["loss"])
+    assert bool(metrics["skipped"])
+    assert same(
+        (after.params, after.ema, after.opt_state), (state.params, state.ema, state.opt_state)
+    )
+    assert int(after.step) == 1
+
+
+def test_a_batch_without_valid_frames_has_no_loss_and_counts():
+    def loss(params, batch, key):
+        value = flow_loss(
+            lambda x, time: params["w"] * x, batch, jnp.zeros((2, 5), bool), key, FlowConfig()
+        )
+        return value, {}
+
+    params = {"w": jnp.ones(())}
+    tx = optax.adam(0.1)
+    state = TrainState(jnp.int32(0), params, params, tx.init(params), jax.random.key(0))
+    after, metrics = train_step(state, jnp.ones((2, 5, 4)), loss=loss, tx=tx, ema_decay=0.9)
+    assert float(metrics["loss"]) == 0.0
+    assert not bool(metrics["skipped"])
+    assert np.isfinite(after.params["w"])
+    assert int(after.step) == 1
