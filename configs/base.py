@@ -17,9 +17,9 @@ DIT = DitConfig(depth=16, width=2048, heads=16, mlp=5504)
 PRETRAINING = on_slices(
     pretraining(DIT),
     {
-        "v5e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="full"),
-        "v5p-512": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="none"),
-        "v6e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="full"),
+        "v5e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="none"),
+        "v5p-512": Layout(mesh=MeshConfig(data=8, fsdp=32), remat="none"),
+        "v6e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="none"),
     },
 )
 # A budget of 120,000 frames is 160 clips of 30 s: fewer than the chips have shares for, unless
@@ -28,7 +28,7 @@ FINETUNING = on_slices(
     finetuning(DIT, token_budget=120_000),
     {
         "v5e-256": Layout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="dots"),
-        "v5p-512": Layout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="none"),
+        "v5p-512": Layout(mesh=MeshConfig(data=4, fsdp=32, tensor=2), remat="none"),
         "v6e-256": Layout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="dots"),
     },
 )

@@ -10,11 +10,13 @@ Takes minutes of CPU; --fast asks the compiler for less effort, which needs more
 import os
 import sys
 
-# libtpu may lie beside the environment: inside it every JAX process would look for TPUs.
-LIBRARY = f"{sys.prefix}/libtpu/libtpu/libtpu.so"
-if os.path.isfile(LIBRARY):
-    os.environ.setdefault("TPU_LIBRARY_PATH", LIBRARY)
 os.environ.update(  # before JAX is there: libtpu only compiles, the CPU stays the only device
+    # Beside the environment: inside it every JAX process would look for TPUs.
+    [
+        ("TPU_LIBRARY_PATH", path)
+        for path in [f"{sys.prefix}/libtpu/libtpu/libtpu.so"]
+        if os.path.isfile(path)
+    ],
     JAX_PLATFORMS="cpu",
     TPU_SKIP_MDS_QUERY="1",
     ALLOW_MULTIPLE_LIBTPU_LOAD="1",

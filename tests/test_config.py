@@ -139,5 +139,29 @@ def test_run_options_need_a_workdir_and_a_config(file, tmp_path):
     assert (folder, profile, cfg.batch) == (tmp_path, False, 2)
     with pytest.raises(UserError, match="no --workdir given"):
         config.run_options([file], "")
+    with pytest.raises(UserError, match="is an address"):
+        config.run_options([file, "--workdir", "gs://bucket/run"], "")
     with pytest.raises(UserError, match="no config file given"):
         config.run_options(["--workdir", "x"], "")
+
+
+def test_a_file_may_hold_several_recipes(file):
+    with open(file, "a") as more:
+        more.write("RECIPES = {'short': RunConfig(steps=3)}\n")
+    assert config.from_cli([file]).steps == 10
+    assert config.from_cli([f"{file}@short"]).steps == 3
+    assert config.from_cli([f"{file}@short", "--steps", "4"]).steps == 4
+    with pytest.raises(UserError, match=r"no recipe 'long'; it has: short"):
+        config.from_cli([f"{file}@long"])
+
+
+def test_every_recipe_of_the_paper_stands():
+    for size, budget in (("small", 96_000), ("base", 120_000), ("large", 144_000)):
+        for slice_ in ("v5e-256", "v5p-512", "v6e-256"):
+            cfg = config.from_cli([str(ROOT / "configs" / f"{size}.py") + f"@{slice_}"])
+            assert (cfg.batch, cfg.data.seconds, cfg.steps) == (1024, 30.0, 500_000)
+            assert (cfg.alignment.weight, cfg.data.text_dropout) == (1.0, 0.3)
+            fine = config.from_cli([str(ROOT / "configs" / f"{size}.py") + f"@finetune-{slice_}"])
+            assert (fine.batch, fine.data.token_budget, fine.steps) == (0, budget, 300_000)
+            assert (fine.alignment.weight, fine.data.text_dropout) == (0.0, 0.0)
+            assert fine.optim.ema_decay == 0.999

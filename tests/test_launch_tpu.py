@@ -11,7 +11,7 @@ ENVIRONMENT = {
     **{"ZONE": "here-a", "PROJECT": "p", "CLUSTER": "c", "IMAGE": "i", "SOURCE": "https://x/y"},
     **{"PATH": os.environ["PATH"], "PARTITION": "gpu", "SPOT": "1"},
 }
-COMMAND = ["launch/train.py", "configs/small.py", "--workdir", "gs://bucket/a run"]
+COMMAND = ["launch/train.py", "configs/small.py", "--workdir", "/mnt/bucket/a run"]
 
 
 def call(script: pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -3,13 +3,16 @@
 # hosts at once, and starts again when the slice is pre-empted or a host fails.
 #
 #   bash launch/tpu/queued_resources.sh [--dry-run] \
-#       launch/train.py configs/small.py --workdir gs://BUCKET/runs/small
+#       launch/train.py configs/small.py@v5e-256 --workdir /mnt/runs/small
+#
+# The workdir and the caches lie on storage that every host mounts; SETUP is where to mount it.
 #
 # Environment: NAME (sam-audio), ZONE, PROJECT, ACCELERATOR (v5litepod-256), VERSION
 # (v2-alpha-tpuv5-lite), SOURCE (a pip requirement or the git URL of this repository, which must be
 # readable by the hosts), SPOT=1 for pre-emptible chips, ATTEMPTS (20), WAIT (60, seconds between
-# looks). The hosts find each other by the metadata of the slice. Exit status 2 is an error that a
-# new start does not mend. The slice is kept: delete it with the last command printed.
+# looks), SETUP (a command for every host before the start, e.g. gcsfuse BUCKET /mnt/runs). The hosts
+# find each other by the metadata of the slice. Exit status 2 is an error that a new start does not
+# mend. The slice is kept: delete it with the last command printed.
 set -euo pipefail
 
 usage() { sed -n '2,/^set -e/{/^set -e/d;s/^# \{0,1\}//;p}' "$0"; }
@@ -67,7 +70,10 @@ wait_until_active() {
 }
 
 INSTALL="[ -d sam_audio_jax ] || git clone --depth 1 $(printf '%q' "$SOURCE") sam_audio_jax"
-INSTALL+=" && cd sam_audio_jax && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'"
+INSTALL+=" && cd sam_audio_jax && { command -v python3.11 ||"
+INSTALL+=" sudo apt-get install -qq -y python3.11 python3.11-venv; }"
+INSTALL+=" && python3.11 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'"
+[ -z "${SETUP:-}" ] || INSTALL+=" && { $SETUP; }"
 COMMAND="cd sam_audio_jax && .venv/bin/python$(printf ' %q' "$@")"
 
 for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
