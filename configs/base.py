@@ -17,7 +17,7 @@ DIT = DitConfig(depth=16, width=2048, heads=16, mlp=5504)
 PRETRAINING = on_slices(
     pretraining(DIT),
     {
-        "v5e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="none"),
+        "v5e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="dots"),
         "v5p-512": Layout(mesh=MeshConfig(data=8, fsdp=32), remat="none"),
         "v6e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="none"),
     },

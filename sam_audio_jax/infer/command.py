@@ -63,6 +63,7 @@ def separate_one(given: argparse.Namespace) -> None:
     output.check_out(given.out, overwrite=given.overwrite)
     recording = inputs.read(given.input, None)
     seconds = recording.samples.shape[-1] / recording.sample_rate
+    del recording  # an hour of it would be held beside the stems
     inputs.check_spans(given.span or (), seconds, given.input)
     if given.mask and not given.video:
         raise UserError("--mask needs --video, the picture that it is of")

@@ -53,7 +53,8 @@ def attend(
 def choose(q: Any, k: Any, *, mask: Any, bias: Any, kernel: Kernel) -> Kernel:
     """The kernel that will run, never `auto`."""
     own = q.shape[1] == k.shape[1] and bias is None and (mask is None or mask.ndim == 2)
-    whole = parallel.shares("frames") == 1 and q.shape[2] % parallel.shares("heads") == 0
+    even = not (q.shape[0] % parallel.shares("batch") or q.shape[2] % parallel.shares("heads"))
+    whole = parallel.shares("frames") == 1 and even
     splash = own and whole and q.shape[1] >= LANES and q.shape[3] % 32 == 0
     cudnn = bias is None and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[3] <= 128
     if kernel == "auto":
@@ -63,8 +64,9 @@ def choose(q: Any, k: Any, *, mask: Any, bias: Any, kernel: Kernel) -> Kernel:
         return "cudnn" if platform in ("gpu", "cuda") and cudnn else "xla"
     if kernel == "splash" and not splash:
         raise UserError(
-            f"dit.attention=splash needs {LANES} frames or more, heads of a multiple of 32 and "
-            f"mesh.sequence=1; given {q.shape[1]} frames, heads of {q.shape[3]}, "
+            f"dit.attention=splash needs {LANES} frames or more, heads of a multiple of 32, "
+            "mesh.sequence=1 and items and heads that the mesh divides; given "
+            f"{q.shape[1]} frames, {q.shape[0]} items, {q.shape[2]} heads of {q.shape[3]}, "
             f"mesh.sequence={parallel.shares('frames')}; auto or xla take any"
         )
     if kernel == "cudnn" and not (cudnn and parallel.platform() in ("gpu", "cuda")):

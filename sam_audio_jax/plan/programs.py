@@ -32,7 +32,7 @@ FAST = {"exec_time_optimization_effort": -1.0}  # an eighth of the compiler's ti
 class Program:
     """What the compiler says of one program, for one chip; sizes in bytes."""
 
-    fits: bool
+    fits: bool  # by the compiler, which goes by the peak of use
     needed: float  # arguments, results that are not given back in them, temporaries
     arguments: float = 0.0
     temporaries: float = 0.0

@@ -87,14 +87,16 @@ def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figur
         "flops_done": work.done * target.chips,
         "parameters": parameters(config),
     }
-    if program.fits:
+    if program.fits:  # by the compiler
         figures |= _times(estimate(work, mesh, target, program.collectives, program.donated))
     return figures
 
 
 def _program(program: Program, target: Slice) -> Figures:
     return {
-        "fits": program.fits,
+        # The compiler refuses later than this: its own limit is on the peak, which is lower.
+        "fits": program.fits and program.needed <= target.chip.hbm,
+        "compiles": program.fits,
         "needed": program.needed,
         "free": target.chip.hbm - program.needed,
         "arguments": program.arguments,
@@ -149,7 +151,7 @@ def _train_text(f: Figures, target: Slice) -> str:
         f"  state          {_gib(f['state'])} a chip (parameters, average, moments)",
         *_memory_lines(f, chip.hbm),
     ]
-    if f["fits"]:
+    if f["compiles"]:
         lines += [
             f"  operations     {f['flops_useful']:.3g} a step, {f['flops_done']:.3g} with what is "
             f"recomputed (the compiler's count, loops once: {f['flops_compiler']:.3g} a chip)",
@@ -166,8 +168,13 @@ def _train_text(f: Figures, target: Slice) -> str:
 
 
 def _memory_lines(f: Figures, hbm: float) -> list[str]:
-    if not f["fits"]:
+    if not f["compiles"]:
         return [f"  memory         DOES NOT FIT: {_gib(f['needed'])} of {_gib(hbm)} a chip"]
+    if not f["fits"]:
+        return [
+            f"  memory         DOES NOT FIT: {_gib(f['needed'])} of {_gib(hbm)} a chip by the size "
+            f"of its buffers (temporaries {_gib(f['temporaries'])}); the compiler would try"
+        ]
     return [
         f"  memory         fits: {_gib(f['needed'])} of {_gib(hbm)} a chip, {_gib(f['free'])} free "
         f"(arguments {_gib(f['arguments'])}, temporaries {_gib(f['temporaries'])})",
