@@ -19,7 +19,7 @@ PRETRAINING = on_slices(
     {
         "v5e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="dots"),
         "v5p-512": Layout(mesh=MeshConfig(data=8, fsdp=32), remat="none"),
-        "v6e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="none"),
+        "v6e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="dots"),
     },
 )
 # A budget of 144,000 frames is 192 clips of 30 s: fewer than the chips have shares for, unless

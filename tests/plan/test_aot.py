@@ -27,7 +27,10 @@ pytestmark = [
     ),
 ]
 
-SMALL_SLICE = ("--batch", "32", "--mesh.data", "1", "--mesh.fsdp", "8")
+SMALL_SLICE = (
+    *("--batch", "32", "--mesh.data", "1", "--mesh.fsdp", "8"),
+    *("--separator.dit.remat", "full"),
+)
 
 
 def run(*argv: str, limit: int = 900) -> subprocess.CompletedProcess:
@@ -67,7 +70,8 @@ def check(figures: dict, config: TrainConfig) -> None:
     # All of the state is donated: what comes out lies where it came in.
     assert figures["donated"] == pytest.approx(figures["state"], rel=0.02)
     loops = [c for c in figures["all"] if c["times"] > 1 and c["result"] > 2**16]
-    gathers = [c for c in loops if c["kind"] == "all-gather"]
+    # (Of activations only the few text tokens may be, where that is less than their gradients.)
+    gathers = [c for c in loops if c["kind"] == "all-gather" and "convert_element" in c["source"]]
     assert all(c["of"] == ["bf16"] and c["axes"] == ["fsdp"] for c in gathers)
     # A block's weights are gathered once forwards and once backwards, the frozen encoder's once.
     dit, text = config.separator.dit, config.text
