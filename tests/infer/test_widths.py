@@ -14,7 +14,7 @@ class Traced(Exception):
     """Holds the program in place of its result."""
 
 
-@pytest.mark.parametrize(("module", "name"), [(solve, "_separate"), (long_audio, "_solve")])
+@pytest.mark.parametrize(("module", "name"), [(solve, "separate_batch"), (long_audio, "_solve")])
 def test_no_float64_in_the_programs(folder, noise_of, monkeypatch, module, name):
     program = getattr(module, name)
 
