@@ -14,6 +14,8 @@ from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import AlignmentConfig, OptimConfig, TrainConfig
 
 TEXT = T5Config(dtype="bfloat16")  # t5-base, frozen
+DATA = DataConfig(seconds=30.0, snr_db=(-15.0, 15.0), tokenizer="t5-base", workers=8)
+OPTIM = OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1, ema_decay=0.999)
 BUCKETS_S = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)  # ours
 
 
@@ -31,21 +33,15 @@ def pretraining(dit: DitConfig) -> TrainConfig:
 
     Prompts are dropped, each on its own.
     """
+    data = dataclasses.replace(
+        DATA, cache="caches/pretraining", text_dropout=0.3, drop_any_text=True, span_share=0.7
+    )
     return TrainConfig(
         text=TEXT,
         separator=SeparatorConfig(dit=dit),
-        data=DataConfig(
-            seconds=30.0,
-            snr_db=(-15.0, 15.0),
-            text_dropout=0.3,
-            drop_any_text=True,
-            span_share=0.7,
-            tokenizer="t5-base",
-            cache="caches/pretraining",
-            workers=8,
-        ),
+        data=data,
         alignment=AlignmentConfig(weight=1.0),
-        optim=OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1),
+        optim=OPTIM,
         batch=1024,
         steps=500_000,
     )
@@ -56,20 +52,18 @@ def finetuning(dit: DitConfig, *, token_budget: int) -> TrainConfig:
 
     Give `--init-from` the workdir of the pre-training.
     """
+    data = dataclasses.replace(
+        DATA,
+        cache="caches/finetuning",
+        text_dropout=0.0,
+        token_budget=token_budget,
+        buckets_s=BUCKETS_S,
+    )
     return TrainConfig(
         text=TEXT,
         separator=SeparatorConfig(dit=dit),
-        data=DataConfig(
-            seconds=30.0,
-            snr_db=(-15.0, 15.0),
-            text_dropout=0.0,
-            tokenizer="t5-base",
-            cache="caches/finetuning",
-            workers=8,
-            token_budget=token_budget,
-            buckets_s=BUCKETS_S,
-        ),
-        optim=OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1, ema_decay=0.999),
+        data=data,
+        optim=OPTIM,
         batch=0,
         steps=300_000,
     )

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-SCRIPTS = sorted((ROOT / "launch" / "tpu").glob("*.sh"))
+SCRIPTS = sorted(set((ROOT / "launch" / "tpu").glob("*.sh")) - {ROOT / "launch/tpu/common.sh"})
 ENVIRONMENT = {
     **{"ZONE": "here-a", "PROJECT": "p", "CLUSTER": "c", "IMAGE": "i", "SOURCE": "https://x/y"},
     **{"PATH": os.environ["PATH"], "PARTITION": "gpu", "SPOT": "1"},

@@ -12,19 +12,7 @@
 # The hosts find each other by the variables that GKE sets, SAM_AUDIO_START_TIMEOUT gives them time.
 set -euo pipefail
 
-usage() { sed -n '2,/^set -e/{/^set -e/d;s/^# \{0,1\}//;p}' "$0"; }
-
-DRY=""
-case "${1:-}" in
-    -h | --help | "") usage; exit 0 ;;
-    --dry-run) DRY=1; shift ;;
-esac
-
-run() {
-    printf '%q ' "$@"
-    printf '\n'
-    [ -n "$DRY" ] || "$@"
-}
+source "$(dirname "$0")/common.sh"
 
 run xpk workload create \
     --workload "${NAME:-sam-audio}" \

@@ -15,13 +15,7 @@
 # mend. The slice is kept: delete it with the last command printed.
 set -euo pipefail
 
-usage() { sed -n '2,/^set -e/{/^set -e/d;s/^# \{0,1\}//;p}' "$0"; }
-
-DRY=""
-case "${1:-}" in
-    -h | --help | "") usage; exit 0 ;;
-    --dry-run) DRY=1; shift ;;
-esac
+source "$(dirname "$0")/common.sh"
 
 NAME="${NAME:-sam-audio}"
 ZONE="${ZONE:?set ZONE, e.g. us-west4-a}"
@@ -32,12 +26,6 @@ SOURCE="${SOURCE:?set SOURCE, the git URL of this repository}"
 ATTEMPTS="${ATTEMPTS:-20}"
 WAIT="${WAIT:-60}"
 PLACE=(--zone "$ZONE" --project "$PROJECT")
-
-run() {
-    printf '%q ' "$@"
-    printf '\n'
-    [ -n "$DRY" ] || "$@"
-}
 
 on_all_hosts() { run gcloud compute tpus tpu-vm ssh "$NAME" "${PLACE[@]}" --worker=all --command="$1"; }
 

@@ -10,19 +10,7 @@
 # each other by SLURM's own variables; those that separate need not.
 set -euo pipefail
 
-usage() { sed -n '2,/^set -e/{/^set -e/d;s/^# \{0,1\}//;p}' "$0"; }
-
-DRY=""
-case "${1:-}" in
-    -h | --help | "") usage; exit 0 ;;
-    --dry-run) DRY=1; shift ;;
-esac
-
-run() {
-    printf '%q ' "$@"
-    printf '\n'
-    [ -n "$DRY" ] || "$@"
-}
+source "$(dirname "$0")/common.sh"
 
 NODES="${NODES:-1}"
 GPUS="${GPUS:-8}"
