@@ -5,7 +5,7 @@ python launch/prepare.py configs/base.py --out caches/pretraining --codec-checkp
 python launch/train.py configs/base.py@v5e-256 --workdir runs/base --codec-checkpoint DIR
 python launch/train.py configs/base.py@finetune-v5e-256 --workdir runs/fine --init-from runs/base
 
-Layouts are what `launch/plan.py configs/base.py@SLICE --search` recommends.
+`launch/plan.py configs/base.py@SLICE` tells what a layout needs, with --search it tries others.
 """
 
 from sam_audio_jax.parallel import MeshConfig

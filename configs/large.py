@@ -5,7 +5,7 @@ python launch/prepare.py configs/large.py --out caches/pretraining --codec-check
 python launch/train.py configs/large.py@v5e-256 --workdir runs/large --codec-checkpoint DIR
 python launch/train.py configs/large.py@finetune-v5e-256 --workdir runs/fine --init-from runs/large
 
-Layouts are what `launch/plan.py configs/large.py@SLICE --search` recommends.
+`launch/plan.py configs/large.py@SLICE` tells what a layout needs, with --search it tries others.
 """
 
 from sam_audio_jax.parallel import MeshConfig

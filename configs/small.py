@@ -5,7 +5,7 @@ python launch/prepare.py configs/small.py --out caches/pretraining --codec-check
 python launch/train.py configs/small.py@v5e-256 --workdir runs/small --codec-checkpoint DIR
 python launch/train.py configs/small.py@finetune-v5e-256 --workdir runs/fine --init-from runs/small
 
-Layouts are what `launch/plan.py configs/small.py@SLICE --search` recommends.
+`launch/plan.py configs/small.py@SLICE` tells what a layout needs, with --search it tries others.
 """
 
 from sam_audio_jax.parallel import MeshConfig

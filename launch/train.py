@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
         mesh = parallel.make_mesh(cfg.mesh)
         codec = own_codec(workdir, cfg)
         start = runs.load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
-        state, step, codec_weights = make_separator_training(cfg, codec, mesh, start)
+        state, step, frozen = make_separator_training(cfg, codec, mesh, start)
         rate, hop = cfg.codec.sample_rate, cfg.codec.hop
         index, count = parallel.share_of_batch(mesh)
         batches = separation_batches(
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
             batches=batches,
             mesh=mesh,
             frames_per_step=lambda: batches.frames,
-            frozen=codec_weights,
+            frozen=frozen,
             evaluate=evaluation(workdir, cfg, codec) if cfg.eval_bench else None,
             profile=profile,
         )

@@ -21,11 +21,10 @@ BUCKETS_S = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)  # ours
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a slice is used: mesh, rematerialisation, parts that a batch is run in."""
+    """How a slice is used: mesh and rematerialisation."""
 
     mesh: MeshConfig
     remat: str = "full"
-    accumulate: int = 1
 
 
 def pretraining(dit: DitConfig) -> TrainConfig:
@@ -78,12 +77,11 @@ def _laid_out(config: TrainConfig, layout: Layout) -> TrainConfig:
     dit = dataclasses.replace(config.separator.dit, remat=layout.remat)
     data = config.data
     if data.token_budget:
-        shares = layout.mesh.data * layout.mesh.fsdp * layout.accumulate
+        shares = layout.mesh.data * layout.mesh.fsdp
         data = dataclasses.replace(data, row_multiple=shares)
     return dataclasses.replace(
         config,
         separator=dataclasses.replace(config.separator, dit=dit),
         data=data,
-        optim=dataclasses.replace(config.optim, accumulate=layout.accumulate),
         mesh=layout.mesh,
     )

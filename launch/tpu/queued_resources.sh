@@ -8,8 +8,8 @@
 # The workdir and the caches lie on storage that every host mounts; SETUP is where to mount it.
 #
 # Environment: NAME (sam-audio), ZONE, PROJECT, ACCELERATOR (v5litepod-256), VERSION
-# (v2-alpha-tpuv5-lite), SOURCE (a pip requirement or the git URL of this repository, which must be
-# readable by the hosts), SPOT=1 for pre-emptible chips, ATTEMPTS (20), WAIT (60, seconds between
+# (v2-alpha-tpuv5-lite), SOURCE (the git URL of this repository, which the hosts must be able
+# to read), SPOT=1 for pre-emptible chips, ATTEMPTS (20), WAIT (60, seconds between
 # looks), SETUP (a command for every host before the start, e.g. gcsfuse BUCKET /mnt/runs). The hosts
 # find each other by the metadata of the slice. Exit status 2 is an error that a new start does not
 # mend. The slice is kept: delete it with the last command printed.

@@ -13,7 +13,7 @@ from sam_audio_jax.plan.chips import GIB, Slice
 from sam_audio_jax.plan.estimate import Estimate, estimate, mesh_sizes, with_remat, work_of
 from sam_audio_jax.plan.hlo import Collective
 from sam_audio_jax.plan.programs import Program, sample_program, train_program
-from sam_audio_jax.plan.search import Layout, layouts, parameters, state_bytes
+from sam_audio_jax.plan.search import REMAT, Layout, layouts, parameters, state_bytes
 from sam_audio_jax.train.config import TrainConfig
 
 Figures = dict[str, Any]
@@ -57,9 +57,8 @@ def search(config: TrainConfig, target: Slice, *, tries: int, fast: bool) -> Fig
 
 def _hopeless(layout: Layout, other: Figures) -> bool:
     """Whether a layout holds at least as much as one that did not fit."""
-    order = ("full", "attention", "dots", "none")
     same = other["mesh"]["tensor"] == layout.mesh.tensor
-    more = order.index(layout.remat) >= order.index(other["remat"])
+    more = REMAT.index(layout.remat) <= REMAT.index(other["remat"])
     return not other["fits"] and same and more and layout.state >= other["state"]
 
 

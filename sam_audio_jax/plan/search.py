@@ -15,7 +15,7 @@ from sam_audio_jax.plan.estimate import mesh_sizes, with_remat, work_of
 from sam_audio_jax.plan.programs import planned
 from sam_audio_jax.train.config import TrainConfig
 
-REMAT = ("none", "dots", "attention", "full")
+REMAT = ("none", "dots", "attention", "full")  # from the most memory to the least
 LEAST_FSDP_ROWS = 8  # a weight cut thinner than the chip's tiles is gathered at twice the cost
 
 
