@@ -66,7 +66,7 @@ def conditions(batch: int, config: SeparatorConfig) -> Conditions:
     )
 
 
-def born(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+def to_device(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
     """Random weights made in one compiled call."""
     graph = nnx.graphdef(nnx.eval_shape(make))
     return graph, jax.jit(lambda: nnx.as_pure(nnx.state(make())))()
@@ -74,7 +74,7 @@ def born(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
 
 def forward(depth: int) -> tuple[Callable, tuple]:
     config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
-    graph, state = born(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    graph, state = to_device(lambda: Separator(config, rngs=nnx.Rngs(0)))
     noisy = jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
     run = jax.jit(lambda s, x, t, c: nnx.merge(graph, s)(x, t, c))
     return run, (state, noisy, jnp.array([0.5]), conditions(1, config))
@@ -82,7 +82,7 @@ def forward(depth: int) -> tuple[Callable, tuple]:
 
 def train(depth: int) -> tuple[Callable, tuple]:
     config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
-    graph, state = born(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    graph, state = to_device(lambda: Separator(config, rngs=nnx.Rngs(0)))
     tx = optax.adamw(1e-4)
     given = conditions(1, config)
     x1 = jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
@@ -122,7 +122,7 @@ def dtypes(steps: int = 16) -> Iterator[str]:
         config = SeparatorConfig(dit=dataclasses.replace(SMALL, dtype=compute))
         make = lambda c=config: Separator(c, rngs=nnx.Rngs(0))  # noqa: E731
         graph = nnx.graphdef(nnx.eval_shape(make))
-        drawn = jax.jit(alive)(born(make)[1]) if drawn is None else drawn
+        drawn = jax.jit(alive)(to_device(make)[1]) if drawn is None else drawn
         state = jax.tree.map(lambda x, to=parameters: x.astype(to), drawn)
         noise = jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
 
@@ -145,7 +145,7 @@ def dtypes(steps: int = 16) -> Iterator[str]:
 
 def codec(name: str) -> tuple[Callable, tuple]:
     config = CodecConfig()
-    graph, state = born(lambda: Codec(config, rngs=nnx.Rngs(0)))
+    graph, state = to_device(lambda: Codec(config, rngs=nnx.Rngs(0)))
     if name == "encode":
         x = jax.random.normal(jax.random.key(1), (1, SECONDS * config.sample_rate)) / 10
     else:

@@ -20,7 +20,7 @@ from sam_audio_jax.errors import UserError
 
 
 def options(argv: list[str]) -> argparse.Namespace:
-    parser = config.DoorParser(__doc__)
+    parser = config.ArgumentParser(__doc__)
     parser.add_argument("--from", dest="source", required=True, help="what to read")
     parser.add_argument("--to", required=True, help="folder to make; must not exist")
     parser.add_argument("--export", action="store_true", help="for upstream's code")

@@ -18,7 +18,7 @@ from sam_audio_jax.train.workdir import read_config
 
 
 def options(argv: list[str]) -> argparse.Namespace:
-    parser = config.DoorParser(__doc__)
+    parser = config.ArgumentParser(__doc__)
     parser.add_argument("config", nargs="?", metavar="CONFIG.py", help="of the training run")
     parser.add_argument("--workdir", help="of a training run; its newest checkpoint is measured")
     parser.add_argument(

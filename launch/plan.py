@@ -33,12 +33,12 @@ import pathlib
 from sam_audio_jax import config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.plan import chips, report
-from sam_audio_jax.plan.programs import fixed
+from sam_audio_jax.plan.programs import at_longest_bucket
 from sam_audio_jax.train.config import TrainConfig
 
 
 def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = config.DoorParser(
+    parser = config.ArgumentParser(
         __doc__, epilog="Every other --FIELD VALUE overrides a field of the config."
     )
     parser.add_argument("config", metavar="CONFIG.py", help="the training that is planned")
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         cfg = config.from_cli([given.config, *flags])
         if not isinstance(cfg, TrainConfig):
             raise UserError(f"{given.config} holds a {type(cfg).__name__}, not a TrainConfig")
-        cfg = fixed(cfg)
+        cfg = at_longest_bucket(cfg)
         if given.search:
             made = report.search(cfg, target, tries=given.tries, fast=given.fast)
         else:

@@ -1,7 +1,7 @@
 """Renders training mixtures and encodes them once: `python launch/prepare.py CONFIG.py --out DIR`.
 
 Train from the cache with `--data.cache DIR`; with `--alignment.weight` above 0 it also holds what
-the alignment's teacher hears. Run again to resume, or with more --items to extend.
+the teacher features of the alignment loss. Run again to resume, or with more --items to extend.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from sam_audio_jax.train.objective import make_teacher
 
 
 def options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = config.DoorParser(
+    parser = config.ArgumentParser(
         __doc__, epilog="Every other --FIELD VALUE overrides a field of the config."
     )
     parser.add_argument("config", metavar="CONFIG.py", help="of the training; names the codec")

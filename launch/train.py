@@ -51,7 +51,7 @@ def evaluation(
         ema = state.ema
         if jax.process_count() > 1:
             here = parallel.make_mesh(parallel.MeshConfig(), jax.local_devices())
-            ema = parallel.brought_home(ema, parallel.of_parameters(abstract, here))
+            ema = parallel.gather_to_local(ema, parallel.parameter_shardings(abstract, here))
         prompted = nnx.merge(graph, ema)
         model = SAMAudio(codec, prompted, tokenizer, sampler=cfg.sampler)
         return evaluate_model(
@@ -76,13 +76,13 @@ def main(argv: list[str]) -> int:
         start = runs.load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
         state, step, frozen = make_separator_training(cfg, codec, mesh, start)
         rate, hop = cfg.codec.sample_rate, cfg.codec.hop
-        index, count = parallel.share_of_batch(mesh)
+        index, count = parallel.process_rows(mesh)
         batches = separation_batches(
             cfg.data, rate, hop, cfg.batch, process_index=index, process_count=count
         )
         claim_workdir(workdir, cfg)
         if not runs.saved_steps(workdir):
-            distributed.by_first(lambda: runs.save_codec_folder(workdir / "codec", codec))
+            distributed.run_on_first(lambda: runs.save_codec_folder(workdir / "codec", codec))
         loop.run(
             cfg,
             workdir=workdir,
@@ -102,4 +102,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(distributed.door(main, sys.argv[1:]))
+    sys.exit(distributed.run_main(main, sys.argv[1:]))

@@ -56,7 +56,7 @@ def evaluation(
         del step
         weights = state.ema["generator"]
         if jax.process_count() > 1:
-            weights = parallel.brought_home(weights)
+            weights = parallel.gather_to_local(weights)
         codec = nnx.merge(graph, weights)
         means = posterior_means(codec, waves)
         mean, std = float(means.mean()), float(means.std())
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
         distributed.initialize()
         check_workdir(workdir, cfg)
         mesh = parallel.make_mesh(cfg.mesh)
-        index, count = parallel.share_of_batch(mesh)
+        index, count = parallel.process_rows(mesh)
         batches = excerpts(cfg, cfg.data, index=index, count=count)
         evaluate = evaluation(workdir, cfg)
         state, step = make_codec_training(cfg, beginning(cfg))
@@ -112,4 +112,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(distributed.door(main, sys.argv[1:]))
+    sys.exit(distributed.run_main(main, sys.argv[1:]))

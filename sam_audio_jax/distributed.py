@@ -30,7 +30,7 @@ LOST = ("gloo", "connection", "coordination", "unavailable", "heartbeat", "peer"
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """Which of how many processes this one is."""
 
     index: int = 0
@@ -76,14 +76,14 @@ def initialize() -> None:
         late.cancel()
 
 
-def read_environment(environ: Mapping[str, str]) -> Place | None:
+def read_environment(environ: Mapping[str, str]) -> ProcessRank | None:
     """The place that the SAM_AUDIO_ variables give this process; None if they are not set."""
     given = [name for name in (COORDINATOR, COUNT, INDEX) if environ.get(name)]
     if not given:
         return None
     count, index = _number(environ, COUNT, 0), _number(environ, INDEX, 0)
     if given == [COUNT] and count == 1:
-        return Place()
+        return ProcessRank()
     missing = [name for name in (COORDINATOR, COUNT, INDEX) if name not in given]
     if missing:
         raise UserError(f"{' and '.join(given)} without {' and '.join(missing)}: set all or none")
@@ -91,12 +91,12 @@ def read_environment(environ: Mapping[str, str]) -> Place | None:
     if not (host and port.isdigit()):
         raise UserError(f"{COORDINATOR}={environ[COORDINATOR]!r} must be host:port of process 0")
     try:
-        return Place(index, count)
+        return ProcessRank(index, count)
     except UserError as error:
         raise UserError(f"{INDEX} and {COUNT}: {error}") from None
 
 
-def place_alone(environ: Mapping[str, str]) -> Place:
+def rank_from_environment(environ: Mapping[str, str]) -> ProcessRank:
     """The place of a process that works without the others; no coordinator is needed.
 
     From the SAM_AUDIO_ variables, SLURM, Open MPI or GKE, in this order.
@@ -107,15 +107,15 @@ def place_alone(environ: Mapping[str, str]) -> Place:
         ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
     ):
         if environ.get(count) and environ.get(index):
-            return Place(_number(environ, index, 0), _number(environ, count, 1))
+            return ProcessRank(_number(environ, index, 0), _number(environ, count, 1))
     if environ.get(INDEX):
         raise UserError(f"{INDEX} without {COUNT}: set both or none")
     hosts = len(_tpu_hosts(environ))
     if not hosts:
-        return Place()
+        return ProcessRank()
     slices = _number(environ, "MEGASCALE_NUM_SLICES", 1)
     before = _number(environ, "MEGASCALE_SLICE_ID", 0) * hosts
-    return Place(before + _number(environ, "TPU_WORKER_ID", 0), slices * hosts)
+    return ProcessRank(before + _number(environ, "TPU_WORKER_ID", 0), slices * hosts)
 
 
 def _cluster(environ: Mapping[str, str]) -> bool:
@@ -156,7 +156,7 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _too_late(place: Place | None, patience: int) -> None:
+def _too_late(place: ProcessRank | None, patience: int) -> None:
     who = "this process" if place is None else f"process {place.index} of {place.count}"
     _tell(
         f"error: {who} waited {patience} s for the others to start; start them all, or give them "
@@ -165,7 +165,7 @@ def _too_late(place: Place | None, patience: int) -> None:
     os._exit(1)
 
 
-def by_first(action: Callable[[], object]) -> None:
+def run_on_first(action: Callable[[], object]) -> None:
     """Process 0 does it while the others wait; its `UserError` is raised by all."""
     said = ""
     if jax.process_index() == 0:
@@ -185,12 +185,12 @@ def by_first(action: Callable[[], object]) -> None:
         raise UserError(heard.decode(errors="replace"))
 
 
-def agreed(answer: bool) -> bool:
+def broadcast_bool(answer: bool) -> bool:
     """Process 0's answer on every process: clocks differ, decisions must not."""
-    return bool(told_by_first([float(answer)])[0])
+    return bool(broadcast_from_first([float(answer)])[0])
 
 
-def told_by_first(numbers: list[float]) -> list[float]:
+def broadcast_from_first(numbers: list[float]) -> list[float]:
     """Process 0's numbers on every process; all give as many."""
     if jax.process_count() == 1:
         return numbers
@@ -198,14 +198,14 @@ def told_by_first(numbers: list[float]) -> list[float]:
     return multihost_utils.broadcast_one_to_all(bits).view(np.float64).tolist()
 
 
-def all_agree(answer: bool) -> bool:
+def all_processes(answer: bool) -> bool:
     """Whether every process says yes."""
     if jax.process_count() == 1:
         return answer
     return bool(multihost_utils.process_allgather(np.asarray(answer)).all())
 
 
-def door(main: Callable[[list[str]], int], argv: list[str]) -> int:
+def run_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
     """The exit status of `main(argv)`, a command that may be one of several processes.
 
     After an error such a process ends at once, without the goodbye for which JAX waits for the

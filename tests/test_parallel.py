@@ -26,7 +26,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_the_users_error():
 def test_one_device_is_a_mesh_too():
     mesh = parallel.make_mesh(MeshConfig(), jax.devices()[:1])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
-    assert parallel.batch_shares(mesh) == 1
+    assert parallel.batch_axis_size(mesh) == 1
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_parameters_lie_where_their_axes_say_unless_they_do_not_divide(inputs, s
         metadata = parallel.axes("embed", "mlp")
         return nnx.Linear(inputs, 12, kernel_metadata=metadata, rngs=nnx.Rngs(0))
 
-    layout = parallel.of_parameters(nnx.state(nnx.eval_shape(make)), devices)
+    layout = parallel.parameter_shardings(nnx.state(nnx.eval_shape(make)), devices)
     assert layout["kernel"].spec == spec
     assert layout["bias"].spec == PartitionSpec()
 

@@ -26,7 +26,9 @@ from sam_audio_jax.convert.codec import codec_table, watermark_settings
 from sam_audio_jax.convert.files import find_folder, open_state, read_json, write_json
 from sam_audio_jax.convert.names import Table
 from sam_audio_jax.convert.separator import separator_table
-from sam_audio_jax.convert.settings import (
+from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_config_to_reference, t5_table
+from sam_audio_jax.convert.tensors import State, Tensor, write_state
+from sam_audio_jax.convert.upstream_config import (
     TEXT_DEFAULTS,
     Dtype,
     checked_config,
@@ -34,8 +36,6 @@ from sam_audio_jax.convert.settings import (
     separator_config,
     upstream_config,
 )
-from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_config_to_reference, t5_table
-from sam_audio_jax.convert.tensors import State, Tensor, write_state
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator, Separator, SeparatorConfig

@@ -15,8 +15,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.convert.place import born, fetched, shardings
 from sam_audio_jax.convert.tensors import State, Stored
+from sam_audio_jax.convert.transfer import shardings, to_device, to_host
 from sam_audio_jax.errors import UserError
 
 M = TypeVar("M", bound=nnx.Module)
@@ -153,7 +153,7 @@ class Table(Generic[M]):
                 for name in row.names(self.depth)
             )
             stacked = "{layer}" in row.theirs
-            value = born(variable.shape, pieces, places[path], stacked=stacked)
+            value = to_device(variable.shape, pieces, places[path], stacked=stacked)
             flat.append((path, variable.replace(value)))
         return nnx.merge(graph, nnx.from_flat_state(flat))
 
@@ -170,7 +170,7 @@ def stored(model: nnx.Module, rows: Sequence[Row], depth: int) -> dict[str, Stor
         value = ours[row.ours][...]
         stacked = "{layer}" in row.theirs
         for layer, name in enumerate(row.names(depth)):
-            fetch = functools.partial(fetched, value, layer if stacked else None)
+            fetch = functools.partial(to_host, value, layer if stacked else None)
             parts.setdefault(name, []).append(functools.partial(_theirs, row.layout, fetch))
     return {
         name: Stored(shape, np.dtype(np.float32), functools.partial(_joined, parts[name]))

@@ -23,8 +23,8 @@ from sam_audio_jax.convert.peav import (
     peav_rows,
     refuse_others,
 )
-from sam_audio_jax.convert.settings import Dtype
 from sam_audio_jax.convert.tensors import State, Tensor
+from sam_audio_jax.convert.upstream_config import Dtype
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
 

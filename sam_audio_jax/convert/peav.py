@@ -9,7 +9,7 @@ from typing import Any
 
 from sam_audio_jax.convert.names import LINEAR, PAIRS, SAME, Layout, Row, neighbours
 from sam_audio_jax.convert.separator import conv_block_rows
-from sam_audio_jax.convert.settings import Dtype
+from sam_audio_jax.convert.upstream_config import Dtype
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.errors import UserError

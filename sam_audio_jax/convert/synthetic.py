@@ -15,9 +15,9 @@ from sam_audio_jax.convert.codec import codec_table
 from sam_audio_jax.convert.files import write_json
 from sam_audio_jax.convert.folder import CODEC_PREFIX
 from sam_audio_jax.convert.separator import separator_table
-from sam_audio_jax.convert.settings import checked_config, codec_config, separator_config
 from sam_audio_jax.convert.t5 import t5_config, t5_table
 from sam_audio_jax.convert.tensors import Stored, write_state
+from sam_audio_jax.convert.upstream_config import checked_config, codec_config, separator_config
 
 
 def write_synthetic(

@@ -8,8 +8,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.names import LINEAR, Row, Table, to_reference
-from sam_audio_jax.convert.settings import Dtype
 from sam_audio_jax.convert.tensors import State, Tensor
+from sam_audio_jax.convert.upstream_config import Dtype
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 

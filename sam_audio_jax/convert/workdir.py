@@ -21,6 +21,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.config import from_dict, to_dict
 from sam_audio_jax.convert.codec import codec_from_reference, codec_table
+from sam_audio_jax.convert.encoders import copy_part, open_part
 from sam_audio_jax.convert.files import find_folder, open_state, read_json, write_json
 from sam_audio_jax.convert.folder import (
     CODEC_PREFIX,
@@ -30,9 +31,8 @@ from sam_audio_jax.convert.folder import (
     open_folder,
     save_folder,
 )
-from sam_audio_jax.convert.parts import copy_part, open_part
-from sam_audio_jax.convert.settings import checked_config
 from sam_audio_jax.convert.tensors import write_state
+from sam_audio_jax.convert.upstream_config import checked_config
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
@@ -232,7 +232,9 @@ def _read_module(step: pathlib.Path, make: Any, part: str = "", *, mesh: Mesh | 
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     pure = nnx.as_pure(abstract)
     places = (
-        parallel.of_parameters(abstract, mesh) if mesh else jax.tree.map(lambda _: device, pure)
+        parallel.parameter_shardings(abstract, mesh)
+        if mesh
+        else jax.tree.map(lambda _: device, pure)
     )
     like = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), pure, places

@@ -4,7 +4,7 @@ Example `i` is a function of (seed, i) alone, and of its bucket where lengths va
 `valid` bool [frames], `text_ids` int32 and `text_mask` bool [text_tokens], `anchor_ids` int32
 [2 + max_spans], `anchor_alignment` int32 [frames], and mixture, target, residual as float32
 [samples] or [frames, channels]. A cache with features adds `alignment` float16 [segments, width],
-what a teacher hears in the target, and `alignment_offset` float32 [], the frames of the first
+the teacher features of the target, and `alignment_offset` float32 [], the frames of the first
 segment that lie before the example.
 """
 
@@ -22,7 +22,7 @@ from sam_audio_jax.data.mix import Mixer, Mixture
 from sam_audio_jax.data.shards import SIGNALS, Cache
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.separator.prompts import pack_anchors
+from sam_audio_jax.separator.prompts import collate_anchors
 
 TELLING_OVERLAP = 0.7  # of activities; above it spans alone would not say which half is meant
 BAD_TRIES = 20
@@ -60,7 +60,7 @@ class Prompter:
         silent = (telling or config.drop_any_text) and rng.random() < config.text_dropout
         phrase = "" if silent else text.choose(texts, config.caption_share, rng)
         ids, mask = _tokenizer(config.tokenizer)(phrase, config.text_tokens)
-        anchor_ids, alignment = pack_anchors(
+        anchor_ids, alignment = collate_anchors(
             [marked],
             [size],
             sample_rate=self.sample_rate,
@@ -122,7 +122,7 @@ class MixedExamples:
         """Example `index`, mixed at a length of the bucket and padded to its frames."""
         rng = np.random.default_rng((self.config.seed, index))
         size = bucket.size(bucket.frames, rng)
-        drawn = self.mixer.lasting(size * self.hop).draw(rng)
+        drawn = self.mixer.with_length(size * self.hop).draw(rng)
         return self._example(drawn, size, bucket.frames, rng)
 
     def _example(self, drawn: Mixture, size: int, frames: int, rng: np.random.Generator) -> Example:

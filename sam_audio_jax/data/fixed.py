@@ -131,11 +131,11 @@ def mixtures(folder: pathlib.Path, known: Collection[str]) -> list[dict[str, Any
 def _effects(make: _Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["sfx"] * make.rate)
     clips = make.of("sfx")
-    askable = sorted({c.caption for c in clips if c.caption in make.known})
-    by_caption = {name: [c for c in clips if c.caption == name] for name in askable}
+    unambiguous = sorted({c.caption for c in clips if c.caption in make.known})
+    by_caption = {name: [c for c in clips if c.caption == name] for name in unambiguous}
     residuals = itertools.cycle(clips)
-    for number, caption in zip(range(14), itertools.cycle(askable), strict=False):
-        target = by_caption[caption][number // len(askable) % len(by_caption[caption])]
+    for number, caption in zip(range(14), itertools.cycle(unambiguous), strict=False):
+        target = by_caption[caption][number // len(unambiguous) % len(by_caption[caption])]
         other = next(
             c for c in residuals if c.caption != caption and c.source_id != target.source_id
         )

@@ -38,7 +38,7 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Half:
+class _Source:
     wave: Wave
     texts: tuple[str, ...]  # finest first; none if it has no name
     claims: frozenset[str]  # all that is true of it
@@ -77,7 +77,7 @@ class Mixer:
             self.siblings[self._sibling_key(number)].append(number)
         self._set_recipes()
 
-    def lasting(self, samples: int) -> "Mixer":
+    def with_length(self, samples: int) -> "Mixer":
         """The same mixer for mixtures of another length."""
         other = copy.copy(self)
         other.samples = samples
@@ -106,21 +106,23 @@ class Mixer:
             if halves is None:
                 continue
             target, residual = halves
-            asked = text.askable(target.texts, residual.claims)
+            asked = text.unambiguous(target.texts, residual.claims)
             if asked:
-                back = text.askable(residual.texts, target.claims)
+                back = text.unambiguous(residual.texts, target.claims)
                 return self._at_levels(target, residual, asked, back, kinds, rng)
         raise UserError(f"no {kinds[0]} and {kinds[1]} in {TRIES} draws that captions tell apart")
 
-    def _pair(self, kinds: tuple[str, str], rng: np.random.Generator) -> tuple[_Half, _Half] | None:
-        target = self._half(kinds[0], self.config.target_repeats, rng)
-        residual = self._half(kinds[1], self.config.residual_repeats, rng)
+    def _pair(
+        self, kinds: tuple[str, str], rng: np.random.Generator
+    ) -> tuple[_Source, _Source] | None:
+        target = self._source(kinds[0], self.config.target_repeats, rng)
+        residual = self._source(kinds[1], self.config.residual_repeats, rng)
         if kinds[1] == "sfx" and rng.random() < self.config.second_share:
-            second = self._half(kinds[1], self.config.residual_repeats, rng)
+            second = self._source(kinds[1], self.config.residual_repeats, rng)
             if residual.claims & second.claims or second.sources & target.sources:
                 return None
             gain = 10 ** (rng.uniform(-3, 3) / 20)
-            residual = _Half(
+            residual = _Source(
                 residual.wave + second.wave * np.float32(gain),
                 (),
                 residual.claims | second.claims,
@@ -128,14 +130,14 @@ class Mixer:
             )
         return None if target.sources & residual.sources else (target, residual)
 
-    def _half(self, kind: str, repeats: float, rng: np.random.Generator) -> _Half:
+    def _source(self, kind: str, repeats: float, rng: np.random.Generator) -> _Source:
         """One sound laid out in time, at an active level of 0 dBFS."""
         if kind == "song":
             stems = self.songs[int(rng.integers(len(self.songs)))]
             wave = sum(self._song_piece(stems, rng), np.zeros(self.samples, np.float32))
             claims = [text.claims_of(self.recordings[number]) for number in stems]
             sources = frozenset(self.recordings[number].source_id for number in stems)
-            half = _Half(wave, text.MUSIC, frozenset(text.MUSIC).union(*claims), sources)
+            half = _Source(wave, text.MUSIC, frozenset(text.MUSIC).union(*claims), sources)
         else:
             if rng.random() < 0.5:  # rare captions as often as common ones
                 choices = self.captions[kind][int(rng.integers(len(self.captions[kind])))]
@@ -144,7 +146,7 @@ class Mixer:
             number = choices[int(rng.integers(len(choices)))]
             lay = self._repeated if rng.random() < repeats else self._events
             recording = self.recordings[number]
-            half = _Half(
+            half = _Source(
                 lay(number, self._speed(rng), rng),
                 text.texts_of(recording),
                 text.claims_of(recording),
@@ -154,7 +156,7 @@ class Mixer:
         wave = self._tilted(half.wave, rng) / np.float32(max(level, 1e-6))
         return dataclasses.replace(half, wave=wave)
 
-    def _stem_and_rest(self, rng: np.random.Generator) -> tuple[_Half, _Half] | None:
+    def _stem_and_rest(self, rng: np.random.Generator) -> tuple[_Source, _Source] | None:
         stems = self.songs[int(rng.integers(len(self.songs)))]
         chosen = int(rng.integers(len(stems)))
         pieces = self._song_piece(stems, rng)
@@ -170,10 +172,10 @@ class Mixer:
         claims = [frozenset(text.texts_of(other)) for other in others]
         names = text.texts_of(others[0]) if len(others) == 1 else ()
         return (
-            _Half(
+            _Source(
                 target, text.texts_of(recording), frozenset(text.texts_of(recording)), frozenset()
             ),
-            _Half(rest, names, frozenset().union(*claims), frozenset()),
+            _Source(rest, names, frozenset().union(*claims), frozenset()),
         )
 
     def _song_piece(self, stems: list[int], rng: np.random.Generator) -> list[Wave]:
@@ -250,8 +252,8 @@ class Mixer:
 
     def _at_levels(
         self,
-        target: _Half,
-        residual: _Half,
+        target: _Source,
+        residual: _Source,
         asked: tuple[str, ...],
         back: tuple[str, ...],
         kinds: tuple[str, str],

@@ -1,7 +1,7 @@
 """The latent cache: mixtures rendered and encoded once, in ArrayRecord shards.
 
 `FOLDER/cache.json` says what it holds; `FOLDER/00003.arrayrecord` holds `per_shard` records of
-msgpack with float16 latents, and with what the teacher of the alignment loss hears in target and
+msgpack with float16 latents, and with the teacher features of target and
 residual if there was one. A shard appears when it is complete, so a killed run loses one shard.
 """
 

@@ -34,7 +34,7 @@ def claims_of(recording: Recording) -> frozenset[str]:
     return frozenset(texts)
 
 
-def askable(texts: Sequence[str], others: Collection[str]) -> tuple[str, ...]:
+def unambiguous(texts: Sequence[str], others: Collection[str]) -> tuple[str, ...]:
     """The texts that do not also hold for the other half of the mixture."""
     return tuple(text for text in texts if text not in others)
 

@@ -301,10 +301,10 @@ def encode_clips(
     at full size are ever held). Clips of all lengths share slices of `most` frames, the last padded
     to a power of two: at most log2(most) + 1 programs are compiled for the tower, and as many small
     ones for each frame size. Slicing changes no number. With a mesh, `model`'s parameters must lie
-    on it (`parallel.of_parameters`); frames are shared out over its devices.
+    on it (`parallel.parameter_shardings`); frames are shared out over its devices.
     """
     size = model.config.image_size if size is None else size
-    shares = 1 if mesh is None else parallel.batch_shares(mesh)
+    shares = 1 if mesh is None else parallel.batch_axis_size(mesh)
     most = shares * max(1, most // shares)
     graph, state = nnx.split(model)
     state = nnx.as_pure(state)
@@ -325,7 +325,7 @@ def encode_clips(
             vectors = _encode(graph, state, padded, normalize=normalize)
         else:
             with jax.set_mesh(mesh):
-                placed = jax.device_put(padded, parallel.of_batch(mesh))
+                placed = jax.device_put(padded, parallel.batch_sharding(mesh))
                 vectors = _encode(graph, state, placed, normalize=normalize)
         return np.asarray(vectors)[: len(frames)]
 

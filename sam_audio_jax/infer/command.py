@@ -9,7 +9,7 @@ import sys
 import jax
 
 from sam_audio_jax import config, parallel
-from sam_audio_jax.distributed import Place, place_alone
+from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, manifest, output
 from sam_audio_jax.infer.separate import SAMAudio
@@ -21,7 +21,7 @@ OF_LINES = ("text", "span", "video", "mask", "noise", "overwrite")  # not beside
 
 def read_options(argv: list[str], description: str) -> argparse.Namespace:
     """UserError: an option that does not exist or cannot be understood, or none to work on."""
-    parser = config.DoorParser(description)
+    parser = config.ArgumentParser(description)
     add = parser.add_argument
     add("input", nargs="?", help="a sound or video file")
     add("--manifest", type=pathlib.Path, help="many items, JSONL")
@@ -110,13 +110,13 @@ def separate_many(given: argparse.Namespace) -> bool:
     return not failed
 
 
-def find_place(given: argparse.Namespace) -> Place:
+def find_place(given: argparse.Namespace) -> ProcessRank:
     """By the options, else by the environment. UserError: one option without the other."""
     if (given.process is None) != (given.processes is None):
         raise UserError("--process and --processes go together")
     if given.processes is None:
-        return place_alone(os.environ)
-    return Place(given.process, given.processes)
+        return rank_from_environment(os.environ)
+    return ProcessRank(given.process, given.processes)
 
 
 def settings(given: argparse.Namespace) -> manifest.Settings:

@@ -14,17 +14,17 @@ from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, rerank
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
+from sam_audio_jax.infer.collate import Prompts, Tokenize, collate_batch, collate_items, with_spans
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.options import Options, SamplerConfig
-from sam_audio_jax.infer.pack import Prompts, Tokenize, pack_batch, pack_items, tell_spans
 from sam_audio_jax.infer.predictor import Source, SpanFinder
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
-from sam_audio_jax.infer.rerank import Asked, Scorer, SpanIoU
+from sam_audio_jax.infer.rerank import PromptView, Scorer, SpanIoU
 from sam_audio_jax.infer.solve import Networks, Solver
 from sam_audio_jax.infer.stems import Separated, Stems, refined
-from sam_audio_jax.infer.video import Sight, StoredTower
+from sam_audio_jax.infer.video import StoredTower, VideoFeatures
 from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.separator.model import PromptedSeparator
 
@@ -61,7 +61,9 @@ class Engine:
         self.buckets = buckets or BucketConfig()
         self.refinement = refinement
         self.scorer = scorer or SpanIoU()
-        self.sight = Sight(vision, codec.config, prompted.separator.config.video_width, mesh)
+        self.video_features = VideoFeatures(
+            vision, codec.config, prompted.separator.config.video_width, mesh
+        )
         self.span_finder = SpanFinder(span_predictor, codec.config)
         self._state = 2 * channels  # width of x: target and residual side by side
         self._solver = Solver(self.networks, mesh)
@@ -130,7 +132,7 @@ class Engine:
         if part.frames > self.long_audio.longest:
             waves, asked = self._solve_long(items[0], drawn[0], options)
         else:
-            prompts = pack_items(
+            prompts = collate_items(
                 items, drawn, part, codec=self.networks.codec, tokenizer=self.tokenizer
             )
             bits = self.networks.codec.config.watermark_bits
@@ -167,9 +169,9 @@ class Engine:
             noise = np.concatenate([options.noise(frames, self._state)] * len(batch))
         noise = inputs.check_noise(noise, frames, self._state, rows, "this batch")
         message = options.messages(2 * rows, config.watermark_bits)
-        prompts = pack_batch(
+        prompts = collate_batch(
             batch,
-            self.sight.of_batch(
+            self.video_features.batch_sharding(
                 batch.masked_videos, batch.video_features, batch.sizes.tolist(), frames
             ),
             noise,
@@ -198,12 +200,12 @@ class Engine:
     def _solve(
         self,
         prompts: Prompts,
-        asked: list[Asked],
+        asked: list[PromptView],
         options: Options,
         message: Int[np.ndarray, "waves bits"] | None,
         *,
         padding: bool,
-    ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[Asked]]:
+    ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[PromptView]]:
         """Waves of all rows, and what the items were told.
 
         `padding`: predicted spans may lie beyond an item's end, as in the reference.
@@ -218,7 +220,7 @@ class Engine:
 
     def _solve_long(
         self, item: Item, noises: Float[np.ndarray, "candidates frames state"], options: Options
-    ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[Asked]]:
+    ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[PromptView]]:
         """`_solve` of one recording in windows; its spans are predicted piece by piece."""
         asked, mixture = item.asked, self.long_audio.encode(item.wave)
         if options.predict_spans and not asked.spans:
@@ -243,8 +245,8 @@ class Engine:
         return waves[None], [asked]
 
     def _predict(
-        self, prompts: Prompts, asked: list[Asked], padding: bool
-    ) -> tuple[Prompts, list[Asked]]:
+        self, prompts: Prompts, asked: list[PromptView], padding: bool
+    ) -> tuple[Prompts, list[PromptView]]:
         """With spans for the items that have none, before the solve that they condition.
 
         The release predicts them too late to change anything (spec/model.md, section 9).
@@ -259,13 +261,13 @@ class Engine:
             for one, spans in zip(asked, found, strict=True)
         ]
         rows = [asked[min(row, count - 1)].spans for row in range(len(valid))]
-        return tell_spans(prompts, rows, valid.sum(1).tolist(), self.networks.codec), asked
+        return with_spans(prompts, rows, valid.sum(1).tolist(), self.networks.codec), asked
 
     def _choose(
         self,
         waves: Candidates,
         mixture: Float[np.ndarray, " mixture_samples"],
-        asked: Asked,
+        asked: PromptView,
         options: Options,
     ) -> tuple[int, Float[np.ndarray, " candidates"] | None]:
         """The kept candidate, and the scores if there was a choice."""
@@ -273,7 +275,7 @@ class Engine:
             return 0, None
         return rerank.rank(options.scorer, waves[:, 0], mixture, self.sample_rate, asked)
 
-    def _check_rank(self, asked: Asked, options: Options, name: str) -> None:
+    def _check_rank(self, asked: PromptView, options: Options, name: str) -> None:
         if options.candidates > 1:
             predicted = options.predict_spans and not asked.spans
             rerank.check(options.scorer, asked, name, predicted=predicted)

@@ -22,7 +22,7 @@ TOKENS = ("+", "-")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
+class PromptView:
     """What an item's prompts say, for those who judge its candidates."""
 
     text: str = ""
@@ -49,9 +49,9 @@ class Item:
     features: Float[np.ndarray, "frames video_width"] | None = None  # of the masked video
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> PromptView:
         """The prompts alone."""
-        return Asked(text=self.text, spans=self.spans, video=self.clip)
+        return PromptView(text=self.text, spans=self.spans, video=self.clip)
 
 
 def check_checkpoint(name: str | os.PathLike) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sam_audio_jax.distributed import Place
+from sam_audio_jax.distributed import ProcessRank
 
 DONE, FAILED = "done", "failed"
 STALE_S = 3_600.0  # a half-written file of this age belongs to nobody any more
@@ -22,7 +22,7 @@ STALE_S = 3_600.0  # a half-written file of this age belongs to nobody any more
 class Ledger:
     """Of the folder `out`; `lines` are the manifest's lines by id, as they stand there now."""
 
-    def __init__(self, out: pathlib.Path, lines: Mapping[str, Any], place: Place):
+    def __init__(self, out: pathlib.Path, lines: Mapping[str, Any], place: ProcessRank):
         self.out, self.lines, self.place = out, lines, place
         self._remove_half_written()
         for file in self._parts(FAILED):

@@ -14,7 +14,7 @@ from typing import Any
 import tqdm
 
 from sam_audio_jax import audio
-from sam_audio_jax.distributed import Place
+from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 
 READERS = 16  # headers read at once: the wait is for a disk or a network
@@ -24,7 +24,7 @@ Length = tuple[int, int]  # samples, rate
 
 
 def measure(
-    paths: Sequence[pathlib.Path], out: pathlib.Path, place: Place
+    paths: Sequence[pathlib.Path], out: pathlib.Path, place: ProcessRank
 ) -> tuple[dict[pathlib.Path, Length], dict[pathlib.Path, str]]:
     """Samples and rate of each recording, and the reasons of those that cannot be read.
 

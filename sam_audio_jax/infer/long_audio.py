@@ -22,7 +22,7 @@ from sam_audio_jax.codec.chunked import decode_chunked, encode_chunked
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import pad_tokens, power_of_two
-from sam_audio_jax.infer.pack import LEAST_TOKENS, Tokenize
+from sam_audio_jax.infer.collate import LEAST_TOKENS, Tokenize
 from sam_audio_jax.infer.solve import Networks, Solver
 from sam_audio_jax.separator import flow, windows
 from sam_audio_jax.separator.model import Separator

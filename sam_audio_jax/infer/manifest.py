@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from sam_audio_jax.distributed import Place
+from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item, parse_spans
@@ -149,14 +149,14 @@ def run(
     entries: Sequence[Entry],
     out: pathlib.Path,
     settings: Settings,
-    place: Place | None = None,
+    place: ProcessRank | None = None,
 ) -> dict[str, str]:
     """Separates into `out` what is not done yet and this process's to do; id -> why it failed.
 
     Each item leaves `ID.target.wav`, `ID.residual.wav`, with a video file that with the target as
     its sound, and then its line in the ledger. Without `place` all items are this process's.
     """
-    options, place = settings.options(model), place or Place()
+    options, place = settings.options(model), place or ProcessRank()
     out.mkdir(parents=True, exist_ok=True)
     part = out / f"{SETTINGS}.{place.index}.part"
     write_whole(part, [dataclasses.asdict(settings)], out / SETTINGS)
@@ -173,7 +173,7 @@ class _Run:
         out: pathlib.Path,
         options: Options,
         mask_keeps: str,
-        place: Place,
+        place: ProcessRank,
     ):
         self.model, self.entries, self.out = model, entries, out
         self.options, self.mask_keeps, self.place = options, mask_keeps, place
@@ -296,7 +296,7 @@ class _Run:
 class _Progress:
     """A bar on stderr with items and seconds of sound per second, and the time left."""
 
-    def __init__(self, total: int, before: int, place: Place):
+    def __init__(self, total: int, before: int, place: ProcessRank):
         who = "separate" if place.count == 1 else f"separate {place.index}/{place.count}"
         self.bar = tqdm.tqdm(total=total, initial=before, unit="item", desc=who)
         self.start, self.seconds = time.monotonic(), 0.0

@@ -25,7 +25,7 @@ class SpanFinder:
     def __init__(self, source: Source, codec: CodecConfig):
         self.source, self.codec = source, codec
 
-    def check_able(self) -> None:
+    def require(self) -> None:
         """UserError if there is no predictor; one that lies in a file is not read yet."""
         if self.source is None:
             raise UserError(
@@ -35,7 +35,7 @@ class SpanFinder:
 
     @functools.cached_property
     def predictor(self) -> tuple[SpanPredictor, Tokenizer]:
-        self.check_able()
+        self.require()
         if isinstance(self.source, tuple):
             predictor, tokenizer = self.source
         else:

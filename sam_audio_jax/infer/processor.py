@@ -21,9 +21,9 @@ from sam_audio_jax import audio
 from sam_audio_jax.convert.workdir import codec_grid
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
-from sam_audio_jax.infer.inputs import Asked
+from sam_audio_jax.infer.inputs import PromptView
 from sam_audio_jax.infer.video import Clip, make_clip
-from sam_audio_jax.separator.prompts import Span, frame_count, pack_anchors, valid_frames
+from sam_audio_jax.separator.prompts import Span, collate_anchors, frame_count, valid_frames
 from sam_audio_jax.video import mask_videos
 
 
@@ -61,12 +61,12 @@ class Batch:
         return self.audio_pad_mask.shape[1]
 
     @property
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[PromptView]:
         """The prompts of each item."""
         spans = self.anchors or [()] * len(self)
         clips = self.masked_videos or [None] * len(self)
         rows = zip(self.descriptions, spans, clips, strict=True)
-        return [Asked(text=text, spans=said, video=clip) for text, said, clip in rows]
+        return [PromptView(text=text, spans=said, video=clip) for text, said, clip in rows]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class SAMAudioProcessor:
         spans = None
         if anchors is not None:
             spans = [inputs.parse_spans(row or (), f"item {i}") for i, row in enumerate(anchors)]
-        ids, alignment = pack_anchors(
+        ids, alignment = collate_anchors(
             spans, sizes, sample_rate=self.audio_sampling_rate, hop=self.audio_hop_length
         )
         clips = None

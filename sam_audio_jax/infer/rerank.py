@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.inputs import Asked
+from sam_audio_jax.infer.inputs import PromptView
 from sam_audio_jax.scorers.activity import METRICS, ActivityConfig, span_score
 
 
@@ -28,13 +28,13 @@ class Scorer(Protocol):
         targets: Float[np.ndarray, "candidates samples"],
         mixture: Float[np.ndarray, " mixture_samples"],
         sample_rate: int,
-        asked: Asked,
+        asked: PromptView,
     ) -> Float[np.ndarray, " candidates"]:
         """Scores of one item's targets, all at `sample_rate`."""
         ...
 
 
-def check(scorer: Scorer, asked: Asked, name: str, *, predicted: bool = False) -> None:
+def check(scorer: Scorer, asked: PromptView, name: str, *, predicted: bool = False) -> None:
     """Refuses an item that the scorer has nothing to judge by; `predicted`: spans will come."""
     has = {
         "text": bool(asked.text),
@@ -53,7 +53,7 @@ def rank(
     targets: Float[np.ndarray, "candidates samples"],
     mixture: Float[np.ndarray, " mixture_samples"],
     sample_rate: int,
-    asked: Asked,
+    asked: PromptView,
 ) -> tuple[int, Float[np.ndarray, " candidates"]]:
     """The best candidate, the first of equals, and all scores."""
     scores = np.asarray(scorer.score(targets, mixture, sample_rate, asked), np.float32)
@@ -77,7 +77,7 @@ class SpanIoU:
         targets: Float[np.ndarray, "candidates samples"],
         mixture: Float[np.ndarray, " mixture_samples"],
         sample_rate: int,
-        asked: Asked,
+        asked: PromptView,
     ) -> Float[np.ndarray, " candidates"]:
         """Agreement of each target's sound activity with the spans; 0 where there are none."""
         return np.array(

@@ -171,7 +171,7 @@ class SAMAudio(Engine):
         if watermark is not None and self.networks.codec.watermark is None:
             raise UserError("this model's codec has no watermark")
         if predict_spans:
-            self.span_finder.check_able()
+            self.span_finder.require()
         return Options(
             sampler=choose_sampler(
                 self.sampler, method=method, steps=steps, ode=ode, ode_opt=ode_opt
@@ -204,7 +204,7 @@ class SAMAudio(Engine):
         """
         clip = make_clip(video, mask, mask_keeps, name)
         if clip is not None and video_features is None:
-            self.sight.check_able()
+            self.video_features.require()
         item = inputs.make_item(
             source,
             text,
@@ -216,9 +216,9 @@ class SAMAudio(Engine):
         )
         frames, features = self.frames(item), None
         if video_features is not None:
-            features = self.sight.check(video_features, frames, name)
+            features = self.video_features.check(video_features, frames, name)
         elif clip is not None and see:
-            features = self.sight(clip, frames)
+            features = self.video_features(clip, frames)
         return dataclasses.replace(item, features=features)
 
 

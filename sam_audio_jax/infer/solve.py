@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.t5 import T5Encoder
-from sam_audio_jax.infer.pack import Prompts
+from sam_audio_jax.infer.collate import Prompts
 from sam_audio_jax.separator import flow
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.separator.prompts import Conditions
@@ -97,12 +97,12 @@ class Solver:
         self.state = nnx.as_pure(state)
         self.mesh = mesh
         if mesh is not None:
-            self.state = jax.device_put(self.state, parallel.of_parameters(state, mesh))
+            self.state = jax.device_put(self.state, parallel.parameter_shardings(state, mesh))
 
     @property
     def shares(self) -> int:
         """Rows must be a multiple of this."""
-        return 1 if self.mesh is None else parallel.batch_shares(self.mesh)
+        return 1 if self.mesh is None else parallel.batch_axis_size(self.mesh)
 
     def __call__(
         self, prompts: Prompts, *, method: flow.Method, steps: int
@@ -121,4 +121,4 @@ class Solver:
         if self.mesh is None:
             return run(prompts)
         with jax.set_mesh(self.mesh):
-            return run(jax.device_put(prompts, parallel.of_batch(self.mesh)))
+            return run(jax.device_put(prompts, parallel.batch_sharding(self.mesh)))

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import parse_spans
-from sam_audio_jax.infer.live import Pair, Tail, WindowQueue
 from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, reach
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer, WindowQueue
 from sam_audio_jax.separator.prompts import Span
 
 
@@ -39,7 +39,8 @@ def stream(
     mono at the model's rate, or with `refine="wiener"` of the blocks' own channels, rate and
     length, with target + residual = input. Spans are in seconds from the first sample. A stream
     that fits into one window gives the stems of `separate` with the same seed; a longer one those
-    of multi-diffusion in which no window waits for the next (infer/live.py). Silence is no error.
+    of multi-diffusion in which no window waits for the next (infer/stream_windows.py). Silence is
+    no error.
     UserError: wrong arguments at once, wrong blocks when they arrive.
     """
     options = model.options(method=method, steps=steps, seed=seed, refine=refine)
@@ -158,7 +159,7 @@ class Divider:
     def __init__(self, channels: int, sample_rate: int, stem_rate: int, config: RefineConfig):
         self.sample_rate, self.stem_rate, self.config = sample_rate, stem_rate, config
         self._resample = audio.Resampler(stem_rate, sample_rate, 2)
-        self._mixture, self._stems = Tail(channels), Tail(2)
+        self._mixture, self._stems = SlidingBuffer(channels), SlidingBuffer(2)
         self._done, self._energy = 0, 0.0
 
     def hear(self, wave: Float[np.ndarray, "samples channels"]) -> None:

@@ -86,7 +86,7 @@ def stored_tower(extra: Mapping[str, Any], mesh: Mesh | None = None) -> StoredTo
     )
 
 
-class Sight:
+class VideoFeatures:
     """Turns clips into features; the tower is loaded when the first one comes."""
 
     def __init__(
@@ -100,7 +100,7 @@ class Sight:
             vision = StoredTower(load=lambda tower=vision: tower)
         self.vision, self.codec, self.width, self.mesh = vision, codec, width, mesh
 
-    def check_able(self) -> StoredTower:
+    def require(self) -> StoredTower:
         """The tower, not read yet; UserError if there is none."""
         if self.vision is None:
             raise UserError("this model has no vision tower: it cannot be prompted by video")
@@ -108,7 +108,7 @@ class Sight:
 
     @functools.cached_property
     def tower(self) -> VisionEncoder:
-        tower = self.check_able().load()
+        tower = self.require().load()
         if tower.config.output != self.width:
             raise UserError(
                 f"the vision tower makes {tower.config.output} features of a frame, "
@@ -121,7 +121,7 @@ class Sight:
 
         UserError: no tower, a video or mask that cannot be read, or that do not fit each other.
         """
-        how = self.check_able()
+        how = self.require()
         (features,) = encode_clips(
             self.tower,
             [clip.frames(count, self.codec)],
@@ -131,7 +131,7 @@ class Sight:
         )
         return features
 
-    def of_batch(
+    def batch_sharding(
         self,
         clips: Sequence[Clip | None] | None,
         given: Sequence[Any] | None,

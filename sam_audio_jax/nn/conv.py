@@ -48,8 +48,9 @@ def convolve(
 def upsample(x: Signal, kernel: Float[Array, "window in out"], stride: int) -> Output:
     """Transposed convolution of a window of two strides, uncropped: `samples * stride + stride`.
 
-    Each stride of output hears two neighbouring inputs, one through each half of the kernel: one
-    matrix product does what a convolution over zero-stuffed inputs would, faster on every platform.
+    Each stride of output depends on two neighbouring inputs, one through each half of the kernel:
+    one matrix product does what a convolution over zero-stuffed inputs would, faster on every
+    platform.
     """
     window, inputs, outputs = kernel.shape
     if window != 2 * stride:

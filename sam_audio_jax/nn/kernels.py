@@ -53,8 +53,10 @@ def attend(
 def choose(q: Any, k: Any, *, mask: Any, bias: Any, kernel: Kernel) -> Kernel:
     """The kernel that will run, never `auto`."""
     own = q.shape[1] == k.shape[1] and bias is None and (mask is None or mask.ndim == 2)
-    even = not (q.shape[0] % parallel.shares("batch") or q.shape[2] % parallel.shares("heads"))
-    whole = parallel.shares("frames") == 1 and even
+    even = not (
+        q.shape[0] % parallel.axis_size("batch") or q.shape[2] % parallel.axis_size("heads")
+    )
+    whole = parallel.axis_size("frames") == 1 and even
     splash = own and whole and q.shape[1] >= LANES and q.shape[3] % 32 == 0
     cudnn = bias is None and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[3] <= 128
     if kernel == "auto":
@@ -67,7 +69,7 @@ def choose(q: Any, k: Any, *, mask: Any, bias: Any, kernel: Kernel) -> Kernel:
             f"dit.attention=splash needs {LANES} frames or more, heads of a multiple of 32, "
             "mesh.sequence=1 and items and heads that the mesh divides; given "
             f"{q.shape[1]} frames, {q.shape[0]} items, {q.shape[2]} heads of {q.shape[3]}, "
-            f"mesh.sequence={parallel.shares('frames')}; auto or xla take any"
+            f"mesh.sequence={parallel.axis_size('frames')}; auto or xla take any"
         )
     if kernel == "cudnn" and not (cudnn and parallel.platform() in ("gpu", "cuda")):
         raise UserError(

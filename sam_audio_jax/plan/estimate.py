@@ -18,7 +18,7 @@ from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import flops
 from sam_audio_jax.plan.chips import Slice
 from sam_audio_jax.plan.hlo import Collective
-from sam_audio_jax.plan.programs import planned
+from sam_audio_jax.plan.programs import abstract_training_of
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.shapes import batch_shapes
 
@@ -92,7 +92,7 @@ def work_of(config: TrainConfig, mesh: MeshConfig, target: Slice, kernel: Kernel
 @functools.lru_cache(maxsize=16)
 def _products(config: TrainConfig) -> list[flops.Product]:
     """Of the config's step on one device."""
-    plan = planned(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
+    plan = abstract_training_of(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
     batch = batch_shapes(config, config.batch)
     return flops.products(plan.step, plan.state, batch, plan.frozen)
 

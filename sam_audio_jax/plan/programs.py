@@ -17,11 +17,11 @@ from sam_audio_jax.data.buckets import Schedule
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import solve
-from sam_audio_jax.infer.pack import Prompts
+from sam_audio_jax.infer.collate import Prompts
 from sam_audio_jax.plan import hlo
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.objective import Blueprint, blueprint
+from sam_audio_jax.train.objective import AbstractTraining, abstract_training
 from sam_audio_jax.train.shapes import batch_shapes
 from sam_audio_jax.train.step import jit_step
 
@@ -47,7 +47,7 @@ def abstract_codec(config: TrainConfig) -> Codec:
     return nnx.eval_shape(lambda: Codec(config.codec, rngs=nnx.Rngs(0)))
 
 
-def fixed(config: TrainConfig) -> TrainConfig:
+def at_longest_bucket(config: TrainConfig) -> TrainConfig:
     """With a token budget, the step of its longest bucket; else the config itself."""
     if not config.data.token_budget:
         return config
@@ -59,21 +59,21 @@ def fixed(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, data=data, batch=bucket.rows)
 
 
-def planned(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Blueprint:
+def abstract_training_of(config: TrainConfig, mesh: Mesh | AbstractMesh) -> AbstractTraining:
     """The training on this mesh. Raises `UserError` for a batch that the mesh does not divide."""
-    shares = parallel.batch_shares(mesh)
+    shares = parallel.batch_axis_size(mesh)
     if config.batch % (shares * config.optim.accumulate):
         raise UserError(
             f"batch={config.batch} must be a multiple of {shares} shares of the mesh times "
             f"optim.accumulate={config.optim.accumulate}"
         )
-    return blueprint(config, abstract_codec(config), mesh)
+    return abstract_training(config, abstract_codec(config), mesh)
 
 
 def train_program(config: TrainConfig, mesh: Mesh, *, fast: bool = True) -> Program:
     """The train step, with donation, as the loop runs it."""
-    plan = planned(config, mesh)
-    batch = batch_shapes(config, config.batch, parallel.of_batch(mesh))
+    plan = abstract_training_of(config, mesh)
+    batch = batch_shapes(config, config.batch, parallel.batch_sharding(mesh))
     jitted = jit_step(plan.step, plan.layout, parallel.replicated(mesh))
     return _compiled(jitted, (plan.state, batch, plan.frozen), {}, mesh, fast)
 
@@ -90,8 +90,10 @@ def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = T
         )
 
     graph, abstract = nnx.split(nnx.eval_shape(make))
-    state = parallel.shaped(nnx.as_pure(abstract), parallel.of_parameters(abstract, mesh))
-    place = parallel.of_batch(mesh)
+    state = parallel.with_shardings(
+        nnx.as_pure(abstract), parallel.parameter_shardings(abstract, mesh)
+    )
+    place = parallel.batch_sharding(mesh)
     given: dict[str, Any] = batch_shapes(config, rows, place)
     frames = given["valid"].shape[1]
 

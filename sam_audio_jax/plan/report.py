@@ -25,7 +25,7 @@ def plan(config: TrainConfig, target: Slice, *, rows: int, fast: bool) -> Figure
     print(_train_text(figures, target))
     if rows:
         mesh = parallel.make_mesh(config.mesh, target.devices())
-        shares = parallel.batch_shares(mesh)
+        shares = parallel.batch_axis_size(mesh)
         _say(f"compiling the sampler for {target.name}")
         program = sample_program(config, mesh, rows=rows * shares, fast=fast)
         figures["sampler"] = _program(program, target) | {"rows": rows * shares}

@@ -12,7 +12,7 @@ from sam_audio_jax.nn.kernels import Kernel
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan.chips import Slice
 from sam_audio_jax.plan.estimate import mesh_sizes, with_remat, work_of
-from sam_audio_jax.plan.programs import planned
+from sam_audio_jax.plan.programs import abstract_training_of
 from sam_audio_jax.train.config import TrainConfig
 
 REMAT = ("none", "dots", "attention", "full")  # from the most memory to the least
@@ -66,7 +66,7 @@ def state_bytes(config: TrainConfig, mesh: MeshConfig, chips: int) -> int:
     """Of the train state on one chip, by the layout's own shardings; nothing is allocated."""
     sizes = mesh_sizes(mesh, chips)
     abstract = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
-    plan = planned(config, abstract)
+    plan = abstract_training_of(config, abstract)
 
     def share(leaf: jax.ShapeDtypeStruct) -> int:
         return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -91,7 +91,7 @@ def _links(config: TrainConfig, mesh: MeshConfig, target: Slice, weights: int) -
 
 def parameters(config: TrainConfig) -> int:
     """Of everything that the state holds, the frozen text encoder too."""
-    plan = planned(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
+    plan = abstract_training_of(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
     return sum(leaf.size for leaf in jax.tree.leaves(plan.state.params))
 
 

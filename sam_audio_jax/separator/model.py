@@ -15,10 +15,10 @@ from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.embed import sinusoid
 from sam_audio_jax.nn.linear import linear, product
-from sam_audio_jax.separator.align import AlignVideo, EmbedAnchors
-from sam_audio_jax.separator.alignment import AlignmentHead
 from sam_audio_jax.separator.dit import Dit, DitConfig
+from sam_audio_jax.separator.frame_prompts import AlignVideo, EmbedAnchors
 from sam_audio_jax.separator.prompts import Conditions
+from sam_audio_jax.separator.representation_alignment import AlignmentHead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def frame_after(time_s: float, sample_rate: int, hop: int) -> int:
     return math.ceil(time_s * sample_rate / hop)
 
 
-def pack_anchors(
+def collate_anchors(
     spans: Sequence[Sequence[Span] | None] | None,
     sizes: Sequence[int],
     *,

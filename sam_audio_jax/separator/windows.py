@@ -68,7 +68,7 @@ def frame_anchors(
 ) -> Int[np.ndarray, " frames"]:
     """The anchor id of every frame from `start` to `stop` of a recording with these spans.
 
-    What `pack_anchors` says by slots, for any stretch: an id is all that a frame is told.
+    What `collate_anchors` says by slots, for any stretch: an id is all that a frame is told.
     """
     ids = np.full(stop - start, ANCHOR_IDS["<null>"], np.int32)
     for token, start_s, end_s in spans:
@@ -124,7 +124,7 @@ def sample_after(
     velocity: flow.Velocity,
     noise: Float[Array, "batch frames channels"],
     past: Float[Array, "steps calls batch frames channels"],
-    trust: Float[Array, " frames"],
+    overlap_weight: Float[Array, " frames"],
     *,
     method: flow.Method,
     steps: int,
@@ -134,10 +134,10 @@ def sample_after(
     """x(1) of a window that follows another one, and the velocities on its own way.
 
     One-sided multi-diffusion, for those who cannot wait: at every call the window's velocity is
-    merged with that of the window before it, `past`, whose share of a frame is `trust`. Where that
-    is 1 the window goes the earlier one's way exactly, where it is 0 its own.
+    merged with that of the window before it, `past`, whose share of a frame is `overlap_weight`.
+    Where that is 1 the window goes the earlier one's way exactly, where it is 0 its own.
     """
-    share = trust[:, None]
+    share = overlap_weight[:, None]
 
     def body(x: Array, number_and_past: tuple[Array, Array]) -> tuple[Array, Array]:
         number, before = number_and_past

@@ -117,7 +117,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             found, reason = self._load(step, like)
-            if distributed.all_agree(found is not None):
+            if distributed.all_processes(found is not None):
                 self._set_aside(damaged, step)
                 return found
             damaged[step] = reason or "another process could not read it"
@@ -167,7 +167,7 @@ class Checkpoints:
                 number = sum(1 for _ in folder.glob(f"{step}*"))
                 (self.folder / str(step)).rename(f"{there}.{number}" if number else there)
 
-        distributed.by_first(move)
+        distributed.run_on_first(move)
         self._orbax.reload()
         for step, reason in damaged.items():
             self.warnings.append(

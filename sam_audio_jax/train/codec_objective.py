@@ -58,7 +58,7 @@ def make_codec_training(
         )
         judges = make_optimizer(config.optim, config.optim.discriminator_clip_norm)
         opt_state["discriminator"] = jax.jit(judges.init)(params["discriminator"])
-        game = _Game(config.loss, critics, judges)
+        game = _Discriminators(config.loss, critics, judges)
     step = _CodecStep(config.codec, config.loss, config.optim.ema_decay, graph, optimizer, game)
     ema = {"generator": params["generator"]}
     return TrainState(jnp.int32(0), params, ema, opt_state, jax.random.key(config.seed)), step
@@ -97,51 +97,54 @@ def make_optimizer(config: GanOptimConfig, clip_norm: float) -> optax.GradientTr
 
 
 @dataclasses.dataclass(frozen=True)
-class _Game:
-    """The critics' half of a step."""
+class _Discriminators:
+    """The discriminators' half of a training step."""
 
-    loss: CodecLossConfig
-    critics: nnx.GraphDef[Discriminator]
+    config: CodecLossConfig
+    graph: nnx.GraphDef[Discriminator]
     optimizer: optax.GradientTransformation
 
-    def play(
+    def update(
         self, step: Int[Array, ""], params: PyTree, moments: PyTree, wave: Wave, fake: Wave
     ) -> tuple[Trained, Float[Array, ""], Wave, Scalars]:
-        """One move of the critics, then what the generator pays the moved ones and its gradient.
+        """Updates the discriminators, then gives the generator's loss against the updated ones.
 
-        Before `adversarial_start` the critics neither run nor change and cost nothing.
+        The results are (weights, moments), the loss, its gradient with respect to `fake`, metrics.
+        Before `adversarial_start` the discriminators neither run nor change.
         """
 
-        def move() -> tuple[Trained, Float[Array, ""], Wave, Scalars]:
-            judged, grads = jax.value_and_grad(self.judge)(params, wave, fake)
+        def train() -> tuple[Trained, Float[Array, ""], Wave, Scalars]:
+            own_loss, grads = jax.value_and_grad(self.loss)(params, wave, fake)
             trained = apply(self.optimizer, grads, moments, params)
-            pay = jax.value_and_grad(self.pay, has_aux=True)
-            (value, terms), push = pay(fake, wave, trained[0])
-            terms |= {"discriminator": judged, "discriminator_grad_norm": optax.tree.norm(grads)}
-            return trained, value, push, terms
+            against = jax.value_and_grad(self.generator_loss, has_aux=True)
+            (value, terms), slope = against(fake, wave, trained[0])
+            terms |= {"discriminator": own_loss, "discriminator_grad_norm": optax.tree.norm(grads)}
+            return trained, value, slope, terms
 
-        def wait() -> tuple[Trained, Float[Array, ""], Wave, Scalars]:
-            _, *rest = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(move))
+        def skip() -> tuple[Trained, Float[Array, ""], Wave, Scalars]:
+            _, *rest = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(train))
             return (params, moments), *rest
 
-        if not self.loss.adversarial_start:
-            return move()
-        return jax.lax.cond(step >= self.loss.adversarial_start, move, wait)
+        if not self.config.adversarial_start:
+            return train()
+        return jax.lax.cond(step >= self.config.adversarial_start, train, skip)
 
-    def judge(self, params: PyTree, wave: Wave, fake: Wave) -> Float[Array, ""]:
-        """The critics' own loss, real and fake rows in one pass."""
-        maps = nnx.merge(self.critics, params)(jnp.concatenate([wave, fake]))
+    def loss(self, params: PyTree, wave: Wave, fake: Wave) -> Float[Array, ""]:
+        """The discriminators' own loss, with real and fake rows in one pass."""
+        maps = nnx.merge(self.graph, params)(jnp.concatenate([wave, fake]))
         rows = len(wave)
         real = [[x[:rows] for x in each] for each in maps]
         return loss.discriminator_loss(real, [[x[rows:] for x in each] for each in maps])
 
-    def pay(self, fake: Wave, wave: Wave, params: PyTree) -> tuple[Float[Array, ""], Scalars]:
-        """The generator's losses that need critics."""
-        critics = nnx.merge(self.critics, params)
-        theirs, ours = critics(wave), critics(fake)
+    def generator_loss(
+        self, fake: Wave, wave: Wave, params: PyTree
+    ) -> tuple[Float[Array, ""], Scalars]:
+        """The generator's losses that need discriminators."""
+        discriminators = nnx.merge(self.graph, params)
+        theirs, ours = discriminators(wave), discriminators(fake)
         adversarial = loss.adversarial_loss(ours)
         matching = loss.feature_matching_loss(theirs, ours)
-        value = self.loss.adversarial * adversarial + self.loss.feature_matching * matching
+        value = self.config.adversarial * adversarial + self.config.feature_matching * matching
         return value, {"adversarial": adversarial, "feature_matching": matching}
 
 
@@ -157,7 +160,7 @@ class _CodecStep:
     ema_decay: float
     graph: nnx.GraphDef[Codec]
     optimizer: optax.GradientTransformation
-    game: _Game | None
+    discriminators: _Discriminators | None
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Scalars]:
         wave, key = batch["wave"], jax.random.fold_in(state.key, state.step)
@@ -168,12 +171,12 @@ class _CodecStep:
         weigh = jax.value_and_grad(self.weigh, argnums=(0, 1), has_aux=True)
         (value, metrics), (to_fake, to_divergence) = weigh(fake, divergence, wave)
         finite = jnp.bool_(True)
-        if self.game is not None:
-            trained, price, push, terms = self.game.play(
+        if self.discriminators is not None:
+            trained, against, slope, terms = self.discriminators.update(
                 state.step, params["discriminator"], opt_state["discriminator"], wave, fake
             )
             params["discriminator"], opt_state["discriminator"] = trained
-            value, to_fake, metrics = value + price, to_fake + push, metrics | terms
+            value, to_fake, metrics = value + against, to_fake + slope, metrics | terms
             finite = jnp.isfinite(terms["discriminator"] + terms["discriminator_grad_norm"])
         (grads,) = pull((to_fake, to_divergence))
         norm = optax.tree.norm(grads)

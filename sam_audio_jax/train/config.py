@@ -14,9 +14,9 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
-from sam_audio_jax.separator.alignment import Interpolation
 from sam_audio_jax.separator.flow import FlowConfig
 from sam_audio_jax.separator.model import SeparatorConfig
+from sam_audio_jax.separator.representation_alignment import Interpolation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.checkpoint import Checkpoints
 from sam_audio_jax.train.config import RunConfig
 from sam_audio_jax.train.metrics import Metrics, read_lines
-from sam_audio_jax.train.pace import Pace
 from sam_audio_jax.train.step import TrainState, jit_step
+from sam_audio_jax.train.step_timer import StepTimer
 from sam_audio_jax.train.stopping import Interrupted, Stop, watch_signals
 from sam_audio_jax.train.workdir import claim_workdir
 
@@ -83,8 +83,8 @@ def run(
     and after `config.max_skipped` steps in a row that were not finite.
     """
     name, multiple = config.row_multiple
-    if multiple % parallel.batch_shares(mesh):
-        shares = parallel.batch_shares(mesh)
+    if multiple % parallel.batch_axis_size(mesh):
+        shares = parallel.batch_axis_size(mesh)
         raise UserError(f"{name}={multiple} must be a multiple of {shares}, its shares on {mesh}")
     claim_workdir(workdir, config)
     state = place(state, mesh)
@@ -101,7 +101,7 @@ def run(
                 metrics.say(line)
             if start:
                 metrics.say(f"going on from step {start}")
-            pace = Pace(frames_per_step)
+            pace = StepTimer(frames_per_step)
             loop = _Loop(
                 config, workdir, checkpoints, metrics, progress, stop, evaluate, pace, start
             )
@@ -122,7 +122,7 @@ class _Loop:
         progress: Progress,
         stop: Stop,
         evaluate: Evaluate | None,
-        pace: Pace,
+        pace: StepTimer,
         start: int,
     ):
         self.config = config
@@ -132,7 +132,7 @@ class _Loop:
         self.progress = progress
         self.stop = stop
         self.evaluate = evaluate
-        self.pace = pace
+        self.timer = pace
         evaluations = [line["step"] for line in read_lines(workdir) if line["group"] == "eval"]
         self.evaluated = {step for step in evaluations if step <= start}
         self.unread: collections.deque[dict[str, jax.Array]] = collections.deque()
@@ -150,25 +150,25 @@ class _Loop:
         done = int(state.step)
         layout = jax.tree.map(lambda leaf: leaf.sharding, state)
         jitted = jit_step(step, layout, parallel.replicated(mesh))
-        self.pace.lap()
+        self.timer.add()
         self.evaluate_if_due(state, done, batches)
         while not self.finished(done) and not self.stop.asked(done):
-            self.lap("step")
+            self.add("step")
             batch = to_devices(next(batches), mesh)
-            self.lap("input")
-            if self.pace.is_new(batch):
+            self.add("input")
+            if self.timer.is_new(batch):
                 self.metrics.show("compiling")
             with jax.set_mesh(mesh):
                 state, values = jitted(state, batch, *frozen)
             done += 1
-            self.unread.append(values | {"frames": self.pace.count()})
+            self.unread.append(values | {"frames": self.timer.count()})
             if len(self.unread) > AHEAD:
                 jax.block_until_ready(self.unread[-1 - AHEAD])
             if trace:
                 trace.advance()
-            self.pace.advance()
-            self.lap("step")
-            self.metrics.advance(self.pace.tell(self.seconds_left(done)))
+            self.timer.advance()
+            self.add("step")
+            self.metrics.advance(self.timer.progress_text(self.seconds_left(done)))
             if done % self.config.log_every == 0:
                 self.log(done)
             if self.save_due(done):
@@ -184,9 +184,9 @@ class _Loop:
             )
         return state
 
-    def lap(self, part: str) -> None:
+    def add(self, part: str) -> None:
         """The time since the last lap was trained, and spent on this part of it."""
-        self.progress.seconds += self.pace.lap(part)
+        self.progress.seconds += self.timer.add(part)
 
     def finished(self, done: int) -> bool:
         if done >= self.config.steps:
@@ -198,10 +198,10 @@ class _Loop:
         """Several processes ask each other only now and then: it costs a round trip."""
         if jax.process_count() > 1 and done % self.config.log_every:
             return False
-        return distributed.agreed(answer)
+        return distributed.broadcast_bool(answer)
 
     def seconds_left(self, done: int) -> float:
-        left = (self.config.steps - done) * self.pace.seconds_per_step()
+        left = (self.config.steps - done) * self.timer.seconds_per_step()
         limit = 60 * self.config.max_minutes
         return min(left, limit - self.progress.seconds) if limit else left
 
@@ -227,8 +227,8 @@ class _Loop:
         pending = self.progress.pending
         names = pending[0] if pending else ()
         means = {name: float(np.mean([values[name] for values in pending])) for name in names}
-        self.lap("step")
-        means |= {"skipped": self.progress.skipped, **self.pace.means()}
+        self.add("step")
+        means |= {"skipped": self.progress.skipped, **self.timer.means()}
         self.metrics.write(done, means)
         pending.clear()
 
@@ -242,14 +242,14 @@ class _Loop:
 
     def save(self, state: TrainState, batches: Batches) -> None:
         self.read()
-        self.lap("step")
+        self.add("step")
         metadata = {
             "progress": dataclasses.asdict(self.progress),
             "data": batches.get_state(),
             "config": to_dict(self.config),
         }
         self.checkpoints.save(state, metadata)
-        self.lap("checkpoint")
+        self.add("checkpoint")
         self.saved_at = time.monotonic()
 
     def evaluate_if_due(self, state: TrainState, done: int, batches: Batches) -> None:
@@ -265,8 +265,8 @@ class _Loop:
         except Interrupted:
             return
         finally:
-            self.pace.lap()
-        values = distributed.told_by_first([float(value) for value in results.values()])
+            self.timer.add()
+        values = distributed.broadcast_from_first([float(value) for value in results.values()])
         results = dict(zip(results, values, strict=True))
         self.evaluated.add(done)
         self.metrics.write(done, results, group="eval")
@@ -328,5 +328,5 @@ def _everywhere(leaf: jax.Array, mesh: Mesh) -> jax.Array:
 
 def to_devices(batch: PyTree, mesh: Mesh) -> PyTree:
     """This process's rows of the batch, shared out over the data-parallel devices."""
-    layout = parallel.of_batch(mesh)
+    layout = parallel.batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(layout, x), batch)

@@ -1,6 +1,6 @@
 """Training of the separator: frozen codec, flow matching on its latents (spec/training.md).
 
-With `alignment.weight` a hidden state also learns what a frozen event model hears in the target.
+With `alignment.weight` a hidden state also learns the features of a frozen event model.
 """
 
 import dataclasses
@@ -21,10 +21,14 @@ from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.cnn14 import Cnn14
-from sam_audio_jax.separator.alignment import AlignmentHead, alignment_loss, to_frames
 from sam_audio_jax.separator.flow import draw_path, masked_mse
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.prompts import Conditions
+from sam_audio_jax.separator.representation_alignment import (
+    AlignmentHead,
+    alignment_loss,
+    to_frames,
+)
 from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
 from sam_audio_jax.train.optimizer import make_optimizer
 from sam_audio_jax.train.step import TrainState, train_step
@@ -37,7 +41,7 @@ Step = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, Scalars]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Blueprint:
+class AbstractTraining:
     """A training before any of its arrays exists: what to compile and where everything will lie."""
 
     step: Step  # (state, batch, frozen weights) -> (state, metrics), pure
@@ -52,7 +56,9 @@ class Blueprint:
         return jax.tree.map(lambda leaf: leaf.sharding, self.state)
 
 
-def blueprint(config: TrainConfig, codec: Codec, mesh: Mesh | AbstractMesh) -> Blueprint:
+def abstract_training(
+    config: TrainConfig, codec: Codec, mesh: Mesh | AbstractMesh
+) -> AbstractTraining:
     """The training of a config on a mesh, which need not be of this machine.
 
     `codec` may be abstract (`nnx.eval_shape`). Raises `UserError` for one of other sizes.
@@ -61,28 +67,32 @@ def blueprint(config: TrainConfig, codec: Codec, mesh: Mesh | AbstractMesh) -> B
     make = functools.partial(make_model, config)
     graph, abstract = nnx.split(nnx.eval_shape(make))
     tx = make_optimizer(config.optim, frozen=() if config.train_text else ("text_encoder",))
-    layout = parallel.of_parameters(abstract, mesh)
-    params = parallel.shaped(nnx.as_pure(abstract), layout)
+    layout = parallel.parameter_shardings(abstract, mesh)
+    params = parallel.with_shardings(nnx.as_pure(abstract), layout)
     whole = parallel.replicated(mesh)
-    moments = parallel.shaped(
-        jax.eval_shape(tx.init, params), parallel.of_optimizer(tx, params, layout, mesh)
+    moments = parallel.with_shardings(
+        jax.eval_shape(tx.init, params), parallel.optimizer_shardings(tx, params, layout, mesh)
     )
     step, key = jax.eval_shape(lambda: (jnp.int32(0), jax.random.key(0)))
     state = TrainState(
-        parallel.shaped(step, whole), params, params, moments, parallel.shaped(key, whole)
+        parallel.with_shardings(step, whole),
+        params,
+        params,
+        moments,
+        parallel.with_shardings(key, whole),
     )
     graphs: dict[str, nnx.GraphDef[Any]] = {}
     graphs["codec"], weights = nnx.split(codec)
-    frozen = {"codec": parallel.shaped(nnx.as_pure(weights), whole)}
-    if hears(config):
+    frozen = {"codec": parallel.with_shardings(nnx.as_pure(weights), whole)}
+    if needs_teacher(config):
         given = config.alignment.teacher
         graphs["teacher"], weights = nnx.split(
             nnx.eval_shape(lambda: Cnn14(given, rngs=nnx.Rngs(0)))
         )
-        places = parallel.of_parameters(weights, mesh)
-        frozen["teacher"] = parallel.shaped(nnx.as_pure(weights), places)
+        places = parallel.parameter_shardings(weights, mesh)
+        frozen["teacher"] = parallel.with_shardings(nnx.as_pure(weights), places)
     run = functools.partial(_step, config, tx, graph, graphs)
-    return Blueprint(run, state, frozen, make, tx)
+    return AbstractTraining(run, state, frozen, make, tx)
 
 
 def make_separator_training(
@@ -94,23 +104,25 @@ def make_separator_training(
     on from, instead of random ones; an alignment head is always new. Nothing is ever whole on one
     device. Raises `UserError` for a codec, a teacher or a start of other sizes.
     """
-    plan = blueprint(config, codec, mesh)
+    plan = abstract_training(config, codec, mesh)
     layout = plan.layout
     if start is None:
-        born = jax.jit(lambda: nnx.as_pure(nnx.state(plan.make())), out_shardings=layout.params)
-        params = born()
+        initialise = jax.jit(
+            lambda: nnx.as_pure(nnx.state(plan.make())), out_shardings=layout.params
+        )
+        params = initialise()
     else:
         params = jax.device_put(_weights(start, plan.state.params, config), layout.params)
     moments = jax.jit(plan.optimizer.init, out_shardings=layout.opt_state)(params)
     ema = jax.tree.map(jnp.copy, params)
     state = TrainState(jnp.int32(0), params, ema, moments, jax.random.key(config.seed))
     frozen = {"codec": jax.device_put(nnx.as_pure(nnx.state(codec)), parallel.replicated(mesh))}
-    if hears(config):
+    if needs_teacher(config):
         frozen["teacher"] = nnx.as_pure(nnx.state(make_teacher(config.alignment, mesh)))
     return state, plan.step, frozen
 
 
-def hears(config: TrainConfig) -> bool:
+def needs_teacher(config: TrainConfig) -> bool:
     """Whether the teacher runs inside the step; a cache brings its features along."""
     return bool(config.alignment.weight) and not config.data.cache
 
@@ -135,7 +147,7 @@ def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
     if config.teacher_checkpoint != RANDOM_TEACHER:
         return load_cnn14(config.teacher_checkpoint, config.teacher, mesh)
     mesh = mesh or parallel.make_mesh(MeshConfig(), jax.devices()[:1])
-    return parallel.born_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
+    return parallel.init_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
 
 
 def _step(
@@ -213,7 +225,7 @@ def separation_loss(
 def teacher_frames(
     teacher: Cnn14 | None, batch: dict[str, Array], config: TrainConfig
 ) -> Float[Array, "batch frames embedding"]:
-    """What the teacher hears in the clean target at every latent frame, without a gradient.
+    """The teacher features of the clean target at every latent frame, without a gradient.
 
     From the batch where it has `alignment`, the cached features, else from the target's wave.
     UserError for cached latents without features, or with features of another width.

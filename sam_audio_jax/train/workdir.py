@@ -15,7 +15,7 @@ def check_workdir(workdir: pathlib.Path, config: Any) -> None:
 
     Before its first checkpoint a workdir takes any config. Process 0 looks, for all.
     """
-    distributed.by_first(lambda: _check(workdir, config))
+    distributed.run_on_first(lambda: _check(workdir, config))
 
 
 def _check(workdir: pathlib.Path, config: Any) -> None:
@@ -39,7 +39,7 @@ def _check(workdir: pathlib.Path, config: Any) -> None:
 
 def claim_workdir(workdir: pathlib.Path, config: Any) -> None:
     """Process 0 checks the workdir, makes it if absent, and writes the config into it."""
-    distributed.by_first(lambda: _claim(workdir, config))
+    distributed.run_on_first(lambda: _claim(workdir, config))
 
 
 def _claim(workdir: pathlib.Path, config: Any) -> None:

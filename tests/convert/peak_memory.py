@@ -41,7 +41,7 @@ def main(small: str, folder: str, copy: str) -> None:
     moved = 0
     for module in (codec, prompted.text_encoder, prompted.separator):
         state = nnx.split(module)[1]
-        again = jax.device_put(nnx.as_pure(state), parallel.of_parameters(state, mesh))
+        again = jax.device_put(nnx.as_pure(state), parallel.parameter_shardings(state, mesh))
         for old, new in zip(*map(jax.tree.leaves, (nnx.as_pure(state), again)), strict=True):
             pointers = [[s.data.unsafe_buffer_pointer() for s in a.addressable_shards]
                         for a in (old, new)]  # fmt: skip

@@ -18,7 +18,7 @@ from sam_audio_jax.convert.separator import (
     separator_rows,
     separator_table,
 )
-from sam_audio_jax.convert.settings import checked_config, codec_config, separator_config
+from sam_audio_jax.convert.upstream_config import checked_config, codec_config, separator_config
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 

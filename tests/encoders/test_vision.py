@@ -93,7 +93,7 @@ def test_the_released_size_can_be_traced(dtype):
 def test_large_matrices_are_spread_over_the_mesh():
     devices = AbstractMesh((1, 2, 2, 1), parallel.MESH_AXES)
     abstract = nnx.state(nnx.eval_shape(lambda: VisionEncoder(CONFIG, rngs=nnx.Rngs(0))))
-    layout = parallel.of_parameters(abstract, devices)
+    layout = parallel.parameter_shardings(abstract, devices)
     block = layout["blocks"]
     assert block["attention"]["query"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor")
     assert block["attention"]["out"]["kernel"].spec == PartitionSpec(None, "tensor", "fsdp")

@@ -127,7 +127,7 @@ def test_spans_of_a_long_recording_are_predicted_piece_by_piece(windowed, noise_
     asked = []
 
     class Finder:
-        def check_able(self):
+        def require(self):
             pass
 
         def __call__(self, mixture, valid, texts, *, padding):

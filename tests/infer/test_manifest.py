@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import audio
-from sam_audio_jax.distributed import Place
+from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import lengths, manifest
 from sam_audio_jax.infer.buckets import BucketConfig
@@ -220,7 +220,7 @@ def test_two_processes_make_the_bytes_of_one(model, many, solved, tmp_path):
     manifest.run(model, many, tmp_path / "one", SETTINGS)
     solved.clear()
     for index in (0, 1):
-        assert manifest.run(model, many, tmp_path / "two", SETTINGS, Place(index, 2)) == {}
+        assert manifest.run(model, many, tmp_path / "two", SETTINGS, ProcessRank(index, 2)) == {}
     assert sorted(solved) == [entry.id for entry in many]  # each by one of them only
     assert files(tmp_path / "two") == files(tmp_path / "one")
     assert ids(tmp_path / "two" / "done.jsonl") == ids(tmp_path / "one" / "done.jsonl")
@@ -231,7 +231,7 @@ def test_other_processes_go_on_where_a_killed_one_was(model, many, solved, tmp_p
     manifest.run(model, many, tmp_path / "whole", SETTINGS)
     solved.clear()
     out = tmp_path / "out"
-    manifest.run(model, many, out, SETTINGS, Place(0, 2))
+    manifest.run(model, many, out, SETTINGS, ProcessRank(0, 2))
     record, count = Ledger.record, [0]
 
     def dying(self, line):
@@ -243,11 +243,11 @@ def test_other_processes_go_on_where_a_killed_one_was(model, many, solved, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "record", dying)
         with pytest.raises(KeyboardInterrupt):
-            manifest.run(model, many, out, SETTINGS, Place(1, 2))
+            manifest.run(model, many, out, SETTINGS, ProcessRank(1, 2))
     before = set(ids(out / "done.0.jsonl") + ids(out / "done.1.jsonl"))
     assert 0 < len(before) < 9
     solved.clear()
-    manifest.run(model, many, out, SETTINGS, Place(2, 3))
+    manifest.run(model, many, out, SETTINGS, ProcessRank(2, 3))
     third = set(solved)
     solved.clear()
     manifest.run(model, many, out, SETTINGS)
@@ -262,7 +262,7 @@ def test_failures_of_all_processes_are_listed(model, many, tmp_path):
     (tmp_path / "4.wav").write_bytes(b"no sound")
     audio.write_wav(tmp_path / "7.wav", np.zeros((1, 6_400)), 8_000)
     out = tmp_path / "out"
-    found = [manifest.run(model, many, out, SETTINGS, Place(index, 2)) for index in (0, 1)]
+    found = [manifest.run(model, many, out, SETTINGS, ProcessRank(index, 2)) for index in (0, 1)]
     assert sorted(name for failed in found for name in failed) == ["item4", "item7"]
     assert ids(out / "failed.jsonl") == ["item4", "item7"]
     assert len(ids(out / "done.jsonl")) == 7
@@ -272,15 +272,15 @@ def test_lengths_are_measured_once_and_together(many, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     paths = [entry.audio for entry in many]
-    found, failed = lengths.measure(paths, out, Place(0, 2))
+    found, failed = lengths.measure(paths, out, ProcessRank(0, 2))
     assert failed == {}
     assert found[paths[1]] == (6_400, 8_000)
     looked = []
     monkeypatch.setattr(audio, "said_length", lambda path: looked.append(path) or (8_000, 8_000))
-    assert lengths.measure(paths, out, Place(1, 2)) == (found, {})
+    assert lengths.measure(paths, out, ProcessRank(1, 2)) == (found, {})
     assert looked == []
     os.utime(paths[1], (1, 1))
-    assert lengths.measure(paths, out, Place(0, 1))[0] == found | {paths[1]: (8_000, 8_000)}
+    assert lengths.measure(paths, out, ProcessRank(0, 1))[0] == found | {paths[1]: (8_000, 8_000)}
     assert looked == [paths[1]]
 
 

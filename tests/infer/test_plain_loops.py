@@ -12,7 +12,7 @@ from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.stream import stream
 from sam_audio_jax.separator import flow
-from sam_audio_jax.separator.prompts import Conditions, pack_anchors
+from sam_audio_jax.separator.prompts import Conditions, collate_anchors
 from sam_audio_jax.separator.windows import lay_windows, window_starts
 
 RATE, WINDOW, OVERLAP = 8_000, 50, 12
@@ -38,7 +38,7 @@ def whole(model, wave, features) -> Whole:
     )
     frames = mixture.shape[1]
     grid = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop}
-    anchor_ids, alignment = pack_anchors([SPANS], [frames], **grid)
+    anchor_ids, alignment = collate_anchors([SPANS], [frames], **grid)
 
     @jax.jit
     def velocity(x, time, start):

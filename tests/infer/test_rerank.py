@@ -8,7 +8,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import rerank
-from sam_audio_jax.infer.inputs import Asked
+from sam_audio_jax.infer.inputs import PromptView
 from sam_audio_jax.infer.rerank import SpanIoU
 from sam_audio_jax.separator import flow
 
@@ -47,7 +47,7 @@ def test_the_favourite_is_the_solve_from_its_noise(model, noise_of, draws):
     ((targets, mixture, rate, asked),) = scorer.shown
     np.testing.assert_allclose(targets, [one.target for one in alone], atol=2e-5)
     np.testing.assert_array_equal(mixture, wave)
-    assert (rate, asked) == (RATE, Asked(text="dog", spans=(("+", 0.2, 0.6),)))
+    assert (rate, asked) == (RATE, PromptView(text="dog", spans=(("+", 0.2, 0.6),)))
     assert np.abs(alone[0].target - alone[1].target).max() > 1e-3
     assert alone[0].scores is None
 
@@ -119,7 +119,7 @@ def test_span_iou_likes_targets_that_sound_in_their_spans():
     inside = tone * ((seconds >= 0.5) & (seconds < 1.0))
     late = tone * ((seconds >= 1.2) & (seconds < 1.7))
     targets = np.stack([late, inside, tone])
-    asked = Asked(spans=(("-", 1.2, 1.7), ("+", 0.5, 1.0)))
+    asked = PromptView(spans=(("-", 1.2, 1.7), ("+", 0.5, 1.0)))
     best, scores = rerank.rank(SpanIoU(), targets, tone, RATE, asked)
     assert best == 1
     assert scores[0] < scores[2] < scores[1]
@@ -137,7 +137,7 @@ def test_spans_are_the_judge_unless_another_is_given(model, noise_of):
     stems = model.separate(waves, spans=spans, sample_rate=RATE, candidates=2)
     for one, said in zip(stems, spans, strict=True):
         assert one.scores.shape == (2,)
-        score = SpanIoU().score(one.target[None], one.target, RATE, Asked(spans=tuple(said)))
+        score = SpanIoU().score(one.target[None], one.target, RATE, PromptView(spans=tuple(said)))
         np.testing.assert_allclose(one.scores.max(), score[0], atol=1e-3)
 
 

@@ -8,8 +8,8 @@ import pytest
 import sam_audio_jax
 from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.live import Tail
 from sam_audio_jax.infer.stream import stream
+from sam_audio_jax.infer.stream_windows import SlidingBuffer
 
 RATE = 8_000
 SAID = {"text": "dog barking", "spans": [("+", 0.5, 2.2), ("-", 6.0, 7.0)]}
@@ -116,7 +116,7 @@ def test_silence_and_nothing(model):
 
 
 def test_a_tail_forgets_and_keeps_its_places():
-    tail = Tail(2)
+    tail = SlidingBuffer(2)
     for number in range(10):
         tail.append(np.full((3, 2), number, np.float32))
         tail.forget(3 * number - 3)
@@ -129,7 +129,7 @@ def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
     held = []
     for _ in made:
         tails = [vars(part) for part in (made._queue, made._divider)]
-        arrays = [one for part in tails for one in part.values() if isinstance(one, Tail)]
+        arrays = [one for part in tails for one in part.values() if isinstance(one, SlidingBuffer)]
         held.append(sum(tail.stop - tail.start for tail in arrays))
     half = len(held) // 2
     assert max(held[half:]) <= max(held[:half]) + 4_000  # a block more or less

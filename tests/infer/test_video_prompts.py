@@ -40,7 +40,7 @@ def test_what_the_tower_sees_conditions_the_solve(model, noise_of, frames, mask)
     visible = frames * mask[..., None]
     same(stems, model.separate(**said, masked_videos=visible), atol=0)
     chosen = visible[video.spread(COUNT, 26)]
-    (features,) = encode_clips(model.sight.tower, [chosen])
+    (features,) = encode_clips(model.video_features.tower, [chosen])
     same(stems, model.separate(**said, video_features=features))
     others = [
         model.separate(**said),
@@ -55,7 +55,7 @@ def test_what_the_tower_sees_conditions_the_solve(model, noise_of, frames, mask)
 def test_a_video_file_is_seen_at_the_times_of_the_latents(model, noise_of, frames, tmp_path):
     path = write_video(tmp_path / "street.mkv", frames, rate=5)
     chosen = video.frames_at(path, video.latent_times(26, 320, RATE))
-    (features,) = encode_clips(model.sight.tower, [chosen])
+    (features,) = encode_clips(model.video_features.tower, [chosen])
     said = {"audio": noise_of(1.01), "sample_rate": RATE}
     same(model.separate(**said, video=path), model.separate(**said, video_features=features))
 
@@ -77,7 +77,9 @@ def test_a_processors_batch_may_hold_videos(model, noise_of, frames):
     result = model.separate(batch)
     features = [np.zeros((25, 4), "f4") for _ in waves]
     for row, clip, size in zip(features, (frames, frames[:2]), batch.sizes, strict=True):
-        row[:size] = encode_clips(model.sight.tower, [clip[video.spread(len(clip), int(size))]])[0]
+        row[:size] = encode_clips(
+            model.video_features.tower, [clip[video.spread(len(clip), int(size))]]
+        )[0]
     plain = processor(["dog", "cat"], waves)
     given = model.separate(type(plain)(**vars(plain) | {"video_features": features}))
     for item in range(2):
@@ -141,6 +143,6 @@ def test_a_model_without_a_tower_says_so(folder, noise_of, frames):
     with pytest.raises(UserError, match="this model has no vision tower"):
         blind.separate(batch)
     assert room.stored_tower({"rest": {}}) is None
-    wrong = room.Sight(room.stored_tower(extra), codec.config, width=7)
+    wrong = room.VideoFeatures(room.stored_tower(extra), codec.config, width=7)
     with pytest.raises(UserError, match="makes 4 features of a frame, the separator takes 7"):
         wrong(room.Clip(source=frames), 5)

@@ -40,7 +40,7 @@ def run(*argv: str, limit: int = 900) -> subprocess.CompletedProcess:
     )
 
 
-def planned(topology: str, *argv: str) -> dict:
+def abstract_training_of(topology: str, *argv: str) -> dict:
     done = run(str(HERE / "aot.py"), topology, *argv)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -52,12 +52,12 @@ def recipe(size: str) -> TrainConfig:
 
 @pytest.mark.parametrize("size", ["small", "base", "large"])
 def test_train_step_fits_eight_chips_and_gathers_each_weight_once_a_pass(size):
-    figures = planned("v5e:2x4", f"configs/{size}.py", *SMALL_SLICE)
+    figures = abstract_training_of("v5e:2x4", f"configs/{size}.py", *SMALL_SLICE)
     check(figures, recipe(size))
 
 
 def test_large_recipe_on_256_chips():
-    figures = planned("v5e-256", "configs/large.py@v5e-256")
+    figures = abstract_training_of("v5e-256", "configs/large.py@v5e-256")
     check(figures, recipe("large"))
     assert figures["mfu"] > 0.5
     assert figures["batch"] == 1024

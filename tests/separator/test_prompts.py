@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.separator.prompts import Conditions, frame_count, pack_anchors, valid_frames
+from sam_audio_jax.separator.prompts import Conditions, collate_anchors, frame_count, valid_frames
 
 GRID = {"sample_rate": 48_000, "hop": 1920}
 
@@ -24,13 +24,13 @@ def test_sizes_masks_and_anchors_of_the_reference(fixtures_dir):
         spans = case["anchors"]
         if spans is not None:
             spans = [[tuple(span) for span in row] for row in spans]
-        ids, alignment = pack_anchors(spans, sizes, **grid)
+        ids, alignment = collate_anchors(spans, sizes, **grid)
         np.testing.assert_array_equal(ids, case["anchor_ids"])
         np.testing.assert_array_equal(alignment, case["anchor_alignment"])
 
 
 def test_shapes_can_be_fixed():
-    ids, alignment = pack_anchors([[("+", 0.0, 0.1)], None], [5, 3], **GRID, frames=8, slots=4)
+    ids, alignment = collate_anchors([[("+", 0.0, 0.1)], None], [5, 3], **GRID, frames=8, slots=4)
     np.testing.assert_array_equal(ids, [[0, 3, 1, 3, 3, 3], [0, 3, 3, 3, 3, 3]])
     np.testing.assert_array_equal(alignment[0], [2, 2, 2, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(alignment[1], [0, 0, 0, 1, 1, 1, 1, 1])
@@ -48,7 +48,7 @@ def test_shapes_can_be_fixed():
 )
 def test_bad_spans_are_the_users_error(spans, message):
     with pytest.raises(UserError, match=message):
-        pack_anchors(spans, [5], **GRID, slots=1)
+        collate_anchors(spans, [5], **GRID, slots=1)
 
 
 def test_conditions_are_a_pytree_of_what_is_given():

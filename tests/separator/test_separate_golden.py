@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.separator import flow
-from sam_audio_jax.separator.prompts import Conditions, pack_anchors, valid_frames
+from sam_audio_jax.separator.prompts import Conditions, collate_anchors, valid_frames
 
 pytestmark = pytest.mark.golden
 PROMISED = 2e-4  # of latents; seen: 2e-6
@@ -121,7 +121,7 @@ def test_prompts_become_the_references_arrays(run, facts, request):
     anchors = [[tuple(span) for span in separate["anchors"][clip]] for clip in run.clips]
     spans = anchors if name in WITH_ANCHORS else None
     grid = {"sample_rate": separate["sample_rate"], "hop": separate["hop"]}
-    ids, alignment = pack_anchors(spans, sizes, **grid)
+    ids, alignment = collate_anchors(spans, sizes, **grid)
     np.testing.assert_array_equal(ids, run.stored["anchor_ids"])
     np.testing.assert_array_equal(alignment, run.stored["anchor_alignment"])
     np.testing.assert_array_equal(valid_frames(sizes), run.stored["audio_pad_mask"])

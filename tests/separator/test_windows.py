@@ -6,7 +6,7 @@ import pytest
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator import windows
-from sam_audio_jax.separator.prompts import pack_anchors
+from sam_audio_jax.separator.prompts import collate_anchors
 from sam_audio_jax.separator.windows import lay_windows
 
 
@@ -50,7 +50,7 @@ def test_frame_anchors_are_the_ids_behind_the_slots(rng):
     for _ in range(20):
         ends = np.sort(rng.uniform(0, 4.2, (6, 2)), axis=1)
         spans = [(str(rng.choice(["+", "-"])), float(a), float(b)) for a, b in ends]
-        ids, alignment = pack_anchors([spans], [100], **grid)
+        ids, alignment = collate_anchors([spans], [100], **grid)
         whole = ids[0][alignment[0]]
         np.testing.assert_array_equal(windows.frame_anchors(spans, 0, 100, **grid), whole)
         start, stop = sorted(rng.choice(101, 2, replace=False).tolist())

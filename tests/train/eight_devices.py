@@ -44,7 +44,7 @@ def train(sizes: MeshConfig, devices: list[jax.Device]):
     dit = dataclasses.replace(CONFIG.separator.dit, dropout=0.2)
     separator = dataclasses.replace(CONFIG.separator, dit=dit)
     config = dataclasses.replace(CONFIG, mesh=sizes, separator=separator)
-    codec = parallel.born_sharded(lambda: Codec(config.codec, rngs=nnx.Rngs(0)), mesh)
+    codec = parallel.init_sharded(lambda: Codec(config.codec, rngs=nnx.Rngs(0)), mesh)
     state, step, frozen = make_separator_training(config, codec, mesh)
     state = loop.place(state, mesh)
     layout = jax.tree.map(lambda x: x.sharding, state)

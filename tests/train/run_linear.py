@@ -102,10 +102,10 @@ def main(argv: list[str]) -> int:
         }
         params = jax.jit(lambda: params, out_shardings=layout)()
         tx = make_optimizer(config.optim)
-        moments = parallel.of_optimizer(tx, params, layout, mesh)
+        moments = parallel.optimizer_shardings(tx, params, layout, mesh)
 
         def evaluate(state: TrainState, step: int) -> dict[str, float]:
-            ema = parallel.brought_home(state.ema) if jax.process_count() > 1 else state.ema
+            ema = parallel.gather_to_local(state.ema) if jax.process_count() > 1 else state.ema
             return {"norm": float(jnp.linalg.norm(ema["kernel"])), "host": jax.process_index()}
 
         loop.run(
@@ -119,7 +119,7 @@ def main(argv: list[str]) -> int:
                 jax.random.key(config.seed),
             ),
             step=functools.partial(train_step, loss=loss, tx=tx, ema_decay=0.99),
-            batches=Batches(parallel.share_of_batch(mesh), given),
+            batches=Batches(parallel.process_rows(mesh), given),
             mesh=mesh,
             frames_per_step=BATCH,
             evaluate=evaluate if given.evaluate else None,
@@ -131,4 +131,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(distributed.door(main, sys.argv[1:]))
+    sys.exit(distributed.run_main(main, sys.argv[1:]))

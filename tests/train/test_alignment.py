@@ -16,7 +16,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert import workdir as runs
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
-from sam_audio_jax.separator.alignment import alignment_loss
+from sam_audio_jax.separator.representation_alignment import alignment_loss
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import AlignmentConfig
 from sam_audio_jax.train.objective import make_separator_training, make_teacher, teacher_frames
@@ -44,7 +44,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def codec():
-    return parallel.born_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(3)), mesh())
+    return parallel.init_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(3)), mesh())
 
 
 @pytest.fixture(scope="module")

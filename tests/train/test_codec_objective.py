@@ -167,7 +167,7 @@ def test_the_step_equals_its_definition():
         fake = codec.decode(mean + stdev * jax.random.normal(key, mean.shape))
         return fake, loss.kl(mean, stdev)
 
-    def judge(params):
+    def discriminator_loss(params):
         critics = nnx.merge(rules, params)
         fake = jax.lax.stop_gradient(generate(state.params["generator"])[0])
         return loss.discriminator_loss(critics(wave), critics(fake))
@@ -181,16 +181,16 @@ def test_the_step_equals_its_definition():
         updates, _ = tx.update(jax.grad(objective)(params), tx.init(params), params)
         return optax.apply_updates(params, updates)
 
-    def pay(params, critics):
+    def generator_loss(params, critics):
         fake, kl = generate(params)
         theirs, ours = (nnx.merge(rules, critics)(x) for x in (wave, fake))
-        game = loss.adversarial_loss(ours) + 2 * loss.feature_matching_loss(theirs, ours)
-        return 15 * loss.mel_loss(wave, fake, CODEC.sample_rate, SCALES) + 1e-3 * kl + game
+        against = loss.adversarial_loss(ours) + 2 * loss.feature_matching_loss(theirs, ours)
+        return 15 * loss.mel_loss(wave, fake, CODEC.sample_rate, SCALES) + 1e-3 * kl + against
 
     @jax.jit
     def both(params):
-        critics = moved(judge, params["discriminator"], 10)
-        return critics, moved(lambda p: pay(p, critics), params["generator"], 1000)
+        critics = moved(discriminator_loss, params["discriminator"], 10)
+        return critics, moved(lambda p: generator_loss(p, critics), params["generator"], 1000)
 
     critics, generator = both(state.params)
     after, _ = step(at(state, START), tones())

@@ -24,7 +24,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def codec():
-    return parallel.born_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(3)), mesh())
+    return parallel.init_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(3)), mesh())
 
 
 @pytest.fixture(scope="module")

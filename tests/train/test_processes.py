@@ -16,7 +16,7 @@ import pytest
 
 from sam_audio_jax import distributed
 from sam_audio_jax.convert.workdir import saved_steps
-from sam_audio_jax.distributed import Place
+from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.metrics import read_lines
 
@@ -122,15 +122,19 @@ def environment(**given: str) -> dict[str, str]:
 def test_the_environment_gives_the_place():
     full = environment(COORDINATOR="host:1234", PROCESSES="4", PROCESS_ID="3")
     assert distributed.read_environment({}) is None
-    assert distributed.read_environment(full) == Place(3, 4)
-    assert distributed.read_environment(environment(PROCESSES="1")) == Place(0, 1)
-    assert distributed.place_alone({}) == Place(0, 1)
-    assert distributed.place_alone(environment(PROCESSES="2", PROCESS_ID="1")) == Place(1, 2)
-    assert distributed.place_alone({"SLURM_NTASKS": "3", "SLURM_PROCID": "2"}) == Place(2, 3)
+    assert distributed.read_environment(full) == ProcessRank(3, 4)
+    assert distributed.read_environment(environment(PROCESSES="1")) == ProcessRank(0, 1)
+    assert distributed.rank_from_environment({}) == ProcessRank(0, 1)
+    assert distributed.rank_from_environment(
+        environment(PROCESSES="2", PROCESS_ID="1")
+    ) == ProcessRank(1, 2)
+    assert distributed.rank_from_environment(
+        {"SLURM_NTASKS": "3", "SLURM_PROCID": "2"}
+    ) == ProcessRank(2, 3)
     slices = {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}
-    assert distributed.place_alone(slices) == Place(1, 2)
+    assert distributed.rank_from_environment(slices) == ProcessRank(1, 2)
     slices |= {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"}
-    assert distributed.place_alone(slices) == Place(3, 4)
+    assert distributed.rank_from_environment(slices) == ProcessRank(3, 4)
 
 
 @pytest.mark.parametrize(

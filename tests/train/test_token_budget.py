@@ -25,7 +25,7 @@ from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.metrics import read_lines
 from sam_audio_jax.train.objective import make_separator_training
-from sam_audio_jax.train.pace import Pace
+from sam_audio_jax.train.step_timer import StepTimer
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 
@@ -65,7 +65,7 @@ def batches_of(config: TrainConfig):
 
 @functools.cache
 def codec() -> Codec:
-    return parallel.born_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)), mesh())
+    return parallel.init_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)), mesh())
 
 
 def mesh():
@@ -117,15 +117,15 @@ def test_a_run_under_a_budget_goes_on_where_it_was_and_counts_its_frames(
 
 def test_speed_is_that_of_the_frames_given_and_no_compilation_counts(monkeypatch):
     clock = iter([0.0, 0.0, 1.0, 100.0, 102.0, 103.0])
-    monkeypatch.setattr("sam_audio_jax.train.pace.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("sam_audio_jax.train.step_timer.time.monotonic", lambda: next(clock))
     frames = iter([48, 48, 50, 50, 48])
-    pace = Pace(lambda: next(frames))
+    pace = StepTimer(lambda: next(frames))
     said = []
     for length in (12, 12, 25, 25, 12):
         said.append(pace.is_new({"x": np.zeros((2, length))}))
         pace.count()
         pace.advance()
-        said.append(pace.tell(60.0))
+        said.append(pace.progress_text(60.0))
     assert said == [
         *(True, "compiling", False, "48 frames/s, 1:00 left"),
         *(True, "compiling", False, "25 frames/s, 1:00 left", False, "33 frames/s, 1:00 left"),

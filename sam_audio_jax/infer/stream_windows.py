@@ -32,7 +32,7 @@ from sam_audio_jax.separator.prompts import Span
 Pair = Float[np.ndarray, "samples stems"]
 
 
-class Tail:
+class SlidingBuffer:
     """The end of a growing array: rows are addressed by their place in the whole."""
 
     def __init__(self, *shape: int):
@@ -62,7 +62,7 @@ def _solve(
     noise: Float[Array, "frames state"],
     past: Float[Array, "steps calls 1 frames state"],
     moved: Int[Array, ""],
-    trust: Float[Array, " frames"],
+    overlap_weight: Float[Array, " frames"],
     *,
     rows: int,
     method: flow.Method,
@@ -84,7 +84,7 @@ def _solve(
         velocity,
         noise[None],
         jnp.roll(past, -moved, axis=3),
-        trust,
+        overlap_weight,
         method=method,
         steps=steps,
     )
@@ -124,8 +124,11 @@ class WindowQueue:
         self.text = TextMemory.of(text, self.solver, networks.tokenizer)
         self.spans = spans
         self._random = np.random.default_rng(seed)
-        self._wave, self._mixture = Tail(), Tail(config.channels)
-        self._noise, self._latents = Tail(2 * config.channels), Tail(2 * config.channels)
+        self._wave, self._mixture = SlidingBuffer(), SlidingBuffer(config.channels)
+        self._noise, self._latents = (
+            SlidingBuffer(2 * config.channels),
+            SlidingBuffer(2 * config.channels),
+        )
         self._next = self._decoded = 0  # frames: start of the next window, end of what was decoded
         self._last: tuple[int, Array] | None = None  # start and velocities of the last window
 
@@ -192,10 +195,10 @@ class WindowQueue:
         if self._last is None:
             calls = windows.calls_per_step(self.method)
             before, past = start, jnp.zeros((self.steps, calls, 1, *noise.shape))
-            trust = np.zeros(self.window, np.float32)
+            overlap_weight = np.zeros(self.window, np.float32)
         else:
             before, past = self._last
-            trust = self._trust(before + self.window - np.arange(start, stop))
+            overlap_weight = self._overlap_weight(before + self.window - np.arange(start, stop))
         solved, velocities = run_whole(
             self.solver,
             _solve,
@@ -203,7 +206,7 @@ class WindowQueue:
             noise,
             past,
             jnp.asarray(start - before, jnp.int32),
-            jnp.asarray(trust),
+            jnp.asarray(overlap_weight),
             rows=self.solver.shares,
             method=self.method,
             steps=self.steps,
@@ -214,7 +217,7 @@ class WindowQueue:
         self._noise.forget(start)
         self._mixture.forget(start)
 
-    def _trust(self, left: Int[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:
+    def _overlap_weight(self, left: Int[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:
         """The last window's share of frames that lie `left` frames before its end.
 
         1 where its latents are final, then falling as the triangles of `lay_windows` say.

@@ -11,7 +11,7 @@ PARTS: tuple[str, ...] = ("input", "step", "checkpoint")
 RECENT = 50  # steps that speed is told of
 
 
-class Pace:
+class StepTimer:
     """A stopwatch: every moment between two laps belongs to one part.
 
     The host hands steps to the devices without waiting for them, but is never more than a few
@@ -29,7 +29,7 @@ class Pace:
         self.times: collections.deque[float] = collections.deque(maxlen=RECENT)
         self.frames: collections.deque[int] = collections.deque(maxlen=RECENT)
 
-    def lap(self, part: str = "") -> float:
+    def add(self, part: str = "") -> float:
         """Seconds since the last lap; they count for `part`, if any."""
         now = time.monotonic()
         seconds, self.clock = now - self.clock, now
@@ -70,7 +70,7 @@ class Pace:
             return 0.0
         return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
 
-    def tell(self, seconds_left: float) -> str:
+    def progress_text(self, seconds_left: float) -> str:
         """For the bar."""
         pace = self.seconds_per_step()
         if not pace:

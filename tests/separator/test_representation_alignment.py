@@ -9,8 +9,13 @@ import pytest
 from flax import nnx
 from safetensors.flax import load_file
 
-from sam_audio_jax.separator.alignment import AlignmentHead, alignment_loss, cosine, to_frames
 from sam_audio_jax.separator.dit import Dit, DitConfig
+from sam_audio_jax.separator.representation_alignment import (
+    AlignmentHead,
+    alignment_loss,
+    cosine,
+    to_frames,
+)
 
 DIT = DitConfig(depth=3, width=8, heads=2, mlp=8, frequency_width=8, dropout=0.2, dtype="float32")
 KEY = jax.random.key(0)

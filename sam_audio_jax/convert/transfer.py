@@ -24,11 +24,11 @@ def shardings(abstract: Any, mesh: Mesh | None) -> dict[tuple, Sharding | None]:
     paths = [path for path, _ in nnx.to_flat_state(abstract)]
     if mesh is None:
         return dict.fromkeys(paths)
-    tree = parallel.of_parameters(abstract, mesh)
+    tree = parallel.parameter_shardings(abstract, mesh)
     return {path: functools.reduce(operator.getitem, path, tree) for path in paths}
 
 
-def born(
+def to_device(
     shape: tuple[int, ...],
     pieces: Iterable[np.ndarray],
     sharding: Sharding | None,
@@ -58,7 +58,7 @@ def born(
     return whole.block_until_ready()  # so that copies on their way do not pile up
 
 
-def fetched(value: jax.Array, layer: int | None = None) -> np.ndarray:
+def to_host(value: jax.Array, layer: int | None = None) -> np.ndarray:
     """A parameter, or one layer of it, on the host; with several hosts, on each of them."""
     if not value.is_fully_addressable:
         part = value if layer is None else value[layer]

@@ -16,7 +16,13 @@ from sam_audio_jax.codec.codec import Codec, pad_to_hop
 from sam_audio_jax.infer.buckets import Group, pad_tokens, power_of_two
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.processor import Batch
-from sam_audio_jax.separator.prompts import ANCHOR_IDS, FIRST_SLOT, Span, pack_anchors, valid_frames
+from sam_audio_jax.separator.prompts import (
+    ANCHOR_IDS,
+    FIRST_SLOT,
+    Span,
+    collate_anchors,
+    valid_frames,
+)
 
 Tokenize = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]  # texts -> ids, mask
 
@@ -45,7 +51,7 @@ class Prompts:
         return self.noise.shape[0] // self.wave.shape[0]
 
 
-def pack_items(
+def collate_items(
     items: Sequence[Item],
     noises: Sequence[Float[np.ndarray, "candidates frames state"]],
     group: Group,
@@ -77,7 +83,7 @@ def pack_items(
     )
 
 
-def pack_batch(
+def collate_batch(
     batch: Batch,
     features: Sequence[Float[np.ndarray, "_ video_width"] | None] | None,
     noise: Float[np.ndarray, "rows frames state"],
@@ -126,7 +132,7 @@ def _prompts(
     )
 
 
-def tell_spans(
+def with_spans(
     prompts: Prompts, spans: Sequence[Sequence[Span]], sizes: Sequence[int], codec: Codec
 ) -> Prompts:
     """With other spans than those it was packed with."""
@@ -142,7 +148,7 @@ def _anchors(
     spans: Sequence[Sequence[Span]], sizes: Sequence[int], frames: int, codec: Codec
 ) -> tuple[Int[np.ndarray, "batch slots"], Int[np.ndarray, "batch frames"]]:
     rate, hop = codec.config.sample_rate, codec.config.hop
-    return pack_anchors(spans, sizes, sample_rate=rate, hop=hop, frames=frames)
+    return collate_anchors(spans, sizes, sample_rate=rate, hop=hop, frames=frames)
 
 
 def _fit_slots(ids: Int[np.ndarray, "batch slots"]) -> Int[np.ndarray, "batch more_slots"]:

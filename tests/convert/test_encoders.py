@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sam_audio_jax.convert import parts
+from sam_audio_jax.convert.encoders import open_part
 from sam_audio_jax.convert.files import open_file
-from sam_audio_jax.convert.parts import open_part
 from sam_audio_jax.convert.vision import tower_config
 from sam_audio_jax.errors import UserError
 

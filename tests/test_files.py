@@ -1,0 +1,66 @@
+import json
+import os
+import stat
+
+import pytest
+
+from sam_audio_jax import files
+from sam_audio_jax.errors import UserError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    files.write_json(path, {"x": 1})
+    with pytest.raises(RuntimeError), files.whole_file(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert files.read_json(path) == {"x": 1}
+    assert os.listdir(path.parent) == ["a.json"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~_umask()
+
+
+def test_a_folder_is_replaced_only_when_asked_and_only_when_full(tmp_path):
+    path = tmp_path / "out"
+    with files.whole_folder(path) as part:
+        (part / "a").write_text("1")
+    with pytest.raises(UserError, match="exists already"), files.whole_folder(path):
+        pass
+    with pytest.raises(RuntimeError), files.whole_folder(path, overwrite=True):
+        raise RuntimeError
+    assert (path / "a").read_text() == "1"
+    with files.whole_folder(path, overwrite=True) as part:
+        (part / "b").write_text("2")
+    assert os.listdir(path) == ["b"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_lines_that_a_kill_cut_short_are_skipped_only_on_request(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert files.read_jsonl(path) == []
+    path.write_text('{"n": 1}\n{"n": 2, "te{"n": 3}\n{"n": 4}\n{"n"')
+    assert files.read_jsonl(path, skip_torn=True) == [{"n": 1}, {"n": 4}]
+    with pytest.raises(UserError, match="line 2 is not JSON"):
+        files.read_jsonl(path)
+
+
+def test_lines_are_split_at_newlines_alone(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    values = [{"text": "a\u2028b\x85c"}, {"text": "ö"}]
+    assert files.write_jsonl(path, values) == 2
+    assert files.read_jsonl(path) == values
+    assert json.loads(path.read_text(encoding="utf-8").split("\n")[1]) == values[1]
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
+    (tmp_path / "kept.wav").touch()
+    (tmp_path / ".a.12345678.part.wav").touch()
+    files.remove_parts(tmp_path, older_than_s=60)
+    assert len(os.listdir(tmp_path)) == 2
+    files.remove_parts(tmp_path)
+    assert os.listdir(tmp_path) == ["kept.wav"]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
