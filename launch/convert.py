@@ -15,7 +15,7 @@ import pathlib
 import sys
 
 from sam_audio_jax import config
-from sam_audio_jax.convert.workdir import convert
+from sam_audio_jax.convert.load import convert
 from sam_audio_jax.errors import UserError
 
 

@@ -14,7 +14,7 @@ from sam_audio_jax.eval.bench import evaluate_model
 from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.solve import PROMPTS
 from sam_audio_jax.eval.summary import summary
-from sam_audio_jax.train.workdir import read_config
+from sam_audio_jax.workdir import Workdir
 
 
 def options(argv: list[str]) -> argparse.Namespace:
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         if bool(given.workdir) == bool(given.checkpoint):
             raise UserError("give either --workdir DIR or --checkpoint PATH")
         if cfg is not None and given.workdir:
-            saved = read_config(pathlib.Path(given.workdir))["config"]
+            saved = Workdir(pathlib.Path(given.workdir)).read_config()["config"]
             if differing := config.differences(saved, cfg):
                 raise UserError(f"{given.workdir} is of another config: {'; '.join(differing)}")
         if pathlib.Path(given.out).exists():

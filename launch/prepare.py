@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from sam_audio_jax import config
-from sam_audio_jax.convert.workdir import load_codec
+from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import TrainConfig

@@ -5,7 +5,6 @@ Exit status: 0 done or stopped by SIGTERM, 2 an error that only a change of the 
 the machine can mend, anything else one that a new start may get over.
 """
 
-import pathlib
 import sys
 from collections.abc import Callable
 
@@ -14,7 +13,7 @@ from flax import nnx
 
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert import workdir as runs
+from sam_audio_jax.convert import load
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
@@ -24,21 +23,20 @@ from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.objective import make_model, make_separator_training
 from sam_audio_jax.train.step import TrainState
-from sam_audio_jax.train.workdir import check_workdir, claim_workdir
+from sam_audio_jax.workdir import Workdir
 
 
-def own_codec(workdir: pathlib.Path, cfg: TrainConfig) -> Codec:
+def own_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
     """The frozen codec: once there are checkpoints, the workdir's own copy of it."""
-    check_workdir(workdir, cfg)
-    if runs.saved_steps(workdir):
-        return runs.load_codec_folder(workdir / "codec")
+    if workdir.steps():
+        return load.load_codec_folder(workdir.codec)
     if cfg.codec_checkpoint:
-        return runs.load_codec(cfg.codec_checkpoint)
+        return load.load_codec(cfg.codec_checkpoint)
     return Codec(cfg.codec, rngs=nnx.Rngs(cfg.seed))
 
 
 def evaluation(
-    workdir: pathlib.Path, cfg: TrainConfig, codec: Codec
+    workdir: Workdir, cfg: TrainConfig, codec: Codec
 ) -> Callable[[TrainState, int], dict[str, float]]:
     """Scores the averaged weights on `eval_bench`; results go to WORKDIR/eval/STEP.
 
@@ -57,9 +55,9 @@ def evaluation(
         return evaluate_model(
             model,
             cfg.eval_bench,
-            workdir / "eval" / str(step),
+            workdir.evaluation(step),
             limit=cfg.eval_limit or None,
-            workdir=workdir,
+            workdir=workdir.path,
         )
 
     return evaluate
@@ -67,25 +65,25 @@ def evaluation(
 
 def main(argv: list[str]) -> int:
     try:
-        workdir, profile, cfg = config.run_options(argv, __doc__)
+        path, profile, cfg = config.run_options(argv, __doc__)
         if not isinstance(cfg, TrainConfig):
             raise UserError(f"{argv[0]} holds a {type(cfg).__name__}, not a TrainConfig")
         distributed.initialize()
+        workdir = Workdir.open(path, cfg)
         mesh = parallel.make_mesh(cfg.mesh)
         codec = own_codec(workdir, cfg)
-        start = runs.load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
+        start = load.load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
         state, step, frozen = make_separator_training(cfg, codec, mesh, start)
         rate, hop = cfg.codec.sample_rate, cfg.codec.hop
         index, count = parallel.process_rows(mesh)
         batches = separation_batches(
             cfg.data, rate, hop, cfg.batch, process_index=index, process_count=count
         )
-        claim_workdir(workdir, cfg)
-        if not runs.saved_steps(workdir):
-            distributed.run_on_first(lambda: runs.save_codec_folder(workdir / "codec", codec))
+        if not workdir.steps():
+            distributed.run_on_first(lambda: load.save_codec_folder(workdir.codec, codec))
         loop.run(
             cfg,
-            workdir=workdir,
+            workdir=workdir.path,
             state=state,
             step=step,
             batches=batches,

@@ -6,7 +6,6 @@ hosts and exit status: as for launch/train.py.
 """
 
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Callable
 
@@ -16,9 +15,10 @@ from flax import nnx
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.codec.principal import principal
-from sam_audio_jax.convert.workdir import load_codec, write_latent_scale
+from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.data.pipeline import Batches, ExcerptConfig, codec_excerpts
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import write_json
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.codec_objective import (
     evaluate_codec,
@@ -27,7 +27,7 @@ from sam_audio_jax.train.codec_objective import (
 )
 from sam_audio_jax.train.config import CodecTrainConfig
 from sam_audio_jax.train.step import TrainState
-from sam_audio_jax.train.workdir import check_workdir
+from sam_audio_jax.workdir import Workdir
 
 EVALUATED = 64  # excerpts, rounded up to whole batches
 MEASURED = 512  # excerpts that tell which latent channels of a wider start are the principal ones
@@ -42,7 +42,7 @@ def excerpts(
 
 
 def evaluation(
-    workdir: pathlib.Path, cfg: CodecTrainConfig
+    workdir: Workdir, cfg: CodecTrainConfig
 ) -> Callable[[TrainState, int], dict[str, float]]:
     """Round trip of the same held-out excerpts at every call; every process makes them all."""
     plain = dataclasses.replace(
@@ -61,7 +61,7 @@ def evaluation(
         means = posterior_means(codec, waves)
         mean, std = float(means.mean()), float(means.std())
         if jax.process_index() == 0:
-            write_latent_scale(workdir, mean, std)
+            write_json(workdir.latents_file, {"mean": mean, "std": std})
         return evaluate_codec(codec, waves, cfg.loss) | {"latent_mean": mean, "latent_std": std}
 
     return evaluate
@@ -84,11 +84,11 @@ def beginning(cfg: CodecTrainConfig) -> Codec | None:
 
 def main(argv: list[str]) -> int:
     try:
-        workdir, profile, cfg = config.run_options(argv, __doc__)
+        path, profile, cfg = config.run_options(argv, __doc__)
         if not isinstance(cfg, CodecTrainConfig):
             raise UserError(f"{argv[0]} holds a {type(cfg).__name__}, not a CodecTrainConfig")
         distributed.initialize()
-        check_workdir(workdir, cfg)
+        workdir = Workdir.open(path, cfg)
         mesh = parallel.make_mesh(cfg.mesh)
         index, count = parallel.process_rows(mesh)
         batches = excerpts(cfg, cfg.data, index=index, count=count)
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
         state, step = make_codec_training(cfg, beginning(cfg))
         loop.run(
             cfg,
-            workdir=workdir,
+            workdir=workdir.path,
             state=state,
             step=step,
             batches=batches,

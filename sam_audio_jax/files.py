@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sam_audio_jax.errors import UserError
@@ -86,6 +86,18 @@ def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = 1) -
     """Writes the file whole or not at all."""
     with whole_file(path) as part:
         part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+
+
+def check_format(path: str | os.PathLike, values: Mapping[str, Any], newest: int) -> None:
+    """Raises `UserError` when the `format` number in a JSON file is above `newest`.
+
+    A file without the number was written before there was one and has the format 1.
+    """
+    number = values.get("format", 1)
+    if number not in range(1, newest + 1):
+        raise UserError(
+            f"{path} has format {number!r}, this version reads 1 to {newest}: update sam-audio-jax"
+        )
 
 
 def read_jsonl(path: str | os.PathLike, *, skip_torn: bool = False) -> list[Any]:

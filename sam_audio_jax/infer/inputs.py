@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.audio import Audio
-from sam_audio_jax.convert.workdir import SHIPPED
+from sam_audio_jax.convert.load import SHIPPED
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.video import Clip
 from sam_audio_jax.separator.prompts import Span

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sam_audio_jax import audio
-from sam_audio_jax.convert.workdir import codec_grid
+from sam_audio_jax.convert.load import codec_grid
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.inputs import PromptView

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sam_audio_jax.config import from_dict
-from sam_audio_jax.convert.workdir import load_networks
+from sam_audio_jax.convert.load import load_networks
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs

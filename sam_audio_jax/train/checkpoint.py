@@ -2,14 +2,13 @@
 
 One checkpoint is `checkpoints/STEP/` with the items params, ema and rest (moments, step, key), each
 a folder of its own, so that who wants only parameters reads only those. Config, counters and the
-position of the data are its metadata. `convert.workdir` reads parameters out of it.
+position of the data are its metadata. `convert.load` reads parameters out of it.
 
 Any number of processes and any layout of devices continue from what others saved.
 """
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import pathlib
@@ -23,10 +22,10 @@ import orbax.checkpoint.experimental.v1 as ocp
 from jaxtyping import PyTree
 
 from sam_audio_jax import distributed
-from sam_audio_jax.convert.workdir import read_scores
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import CheckpointConfig
 from sam_audio_jax.train.step import TrainState
+from sam_audio_jax.workdir import Workdir
 
 _keep = ocp.training.preservation_policies
 
@@ -57,9 +56,9 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike, config: CheckpointConfig):
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises what it logs
         self.warnings: list[str] = []  # of `restore_latest`, for the user
-        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        self._score_file = self.folder.parent / "scores.json"
-        self._scores = read_scores(self.folder.parent)
+        self._workdir = Workdir(pathlib.Path(workdir).absolute())
+        self.folder = self._workdir.checkpoints
+        self._scores = self._workdir.read_scores()
         policies: list[Any] = [_keep.LatestN(config.keep_last)]
         if config.best_metric and config.keep_best:
             highest = config.best_is == "highest"
@@ -158,7 +157,7 @@ class Checkpoints:
     def _set_aside(self, damaged: dict[int, str], good: int) -> None:
         if not damaged:
             return
-        folder = self.folder.parent / "unreadable"
+        folder = self._workdir.unreadable
 
         def move() -> None:
             folder.mkdir(exist_ok=True)
@@ -179,9 +178,7 @@ class Checkpoints:
         """Remembers how well a step did; the best are kept from the next save on."""
         self._scores[step] = score
         if jax.process_index() == 0:
-            partial = self._score_file.with_suffix(".partial")
-            partial.write_text(json.dumps(self._scores))
-            partial.replace(self._score_file)
+            self._workdir.write_scores(self._scores)
 
     def wait(self) -> None:
         """Until the save under way is on disk. UserError: it could not be written."""

@@ -26,7 +26,7 @@ from sam_audio_jax.train.metrics import Metrics, read_lines
 from sam_audio_jax.train.step import TrainState, jit_step
 from sam_audio_jax.train.step_timer import StepTimer
 from sam_audio_jax.train.stopping import Interrupted, Stop, watch_signals
-from sam_audio_jax.train.workdir import claim_workdir
+from sam_audio_jax.workdir import Workdir
 
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 Evaluate = Callable[[TrainState, int], dict[str, float]]
@@ -86,7 +86,7 @@ def run(
     if multiple % parallel.batch_axis_size(mesh):
         shares = parallel.batch_axis_size(mesh)
         raise UserError(f"{name}={multiple} must be a multiple of {shares}, its shares on {mesh}")
-    claim_workdir(workdir, config)
+    Workdir.open(workdir, config)
     state = place(state, mesh)
     with watch_signals() as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
         restored = checkpoints.restore_latest(state)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from sam_audio_jax import SAMAudio, SAMAudioProcessor
-from sam_audio_jax.convert.workdir import load_networks
+from sam_audio_jax.convert.load import load_networks
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig

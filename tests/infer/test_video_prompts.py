@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import SAMAudio, SAMAudioProcessor, video
-from sam_audio_jax.convert.workdir import load_networks
+from sam_audio_jax.convert.load import load_networks
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.encoders.vision import encode_clips
 from sam_audio_jax.errors import UserError

@@ -13,7 +13,7 @@ from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert import workdir as runs
+from sam_audio_jax.convert import load as runs
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
 from sam_audio_jax.separator.representation_alignment import alignment_loss

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from sam_audio_jax.convert import workdir as runs
+from sam_audio_jax.convert.load import read_item
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import CheckpointConfig
+from sam_audio_jax.workdir import Workdir
 
 
 def test_parameters_are_read_without_the_rest(train, tmp_path):
@@ -15,20 +16,20 @@ def test_parameters_are_read_without_the_rest(train, tmp_path):
     for item in ("rest", "params"):
         shutil.rmtree(step / item)
     kernel = jax.ShapeDtypeStruct((8, 8), np.float32)
-    found = runs.read_item(step, "ema", {"kernel": kernel})
+    found = read_item(step, "ema", {"kernel": kernel})
     assert list(found) == ["kernel"]
     np.testing.assert_array_equal(found["kernel"], state.ema["kernel"])
     with pytest.raises(UserError, match="no params in checkpoint"):
-        runs.read_item(step, "params", {"kernel": kernel})
+        read_item(step, "params", {"kernel": kernel})
 
 
 def test_what_a_killed_save_left_is_cleaned_up_and_not_counted(train, tmp_path):
     train("run", steps=8)
     folder = tmp_path / "run" / "checkpoints"
     (folder / "9.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
-    assert runs.saved_steps(tmp_path / "run") == [7, 8]
+    assert Workdir(tmp_path / "run").steps() == [7, 8]
     train("run", steps=10)
-    assert runs.saved_steps(tmp_path / "run") == [8, 10]
+    assert Workdir(tmp_path / "run").steps() == [8, 10]
     assert not list(folder.glob("*tmp*"))
 
 
@@ -36,4 +37,4 @@ def test_the_best_step_is_the_best_that_was_kept(train, tmp_path):
     for highest, best in (("highest", 10), ("lowest", 30)):
         checkpoint = CheckpointConfig(best_metric="score", best_is=highest)
         train(highest, evaluate=lambda s, n: {"score": -abs(n - 10.0)}, checkpoint=checkpoint)
-        assert runs.best_step(tmp_path / highest) == best
+        assert Workdir(tmp_path / highest).best_step() == best

@@ -24,11 +24,11 @@ import numpy as np
 import optax
 import pytest
 
-from sam_audio_jax.convert.workdir import saved_steps
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.flow import FlowConfig, flow_loss
 from sam_audio_jax.train.metrics import read_lines
 from sam_audio_jax.train.step import TrainState, train_step
+from sam_audio_jax.workdir import Workdir
 
 LONG = ("100000", "--slow", "0.1", "--every", "3")
 
@@ -43,12 +43,12 @@ def test_a_killed_process_ends_the_others_and_a_new_start_goes_on(train_processe
     assert "error: process 0 lost the others" in run.said(0)
     assert "Traceback" not in run.said(0)
     reached = read_lines(tmp_path / "run")[-1]["step"]
-    saved = saved_steps(tmp_path / "run")[-1]
+    saved = Workdir(tmp_path / "run").steps()[-1]
     assert saved >= reached - 2 * 3  # the save of the last multiple of 3 may have been under way
     again = train_processes("run", str(reached + 1), count=2)
     again.finish()
     assert f"going on from step {saved}" in again.said(0)
-    assert saved_steps(tmp_path / "run")[-1] == reached + 1
+    assert Workdir(tmp_path / "run").steps()[-1] == reached + 1
 
 
 def test_an_error_of_one_process_does_not_hang_the_others(train_processes, tmp_path):
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_are_whole(
     monkeypatch.setattr(metrics, lambda *args, **named: None)
 
     def fill():
-        while not saved_steps(tmp_path / "run"):  # the save of step 7 is under way
+        while not Workdir(tmp_path / "run").steps():  # the save of step 7 is under way
             time.sleep(0.01)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
 
@@ -87,7 +87,7 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_are_whole(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(e.value)
-    assert saved_steps(tmp_path / "run") == [7]
+    assert Workdir(tmp_path / "run").steps() == [7]
     settle(tmp_path / "run")
     assert same(train("run").params, whole.params)
 
@@ -122,7 +122,7 @@ def test_without_a_whole_checkpoint_nothing_starts_anew(train, tmp_path):
     damage(tmp_path / "run", 7, "rest/manifest.ocdbt")
     with pytest.raises(UserError, match=r"^none of the 1 checkpoints in .* can be read; 7: "):
         train("run")
-    assert saved_steps(tmp_path / "run") == [7]
+    assert Workdir(tmp_path / "run").steps() == [7]
 
 
 @pytest.mark.slow  # four processes that load JAX: 20 s
@@ -132,7 +132,7 @@ def test_two_processes_agree_on_the_checkpoint_that_both_can_read(train_processe
     run.finish()
     assert "warning: checkpoint 6 cannot be read" in run.said(0)
     assert "going on from step 3" in run.said(0)
-    assert saved_steps(tmp_path / "run") == [3, 6, 8]
+    assert Workdir(tmp_path / "run").steps() == [3, 6, 8]
 
 
 @pytest.mark.slow  # waits 10 s on purpose: 20 s
@@ -142,7 +142,7 @@ def test_a_host_that_starts_late_is_waited_for(train_processes, tmp_path, free_p
     assert first.processes[0].poll() is None
     train_processes("run", "2", count=2, only=(1,), port=free_port).finish()
     first.finish()
-    assert saved_steps(tmp_path / "run") == [2]
+    assert Workdir(tmp_path / "run").steps() == [2]
 
 
 @pytest.mark.parametrize("here", [0, 1])

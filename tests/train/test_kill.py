@@ -12,9 +12,9 @@ import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
 from sam_audio_jax import SAMAudio
-from sam_audio_jax.convert.workdir import saved_steps
 from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.train.metrics import read_lines
+from sam_audio_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 KILLS = 10
@@ -52,9 +52,9 @@ def finish(process: subprocess.Popen, log: pathlib.Path):
 
 
 def wait_for_a_new_save(workdir: pathlib.Path, process: subprocess.Popen):
-    before = saved_steps(workdir)[-1:]
+    before = Workdir(workdir).steps()[-1:]
     give_up = time.monotonic() + PATIENCE_S
-    while saved_steps(workdir)[-1:] in (before, []):
+    while Workdir(workdir).steps()[-1:] in (before, []):
         assert process.poll() is None, "the run ended before all kills"
         assert time.monotonic() < give_up, "nothing was saved"
         time.sleep(0.005)

@@ -9,8 +9,8 @@ import tarfile
 import jax
 import numpy as np
 
-from sam_audio_jax.convert.workdir import saved_steps
 from sam_audio_jax.train.metrics import read_lines
+from sam_audio_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 ARCHIVE = pathlib.Path(__file__).parent / "golden" / "workdir_v1.tar.gz"
@@ -49,4 +49,4 @@ def test_a_workdir_of_format_1_is_continued_with_the_losses_of_its_own_version(t
     losses = {line["step"]: line["loss"] for line in read_lines(tmp_path / "run")}
     assert list(losses) == list(range(1, 16))
     np.testing.assert_allclose([losses[step] for step in range(11, 16)], LOSSES, rtol=1e-5)
-    assert saved_steps(tmp_path / "run")[-1] == 15
+    assert Workdir(tmp_path / "run").steps()[-1] == 15

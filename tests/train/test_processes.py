@@ -15,10 +15,10 @@ import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
 from sam_audio_jax import distributed
-from sam_audio_jax.convert.workdir import saved_steps
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.metrics import read_lines
+from sam_audio_jax.workdir import Workdir
 
 STEPS = ["--steps", "3", "--log-every", "1", "--checkpoint.every-steps", "3"]
 
@@ -29,7 +29,7 @@ def losses(workdir: pathlib.Path, start: int = 0) -> list[float]:
 
 
 def weights(workdir: pathlib.Path) -> list[np.ndarray]:
-    step = workdir / "checkpoints" / str(saved_steps(workdir)[-1])
+    step = workdir / "checkpoints" / str(Workdir(workdir).steps()[-1])
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     saved = ocp.checkpointables_metadata(str(step)).metadata["params"]
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved)
@@ -104,15 +104,15 @@ def test_sigterm_to_one_process_saves_the_same_step_on_all(train_processes, tmp_
     time.sleep(0.5)
     run.processes[1].send_signal(signal.SIGTERM)
     run.finish()
-    (step,) = saved_steps(tmp_path / "run")
+    (step,) = Workdir(tmp_path / "run").steps()
     assert f"stopped by SIGTERM after step {step}" in run.said(0)
     train_processes("run", str(step + 2)).finish()
-    assert saved_steps(tmp_path / "run") == [step, step + 2]
+    assert Workdir(tmp_path / "run").steps() == [step, step + 2]
 
 
 def test_time_ends_all_processes_at_one_step(train_processes, tmp_path):
     train_processes("run", "100000", "--slow", "0.1", "--max-minutes", "0.02", count=2).finish()
-    assert len(saved_steps(tmp_path / "run")) >= 1
+    assert len(Workdir(tmp_path / "run").steps()) >= 1
 
 
 def environment(**given: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ A workdir is what `train/` leaves: `config.json`, `checkpoints/STEP/ITEM/` and, 
 `codec/`, the frozen codec that it was trained with. Only the items asked for are read.
 """
 
-import json
 import math
 import pathlib
 import shutil
@@ -36,9 +35,9 @@ from sam_audio_jax.convert.upstream_config import checked_config
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
+from sam_audio_jax.workdir import Workdir, find_checkpoint
 
 SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
-LATENTS = "latents.json"
 
 
 def load_networks(
@@ -50,13 +49,13 @@ def load_networks(
     `WORKDIR/checkpoints/STEP`, a folder in the upstream layout, or a Hugging Face id. With a mesh
     every parameter is born in its places.
     """
-    step = _find_step(name)
-    if step is None:
+    checkpoint = _find_checkpoint(name)
+    if checkpoint is None:
         return load_folder(_folder(name), mesh=mesh)
-    workdir = step.parent.parent
+    workdir, step = checkpoint
     config = _run_config(workdir, "separator")
     prompted = _read_module(
-        step,
+        workdir.checkpoint(step),
         lambda: PromptedSeparator(
             from_dict(T5Config, config["text"]),
             from_dict(SeparatorConfig, config["separator"]),
@@ -64,8 +63,8 @@ def load_networks(
         ),
         mesh=mesh,
     )
-    extra = {"trained": {"step": int(step.name)}, "sampler": config.get("sampler", {})}
-    codec = load_codec_folder(workdir / "codec", mesh=mesh)
+    extra = {"trained": {"step": step}, "sampler": config.get("sampler", {})}
+    codec = load_codec_folder(workdir.codec, mesh=mesh)
     return codec, prompted, config["data"]["tokenizer"], extra
 
 
@@ -84,7 +83,7 @@ def convert(
     `folder.save_folder`; `tower` is a folder or Hugging Face id whose vision tower the new one
     gets. Encoders are those of `parts.open_part`.
     """
-    if _find_step(name) is None:
+    if _find_checkpoint(name) is None:
         if part := open_part(_folder(name)):
             if tower is not None:
                 raise UserError(f"{name} is a {part.what} alone; no tower can be put into it")
@@ -96,9 +95,9 @@ def convert(
 
 def codec_grid(name: str) -> tuple[int, int]:
     """Sample rate and hop of the codec of any of `load_networks`' names; no tensor is read."""
-    step = _find_step(name)
-    if step is not None:
-        fields = read_json(step.parent.parent / "codec" / "codec.json")
+    checkpoint = _find_checkpoint(name)
+    if checkpoint is not None:
+        fields = read_json(checkpoint[0].codec / "codec.json")
     else:
         folder = find_folder(_folder(name), ("config.json",))
         fields = checked_config(read_json(folder / "config.json"))["audio_codec"]
@@ -109,18 +108,19 @@ def codec_grid(name: str) -> tuple[int, int]:
 
 def load_codec(name: str) -> Codec:
     """The codec of any of `load_networks`' names, or of a codec's workdir."""
-    step = _find_step(name)
-    if step is None:
+    checkpoint = _find_checkpoint(name)
+    if checkpoint is None:
         opened = open_folder(_folder(name))
         return opened.codec.read(opened.part(CODEC_PREFIX))
-    workdir = step.parent.parent
-    if (workdir / "codec").is_dir():
-        return load_codec_folder(workdir / "codec")
+    workdir, step = checkpoint
+    if workdir.codec.is_dir():
+        return load_codec_folder(workdir.codec)
     fields = _run_config(workdir, "discriminator")["codec"]
-    if (workdir / LATENTS).is_file():
-        fields |= read_json(workdir / LATENTS)
+    if workdir.latents_file.is_file():
+        fields |= read_json(workdir.latents_file)
     config = from_dict(CodecConfig, fields)
-    return _read_module(step, lambda: Codec(config, rngs=nnx.Rngs(0)), "generator")
+    folder = workdir.checkpoint(step)
+    return _read_module(folder, lambda: Codec(config, rngs=nnx.Rngs(0)), "generator")
 
 
 def save_codec_folder(folder: pathlib.Path, codec: Codec) -> None:
@@ -140,39 +140,6 @@ def load_codec_folder(folder: pathlib.Path, *, mesh: Mesh | None = None) -> Code
     """What `save_codec_folder` wrote."""
     config = from_dict(CodecConfig, read_json(folder / "codec.json"))
     return codec_from_reference(open_state(folder, "checkpoint"), config, mesh)
-
-
-def write_latent_scale(workdir: pathlib.Path, mean: float, std: float) -> None:
-    """What `load_codec` will normalise the latents of a codec's run by."""
-    partial = workdir / (LATENTS + ".partial")
-    write_json(partial, {"mean": mean, "std": std})
-    partial.replace(workdir / LATENTS)
-
-
-def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Steps with a whole checkpoint, in order."""
-    found = (workdir / "checkpoints").glob("[0-9]*")
-    return sorted(
-        int(folder.name)
-        for folder in found
-        if folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").is_file()
-    )
-
-
-def best_step(workdir: pathlib.Path) -> int:
-    """The saved step whose evaluation scored best, by `checkpoint.best_metric` of the run."""
-    scores = read_scores(workdir)
-    steps = [step for step in saved_steps(workdir) if step in scores]
-    if not steps:
-        raise UserError(f"{workdir} has no scored checkpoint: set checkpoint.best_metric")
-    highest = read_json(workdir / "config.json")["config"]["checkpoint"]["best_is"] == "highest"
-    return (max if highest else min)(steps, key=scores.__getitem__)
-
-
-def read_scores(workdir: pathlib.Path) -> dict[int, float]:
-    """Score of each evaluated step of a run."""
-    file = workdir / "scores.json"
-    return {int(s): v for s, v in json.loads(file.read_text()).items()} if file.is_file() else {}
 
 
 def read_item(step: pathlib.Path, item: str, like: PyTree) -> PyTree:
@@ -197,32 +164,16 @@ def _folder(name: str) -> str:
     return str(SHIPPED / name) if _is_shipped(name) else name
 
 
-def _find_step(name: str) -> pathlib.Path | None:
-    """The checkpoint folder that `name` means, None if it is not of a run."""
-    if _is_shipped(name):
-        return None
-    path = pathlib.Path(name)
-    if path.name.isdigit() and path.parent.name == "checkpoints":
-        if (path / "_CHECKPOINT_METADATA").is_file():
-            return path
-        raise UserError(f"no checkpoint {path}; saved are {saved_steps(path.parent.parent)}")
-    best = path.name == "best" and not path.exists()
-    workdir = path.parent if best else path
-    if not (workdir / "config.json").is_file():
-        return None
-    if "experiment" not in read_json(workdir / "config.json"):
-        return None
-    steps = saved_steps(workdir)
-    if not steps:
-        raise UserError(f"{workdir} has no checkpoint yet")
-    return workdir / "checkpoints" / str(best_step(workdir) if best else steps[-1])
+def _find_checkpoint(name: str) -> tuple[Workdir, int] | None:
+    """The run and the step that `name` means; None when it is no workdir."""
+    return None if _is_shipped(name) else find_checkpoint(name)
 
 
-def _run_config(workdir: pathlib.Path, needs: str) -> dict[str, Any]:
-    saved = read_json(workdir / "config.json")
-    if needs not in saved.get("config", {}):
-        kind = saved.get("experiment", "run")
-        raise UserError(f"{workdir} is the workdir of a {kind}, which has no {needs}")
+def _run_config(workdir: Workdir, needs: str) -> dict[str, Any]:
+    saved = workdir.read_config()
+    if needs not in saved["config"]:
+        kind = saved["experiment"]
+        raise UserError(f"{workdir.path} is the workdir of a {kind}, which has no {needs}")
     return saved["config"]
 
 

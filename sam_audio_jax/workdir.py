@@ -1,0 +1,182 @@
+"""The folder of one training run: the names of its files, their version, and the run it belongs to.
+
+    config.json        {"format": 1, "experiment": class name, "config": fields}
+    checkpoints/STEP/  one checkpoint (Orbax), with the items params, ema and rest
+    unreadable/        damaged checkpoints, set aside
+    scores.json        {step: score of its evaluation}, by which the best checkpoints are kept
+    metrics.jsonl      one line of numbers at a time; events/ holds the same for TensorBoard
+    eval/STEP/         the report of one evaluation
+    codec/             of a separator: the frozen codec that it is trained with
+    latents.json       of a codec: mean and standard deviation of its latents
+    profile/           traces of a few steps
+
+A `format` above `FORMAT` is refused; a config.json without one has the format 1. Other rooms write
+these files, but take their paths from here.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from sam_audio_jax import distributed
+from sam_audio_jax.config import differences, to_dict
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import PART, check_format, read_json, remove_parts, write_json
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The paths in one run's folder, and what is known about its checkpoints."""
+
+    path: pathlib.Path
+
+    @classmethod
+    def open(cls, path: pathlib.Path, config: Any) -> "Workdir":
+        """Claims the folder for the run of `config`, a dataclass, which is written into it.
+
+        Before its first checkpoint a workdir takes any config; afterwards only fields that may
+        change between two starts of a run may differ. Process 0 reads and writes, for all.
+        Raises `UserError` with the differing fields, or for a folder that holds something else.
+        """
+        workdir = cls(pathlib.Path(path))
+        distributed.run_on_first(lambda: workdir._claim(config))
+        return workdir
+
+    @property
+    def config_file(self) -> pathlib.Path:
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+    @property
+    def unreadable(self) -> pathlib.Path:
+        return self.path / "unreadable"
+
+    @property
+    def scores_file(self) -> pathlib.Path:
+        return self.path / "scores.json"
+
+    @property
+    def metrics_file(self) -> pathlib.Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> pathlib.Path:
+        return self.path / "events"
+
+    @property
+    def codec(self) -> pathlib.Path:
+        return self.path / "codec"
+
+    @property
+    def latents_file(self) -> pathlib.Path:
+        return self.path / "latents.json"
+
+    @property
+    def profile(self) -> pathlib.Path:
+        return self.path / "profile"
+
+    def evaluation(self, step: int) -> pathlib.Path:
+        """The folder of the report on one step."""
+        return self.path / "eval" / str(step)
+
+    def checkpoint(self, step: int) -> pathlib.Path:
+        """The folder of one checkpoint."""
+        return self.checkpoints / str(step)
+
+    def read_config(self) -> dict[str, Any]:
+        """`{"experiment": class name, "config": fields}` of the run.
+
+        Raises `UserError` when the folder is no workdir or its format is newer than this code.
+        """
+        try:
+            saved = read_json(self.config_file)
+        except UserError as error:
+            raise UserError(f"{self.path} is not the workdir of a run: {error}") from None
+        check_format(self.config_file, saved, FORMAT)
+        return saved
+
+    def steps(self) -> list[int]:
+        """Steps with a whole checkpoint, in order."""
+        return sorted(
+            int(folder.name)
+            for folder in self.checkpoints.glob("[0-9]*")
+            if folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").is_file()
+        )
+
+    def read_scores(self) -> dict[int, float]:
+        """The score of each evaluated step; empty without scores.json."""
+        if not self.scores_file.is_file():
+            return {}
+        return {int(step): score for step, score in read_json(self.scores_file).items()}
+
+    def write_scores(self, scores: dict[int, float]) -> None:
+        """Replaces scores.json."""
+        write_json(self.scores_file, scores)
+
+    def best_step(self) -> int:
+        """The saved step whose evaluation scored best, by `checkpoint.best_metric` of the run.
+
+        Raises `UserError` when no saved step has a score.
+        """
+        scores = self.read_scores()
+        steps = [step for step in self.steps() if step in scores]
+        if not steps:
+            raise UserError(f"{self.path} has no scored checkpoint: set checkpoint.best_metric")
+        best = self.read_config()["config"]["checkpoint"]["best_is"]
+        return (max if best == "highest" else min)(steps, key=scores.__getitem__)
+
+    def _check(self, config: Any) -> None:
+        if not self.config_file.is_file():
+            if self.path.exists() and not (self.path.is_dir() and self._is_empty()):
+                raise UserError(f"{self.path} is not empty and holds no config.json of a run")
+            return
+        saved = self.read_config()
+        if not self.steps():
+            return
+        kind = type(config).__name__
+        if saved["experiment"] != kind:
+            raise UserError(f"{self.path} belongs to a {saved['experiment']}, not to a {kind}")
+        differing = differences(saved["config"], config)
+        if differing:
+            raise UserError(
+                f"{self.path} belongs to another config ({'; '.join(differing)}); "
+                "take another --workdir or the saved values"
+            )
+
+    def _is_empty(self) -> bool:
+        """Whether nothing is in the folder but what a killed writer left."""
+        return all(PART in entry.name for entry in self.path.iterdir())
+
+    def _claim(self, config: Any) -> None:
+        self._check(config)
+        remove_parts(self.path)
+        run = {"format": FORMAT, "experiment": type(config).__name__, "config": to_dict(config)}
+        write_json(self.config_file, run)
+
+
+def find_checkpoint(name: str) -> tuple[Workdir, int] | None:
+    """The run and the step that a path means; None when it is not of a run.
+
+    `name` is WORKDIR (its newest step), WORKDIR/best or WORKDIR/checkpoints/STEP. Raises
+    `UserError` when the run has no such checkpoint.
+    """
+    path = pathlib.Path(name)
+    if path.name.isdigit() and path.parent.name == "checkpoints":
+        workdir = Workdir(path.parent.parent)
+        steps = workdir.steps()
+        if int(path.name) not in steps:
+            raise UserError(f"no checkpoint {path}; saved are {steps}")
+        return workdir, int(path.name)
+    best = path.name == "best" and not path.exists()
+    workdir = Workdir(path.parent if best else path)
+    if not workdir.config_file.is_file() or "experiment" not in read_json(workdir.config_file):
+        return None
+    steps = workdir.steps()
+    if not steps:
+        raise UserError(f"{workdir.path} has no checkpoint yet")
+    return workdir, workdir.best_step() if best else steps[-1]
