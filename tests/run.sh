@@ -1,5 +1,12 @@
 #!/usr/bin/env bash
-# Lint, types and all tests: bash tests/run.sh [arguments for pytest]
+# Lint, types and tests.
+#
+#   bash tests/run.sh                    all of it, each test in its smallest honest form
+#   bash tests/run.sh --long             also what only a bigger form proves, as optimised as users run it
+#   bash tests/run.sh quick              one of the three parts that can run side by side:
+#   bash tests/run.sh processes          real processes that train, separate, are killed and go on
+#   bash tests/run.sh tpu                programs compiled for TPUs
+#   bash tests/run.sh -k NAME            arguments for pytest, in one process
 set -uo pipefail
 EXTRAS=dev
 source "$(dirname "$0")/../launch/environment.sh"
@@ -14,9 +21,27 @@ print(next(r.split(";")[0] for r in requires("jax") if r.startswith("libtpu")))'
         echo "no $wanted here: tests that compile for TPUs will be skipped" >&2
 fi
 
-if [ $# -eq 0 ]; then
+part=${1:-}
+parallel=(-n "${TEST_WORKERS:-auto}" --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
+case $part in
+'') arguments=("${parallel[@]}") ;;
+--long) arguments=("${parallel[@]}" "$@") ;;
+quick) arguments=("${parallel[@]}" -m "not processes and not tpu" "${@:2}") ;;
+processes | tpu) arguments=("${parallel[@]}" -m "$part" "${@:2}") ;;
+*) arguments=("$@") ;;
+esac
+
+case $part in
+'' | --long | quick)
     .venv/bin/ruff check . || exit 1
     .venv/bin/ruff format --check . || exit 1
     .venv/bin/pyright --pythonpath .venv/bin/python || exit 1
-fi
-exec .venv/bin/python -m pytest "$@"
+    ;;
+esac
+
+# Half of the time of an optimised run is LLVM's, on programs that run once; --long has them all.
+case " $* " in
+*" --long "*) ;;
+*) export XLA_FLAGS="${XLA_FLAGS:-} --xla_backend_optimization_level=0" ;;
+esac
+exec .venv/bin/python -m pytest "${arguments[@]}"
