@@ -11,7 +11,7 @@ TINY = runpy.run_path(str(pathlib.Path(__file__).with_name("tiny.py")))["CONFIG"
 
 CONFIG = dataclasses.replace(
     TINY,
-    data=dataclasses.replace(TINY.data, seconds=6.0),
+    data=dataclasses.replace(TINY.data, mix=dataclasses.replace(TINY.data.mix, seconds=6.0)),
     checkpoint=dataclasses.replace(TINY.checkpoint, every_steps=100, every_minutes=1.0),
     optim=dataclasses.replace(TINY.optim, warmup_steps=50, ema_decay=0.99),
     max_minutes=8.0,

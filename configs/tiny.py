@@ -12,7 +12,7 @@ published one.
 import pathlib
 import runpy
 
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import DataConfig, MixConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.separator.dit import DitConfig
@@ -33,7 +33,7 @@ CONFIG = TrainConfig(
         anchor_width=64,
     ),
     flow=FlowConfig(time="logit_normal", time_mean=-1.5, time_std=1.4),
-    data=DataConfig(seconds=8.0),
+    data=DataConfig(mix=MixConfig(seconds=8.0)),
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=200, ema_decay=0.999, weight_decay=0.05),
     checkpoint=CheckpointConfig(every_steps=500, every_minutes=5, keep_last=2),
     train_text=True,

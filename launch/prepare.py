@@ -37,13 +37,13 @@ def hearing(cfg: TrainConfig, rate: int) -> shards.Teacher | None:
     if not aim.weight:
         return None
     graph, state = nnx.split(make_teacher(aim))
-    hear = nnx.jit(
+    features = nnx.jit(
         lambda state, waves: nnx.merge(graph, state).features(waves, rate, tensor=aim.tensor)
     )
     return shards.Teacher(
         f"{aim.teacher_checkpoint}, {aim.tensor}",
         aim.teacher.segment_s,
-        lambda waves: np.asarray(hear(state, jnp.asarray(waves))),
+        lambda waves: np.asarray(features(state, jnp.asarray(waves))),
     )
 
 

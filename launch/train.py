@@ -43,7 +43,7 @@ def evaluation(
     Each of several processes scores all of it on its own devices; process 0 writes.
     """
     graph, abstract = nnx.split(nnx.eval_shape(lambda: make_model(cfg)))
-    tokenizer = tokenizer_for(cfg.data.tokenizer)
+    tokenizer = tokenizer_for(cfg.data.prompts.tokenizer)
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
         ema = state.ema

@@ -45,8 +45,9 @@ def evaluation(
     workdir: Workdir, cfg: CodecTrainConfig
 ) -> Callable[[TrainState, int], dict[str, float]]:
     """Round trip of the same held-out excerpts at every call; every process makes them all."""
+    held_out = dataclasses.replace(cfg.data.source, split="valid")
     plain = dataclasses.replace(
-        cfg.data, split="valid", mixed=0.0, phase_rotation=False, workers=0, seed=0
+        cfg.data, source=held_out, mixed=0.0, phase_rotation=False, workers=0, seed=0
     )
     batches = excerpts(cfg, plain)
     waves = [next(batches)["wave"] for _ in range(-(-EVALUATED // cfg.batch))]

@@ -6,7 +6,7 @@ What the paper fixes is here once; `configs/` names the sizes and the slices.
 import dataclasses
 from collections.abc import Mapping
 
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import BatchConfig, DataConfig, MixConfig, PromptConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.separator.dit import DitConfig
@@ -14,7 +14,8 @@ from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import AlignmentConfig, OptimConfig, TrainConfig
 
 TEXT = T5Config(dtype="bfloat16")  # t5-base, frozen
-DATA = DataConfig(seconds=30.0, snr_db=(-15.0, 15.0), tokenizer="t5-base", workers=8)
+MIX = MixConfig(seconds=30.0, snr_db=(-15.0, 15.0))
+WORKERS = 8  # processes that read and prompt
 OPTIM = OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1, ema_decay=0.999)
 BUCKETS_S = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)  # ours
 
@@ -32,8 +33,13 @@ def pretraining(dit: DitConfig) -> TrainConfig:
 
     Prompts are dropped, each on its own.
     """
-    data = dataclasses.replace(
-        DATA, cache="caches/pretraining", text_dropout=0.3, drop_any_text=True, span_share=0.7
+    data = DataConfig(
+        mix=MIX,
+        prompts=PromptConfig(
+            tokenizer="t5-base", text_dropout=0.3, drop_any_text=True, span_share=0.7
+        ),
+        cache="caches/pretraining",
+        workers=WORKERS,
     )
     return TrainConfig(
         text=TEXT,
@@ -51,12 +57,12 @@ def finetuning(dit: DitConfig, *, token_budget: int) -> TrainConfig:
 
     Give `--init-from` the workdir of the pre-training.
     """
-    data = dataclasses.replace(
-        DATA,
+    data = DataConfig(
+        mix=MIX,
+        prompts=PromptConfig(tokenizer="t5-base", text_dropout=0.0),
+        batches=BatchConfig(token_budget=token_budget, buckets_s=BUCKETS_S),
         cache="caches/finetuning",
-        text_dropout=0.0,
-        token_budget=token_budget,
-        buckets_s=BUCKETS_S,
+        workers=WORKERS,
     )
     return TrainConfig(
         text=TEXT,
@@ -76,9 +82,10 @@ def on_slices(config: TrainConfig, layouts: Mapping[str, Layout]) -> dict[str, T
 def _laid_out(config: TrainConfig, layout: Layout) -> TrainConfig:
     dit = dataclasses.replace(config.separator.dit, remat=layout.remat)
     data = config.data
-    if data.token_budget:
+    if data.batches.token_budget:
         shares = layout.mesh.data * layout.mesh.fsdp
-        data = dataclasses.replace(data, row_multiple=shares)
+        batches = dataclasses.replace(data.batches, row_multiple=shares)
+        data = dataclasses.replace(data, batches=batches)
     return dataclasses.replace(
         config,
         separator=dataclasses.replace(config.separator, dit=dit),

@@ -1,6 +1,6 @@
 """The folder of one training run: the names of its files, their version, and the run it belongs to.
 
-    config.json        {"format": 1, "experiment": class name, "config": fields}
+    config.json        {"format": 2, "experiment": class name, "config": fields}
     checkpoints/STEP/  one checkpoint (Orbax), with the items params, ema and rest
     unreadable/        damaged checkpoints, set aside
     scores.json        {step: score of its evaluation}, by which the best checkpoints are kept
@@ -10,8 +10,9 @@
     latents.json       of a codec: mean and standard deviation of its latents
     profile/           traces of a few steps
 
-A `format` above `FORMAT` is refused; a config.json without one has the format 1. Other rooms write
-these files, but take their paths from here.
+A `format` above `FORMAT` is refused; a config.json without one has format 1, whose data section is
+flat and is brought to today's parts when it is read (`saved_config.py`). Other rooms write these
+files, but take their paths from here.
 """
 
 import dataclasses
@@ -22,8 +23,9 @@ from sam_audio_jax import distributed
 from sam_audio_jax.config import differences, to_dict
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import PART, check_format, read_json, remove_parts, write_json
+from sam_audio_jax.saved_config import migrated_run
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Workdir:
         return self.checkpoints / str(step)
 
     def read_config(self) -> dict[str, Any]:
-        """`{"experiment": class name, "config": fields}` of the run.
+        """`{"experiment": class name, "config": fields}` of the run, in the format of today.
 
         Raises `UserError` when the folder is no workdir or its format is newer than this code.
         """
@@ -98,7 +100,7 @@ class Workdir:
         except UserError as error:
             raise UserError(f"{self.path} is not the workdir of a run: {error}") from None
         check_format(self.config_file, saved, FORMAT)
-        return saved
+        return migrated_run(saved)
 
     def steps(self) -> list[int]:
         """Steps with a whole checkpoint, in order."""

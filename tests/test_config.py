@@ -159,9 +159,9 @@ def test_every_recipe_of_the_paper_stands():
     for size, budget in (("small", 96_000), ("base", 120_000), ("large", 144_000)):
         for slice_ in ("v5e-256", "v5p-512", "v6e-256"):
             cfg = config.from_cli([str(ROOT / "configs" / f"{size}.py") + f"@{slice_}"])
-            assert (cfg.batch, cfg.data.seconds, cfg.steps) == (1024, 30.0, 500_000)
-            assert (cfg.alignment.weight, cfg.data.text_dropout) == (1.0, 0.3)
+            assert (cfg.batch, cfg.data.mix.seconds, cfg.steps) == (1024, 30.0, 500_000)
+            assert (cfg.alignment.weight, cfg.data.prompts.text_dropout) == (1.0, 0.3)
             fine = config.from_cli([str(ROOT / "configs" / f"{size}.py") + f"@finetune-{slice_}"])
-            assert (fine.batch, fine.data.token_budget, fine.steps) == (0, budget, 300_000)
-            assert (fine.alignment.weight, fine.data.text_dropout) == (0.0, 0.0)
+            assert (fine.batch, fine.data.batches.token_budget, fine.steps) == (0, budget, 300_000)
+            assert (fine.alignment.weight, fine.data.prompts.text_dropout) == (0.0, 0.0)
             assert fine.optim.ema_decay == 0.999

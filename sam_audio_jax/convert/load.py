@@ -65,7 +65,7 @@ def load_networks(
     )
     extra = {"trained": {"step": step}, "sampler": config.get("sampler", {})}
     codec = load_codec_folder(workdir.codec, mesh=mesh)
-    return codec, prompted, config["data"]["tokenizer"], extra
+    return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
 
 
 def convert(

@@ -12,7 +12,7 @@ import functools
 import numpy as np
 from jaxtyping import Int
 
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import BatchConfig
 from sam_audio_jax.errors import UserError
 
 ROUND = 1_000  # steps in which every bucket has its share, in an order of their own
@@ -34,15 +34,15 @@ class Bucket:
 class Schedule:
     """Which bucket a step has and which items: functions of seed and step alone."""
 
-    def __init__(self, config: DataConfig, frame_rate: float):
+    def __init__(self, config: BatchConfig, seed: int, frame_rate: float):
         """Raises `UserError` for lengths that round to the same, or too long for the budget."""
         lengths = [round(seconds * frame_rate) for seconds in config.buckets_s]
         if lengths != sorted(set(lengths)) or lengths[0] < 1:
             raise UserError(
-                f"data.buckets_s={config.buckets_s} are {lengths} frames at {frame_rate:g} Hz; "
-                "they must rise"
+                f"data.batches.buckets_s={config.buckets_s} are {lengths} frames at "
+                f"{frame_rate:g} Hz; they must rise"
             )
-        self.seed, self.row_multiple = config.seed, config.row_multiple
+        self.seed, self.row_multiple = seed, config.row_multiple
         shortest = [lengths[0] // 2 + 1, *(length + 1 for length in lengths[:-1])]
         rows = [
             config.token_budget // length // self.row_multiple * self.row_multiple
@@ -50,8 +50,9 @@ class Schedule:
         ]
         if not rows[-1]:
             raise UserError(
-                f"data.token_budget={config.token_budget} is less than data.row_multiple="
-                f"{self.row_multiple} items of {lengths[-1]} frames ({config.buckets_s[-1]:g} s)"
+                f"data.batches.token_budget={config.token_budget} is less than "
+                f"data.batches.row_multiple={self.row_multiple} items of {lengths[-1]} frames "
+                f"({config.buckets_s[-1]:g} s)"
             )
         self.buckets = [Bucket(*sizes) for sizes in zip(shortest, lengths, rows, strict=True)]
         shares = np.array(config.bucket_shares or [1.0] * len(lengths))

@@ -1,41 +1,32 @@
-"""What the separator is trained on (spec/data_engine.md): sources, mixing, prompts, cache."""
+"""What the separator is trained on: sources, mixtures, prompts, batches, and the cache.
+
+Values are ours where no comment says published. A share is a probability.
+"""
 
 import dataclasses
 
 from sam_audio_jax.config import FREE
 from sam_audio_jax.errors import UserError
 
-# fields that decide what a mixture sounds like; the others only concern prompts and reading
-MIXING = (
-    *("manifests", "split", "seconds", "recipes", "snr_db", "stem_gain_db", "level_db"),
-    *("second_share", "target_repeats", "residual_repeats", "speed", "speed_share", "tilt_db"),
-    "seed",
-)
 KINDS = ("speech", "sfx", "instrument", "song", "stem", "rest", "any")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Material, mixing, prompts and lengths of the examples that the separator is trained on.
+class SourceConfig:
+    """The recordings that sound is drawn from."""
 
-    A mixture is drawn by a recipe from the recordings of `manifests`. Fields up to `tilt_db`, and
-    `seed`, decide how it sounds: a latent cache is made with them (`launch/prepare.py`). Fields
-    from `caption_share` to `max_spans` decide what text and spans it is asked for with, and may be
-    others in every run over one cache. A share is a probability; values are ours where no comment
-    says published.
+    manifests: tuple[str, ...] = ()  # manifest.jsonl files; none: the sound embedded in the package
+    split: str = "train"  # lines of the manifests that are used
 
-    Examples last `seconds` and a batch has as many as the run's `batch` says. With a `token_budget`
-    every batch has a length of `buckets_s` instead, and as many examples as the budget holds; their
-    own lengths are uniform from the bucket before (for the first: from half of it) to theirs.
-    `seconds` then only says how long the records of a cache are, of which examples are crops, and
-    `short_share` says nothing.
 
-    Raises `UserError` for an unknown kind of sound and for values that contradict each other.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixConfig:
+    """How two recordings become a mixture: all that decides its sound, besides source and seed.
+
+    Raises `UserError` for an unknown kind of sound and for ranges that are not low before high.
     """
 
-    manifests: tuple[str, ...] = ()  # none: the sound embedded in the package
-    split: str = "train"
-    seconds: float = 8.0  # of one example, rounded to whole frames of the codec
+    seconds: float = 8.0  # of one mixture, rounded to whole frames of the codec
     # (target, residual, weight); kinds: speech sfx instrument song stem (rest = its song) any
     recipes: tuple[tuple[str, str, float], ...] = (
         ("sfx", "sfx", 0.30),
@@ -53,59 +44,102 @@ class DataConfig:
     level_db: tuple[float, float] = (-34.0, -18.0)  # active RMS of the target, dBFS
     second_share: float = 0.2  # residuals that are two sounds at once
     target_repeats: float = 0.3  # targets repeated to the end instead of one to three events
-    residual_repeats: float = 0.65  # the same of residuals
+    residual_repeats: float = 0.65  # residuals repeated likewise
     speed: float = 0.1  # largest relative change of speed and pitch together
-    speed_share: float = 0.5
+    speed_share: float = 0.5  # sounds whose speed is changed
     tilt_db: float = 6.0  # largest boost or cut of the highs
-    caption_share: float = 0.5  # texts that are the caption itself, not one of its alternatives
-    text_dropout: float = 0.3  # published
-    drop_any_text: bool = False  # published: True; False: only where spans tell the halves apart
-    span_share: float = 0.5  # examples that show spans
-    negative_share: float = 0.1  # of those, examples that also show where the target is silent
-    subset_share: float = 0.15  # of those, examples that show only some of the spans
-    jitter_s: float = 0.08  # largest error of a span's bounds
-    max_spans: int = 8
-    short_share: float = 0.1  # examples shorter than `seconds`, padded
-    token_budget: int = 0  # frames of a batch, padding counts; published, fine-tuning of small,
-    # base, large: 96, 120, 144 thousand; 0: all examples last `seconds`
-    buckets_s: tuple[float, ...] = ()  # lengths of a batch under the budget, rising
-    bucket_shares: tuple[float, ...] = ()  # of all frames, one per bucket; empty: equal ones
-    row_multiple: int = 8  # examples of a bucket's batch are a multiple of this
-    text_tokens: int = 40
-    tokenizer: str = "byt5"
-    cache: str = dataclasses.field(default="", metadata=FREE)  # folder of latents (prepare.py)
-    swap_share: float = 0.4  # of cached examples, target and residual exchanged
-    workers: int = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
-    seed: int = 0
 
     def __post_init__(self):
         for target, residual, weight in self.recipes:
             if target not in KINDS or residual not in KINDS or weight < 0:
                 raise UserError(
-                    f"data.recipes has {(target, residual, weight)}; kinds are {', '.join(KINDS)}"
+                    f"data.mix.recipes has {(target, residual, weight)}; kinds are "
+                    f"{', '.join(KINDS)}, weights 0 or more"
                 )
-        if self.snr_db[0] > self.snr_db[1] or self.level_db[0] > self.level_db[1]:
-            raise UserError(f"data.snr_db={self.snr_db}, level_db={self.level_db}: low before high")
-        if self.seconds <= 0 or self.max_spans < 1 or self.text_tokens < 1:
-            raise UserError("data.seconds, data.max_spans and data.text_tokens must be positive")
-        self._check_buckets()
+        for name in ("snr_db", "stem_gain_db", "level_db"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise UserError(f"data.mix.{name}={(low, high)} must be low before high")
+        if self.seconds <= 0:
+            raise UserError(f"data.mix.seconds={self.seconds} must be above 0")
 
-    def _check_buckets(self) -> None:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """The text and the spans that an example is prompted with; free to differ over one cache."""
+
+    caption_share: float = 0.5  # texts that are the caption itself, not one of its alternatives
+    text_dropout: float = 0.3  # published
+    drop_any_text: bool = False  # published: True; False: only where spans tell target and residual
+    # apart
+    span_share: float = 0.5  # examples with spans
+    negative_share: float = 0.1  # of those, examples that also mark where the target is silent
+    subset_share: float = 0.15  # of those, examples that mark only some of the sounds
+    jitter_s: float = 0.08  # largest error of a span's bounds
+    max_spans: int = 8  # of one example; those with the shortest gaps are merged
+    swap_share: float = 0.4  # of cached examples, those prompted for the residual instead
+    text_tokens: int = 40  # length of every text, cut or padded
+    tokenizer: str = "byt5"  # name or folder; must fit the text encoder
+
+    def __post_init__(self):
+        for name in ("max_spans", "text_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.prompts.{name}={getattr(self, name)} must be 1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Lengths of examples and of batches.
+
+    Without a budget a batch has as many examples as the run's `batch` says, all `data.mix.seconds`
+    long. With a `token_budget` each batch has a length of `buckets_s`, and as many examples as the
+    budget holds; their own lengths are uniform from the bucket before (for the first: from half of
+    it) to theirs. `short_share` then has no effect, nor has `data.mix.seconds` without a cache;
+    with a cache it is the length of the records, of which examples are crops.
+
+    Raises `UserError` for values that contradict each other.
+    """
+
+    short_share: float = 0.1  # examples shorter than `data.mix.seconds`, padded
+    token_budget: int = 0  # frames of a batch, padding counts; published, fine-tuning of small,
+    # base, large: 96, 120, 144 thousand; 0: all examples last `data.mix.seconds`
+    buckets_s: tuple[float, ...] = ()  # lengths of a batch under the budget, rising
+    bucket_shares: tuple[float, ...] = ()  # of all frames, one per bucket; empty: equal ones
+    row_multiple: int = 8  # examples of a bucket's batch are a multiple of this
+
+    def __post_init__(self):
         if self.token_budget < 0 or self.row_multiple < 1:
             raise UserError(
-                f"data.token_budget={self.token_budget} must be 0 or more and "
-                f"data.row_multiple={self.row_multiple} 1 or more"
+                f"data.batches.token_budget={self.token_budget} must be 0 or more and "
+                f"data.batches.row_multiple={self.row_multiple} 1 or more"
             )
         if bool(self.token_budget) != bool(self.buckets_s):
             raise UserError(
-                f"data.token_budget={self.token_budget} and data.buckets_s={self.buckets_s} need "
-                "each other"
+                f"data.batches.token_budget={self.token_budget} and "
+                f"data.batches.buckets_s={self.buckets_s} need each other"
             )
         lengths, shares = self.buckets_s, self.bucket_shares
         if list(lengths) != sorted(set(lengths)) or min(lengths, default=1) <= 0:
-            raise UserError(f"data.buckets_s={lengths} must be positive and rise")
+            raise UserError(f"data.batches.buckets_s={lengths} must be positive and rise")
         if shares and (len(shares) != len(lengths) or min(shares) <= 0):
             raise UserError(
-                f"data.bucket_shares={shares} must be positive, one for each of "
-                f"data.buckets_s={lengths}"
+                f"data.batches.bucket_shares={shares} must be positive, one for each of "
+                f"data.batches.buckets_s={lengths}"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The training data of the separator.
+
+    `source`, `mix` and `seed` are the recipe of a mixture: a latent cache is made with them
+    (`launch/prepare.py`). `prompts` and `batches` may differ in every run over one cache.
+    """
+
+    source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
+    mix: MixConfig = dataclasses.field(default_factory=MixConfig)
+    prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
+    batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
+    cache: str = dataclasses.field(default="", metadata=FREE)  # folder of latents (prepare.py)
+    workers: int = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
+    seed: int = 0  # of mixtures, prompts and order

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float16, Int32
 
 from sam_audio_jax.data import spans, text
 from sam_audio_jax.data.buckets import Bucket
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import DataConfig, PromptConfig
 from sam_audio_jax.data.mix import Mixer, Mixture
 from sam_audio_jax.data.shards import SIGNALS, Cache
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
@@ -38,7 +38,7 @@ def _tokenizer(name: str):
 class Prompter:
     """Draws the text and the spans of an example."""
 
-    def __init__(self, config: DataConfig, sample_rate: int, hop: int):
+    def __init__(self, config: PromptConfig, sample_rate: int, hop: int):
         self.config, self.sample_rate, self.hop = config, sample_rate, hop
         self.frame_rate = sample_rate / hop
 
@@ -94,11 +94,12 @@ class Prompter:
             found = spans.jittered(found, config.jitter_s, size / self.frame_rate, rng)
         return sorted(found, key=lambda span: span[1])
 
-    def size(self, frames: int, rng: np.random.Generator) -> int:
-        """Real frames of an example: now and then fewer than there is room for."""
-        if rng.random() >= self.config.short_share:
-            return frames
-        return int(rng.integers(max(1, frames // 3), frames + 1))
+
+def draw_size(short_share: float, frames: int, rng: np.random.Generator) -> int:
+    """Real frames of an example: with probability `short_share` fewer than the `frames` at hand."""
+    if rng.random() >= short_share:
+        return frames
+    return int(rng.integers(max(1, frames // 3), frames + 1))
 
 
 class MixedExamples:
@@ -106,7 +107,7 @@ class MixedExamples:
 
     def __init__(self, config: DataConfig, mixer: Mixer, sample_rate: int, hop: int):
         self.config, self.mixer, self.hop = config, mixer, hop
-        self.prompter = Prompter(config, sample_rate, hop)
+        self.prompter = Prompter(config.prompts, sample_rate, hop)
         self.sample_rate = sample_rate
 
     def __len__(self) -> int:
@@ -116,7 +117,8 @@ class MixedExamples:
         rng = np.random.default_rng((self.config.seed, index))
         drawn = self.mixer.draw(rng)
         frames = len(drawn.mixture) // self.hop
-        return self._example(drawn, self.prompter.size(frames, rng), frames, rng)
+        size = draw_size(self.config.batches.short_share, frames, rng)
+        return self._example(drawn, size, frames, rng)
 
     def fit(self, index: int, bucket: Bucket) -> Example:
         """Example `index`, mixed at a length of the bucket and padded to its frames."""
@@ -148,14 +150,15 @@ class CachedExamples:
                 f"{config.cache} was made at {held['sample_rate']} Hz with hop {held['hop']}, "
                 f"the codec has {sample_rate} Hz and hop {hop}"
             )
-        self.prompter = Prompter(config, sample_rate, hop)
-        self.segment = held.get("segment_s", 0.0) * sample_rate / hop  # frames; 0: no features
+        self.prompter = Prompter(config.prompts, sample_rate, hop)
+        self.segment = held["segment_s"] * sample_rate / hop  # frames; 0: no features
 
     def __len__(self) -> int:
         return 2**48
 
     def __getitem__(self, index: int) -> Example:
-        return self._example(index, self.frames, self.prompter.size)
+        draw = functools.partial(draw_size, self.config.batches.short_share)
+        return self._example(index, self.frames, draw)
 
     def fit(self, index: int, bucket: Bucket) -> Example:
         """Example `index`, cropped to a length of the bucket and padded to its frames."""
@@ -173,7 +176,7 @@ class CachedExamples:
             record = self.cache[int(rng.integers(len(self.cache)))]
         if record is None:
             raise UserError(f"{self.config.cache}: {BAD_TRIES} records in a row cannot be read")
-        swapped = bool(record.residual_texts) and rng.random() < self.config.swap_share
+        swapped = bool(record.residual_texts) and rng.random() < self.config.prompts.swap_share
         one, other = ("residual", "target") if swapped else ("target", "residual")
         length = len(record.mixture)
         size = draw_size(min(frames, length), rng)
@@ -185,14 +188,14 @@ class CachedExamples:
             out[:size] = getattr(record, source)[start : start + size]
             example[name] = out
         if self.segment:
-            example |= self._heard(getattr(record, f"{one}_heard"), start, frames)
+            example |= self._teacher_features(getattr(record, f"{one}_features"), start, frames)
         active = np.zeros((2, frames), bool)
         for row, name in enumerate((one, other)):
             active[row, :size] = getattr(record, f"{name}_active")[start : start + size]
         texts = record.residual_texts if swapped else record.target_texts
         return example | self.prompter.draw(texts, active[0], active[1], size, rng)
 
-    def _heard(
+    def _teacher_features(
         self, segments: Float16[np.ndarray, "segments width"], start: int, frames: int
     ) -> Example:
         """The segments under and around the frames from `start` on; the last is repeated."""

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from sam_audio_jax import audio
+from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.source import Recording
 from sam_audio_jax.data.waves import Waves
 
@@ -20,8 +21,7 @@ from sam_audio_jax.data.waves import Waves
 class ExcerptConfig:
     """Random excerpts of single recordings; values marked DAC are the published ones."""
 
-    manifests: tuple[str, ...] = ()  # none: the sound embedded in the package
-    split: str = "train"
+    source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     seconds: float = 1.0  # rounded to whole frames of the codec
     loudness_lufs: float = -16.0  # DAC; every excerpt is brought to it
     threshold_lufs: float = -40.0  # DAC; quieter excerpts are drawn again

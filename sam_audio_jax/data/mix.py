@@ -13,7 +13,7 @@ import soxr
 from jaxtyping import Float32
 
 from sam_audio_jax.data import spans, text
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.source import Recording, Song
 from sam_audio_jax.data.waves import Waves
 from sam_audio_jax.errors import UserError
@@ -50,7 +50,7 @@ class Mixer:
 
     def __init__(
         self,
-        config: DataConfig,
+        config: MixConfig,
         recordings: list[Recording],
         songs: list[Song],
         waves: Waves,
@@ -89,7 +89,7 @@ class Mixer:
         there |= {"song", "stem", "rest"} if self.songs else set()
         recipes = [r for r in self.config.recipes if {r[0], r[1]} <= there and r[2] > 0]
         if not recipes:
-            raise UserError("none of data.recipes can be made from these recordings")
+            raise UserError("none of data.mix.recipes can be made from these recordings")
         self.recipes = [recipe[:2] for recipe in recipes]
         weights = np.array([recipe[2] for recipe in recipes])
         self.bounds = np.cumsum(weights / weights.sum())

@@ -17,8 +17,9 @@ import grain
 import jax
 import numpy as np
 
+from sam_audio_jax.config import to_dict
 from sam_audio_jax.data.buckets import Bucket, Schedule
-from sam_audio_jax.data.config import MIXING, DataConfig
+from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.examples import CachedExamples, MixedExamples
 from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
 from sam_audio_jax.data.mix import Mixer
@@ -193,7 +194,7 @@ def codec_excerpts(
     process_count: int | None = None,
 ) -> Batches:
     """Batches {"wave": float32 [rows, samples]}; samples: `seconds` rounded to whole hops."""
-    recordings = load_manifests(config.manifests, config.split)
+    recordings = load_manifests(config.source.manifests, config.source.split)
     waves = open_waves(recordings, sample_rate)
     samples = max(1, round(config.seconds * sample_rate / hop)) * hop
     items = Excerpts(config, recordings, waves, sample_rate, samples)
@@ -209,21 +210,25 @@ def codec_excerpts(
 
 def mixer(config: DataConfig, sample_rate: int, hop: int) -> Mixer:
     """The mixer over a config's manifests; mixtures last `seconds`, rounded to whole frames."""
-    recordings = load_manifests(config.manifests, config.split)
-    songs = load_songs(config.manifests, config.split)
+    recordings = load_manifests(config.source.manifests, config.source.split)
+    songs = load_songs(config.source.manifests, config.source.split)
     waves = open_waves(recordings, sample_rate)
     samples = frame_count(config, sample_rate, hop) * hop
-    return Mixer(config, recordings, songs, waves, sample_rate, samples)
+    return Mixer(config.mix, recordings, songs, waves, sample_rate, samples)
 
 
 def recipe(config: DataConfig) -> dict[str, Any]:
-    """The part of a config that a latent cache depends on."""
-    return {name: getattr(config, name) for name in MIXING}
+    """The part of a config that a latent cache depends on: what decides the sound of a mixture."""
+    return {
+        "source": to_dict(config.source),
+        "mix": to_dict(config.mix),
+        "seed": config.seed,
+    }
 
 
 def frame_count(config: DataConfig, sample_rate: int, hop: int) -> int:
     """Codec frames of an example."""
-    return max(1, round(config.seconds * sample_rate / hop))
+    return max(1, round(config.mix.seconds * sample_rate / hop))
 
 
 def separation_batches(
@@ -238,18 +243,21 @@ def separation_batches(
     """Batches for the separator at a codec's rate; keys and shapes in `data/examples.py`.
 
     With `config.cache` the signals are latents from there, else waves mixed on the fly. Every batch
-    has `batch` items, unless `config.token_budget` says how many there are. Raises `UserError` for
-    buckets that the budget or the records of the cache are too small for.
+    has `batch` items, unless `config.batches.token_budget` says how many there are. Raises
+    `UserError` for buckets that the budget or the records of the cache are too small for.
     """
     frames = frame_count(config, sample_rate, hop)
-    schedule = Schedule(config, sample_rate / hop) if config.token_budget else None
+    schedule = None
+    if config.batches.token_budget:
+        schedule = Schedule(config.batches, config.seed, sample_rate / hop)
     if config.cache:
         items = CachedExamples(config, sample_rate, hop, frames)
         held = items.cache.index["samples"] // hop
         if schedule and held < schedule.buckets[-1].shortest:
+            length = held * hop / sample_rate
             raise UserError(
-                f"data.buckets_s={config.buckets_s}: the records of {config.cache} are too short "
-                f"for the last, they have {held * hop / sample_rate:g} s"
+                f"data.batches.buckets_s={config.batches.buckets_s}: the records of "
+                f"{config.cache} are too short for the last, they have {length:g} s"
             )
     else:
         items = MixedExamples(config, mixer(config, sample_rate, hop), sample_rate, hop)

@@ -1,8 +1,13 @@
 """The latent cache: mixtures rendered and encoded once, in ArrayRecord shards.
 
-`FOLDER/cache.json` says what it holds; `FOLDER/00003.arrayrecord` holds `per_shard` records of
-msgpack with float16 latents, and with the teacher features of target and
-residual if there was one. A shard appears when it is complete, so a killed run loses one shard.
+`FOLDER/cache.json` describes a finished cache, `plan.json` the same of one that is being made;
+`FOLDER/00003.arrayrecord` holds `per_shard` records of msgpack with float16 latents and, if there
+was a teacher, its features of target and residual. A shard appears when it is complete, so a killed
+run loses one shard.
+
+Format 2 (`format` in both files; absent: 1) has the recipe in parts, as `DataConfig` has, and
+records with `target_features`, which format 1 calls `target_heard`. Both are read, and a cache of
+format 1 can be extended; its old shards stay as they are.
 """
 
 import concurrent.futures
@@ -26,6 +31,8 @@ from jaxtyping import Bool, Float, Float16
 from sam_audio_jax.data import spans
 from sam_audio_jax.data.mix import Mixture
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import check_format, read_json
+from sam_audio_jax.saved_config import migrated_recipe
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -33,7 +40,8 @@ B = TypeVar("B")
 log = logging.getLogger(__name__)
 
 SIGNALS = ("mixture", "target", "residual")
-HEARD = ("target_heard", "residual_heard")
+FORMAT = 2
+FEATURES = {"target_features": "target_heard", "residual_features": "residual_heard"}  # format 1
 CHECKED = ("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher")
 PROBE_TOLERANCE = 0.05  # of latents of one noise, between the codec then and now
 
@@ -52,21 +60,24 @@ class Record:
     target_active: Bool[np.ndarray, " frames"]
     residual_active: Bool[np.ndarray, " frames"]
     category: str
-    target_heard: Float16[np.ndarray, "segments width"] | None = None  # None: made without teacher
-    residual_heard: Float16[np.ndarray, "segments width"] | None = None
+    # Features of the teacher; None: made without one, or the residual is no target.
+    target_features: Float16[np.ndarray, "segments width"] | None = None
+    residual_features: Float16[np.ndarray, "segments width"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Of the alignment loss: `hear` makes features of waves, `name` and `segment_s` are kept."""
+    """The teacher of the alignment loss; `name` and `segment_s` are written to the index."""
 
     name: str
     segment_s: float  # seconds from one segment to the next
-    hear: Callable[[Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch segments width"]]
+    features: Callable[
+        [Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch segments width"]
+    ]
 
 
 def pack(record: Record) -> bytes:
-    """A record as bytes."""
+    """Returns a record as bytes."""
     fields: dict[str, Any] = {name: getattr(record, name).tobytes() for name in SIGNALS}
     fields |= {
         "channels": record.mixture.shape[-1],
@@ -76,23 +87,24 @@ def pack(record: Record) -> bytes:
         "residual_active": np.packbits(record.residual_active).tobytes(),
         "category": record.category,
     }
-    for name in HEARD:
-        if (heard := getattr(record, name)) is not None:
-            fields |= {name: heard.tobytes(), "width": heard.shape[-1]}
+    for name in FEATURES:
+        if (features := getattr(record, name)) is not None:
+            fields |= {name: features.tobytes(), "width": features.shape[-1]}
     return cast(bytes, msgpack.packb(fields))
 
 
 def unpack(data: bytes) -> Record:
-    """Inverse of `pack`; the arrays are views into `data`'s copy and cannot be written."""
+    """Returns the record of `pack`, of any format; its arrays are read-only."""
     fields = msgpack.unpackb(data)
     latents = {
         name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["channels"])
         for name in SIGNALS
     }
-    heard = {
-        name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["width"])
-        for name in HEARD
-        if name in fields
+    features = {
+        name: np.frombuffer(fields[stored], np.float16).reshape(-1, fields["width"])
+        for name, old_name in FEATURES.items()
+        for stored in (name, old_name)
+        if stored in fields
     }
     frames = len(latents["mixture"])
 
@@ -101,7 +113,7 @@ def unpack(data: bytes) -> Record:
 
     return Record(
         **latents,
-        **heard,
+        **features,
         target_texts=tuple(fields["target_texts"]),
         residual_texts=tuple(fields["residual_texts"]),
         target_active=active("target_active"),
@@ -137,6 +149,7 @@ def write_cache(
             f"codec {codec} makes {probe.shape[1]} frames of {samples} samples, not {samples / hop}"
         )
     plan = {
+        "format": FORMAT,
         "sample_rate": sample_rate,
         "hop": hop,
         "samples": samples,
@@ -181,9 +194,8 @@ def _resume(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
     """Numbers of the shards that are already whole."""
     if not (folder / "plan.json").is_file():
         return set()
-    before = json.loads((folder / "plan.json").read_text())
+    before = _read(folder / "plan.json")
     now = json.loads(json.dumps(plan))
-    before = {"teacher": ""} | before  # a cache of before there were any
     for name in CHECKED:
         if before[name] != now[name]:
             raise UserError(
@@ -209,10 +221,10 @@ def _records(
         waves = np.stack([getattr(one, name) for name in SIGNALS for one in made])
         waves = np.pad(waves, ((0, 3 * batch - len(waves)), (0, 0)))  # one compiled shape
         latents = np.asarray(encode(waves)).astype(np.float16)
-        heard = None
+        features = None
         if teacher is not None:
-            halves = np.roll(waves, -len(made), axis=0)[: 2 * batch]  # targets, then residuals
-            heard = np.asarray(teacher.hear(halves)).astype(np.float16)
+            sources = np.roll(waves, -len(made), axis=0)[: 2 * batch]  # targets, then residuals
+            features = np.asarray(teacher.features(sources)).astype(np.float16)
         for row, one in enumerate(made):
             yield Record(
                 *(latents[place * len(made) + row] for place in range(len(SIGNALS))),
@@ -221,9 +233,11 @@ def _records(
                 target_active=spans.activity(one.target, sample_rate, hop),
                 residual_active=spans.activity(one.residual, sample_rate, hop),
                 category=one.category,
-                target_heard=None if heard is None else heard[row],
-                residual_heard=(
-                    heard[len(made) + row] if heard is not None and one.residual_texts else None
+                target_features=None if features is None else features[row],
+                residual_features=(
+                    features[len(made) + row]
+                    if features is not None and one.residual_texts
+                    else None
                 ),
             )
 
@@ -257,11 +271,18 @@ def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
 
 
 def read_index(folder: str | os.PathLike) -> dict[str, Any]:
-    """`cache.json`; UserError if the folder holds no finished cache."""
+    """The content of `cache.json`. Raises `UserError` if the folder holds no finished cache."""
     path = pathlib.Path(folder) / "cache.json"
     if not path.is_file():
         raise UserError(f"no latent cache in {folder}; make one with launch/prepare.py")
-    return json.loads(path.read_text())
+    return _read(path)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """`plan.json` or `cache.json` of any format, as format 2 has it."""
+    index = {"teacher": "", "segment_s": 0.0} | read_json(path)
+    check_format(path, index, FORMAT)
+    return index | {"recipe": migrated_recipe(index["recipe"])}
 
 
 class Cache:

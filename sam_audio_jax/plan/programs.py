@@ -49,12 +49,16 @@ def abstract_codec(config: TrainConfig) -> Codec:
 
 def at_longest_bucket(config: TrainConfig) -> TrainConfig:
     """With a token budget, the step of its longest bucket; else the config itself."""
-    if not config.data.token_budget:
+    if not config.data.batches.token_budget:
         return config
-    bucket = Schedule(config.data, config.codec.frame_rate).buckets[-1]
+    bucket = Schedule(config.data.batches, config.data.seed, config.codec.frame_rate).buckets[-1]
     seconds = bucket.frames / config.codec.frame_rate
     data = dataclasses.replace(
-        config.data, token_budget=0, buckets_s=(), bucket_shares=(), seconds=seconds
+        config.data,
+        mix=dataclasses.replace(config.data.mix, seconds=seconds),
+        batches=dataclasses.replace(
+            config.data.batches, token_budget=0, buckets_s=(), bucket_shares=()
+        ),
     )
     return dataclasses.replace(config, data=data, batch=bucket.rows)
 

@@ -82,7 +82,7 @@ def _links(config: TrainConfig, mesh: MeshConfig, target: Slice, weights: int) -
     gathers = 3 * kernels * (fsdp - 1) / fsdp  # forwards, backwards, gradients
     reduces = 2 * kernels / fsdp * (data - 1) / data
     rows = config.batch // (fsdp * data)
-    frames = round(config.data.seconds * config.codec.frame_rate)
+    frames = round(config.data.mix.seconds * config.codec.frame_rate)
     dit = config.separator.dit
     states = 2.0 * rows * frames * dit.width * dit.depth
     sums = 6 * 2 * states * (tensor - 1) / tensor

@@ -103,7 +103,7 @@ class RunConfig:
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata={})
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=FREE)
-    batch: int = 1024  # items of a step, over all devices; 0: by data.token_budget
+    batch: int = 1024  # items of a step, over all devices; 0: by data.batches.token_budget
     steps: int = dataclasses.field(default=500_000, metadata=FREE)  # of the optimiser, in all
     max_minutes: float = dataclasses.field(default=0.0, metadata=FREE)  # of training; 0: no limit
     eval_every: int = dataclasses.field(default=0, metadata=FREE)  # steps; 0: at the end only
@@ -227,14 +227,15 @@ class TrainConfig(RunConfig):
             )
         if self.eval_limit < 0:
             raise UserError(f"eval_limit={self.eval_limit} must be 0 or more")
-        if self.batch and self.data.token_budget:
+        if self.batch and self.data.batches.token_budget:
             raise UserError(
-                f"batch={self.batch} and data.token_budget={self.data.token_budget} both say how "
-                "many examples a batch has: one of them must be 0"
+                f"batch={self.batch} and data.batches.token_budget="
+                f"{self.data.batches.token_budget} both say how many examples a batch has: one of "
+                "them must be 0"
             )
 
     @property
     def row_multiple(self) -> tuple[str, int]:
-        if self.data.token_budget:
-            return "data.row_multiple", self.data.row_multiple
+        if self.data.batches.token_budget:
+            return "data.batches.row_multiple", self.data.batches.row_multiple
         return super().row_multiple

@@ -22,7 +22,7 @@ def batch_shapes(
     """
     data, codec = config.data, config.codec
     frames = frame_count(data, codec.sample_rate, codec.hop)
-    slots, tokens = FIRST_SLOT + data.max_spans, data.text_tokens
+    slots, tokens = FIRST_SLOT + data.prompts.max_spans, data.prompts.text_tokens
     signal = (frames, codec.codebook_dim) if data.cache else (frames * codec.hop,)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = dict.fromkeys(SIGNALS, (signal, jnp.float32))
     shapes |= {

@@ -4,59 +4,27 @@ import itertools
 import numpy as np
 import pytest
 
-from sam_audio_jax.data import pipeline, shards
+from sam_audio_jax.data import shards
 from sam_audio_jax.data.buckets import ROUND, Schedule
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import BatchConfig, DataConfig
 from sam_audio_jax.errors import UserError
+from tests.data import toy
+from tests.data.toy import HOP, RATE, assert_equal, separation, take, write_cache
 
-RATE, HOP = 8000, 320
 BUCKETS = (1.0, 1.6, 2.0)  # 25, 40, 50 frames
 BUDGET, MULTIPLE = 450, 4
 
 
-def config(world: str, **changes) -> DataConfig:
-    given = DataConfig(
-        manifests=(world,), token_budget=BUDGET, buckets_s=BUCKETS, row_multiple=MULTIPLE
-    )
-    return dataclasses.replace(given, **changes)
-
-
-def budgeted(cfg: DataConfig, **processes: int):
-    return pipeline.separation_batches(cfg, RATE, HOP, 0, **processes)
-
-
-def take(batches, count: int) -> list[dict[str, np.ndarray]]:
-    made = list(itertools.islice(batches, count))
-    batches.close()
-    return made
-
-
-def assert_equal(one, other):
-    assert len(one) == len(other)
-    for a, b in zip(one, other, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name])
-
-
-def encode(waves: np.ndarray) -> np.ndarray:
-    """A codec whose latents are the first samples of each frame."""
-    return waves.reshape(len(waves), -1, HOP)[..., :3]
+def config(world: str, **fields) -> DataConfig:
+    budget = {"token_budget": BUDGET, "buckets_s": BUCKETS, "row_multiple": MULTIPLE}
+    return toy.config(world, **budget | fields)
 
 
 @pytest.fixture(scope="module")
 def cache(world, tmp_path_factory) -> str:
     """24 mixtures of 1.8 s (45 frames)."""
     folder = tmp_path_factory.mktemp("cache") / "latents"
-    cfg = DataConfig(manifests=(world,), seconds=1.8, target_repeats=0.0)
-    mix = pipeline.mixer(cfg, RATE, HOP)
-    shards.write_cache(
-        folder,
-        lambda number: mix.draw(np.random.default_rng((1, number))),
-        encode,
-        **{"items": 24, "sample_rate": RATE, "hop": HOP, "samples": mix.samples},
-        **{"codec": "toy", "recipe": pipeline.recipe(cfg), "per_shard": 8, "batch": 4},
-    )
+    write_cache(folder, toy.config(world, seconds=1.8, target_repeats=0.0, seed=1), 24)
     return str(folder)
 
 
@@ -66,7 +34,7 @@ def cfg(request, world, cache) -> DataConfig:
 
 
 def test_a_batch_has_one_length_and_the_rows_that_the_budget_holds(cfg):
-    batches = budgeted(cfg)
+    batches = separation(cfg)
     assert batches.frames == 0
     seen = set()
     for batch in itertools.islice(batches, 12):
@@ -86,7 +54,7 @@ def test_a_batch_has_one_length_and_the_rows_that_the_budget_holds(cfg):
 def test_lengths_fit_the_bucket_and_nothing_leaks_into_padding(cfg):
     before = {25: 12, 40: 25, 50: 40}
     sizes = {frames: set() for frames in before}
-    for batch in take(budgeted(cfg), 12):
+    for batch in take(separation(cfg), 12):
         valid, frames = batch["valid"], batch["valid"].shape[1]
         assert (np.diff(valid.astype(int), axis=1) <= 0).all()
         assert (valid.sum(axis=1) > before[frames]).all()
@@ -106,10 +74,10 @@ def test_lengths_fit_the_bucket_and_nothing_leaks_into_padding(cfg):
 
 def test_every_batch_is_nearly_full():
     """The published budget of `small`: nine tenths of it are frames of the batch, and 3/4 real."""
-    cfg = DataConfig(
+    cfg = BatchConfig(
         token_budget=96_000, buckets_s=(5.0, 7.5, 10.0, 15.0, 20.0, 30.0), row_multiple=16
     )
-    schedule = Schedule(cfg, 25.0)
+    schedule = Schedule(cfg, 0, 25.0)
     for bucket in schedule.buckets:
         assert bucket.rows % 16 == 0
         assert 0.9 * 96_000 < bucket.rows * bucket.frames <= 96_000
@@ -119,16 +87,16 @@ def test_every_batch_is_nearly_full():
 
 
 def test_a_round_gives_each_bucket_its_share_of_frames_in_an_order_of_its_own():
-    cfg = DataConfig(token_budget=1_000, buckets_s=(1.0, 2.0, 4.0), row_multiple=1)
+    cfg = BatchConfig(token_budget=1_000, buckets_s=(1.0, 2.0, 4.0), row_multiple=1)
     for shares, wanted in (((), (1 / 3,) * 3), ((6.0, 3.0, 1.0), (0.6, 0.3, 0.1))):
-        schedule = Schedule(dataclasses.replace(cfg, bucket_shares=shares), 25.0)
+        schedule = Schedule(dataclasses.replace(cfg, bucket_shares=shares), 0, 25.0)
         steps = [schedule.bucket(step) for step in range(ROUND, 2 * ROUND)]
         frames = [
             sum(b.rows * b.frames for b in steps if b is bucket) for bucket in schedule.buckets
         ]
         np.testing.assert_allclose(np.divide(frames, sum(frames)), wanted, atol=0.002)
         assert steps != [schedule.bucket(step) for step in range(ROUND)]
-        other = Schedule(dataclasses.replace(cfg, bucket_shares=shares, seed=1), 25.0)
+        other = Schedule(dataclasses.replace(cfg, bucket_shares=shares), 1, 25.0)
         assert steps != [other.bucket(step) for step in range(ROUND, 2 * ROUND)]
         following = itertools.pairwise(range(ROUND - 30, ROUND + 30))
         for step, after in following:  # items are numbered without gaps, also between rounds
@@ -138,15 +106,15 @@ def test_a_round_gives_each_bucket_its_share_of_frames_in_an_order_of_its_own():
 
 @pytest.mark.slow  # starts two processes, each of which imports JAX: 30 s on a busy machine
 def test_workers_change_nothing(world):
-    alone = take(budgeted(config(world)), 5)
-    assert_equal(take(budgeted(config(world, workers=2)), 5), alone)
+    alone = take(separation(config(world)), 5)
+    assert_equal(take(separation(config(world, workers=2)), 5), alone)
 
 
 def test_processes_pick_the_same_bucket_and_share_its_rows(cfg):
-    alone = take(budgeted(cfg), 3)
+    alone = take(separation(cfg), 3)
     for count in (2, 4):
         for process in range(count):
-            part = budgeted(cfg, process_index=process, process_count=count)
+            part = separation(cfg, process_index=process, process_count=count)
             made = list(itertools.islice(part, 3))
             assert part.frames == alone[-1]["valid"].size
             part.close()
@@ -155,24 +123,24 @@ def test_processes_pick_the_same_bucket_and_share_its_rows(cfg):
             ]
             assert_equal(made, wanted)
     with pytest.raises(UserError, match=r"rows 4 must be a positive multiple of the 3 processes"):
-        budgeted(cfg, process_index=0, process_count=3)
+        separation(cfg, process_index=0, process_count=3)
 
 
 def test_the_same_again_after_resume_from_any_step(cfg):
-    whole = take(budgeted(cfg), 6)
+    whole = take(separation(cfg), 6)
     for given in range(6):
-        first = budgeted(cfg)
+        first = separation(cfg)
         take(first, given)
         state = first.get_state()
         assert state == {"batches": given}
-        resumed = budgeted(cfg)
+        resumed = separation(cfg)
         resumed.set_state(state)
         assert_equal(take(resumed, 1), whole[given : given + 1])
 
 
 def test_a_round_of_the_cache_has_every_record_once(world, cache):
     cfg = config(world, cache=cache, token_budget=200, buckets_s=(1.8,), swap_share=0.0)
-    batches = take(budgeted(cfg), 6)  # 4 records each
+    batches = take(separation(cfg), 6)  # 4 records each
     held = shards.Cache(cache)
     records = [record for number in range(24) if (record := held[number])]
     found = []
@@ -190,32 +158,32 @@ def test_a_crop_always_has_some_of_the_target(world, cache):
     targets = [record.target_active for number in range(24) if (record := held[number])]
     beside = [not active[start : start + 7].any() for active in targets for start in range(38)]
     assert np.mean(beside) > 0.1
-    for batch in take(budgeted(cfg), 6):
+    for batch in take(separation(cfg), 6):
         assert batch["target"].any(axis=(1, 2)).all()
         assert ((batch["target"] != 0).any(axis=2).sum(axis=1) >= 5).all()
 
 
 def test_a_bucket_that_no_record_reaches_is_the_users_error(world, cache):
     with pytest.raises(UserError, match=r"too short for the last, they have 1\.8 s"):
-        budgeted(config(world, cache=cache, buckets_s=(1.0, 1.8, 2.0)))
+        separation(config(world, cache=cache, buckets_s=(1.0, 1.8, 2.0)))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"token_budget": 0}, r"token_budget=0 and data\.buckets_s=.* need each other"),
-        ({"buckets_s": ()}, r"data\.buckets_s=\(\) need each other"),
+        ({"token_budget": 0}, r"token_budget=0 and data\.batches\.buckets_s=.* need each other"),
+        ({"buckets_s": ()}, r"data\.batches\.buckets_s=\(\) need each other"),
         ({"buckets_s": (2.0, 1.0)}, "must be positive and rise"),
-        ({"bucket_shares": (1.0, 1.0)}, r"one for each of data\.buckets_s"),
+        ({"bucket_shares": (1.0, 1.0)}, r"one for each of data\.batches\.buckets_s"),
         ({"bucket_shares": (1.0, 0.0, 1.0)}, "bucket_shares=.* must be positive"),
-        ({"row_multiple": 0}, r"data\.row_multiple=0 1 or more"),
+        ({"row_multiple": 0}, r"data\.batches\.row_multiple=0 1 or more"),
         ({"buckets_s": (1.0, 1.01)}, r"are \[25, 25\] frames at 25 Hz; they must rise"),
         (
             {"token_budget": 199},
-            r"199 is less than data\.row_multiple=4 items of 50 frames \(2 s\)",
+            r"199 is less than data\.batches\.row_multiple=4 items of 50 frames \(2 s\)",
         ),
     ],
 )
 def test_settings_that_contradict_each_other_are_the_users_error(changes, said):
     with pytest.raises(UserError, match=said):
-        Schedule(config("none", **changes), RATE / HOP)
+        Schedule(config("none", **changes).batches, 0, RATE / HOP)

@@ -62,4 +62,4 @@ def test_the_listed_mixtures_are_the_composers():
 
 
 def test_every_default_recipe_can_be_made_from_the_embedded_sound():
-    assert len(mixer(DataConfig(), 8000, 320).recipes) == len(DataConfig().recipes)
+    assert len(mixer(DataConfig(), 8000, 320).recipes) == len(DataConfig().mix.recipes)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -8,10 +6,11 @@ from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.pipeline import mixer
 from sam_audio_jax.data.source import load_manifest
 from sam_audio_jax.errors import UserError
+from tests.data import toy
 
 
-def config(world: str, **changes) -> DataConfig:
-    return dataclasses.replace(DataConfig(manifests=(world,), seconds=3.0), **changes)
+def config(world: str, **fields) -> DataConfig:
+    return toy.config(world, **{"seconds": 3.0} | fields)
 
 
 def drawn(world: str, count: int = 40, **changes):

@@ -14,9 +14,13 @@ SMALL = CodecConfig(
     watermark_rates=(),
 )
 CONFIG = """
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import DataConfig, MixConfig, SourceConfig
 from sam_audio_jax.train.config import TrainConfig
-CONFIG = TrainConfig(data=DataConfig(manifests=({manifest!r},), seconds=1.0))
+CONFIG = TrainConfig(
+    data=DataConfig(
+        source=SourceConfig(manifests=({manifest!r},)), mix=MixConfig(seconds=1.0)
+    )
+)
 """
 
 
@@ -70,11 +74,11 @@ def test_a_weighted_alignment_adds_what_its_teacher_hears(world, tmp_path, prepa
     assert cache.index["segment_s"] == pytest.approx(0.08)
     record = cache[7]
     assert record is not None
-    assert record.target_heard.shape == (12, 4)
-    assert record.target_heard.any()
+    assert record.target_features.shape == (12, 4)
+    assert record.target_features.any()
     for number in range(len(cache)):
         other = cache[number]
-        assert (other.residual_heard is None) == (not other.residual_texts)
+        assert (other.residual_features is None) == (not other.residual_texts)
     unnamed = ["--alignment.teacher-checkpoint", "", "--data.cache", "x"]
     assert prepare.main([str(config), "--out", str(tmp_path / "b"), *unnamed]) == 2
     assert "error: alignment.teacher_checkpoint is empty" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.codec.codec import CodecConfig
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import DataConfig, MixConfig
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import chips, flops
@@ -53,7 +53,7 @@ def test_a_step_is_six_operations_a_weight_and_frame(small):
     target = chips.parse("v5e:2x4")
     work = work_of(small, MeshConfig(), target, "splash")
     dit, rows, frames = small.separator.dit, small.batch // 8, 750
-    wide, tokens = dit.width, small.data.text_tokens
+    wide, tokens = dit.width, small.data.prompts.text_tokens
     framewise = 6 * wide**2 + 3 * wide * dit.mlp  # weights of a block that every frame meets
     scores = 2 * frames * (frames + tokens) * wide
     block = frames * framewise + tokens * 2 * wide**2 + scores
@@ -79,7 +79,7 @@ def test_shapes_are_those_of_real_batches():
     codec = CodecConfig(
         encoder_rates=(4, 4, 4, 10), decoder_rates=(10, 4, 4, 4), sample_rate=16_000
     )
-    config = TrainConfig(codec=codec, data=DataConfig(seconds=2.0), batch=2)
+    config = TrainConfig(codec=codec, data=DataConfig(mix=MixConfig(seconds=2.0)), batch=2)
     real = next(separation_batches(config.data, codec.sample_rate, codec.hop, 2))
     shapes = batch_shapes(config, 2)
     assert {k: (v.shape, v.dtype) for k, v in real.items()} == {

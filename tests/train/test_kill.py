@@ -28,7 +28,8 @@ def start(tmp_path, manifest):
 
     def run(name: str, *flags: str) -> subprocess.Popen:
         command = [sys.executable, "launch/train.py", "tests/train/tiny.py"]
-        command += ["--workdir", str(tmp_path / name), "--data.manifests", str(manifest), *flags]
+        command += ["--workdir", str(tmp_path / name), *flags]
+        command += ["--data.source.manifests", str(manifest)]
         environment = os.environ | {
             "PYTHONPATH": ".",
             "XDG_CACHE_HOME": str(tmp_path / "cache"),

@@ -47,7 +47,7 @@ def test_one_or_two_processes_train_the_separator_alike(train_processes, manifes
     for count in (1, 2):
         train_processes(
             f"of{count}",
-            *("--data.manifests", str(manifest), *STEPS),
+            *("--data.source.manifests", str(manifest), *STEPS),
             count=count,
             devices=4 // count,
             door=("launch/train.py", "tests/train/tiny.py", "--workdir"),

@@ -15,6 +15,7 @@ from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.data.config import BatchConfig, SourceConfig
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.patcher import Patcher
@@ -45,10 +46,8 @@ def config(tmp_path_factory) -> TrainConfig:
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     data = dataclasses.replace(
         TINY.data,
-        manifests=(str(manifest),),
-        token_budget=50,
-        buckets_s=(0.5, 1.0),
-        row_multiple=2,
+        source=SourceConfig(manifests=(str(manifest),)),
+        batches=BatchConfig(token_budget=50, buckets_s=(0.5, 1.0), row_multiple=2),
     )
     optim = dataclasses.replace(TINY.optim, accumulate=2)
     return dataclasses.replace(TINY, data=data, optim=optim, batch=0, steps=12, log_every=1)
@@ -175,12 +174,16 @@ def test_padding_changes_the_loss_by_the_norm_of_the_patcher_alone(monkeypatch):
 
 
 def test_a_budget_takes_the_place_of_the_batch():
-    data = dataclasses.replace(TINY.data, token_budget=50, buckets_s=(0.5, 1.0), row_multiple=6)
-    with pytest.raises(UserError, match=r"batch=8 and data\.token_budget=50 both say"):
+    data = dataclasses.replace(
+        TINY.data, batches=BatchConfig(token_budget=50, buckets_s=(0.5, 1.0), row_multiple=6)
+    )
+    with pytest.raises(UserError, match=r"batch=8 and data\.batches\.token_budget=50 both say"):
         dataclasses.replace(TINY, data=data)
     with pytest.raises(UserError, match=r"^batch=0 must be 1 or more"):
         dataclasses.replace(TINY, batch=0)
     optim = dataclasses.replace(TINY.optim, accumulate=4)
-    with pytest.raises(UserError, match=r"data\.row_multiple=6 must be a multiple of optim\.acc"):
+    with pytest.raises(
+        UserError, match=r"data\.batches\.row_multiple=6 must be a multiple of optim\.acc"
+    ):
         dataclasses.replace(TINY, batch=0, data=data, optim=optim)
     assert dataclasses.replace(TINY, batch=0, data=data).row_multiple[1] == 6

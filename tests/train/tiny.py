@@ -1,10 +1,10 @@
 """The smallest separator experiment: compiles in seconds, learns nothing of use.
 
-The data comes by `--data.manifests`.
+The data comes by `--data.source.manifests`.
 """
 
 from sam_audio_jax.codec.codec import CodecConfig
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import DataConfig, MixConfig, PromptConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.separator.dit import DitConfig
@@ -32,7 +32,10 @@ CONFIG = TrainConfig(
         video_width=4,
         anchor_width=4,
     ),
-    data=DataConfig(seconds=1.0, recipes=(("sfx", "sfx", 1.0),), text_tokens=8),
+    data=DataConfig(
+        mix=MixConfig(seconds=1.0, recipes=(("sfx", "sfx", 1.0),)),
+        prompts=PromptConfig(text_tokens=8),
+    ),
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=10),
     checkpoint=CheckpointConfig(every_steps=5, keep_last=2),
     sampler=SamplerConfig(method="euler", steps=2),
