@@ -1,17 +1,14 @@
 """Sound files and signals: decode, resample, loudness, STFT, write.
 
-The only room that knows file formats.
-Decoding is soundfile's where it can (WAV, FLAC, OGG, MP3), else PyAV's (video, AAC, G.722, ...).
+The only file that knows formats of sound. soundfile decodes what it can (WAV, FLAC, OGG, MP3), PyAV
+everything else (video, AAC, G.722, ...).
 """
 
-import contextlib
 import dataclasses
 import functools
 import math
 import os
 import pathlib
-import tempfile
-from collections.abc import Iterator
 
 import av
 import av.error
@@ -23,6 +20,7 @@ import soxr
 from jaxtyping import Complex, Float, Float32
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import first_line, whole_file
 
 LOUDNESS_FLOOR_LUFS = -70.0  # BS.1770's absolute gate: what "silent" measures as
 
@@ -38,7 +36,8 @@ class Audio:
 def load(path: str | os.PathLike) -> Audio:
     """Decodes a sound or video file at its own rate.
 
-    UserError: the file is missing, cannot be decoded, has no samples, or has NaN or infinite ones.
+    Raises UserError if the file is missing, cannot be decoded, has no samples, or has samples that
+    are NaN or infinite.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -56,17 +55,20 @@ def load(path: str | os.PathLike) -> Audio:
 
 
 def all_finite(samples: np.ndarray) -> bool:
-    """Whether none is NaN or infinite; without an array as long as the sound."""
+    """Returns whether no sample is NaN or infinite; allocates no array as long as the sound."""
     return bool(np.isfinite([samples.min(), samples.max()]).all())
 
 
 def mono(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " samples"]:
-    """The mean of the channels; a single one as it is, not copied."""
+    """Returns the mean of the channels; a single channel is returned as it is, not copied."""
     return samples[0] if len(samples) == 1 else samples.mean(0)
 
 
-def said_length(path: str | os.PathLike) -> tuple[int, int] | None:
-    """Samples and rate by the header of a sound file; None if it must be decoded to know."""
+def header_length(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Returns samples and sample rate by the header of a sound file; None if only decoding tells.
+
+    A header may be wrong; the samples of `load` are what counts.
+    """
     try:
         header = soundfile.info(str(path))
     except (soundfile.SoundFileError, RuntimeError):
@@ -90,7 +92,7 @@ def _load_with_av(path: pathlib.Path) -> tuple[Float32[np.ndarray, "channels sam
     except (av.error.FFmpegError, ValueError, OSError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} cannot be decoded as sound: {error}") from None
+        raise UserError(f"{path} cannot be decoded as sound: {first_line(error)}") from None
     if not frames:
         return np.zeros((1, 0), np.float32), rate or 1
     return np.concatenate(frames, axis=1).astype(np.float32), rate
@@ -99,72 +101,56 @@ def _load_with_av(path: pathlib.Path) -> tuple[Float32[np.ndarray, "channels sam
 def resample(
     samples: Float[np.ndarray, "... samples"], from_rate: int, to_rate: int
 ) -> Float32[np.ndarray, "... resampled"]:
-    """soxr HQ on the last axis; `ceil(samples * to_rate / from_rate)` samples come out."""
+    """Resamples the last axis (soxr HQ) to `ceil(samples * to_rate / from_rate)` samples."""
     samples = np.asarray(samples, np.float32)
     if from_rate == to_rate:
         return samples
     length = math.ceil(samples.shape[-1] * to_rate / from_rate)
     if samples.ndim == 1:
-        made = soxr.resample(samples, from_rate, to_rate)[:length]
-        return made if len(made) == length else np.pad(made, (0, length - len(made)))
+        resampled = soxr.resample(samples, from_rate, to_rate)[:length]
+        return np.pad(resampled, (0, length - len(resampled)))
     out = np.empty((*samples.shape[:-1], length), np.float32)
-    for place in np.ndindex(samples.shape[:-1]):
-        out[place] = resample(samples[place], from_rate, to_rate)
+    for index in np.ndindex(samples.shape[:-1]):
+        out[index] = resample(samples[index], from_rate, to_rate)
     return out
 
 
 class Resampler:
-    """`resample` of a signal that comes in blocks: the same samples, each a little later."""
+    """`resample` for a signal that arrives in blocks: the same samples, each a little later."""
 
     def __init__(self, from_rate: int, to_rate: int, channels: int):
         self.from_rate, self.to_rate = from_rate, to_rate
-        self._taken = self._given = 0
+        self._samples_in = self._samples_out = 0
         self._stream = None
         if from_rate != to_rate:
             self._stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32")
 
     @property
     def latency_s(self) -> float:
-        """Most seconds that a sample waits for later ones: soxr works on about 1000 at a time."""
+        """The longest wait of a sample for later ones: soxr works on about 1000 samples at once."""
         return 0.0 if self._stream is None else 1024 / min(self.from_rate, self.to_rate)
 
     def __call__(
         self, block: Float[np.ndarray, "samples channels"], *, last: bool = False
     ) -> Float32[np.ndarray, "resampled channels"]:
-        """The next samples; with `last` all that are left, as many in all as `resample` gives."""
+        """Returns the next samples; with `last` all that remain of what `resample` returns."""
         block = np.asarray(block, np.float32)
-        self._taken += len(block)
+        self._samples_in += len(block)
         if self._stream is None:
             return block
         out = self._stream.resample_chunk(block, last=last).reshape(-1, block.shape[1])
         if last:
-            left = math.ceil(self._taken * self.to_rate / self.from_rate) - self._given
-            out = np.pad(out[:left], ((0, max(0, left - len(out))), (0, 0)))
-        self._given += len(out)
+            rest = math.ceil(self._samples_in * self.to_rate / self.from_rate) - self._samples_out
+            out = np.pad(out[:rest], ((0, max(0, rest - len(out))), (0, 0)))
+        self._samples_out += len(out)
         return out
-
-
-@contextlib.contextmanager
-def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file beside `path` to write to, which becomes `path` when all went well, else vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=f".part{path.suffix}")
-    os.close(handle)
-    part = pathlib.Path(name)
-    try:
-        yield part
-        part.chmod(0o644)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def write_wav(
     path: str | os.PathLike, samples: Float[np.ndarray, "channels samples"], sample_rate: int
 ) -> None:
     """Writes a float32 WAV whole or not at all; equal samples give equal bytes (no time stamp)."""
-    with whole_file(pathlib.Path(path)) as part:
+    with whole_file(path) as part:
         scipy.io.wavfile.write(part, sample_rate, np.asarray(samples, np.float32).T)
 
 
@@ -176,9 +162,10 @@ def _hann(window: int) -> Float32[np.ndarray, " window"]:
 def stft(
     samples: Float[np.ndarray, "... samples"], window: int, hop: int
 ) -> Complex[np.ndarray, "... frames bins"]:
-    """Centred periodic-Hann STFT with zeros around the signal; `window` a multiple of `hop`.
+    """Returns the centred periodic-Hann STFT with zeros around the signal.
 
-    `ceil(samples / hop) + 1` frames: every sample lies under enough of them for an exact inverse.
+    `window` is a multiple of `hop`. `ceil(samples / hop) + 1` frames cover every sample often
+    enough for an exact inverse.
     """
     if window % hop:
         raise ValueError(f"window {window} must be a multiple of hop {hop}")
@@ -193,7 +180,7 @@ def stft(
 def istft(
     spectrum: Complex[np.ndarray, "... frames bins"], window: int, hop: int, samples: int
 ) -> Float[np.ndarray, "... samples"]:
-    """Inverse of `stft` (least squares for a changed spectrum), cut to `samples`."""
+    """Inverts `stft` (by least squares for a changed spectrum); the result has `samples`."""
     frames, parts = spectrum.shape[-2], window // hop
     pieces = np.fft.irfft(spectrum, window, axis=-1) * _hann(window)
     pieces = pieces.reshape(*spectrum.shape[:-1], parts, hop)
@@ -214,7 +201,7 @@ def _meter(sample_rate: int) -> pyloudnorm.Meter:
 
 
 def loudness_lufs(wave: Float[np.ndarray, " samples"], sample_rate: int) -> float:
-    """Integrated loudness (BS.1770: 0.4 s blocks, 75 % overlap), at least -70."""
+    """Returns the integrated loudness (BS.1770: 0.4 s blocks, 75 % overlap), at least -70 LUFS."""
     short = sample_rate // 2 - len(wave)
     if short > 0:
         wave = np.pad(wave, (0, short))
@@ -226,7 +213,7 @@ def loudness_lufs(wave: Float[np.ndarray, " samples"], sample_rate: int) -> floa
 def rotate_phase(
     wave: Float[np.ndarray, " samples"], angle: float, sample_rate: int
 ) -> Float32[np.ndarray, " samples"]:
-    """Turns every STFT bin by one angle (radians): another wave that sounds the same."""
+    """Adds one angle (radians) to the phase of every STFT bin: another wave, the same sound."""
     window = 2 ** math.ceil(math.log2(0.032 * sample_rate))  # 2048 at 44.1 and 48 kHz
     spectrum = stft(wave, window, window // 4) * np.exp(1j * np.float32(angle))
     return istft(spectrum, window, window // 4, len(wave)).astype(np.float32)

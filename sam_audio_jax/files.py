@@ -104,22 +104,57 @@ def read_jsonl(path: str | os.PathLike, *, skip_torn: bool = False) -> list[Any]
     """The values of a file with one JSON value a line; no file holds no lines.
 
     With `skip_torn`, for files that processes append to, lines that are not JSON are left out: a
-    kill cuts a line short, and the next writer continues it. Else such a line is a `UserError`.
+    kill cuts a line short. Else such a line is a `UserError`.
     """
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return []
+    return [value for _, value in iter_jsonl(path, skip_torn=skip_torn)]
+
+
+def iter_jsonl(path: str | os.PathLike, *, skip_torn: bool = False) -> Iterator[tuple[int, Any]]:
+    """Yields (line number from 1, value) as `read_jsonl` reads them, holding one line at once."""
+    with contextlib.suppress(FileNotFoundError), pathlib.Path(path).open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                if skip_torn:
+                    continue
+                reason = first_line(error)
+                raise UserError(f"{path} line {number} is not JSON: {reason}") from None
+            yield number, value
+
+
+def read_jsonl_from(path: str | os.PathLike, offset: int) -> tuple[list[Any], int]:
+    """The values of the finished lines after byte `offset`, and the offset after those lines.
+
+    For files to which other processes append. Lines that are not JSON are left out.
+    """
     values = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            values.append(json.loads(line))
-        except ValueError as error:
-            if not skip_torn:
-                raise UserError(f"{path} line {number} is not JSON: {first_line(error)}") from None
-    return values
+    with pathlib.Path(path).open("rb") as lines:
+        lines.seek(offset)
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break
+            offset += len(line)
+            with contextlib.suppress(ValueError):
+                values.append(json.loads(line))
+    return values, offset
+
+
+def append_jsonl(path: str | os.PathLike, values: Iterable[Any]) -> None:
+    """Appends lines, which are on the disk when this returns.
+
+    A line that a kill has cut short is ended first, so that it does not spoil the next one.
+    """
+    lines = "".join(json.dumps(value) + "\n" for value in values).encode()
+    with pathlib.Path(path).open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            lines = lines if file.read(1) == b"\n" else b"\n" + lines
+        file.write(lines)
+        os.fsync(file.fileno())
 
 
 def write_jsonl(path: str | os.PathLike, values: Iterable[Any]) -> int:
@@ -127,9 +162,19 @@ def write_jsonl(path: str | os.PathLike, values: Iterable[Any]) -> int:
     count = 0
     with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
         for value in values:
-            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            file.write(_json_line(value) + "\n")
             count += 1
     return count
+
+
+def _json_line(value: Any) -> str:
+    """JSON as people read it; escaped if UTF-8 cannot hold it, as some names of files."""
+    line = json.dumps(value, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return line
 
 
 def first_line(error: BaseException) -> str:

@@ -50,6 +50,23 @@ def test_lines_are_split_at_newlines_alone(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8").split("\n")[1]) == values[1]
 
 
+def test_a_line_after_one_that_a_kill_cut_short_is_not_lost(tmp_path):
+    path = tmp_path / "log.jsonl"
+    files.append_jsonl(path, [{"n": 1}])
+    with path.open("a") as file:
+        file.write('{"n": 2, "te')
+    assert files.read_jsonl_from(path, 0) == ([{"n": 1}], 9)
+    files.append_jsonl(path, [{"n": 3}, {"n": 4}])
+    assert files.read_jsonl(path, skip_torn=True) == [{"n": 1}, {"n": 3}, {"n": 4}]
+    assert files.read_jsonl_from(path, 9) == ([{"n": 3}, {"n": 4}], path.stat().st_size)
+
+
+def test_names_that_are_no_utf8_can_be_written(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    files.write_jsonl(path, [{"audio": "caf\udce9.wav"}])
+    assert files.read_jsonl(path) == [{"audio": "caf\udce9.wav"}]
+
+
 def test_leftovers_of_killed_writers_are_removed(tmp_path):
     (tmp_path / "kept.wav").touch()
     (tmp_path / ".a.12345678.part.wav").touch()

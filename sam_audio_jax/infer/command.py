@@ -1,4 +1,4 @@
-"""What `launch/separate.py` understands: its options, one recording, many from a manifest."""
+"""The command `separate`: its options, one recording, many recordings of a manifest."""
 
 import argparse
 import dataclasses
@@ -11,16 +11,19 @@ import jax
 from sam_audio_jax import config, parallel
 from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import inputs, manifest, output
+from sam_audio_jax.files import whole_folder
+from sam_audio_jax.infer import inputs, output
+from sam_audio_jax.infer.batch.manifest import read_manifest
+from sam_audio_jax.infer.batch.run import Settings, check_out, run
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.video import KEEP
+from sam_audio_jax.video.masks import KEEP
 
-OF_MANIFESTS = ("process", "processes")
-OF_LINES = ("text", "span", "video", "mask", "noise", "overwrite")  # not beside a manifest
+MANIFEST_ONLY = ("process", "processes")
+ONE_RECORDING_ONLY = ("text", "span", "video", "mask", "noise", "overwrite")
 
 
 def read_options(argv: list[str], description: str) -> argparse.Namespace:
-    """UserError: an option that does not exist or cannot be understood, or none to work on."""
+    """Parses the command line; raises UserError for a bad option or without any input."""
     parser = config.ArgumentParser(description)
     add = parser.add_argument
     add("input", nargs="?", help="a sound or video file")
@@ -49,85 +52,85 @@ def read_options(argv: list[str], description: str) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace an earlier result of one recording")
     add("--processes", type=int, help="that share the manifest; default: by the environment")
     add("--process", type=int, help="which of them this one is, from 0")
-    given = parser.parse_args(argv)
-    if bool(given.input) == bool(given.manifest):
+    args = parser.parse_args(argv)
+    if bool(args.input) == bool(args.manifest):
         raise UserError("give either one INPUT or --manifest ITEMS.jsonl")
-    for name in OF_MANIFESTS if given.input else ():
-        if getattr(given, name) is not None:
+    for name in MANIFEST_ONLY if args.input else ():
+        if getattr(args, name) is not None:
             raise UserError(f"--{name} needs a --manifest to share")
-    return given
+    return args
 
 
-def separate_one(given: argparse.Namespace) -> None:
-    """Everything that can be refused is refused before the networks are loaded."""
-    output.check_out(given.out, overwrite=given.overwrite)
-    recording = inputs.read(given.input, None)
+def separate_one(args: argparse.Namespace) -> None:
+    """Separates one recording; checks all that can be checked before it loads the networks."""
+    output.check_out(args.out, overwrite=args.overwrite)
+    recording = inputs.read(args.input)
     seconds = recording.samples.shape[-1] / recording.sample_rate
-    del recording  # an hour of it would be held beside the stems
-    inputs.check_spans(given.span or (), seconds, given.input)
-    if given.mask and not given.video:
+    inputs.check_spans(args.span or (), seconds, args.input)
+    if args.mask and not args.video:
         raise UserError("--mask needs --video, the picture that it is of")
-    noise = inputs.load_noise(given.noise) if given.noise else None
-    if not (given.text or given.span or given.video):
+    noise = inputs.load_noise(args.noise) if args.noise else None
+    if not (args.text or args.span or args.video):
         print("note: no text, span or video: the model chooses what to separate", file=sys.stderr)
-    model = load(given)
-    options = settings(given).options(model)
+    model = load(args)
+    options = settings(args).options(model)
     item = model.item(
-        given.input,
-        given.text,
-        given.span,
-        video=given.video,
-        mask=given.mask,
-        mask_keeps=given.mask_keeps,
-        name=given.input,
+        recording,
+        args.text,
+        args.span,
+        video=args.video,
+        mask=args.mask,
+        mask_keeps=args.mask_keeps,
+        name=args.input,
     )
     print(f"separating {seconds:.1f} s", file=sys.stderr)
     (stems,) = model.separate_items([item], options, [noise])
-    with output.whole_folder(given.out) as folder:
-        written = output.write_one(folder, item, stems)
-    print(f"wrote {', '.join(written)} to {given.out}", file=sys.stderr)
+    with whole_folder(args.out, overwrite=True) as folder:
+        names = output.write_one(folder, item, stems)
+    print(f"wrote {', '.join(names)} to {args.out}", file=sys.stderr)
 
 
-def separate_many(given: argparse.Namespace) -> bool:
-    """Whether every item of the manifest is there now."""
-    for name in OF_LINES:
-        if getattr(given, name):
+def separate_many(args: argparse.Namespace) -> bool:
+    """Separates the items of a manifest; returns whether every item is done."""
+    for name in ONE_RECORDING_ONLY:
+        if getattr(args, name):
             raise UserError(f"--{name} is for one recording; with --manifest it is in the lines")
-    entries = manifest.read_manifest(given.manifest)
-    place = find_place(given)
-    manifest.check_out(given.out, settings(given))
-    failed = manifest.run(load(given), entries, given.out, settings(given), place)
+    entries = read_manifest(args.manifest)
+    rank = process_rank(args)
+    check_out(args.out, settings(args))
+    failed = run(load(args), entries, args.out, settings(args), rank)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    if place.count == 1:
-        print(f"{len(entries) - len(failed)} of {len(entries)} are in {given.out}", file=sys.stderr)
+    if rank.count == 1:
+        print(f"{len(entries) - len(failed)} of {len(entries)} are in {args.out}", file=sys.stderr)
     else:
         print(
-            f"process {place.index} of {place.count} has ended: {len(failed)} of its items failed; "
-            f"{given.out} holds what all have made",
+            f"process {rank.index} of {rank.count} has ended: {len(failed)} of its items failed; "
+            f"{args.out} holds what all have made",
             file=sys.stderr,
         )
     return not failed
 
 
-def find_place(given: argparse.Namespace) -> ProcessRank:
-    """By the options, else by the environment. UserError: one option without the other."""
-    if (given.process is None) != (given.processes is None):
+def process_rank(args: argparse.Namespace) -> ProcessRank:
+    """Returns the rank by the options, else by the environment.
+
+    Raises UserError for one of the two options without the other.
+    """
+    if (args.process is None) != (args.processes is None):
         raise UserError("--process and --processes go together")
-    if given.processes is None:
+    if args.processes is None:
         return rank_from_environment(os.environ)
-    return ProcessRank(given.process, given.processes)
+    return ProcessRank(args.process, args.processes)
 
 
-def settings(given: argparse.Namespace) -> manifest.Settings:
-    """The options of how to separate, which do not depend on what."""
-    names = (field.name for field in dataclasses.fields(manifest.Settings))
-    return manifest.Settings(**{name: getattr(given, name) for name in names})
+def settings(args: argparse.Namespace) -> Settings:
+    """Returns the options that do not depend on the recording and its prompts."""
+    names = (field.name for field in dataclasses.fields(Settings))
+    return Settings(**{name: getattr(args, name) for name in names})
 
 
-def load(given: argparse.Namespace) -> SAMAudio:
-    print(f"loading {given.checkpoint}", file=sys.stderr)
+def load(args: argparse.Namespace) -> SAMAudio:
+    print(f"loading {args.checkpoint}", file=sys.stderr)
     mesh = parallel.make_mesh(parallel.MeshConfig()) if jax.device_count() > 1 else None
-    return SAMAudio.from_pretrained(
-        given.checkpoint, span_predictor=given.span_predictor, mesh=mesh
-    )
+    return SAMAudio.from_pretrained(args.checkpoint, span_predictor=args.span_predictor, mesh=mesh)

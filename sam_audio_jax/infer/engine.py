@@ -24,7 +24,7 @@ from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.rerank import PromptView, Scorer, SpanIoU
 from sam_audio_jax.infer.solve import Networks, Solver
 from sam_audio_jax.infer.stems import Separated, Stems, refined
-from sam_audio_jax.infer.video import StoredTower, VideoFeatures
+from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
 from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.separator.model import PromptedSeparator
 
@@ -171,7 +171,7 @@ class Engine:
         message = options.messages(2 * rows, config.watermark_bits)
         prompts = collate_batch(
             batch,
-            self.video_features.batch_sharding(
+            self.video_features.of_batch(
                 batch.masked_videos, batch.video_features, batch.sizes.tolist(), frames
             ),
             noise,

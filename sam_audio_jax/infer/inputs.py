@@ -1,4 +1,4 @@
-"""What a caller may hand in, checked before any work: recordings, texts, spans, noise."""
+"""Checks of what a caller passes, before any work: recordings, texts, spans, noise."""
 
 import dataclasses
 import math
@@ -14,7 +14,8 @@ from sam_audio_jax import audio
 from sam_audio_jax.audio import Audio
 from sam_audio_jax.convert.load import SHIPPED
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.video import Clip
+from sam_audio_jax.files import first_line
+from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.separator.prompts import Span
 
 SILENCE_DB = -80.0  # a recording whose loudest sample is below this has nothing to separate
@@ -23,39 +24,39 @@ TOKENS = ("+", "-")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptView:
-    """What an item's prompts say, for those who judge its candidates."""
+    """An item's prompts as its scorer sees them."""
 
     text: str = ""
-    spans: tuple[Span, ...] = ()  # given, or predicted from the text
+    spans: tuple[Span, ...] = ()  # passed by the caller, or predicted from the text
     video: Clip | None = None
 
     @property
     def sounding(self) -> list[tuple[float, float]]:
-        """Start and end, in seconds, of the "+" spans."""
+        """Returns start and end, in seconds, of the "+" spans."""
         return [(start, end) for token, start, end in self.spans if token == "+"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One recording with its prompts, checked; `wave` is mono at the codec's rate."""
+    """One checked recording with its prompts; `wave` is mono at the codec's rate."""
 
     recording: Audio
     wave: Float[np.ndarray, " samples"]
     text: str
     spans: tuple[Span, ...]
-    name: str = "audio"  # what errors call it
-    flat: bool = False  # the caller gave `[samples]`, without an axis for channels
+    name: str = "audio"  # what errors call the item
+    flat: bool = False  # the recording was an array `[samples]`, without an axis for channels
     clip: Clip | None = None
-    features: Float[np.ndarray, "frames video_width"] | None = None  # of the masked video
+    features: Float[np.ndarray, "frames video_width"] | None = None  # features of the masked video
 
     @property
     def asked(self) -> PromptView:
-        """The prompts alone."""
+        """Returns the prompts alone."""
         return PromptView(text=self.text, spans=self.spans, video=self.clip)
 
 
 def check_checkpoint(name: str | os.PathLike) -> str:
-    """The name of a model that may exist; a misspelt one is told what is shipped."""
+    """Returns the name as a string; raises UserError if there can be no such checkpoint."""
     name = str(name)
     shipped = sorted(file.parent.name for file in SHIPPED.glob("*/config.json"))
     if name not in shipped and "/" not in name and not pathlib.Path(name).is_dir():
@@ -76,25 +77,32 @@ def make_item(
     clip: Clip | None = None,
     name: str = "audio",
 ) -> Item:
-    """Reads and checks one item; `name` is what errors call it."""
+    """Reads and checks one item; `name` is what errors call it.
+
+    `source` and `sample_rate` are those of `read`.
+    """
     recording = read(source, sample_rate, name)
     if not isinstance(text, str | None):
         raise UserError(f"text of {name} must be a string, not {text!r}")
     seconds = recording.samples.shape[-1] / recording.sample_rate
-    checked = check_spans(spans or (), seconds, name)
+    checked_spans = check_spans(spans or (), seconds, name)
     wave = audio.resample(audio.mono(recording.samples), recording.sample_rate, codec_rate)
-    flat = not isinstance(source, str | os.PathLike) and np.ndim(source) == 1
-    return Item(recording, wave, text or "", checked, name, flat, clip)
+    flat = not isinstance(source, str | os.PathLike | Audio) and np.ndim(source) == 1
+    return Item(recording, wave, text or "", checked_spans, name, flat, clip)
 
 
-def read(source: Any, sample_rate: int | None, name: str = "audio") -> Audio:
-    """A path, or an array `[samples]` or `[channels, samples]` with its rate.
+def read(source: Any, sample_rate: int | None = None, name: str = "audio") -> Audio:
+    """Returns the recording, decoded if `source` is a path.
 
-    UserError: undecodable, empty, not finite, silent, or of a wrong shape or kind.
+    `source` may also be an `Audio`, which is decoded already, or an array `[samples]` or
+    `[channels, samples]` at `sample_rate`. Raises UserError if it cannot be decoded, is empty, not
+    finite or silent, or has a wrong shape or type.
     """
     if isinstance(source, str | os.PathLike):
         recording = audio.load(source)
         name = str(source)
+    elif isinstance(source, Audio):
+        recording = source
     else:
         recording = _from_array(source, sample_rate, name)
     peak = float(max(recording.samples.max(), -recording.samples.min()))
@@ -133,7 +141,10 @@ def _from_array(source: Any, sample_rate: int | None, name: str) -> Audio:
 
 
 def check_spans(spans: Sequence[Sequence], seconds: float, name: str) -> tuple[Span, ...]:
-    """Spans inside the recording; one that runs over its end by less than 50 ms is cut there."""
+    """Checks spans against a recording of `seconds`; an end up to 50 ms beyond it is cut there.
+
+    Raises UserError for a malformed span or one outside the recording.
+    """
     checked = []
     for span in parse_spans(spans, name):
         token, start, end = span
@@ -147,7 +158,10 @@ def check_spans(spans: Sequence[Sequence], seconds: float, name: str) -> tuple[S
 
 
 def parse_spans(spans: Any, name: str) -> tuple[Span, ...]:
-    """`[["+", 1.0, 2.5], ...]` as typed tuples; knows no recording yet."""
+    """Returns `[["+", 1.0, 2.5], ...]` as typed tuples; the recording is not known yet.
+
+    Raises UserError for a malformed span.
+    """
     if isinstance(spans, str) or not isinstance(spans, Sequence):
         raise UserError(f"spans of {name} must be a list like [['+', 1.0, 2.5]], not {spans!r}")
     return tuple(_parse_span(span, name) for span in spans)
@@ -173,47 +187,53 @@ def _parse_span(span: Any, name: str) -> Span:
 
 
 def load_noise(path: str | os.PathLike) -> np.ndarray:
-    """An array saved with `numpy.save`; pickled objects are refused."""
+    """Reads an array saved with `numpy.save`; pickled objects are a UserError."""
     if not pathlib.Path(path).is_file():
         raise UserError(f"no noise file at {path}")
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path} is no .npy array of numbers: {error}") from None
+        raise UserError(f"{path} is no .npy array of numbers: {first_line(error)}") from None
 
 
 def draw_noise(
     seed: int, frames: int, channels: int, candidate: int = 0
 ) -> Float[np.ndarray, "frames channels"]:
-    """Standard normal; a longer draw begins with the shorter one, so padding changes nothing."""
-    chosen = (seed, candidate) if candidate else seed
-    return np.random.default_rng(chosen).standard_normal((frames, channels), np.float32)
+    """Draws standard normal noise; a longer draw starts with the shorter one.
+
+    So padding a recording does not change the noise of its frames.
+    """
+    seeds = (seed, candidate) if candidate else seed
+    return np.random.default_rng(seeds).standard_normal((frames, channels), np.float32)
 
 
 def check_noise(
     noise: Any, frames: int, channels: int, rows: int = 1, name: str = "this recording"
 ) -> Float[np.ndarray, "rows frames channels"]:
-    """Given noise, one row a candidate; a single row needs no axis for it."""
+    """Returns a caller's noise with one row per candidate; a single row needs no axis for it.
+
+    Raises UserError for another shape or type, or numbers that are not finite.
+    """
     noise = np.asarray(noise)
-    wanted = (rows, frames, channels)
-    fits = noise.shape == wanted or (rows == 1 and noise.shape == wanted[1:])
+    needed = (rows, frames, channels)
+    fits = noise.shape == needed or (rows == 1 and noise.shape == needed[1:])
     if not fits or noise.dtype.kind != "f":
-        shape, axes = (wanted, "candidates, frames") if rows > 1 else (wanted[1:], "frames")
+        shape, axes = (needed, "candidates, frames") if rows > 1 else (needed[1:], "frames")
         raise UserError(
             f"noise is {noise.dtype} of shape {noise.shape}; {name} needs floats of shape "
             f"{shape} ({axes}, twice the latent channels)"
         )
     if not np.isfinite(noise).all():
         raise UserError("noise has values that are NaN or infinite")
-    return noise.reshape(wanted).astype(np.float32)
+    return noise.reshape(needed).astype(np.float32)
 
 
 def per_item(name: str, value: Any, count: int) -> list:
-    """One value for each of a list of recordings."""
+    """Returns one value for each of `count` recordings; raises UserError for another number."""
     if value is None:
         return [None] * count
     counted = hasattr(value, "__len__") and not isinstance(value, str)
     if not counted or len(value) != count:
-        given = f"{len(value)} values" if counted else repr(value)
-        raise UserError(f"{name} needs one value for each of {count} recordings, got {given}")
+        got = f"{len(value)} values" if counted else repr(value)
+        raise UserError(f"{name} needs one value for each of {count} recordings, got {got}")
     return list(value)

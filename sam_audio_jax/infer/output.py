@@ -1,11 +1,6 @@
-"""Folders of results that exist whole or not at all."""
+"""The files of a separation: stems, the video with the target as its sound, a spectrogram."""
 
-import contextlib
-import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,48 +9,31 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.picture import spectrograms_png
 from sam_audio_jax.infer.stems import Stems
-from sam_audio_jax.video import CODECS, mux
+from sam_audio_jax.video.muxing import CODECS, mux
 
-# What one item may leave.
+# Files that the result of one recording may consist of.
 ONE_ITEM = ("target.wav", "residual.wav", "spectrogram.png", *(f"target{end}" for end in CODECS))
 
 
 def check_out(out: pathlib.Path, *, overwrite: bool) -> None:
-    """A folder to be made may be missing or empty, or with `overwrite` hold an earlier result."""
+    """Raises UserError unless `out` is missing, empty or, with `overwrite`, an earlier result."""
     if not out.exists():
         return
     if not out.is_dir():
         raise UserError(f"{out} is a file; --out must name a folder")
-    held = sorted(file.name for file in out.iterdir())
-    foreign = [name for name in held if name not in ONE_ITEM]
+    names = sorted(file.name for file in out.iterdir())
+    foreign = [name for name in names if name not in ONE_ITEM]
     if foreign:
         raise UserError(f"{out} holds other files ({foreign[0]}); --out must name a new folder")
-    if held and not overwrite:
+    if names and not overwrite:
         raise UserError(f"{out} holds an earlier result; add --overwrite or name a new folder")
 
 
-@contextlib.contextmanager
-def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A sibling folder to write into, which takes the place of `out` when nothing went wrong."""
-    made = out.parent.absolute()
-    made.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(dir=made, prefix=f".{out.name}."))
-    try:
-        part.chmod(0o755)
-        yield part
-        if out.exists():
-            old = pathlib.Path(tempfile.mkdtemp(dir=made, prefix=f".{out.name}.old."))
-            os.replace(out, old)
-            os.replace(part, out)
-            shutil.rmtree(old)
-        else:
-            os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def write_stems(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = "") -> list[str]:
-    """Both waves and, where the item has a video file, that with the target as its sound."""
+    """Writes both waves and, for an item with a video file, that with the target as its sound.
+
+    Returns the names of the files, which begin with `prefix`.
+    """
     names = []
     for name in ("target", "residual"):
         names.append(f"{prefix}{name}.wav")
@@ -72,7 +50,7 @@ def write_stems(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = ""
 
 
 def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> list[str]:
-    """The files of one item, whose names are returned: stems, video, `spectrogram.png`."""
+    """Writes the files of one recording: stems, video, `spectrogram.png`; returns their names."""
     names = write_stems(folder, item, stems)
     mixture = audio.mono(item.recording.samples)
     waves = {

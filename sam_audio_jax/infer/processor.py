@@ -22,9 +22,9 @@ from sam_audio_jax.convert.load import codec_grid
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.inputs import PromptView
-from sam_audio_jax.infer.video import Clip, make_clip
+from sam_audio_jax.infer.video_prompts import Clip, make_clip
 from sam_audio_jax.separator.prompts import Span, collate_anchors, frame_count, valid_frames
-from sam_audio_jax.video import mask_videos
+from sam_audio_jax.video.masks import mask_videos
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ class SAMAudioProcessor:
     def mask_videos(
         self, videos: Sequence[np.ndarray], masks: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """The reference's helper: what the mask selects becomes black (see `video.mask_videos`)."""
+        """The reference's helper: what the mask selects becomes black (see `video.masks`)."""
         return mask_videos(videos, masks)
 
     def _read(self, source: Any, name: str) -> Float[np.ndarray, " samples"]:

@@ -27,7 +27,7 @@ from sam_audio_jax.infer.predictor import Source
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.rerank import Scorer
 from sam_audio_jax.infer.stems import Stems
-from sam_audio_jax.infer.video import make_clip, stored_tower
+from sam_audio_jax.infer.video_prompts import make_clip, stored_tower
 
 
 class SAMAudio(Engine):
@@ -96,7 +96,7 @@ class SAMAudio(Engine):
         `audio`: a path, or an array `[samples]` or `[channels, samples]` at `sample_rate`; with a
         list, the prompts and `noise` are lists too. `spans`: [("+" or "-", start_s, end_s)].
         `video`: a path or uint8 `[frames, height, width, 3]` that span the recording, in which
-        `mask` (`video.read_mask`) marks the object; `mask_keeps` says what stays visible, the
+        `mask` (see `video/masks.py`) marks the object; `mask_keeps` says what stays visible, the
         "object" that is asked for or the "background"; without a mask it is masked already.
         `video_features` stand for a video, `[latent frames, width]`.
         `noise`: x(0), `[frames, 2 * latent channels]`, with more than one candidate

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from sam_audio_jax import audio, video
+from sam_audio_jax import audio
 from sam_audio_jax.infer import command
-from tests.test_video import greys
-from tests.test_video import write as write_video
+from tests.video.clips import frames_at, greys
+from tests.video.clips import write as write_video
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOOR = ROOT / "launch" / "separate.py"
@@ -147,8 +147,8 @@ def test_a_video_gets_the_target_as_its_sound(door, folder, street, tmp_path):
     heard = audio.load(tmp_path / "out" / "target.mp4")
     assert heard.sample_rate == 8_000
     assert np.corrcoef(heard.samples[0, : target.shape[1]], target[0])[0, 1] > 0.8
-    seen = video.frames_at(tmp_path / "out" / "target.mp4", np.arange(11) / 10)
-    np.testing.assert_array_equal(seen, video.frames_at(path, np.arange(11) / 10))
+    seen = frames_at(tmp_path / "out" / "target.mp4", np.arange(11) / 10)
+    np.testing.assert_array_equal(seen, frames_at(path, np.arange(11) / 10))
     assert door([*said, "--out", str(tmp_path / "out"), "--overwrite"]) == 0
 
 

@@ -15,7 +15,9 @@ import pytest
 from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.codec.chunked import decoder_context
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import inputs, long_audio, manifest
+from sam_audio_jax.infer import inputs, long_audio
+from sam_audio_jax.infer.batch.manifest import read_manifest
+from sam_audio_jax.infer.batch.run import Settings, run
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.long_audio import Layout, LongAudio, LongAudioConfig
 from sam_audio_jax.separator.windows import lay_windows, window_starts
@@ -158,9 +160,9 @@ def test_long_items_of_a_manifest(windowed, noise_of, tmp_path):
         lines.append({"id": f"item{number}", "audio": f"{number}.wav", "text": "dog"})
     lines[1]["spans"] = [["+", 5.0, 6.0]]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    settings = manifest.Settings(checkpoint="x", seed=1)
-    entries = manifest.read_manifest(tmp_path / "items.jsonl")
-    assert manifest.run(windowed, entries, tmp_path / "out", settings) == {}
+    settings = Settings(checkpoint="x", seed=1)
+    entries = read_manifest(tmp_path / "items.jsonl")
+    assert run(windowed, entries, tmp_path / "out", settings) == {}
     for number, spans in enumerate((None, [("+", 5.0, 6.0)], None)):
         made = audio.load(tmp_path / "out" / f"item{number}.target.wav").samples[0]
         stems = windowed.separate(tmp_path / f"{number}.wav", "dog", spans, seed=1)

@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from sam_audio_jax import SAMAudio, SAMAudioProcessor, video
+from sam_audio_jax import SAMAudio, SAMAudioProcessor
 from sam_audio_jax.convert.load import load_networks
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.encoders.vision import encode_clips
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import video as room
-from tests.test_video import write as write_video
+from sam_audio_jax.infer import video_prompts
+from sam_audio_jax.video.frames import latent_times, spread_indices
+from tests.video.clips import frames_at
+from tests.video.clips import write as write_video
 
 RATE = 8_000
 COUNT, HEIGHT, WIDTH = 6, 32, 48
@@ -39,7 +41,7 @@ def test_what_the_tower_sees_conditions_the_solve(model, noise_of, frames, mask)
     stems = model.separate(**said, video=frames, mask=mask)
     visible = frames * mask[..., None]
     same(stems, model.separate(**said, masked_videos=visible), atol=0)
-    chosen = visible[video.spread(COUNT, 26)]
+    chosen = visible[spread_indices(COUNT, 26)]
     (features,) = encode_clips(model.video_features.tower, [chosen])
     same(stems, model.separate(**said, video_features=features))
     others = [
@@ -54,7 +56,7 @@ def test_what_the_tower_sees_conditions_the_solve(model, noise_of, frames, mask)
 
 def test_a_video_file_is_seen_at_the_times_of_the_latents(model, noise_of, frames, tmp_path):
     path = write_video(tmp_path / "street.mkv", frames, rate=5)
-    chosen = video.frames_at(path, video.latent_times(26, 320, RATE))
+    chosen = frames_at(path, latent_times(26, 320, RATE))
     (features,) = encode_clips(model.video_features.tower, [chosen])
     said = {"audio": noise_of(1.01), "sample_rate": RATE}
     same(model.separate(**said, video=path), model.separate(**said, video_features=features))
@@ -78,7 +80,7 @@ def test_a_processors_batch_may_hold_videos(model, noise_of, frames):
     features = [np.zeros((25, 4), "f4") for _ in waves]
     for row, clip, size in zip(features, (frames, frames[:2]), batch.sizes, strict=True):
         row[:size] = encode_clips(
-            model.video_features.tower, [clip[video.spread(len(clip), int(size))]]
+            model.video_features.tower, [clip[spread_indices(len(clip), int(size))]]
         )[0]
     plain = processor(["dog", "cat"], waves)
     given = model.separate(type(plain)(**vars(plain) | {"video_features": features}))
@@ -142,7 +144,7 @@ def test_a_model_without_a_tower_says_so(folder, noise_of, frames):
     batch = processor(["dog"], [noise_of(1.0)], masked_videos=[frames])
     with pytest.raises(UserError, match="this model has no vision tower"):
         blind.separate(batch)
-    assert room.stored_tower({"rest": {}}) is None
-    wrong = room.VideoFeatures(room.stored_tower(extra), codec.config, width=7)
+    assert video_prompts.stored_tower({"rest": {}}) is None
+    wrong = video_prompts.VideoFeatures(video_prompts.stored_tower(extra), codec.config, width=7)
     with pytest.raises(UserError, match="makes 4 features of a frame, the separator takes 7"):
-        wrong(room.Clip(source=frames), 5)
+        wrong(video_prompts.Clip(source=frames), 5)

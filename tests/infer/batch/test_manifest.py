@@ -13,14 +13,15 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import lengths, manifest
+from sam_audio_jax.infer.batch import lengths, run
+from sam_audio_jax.infer.batch.ledger import Ledger
+from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.buckets import BucketConfig
-from sam_audio_jax.infer.ledger import Ledger
-from tests.test_video import greys
-from tests.test_video import write as write_video
+from tests.video.clips import greys
+from tests.video.clips import write as write_video
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-SETTINGS = manifest.Settings(checkpoint="x", seed=1)
+ROOT = pathlib.Path(__file__).parents[3]
+SETTINGS = run.Settings(checkpoint="x", seed=1)
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(model, items, tmp_path, monkeypatch):
-    entries = manifest.read_manifest(items)
-    assert manifest.run(model, entries, tmp_path / "whole", SETTINGS) == {}
+    entries = read_manifest(items)
+    assert run.run(model, entries, tmp_path / "whole", SETTINGS) == {}
     whole = files(tmp_path / "whole")
     assert sorted(whole) == sorted(
         f"item{i}.{stem}.wav" for i in range(4) for stem in ("target", "residual")
@@ -59,16 +60,16 @@ def test_a_killed_run_ends_as_an_undisturbed_one(model, items, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(audio, "write_wav", dying)
         with pytest.raises(KeyboardInterrupt):
-            manifest.run(model, entries, killed, SETTINGS)
+            run.run(model, entries, killed, SETTINGS)
     with (killed / "done.jsonl").open("a") as file:
         file.write('{"id": "item2", "fra')  # what a kill leaves of a line
-    (killed / "tmp123.part").write_text("x")
+    (killed / ".item2.12345678.part.wav").write_text("x")
     times = {name: (killed / name).stat().st_mtime_ns for name in files(killed)}
-    assert manifest.run(model, entries, killed, SETTINGS) == {}
+    assert run.run(model, entries, killed, SETTINGS) == {}
     assert files(killed) == whole
     for name in ("item0.target.wav", "item1.residual.wav"):  # finished items are left alone
         assert (killed / name).stat().st_mtime_ns == times[name]
-    assert not list(killed.glob("*.part"))
+    assert not list(killed.glob(".*"))
     done = [json.loads(line)["id"] for line in (killed / "done.jsonl").read_text().splitlines()]
     assert sorted(done) == ["item0", "item1", "item2", "item3"]
 
@@ -77,7 +78,7 @@ def test_a_bad_item_stops_no_other(model, items, tmp_path, noise_of):
     audio.write_wav(tmp_path / "1.wav", np.zeros((1, 8_080)), 8_000)
     (tmp_path / "2.wav").write_bytes(b"no sound")
     out = tmp_path / "out"
-    failed = manifest.run(model, manifest.read_manifest(items), out, SETTINGS)
+    failed = run.run(model, read_manifest(items), out, SETTINGS)
     assert list(failed) == ["item1", "item2"]
     assert "silent" in failed["item1"]
     assert "\n" not in failed["item2"]
@@ -86,7 +87,7 @@ def test_a_bad_item_stops_no_other(model, items, tmp_path, noise_of):
     assert len(files(out)) == 4
     for number in (1, 2):
         audio.write_wav(tmp_path / f"{number}.wav", noise_of(1.01, number)[None], 8_000)
-    assert manifest.run(model, manifest.read_manifest(items), out, SETTINGS) == {}
+    assert run.run(model, read_manifest(items), out, SETTINGS) == {}
     assert len(files(out)) == 8
     assert not (out / "failed.jsonl").exists()
 
@@ -99,8 +100,8 @@ def test_lines_may_name_videos(model, items, tmp_path):
     lines[0] |= {"video": "0.mp4", "mask": "mask.json"}
     lines[2] |= {"video": "0.mp4", "mask": "short.json"}
     items.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    out, entries = tmp_path / "out", manifest.read_manifest(items)
-    failed = manifest.run(model, entries, out, SETTINGS)
+    out, entries = tmp_path / "out", read_manifest(items)
+    failed = run.run(model, entries, out, SETTINGS)
     assert list(failed) == ["item2"]
     assert "has 3 frames, the video has more" in failed["item2"]
     assert (out / "item0.target.mp4").is_file()
@@ -116,14 +117,14 @@ def test_lines_may_name_videos(model, items, tmp_path):
     np.testing.assert_allclose(target, alone.target, atol=2e-5)
     (out / "item0.target.mp4").unlink()  # what is missing is made again, to the same bytes
     before = files(out)
-    assert list(manifest.run(model, entries, out, SETTINGS)) == ["item2"]
+    assert list(run.run(model, entries, out, SETTINGS)) == ["item2"]
     assert (out / "item0.target.mp4").is_file()
     assert files(out) == before
 
 
 def test_candidates_of_a_manifest(model, items, tmp_path):
-    settings = manifest.Settings(checkpoint="x", candidates=2)
-    failed = manifest.run(model, manifest.read_manifest(items), tmp_path / "out", settings)
+    settings = run.Settings(checkpoint="x", candidates=2)
+    failed = run.run(model, read_manifest(items), tmp_path / "out", settings)
     assert list(failed) == ["item0", "item2", "item3"]
     assert "candidates of item0 cannot be ranked: SpanIoU needs '+' spans" in failed["item0"]
     (record,) = map(json.loads, (tmp_path / "out" / "done.jsonl").read_text().splitlines())
@@ -133,10 +134,10 @@ def test_candidates_of_a_manifest(model, items, tmp_path):
 
 def test_a_changed_item_is_made_again(model, items, tmp_path):
     out = tmp_path / "out"
-    manifest.run(model, manifest.read_manifest(items), out, SETTINGS)
+    run.run(model, read_manifest(items), out, SETTINGS)
     before = files(out)
     items.write_text(items.read_text().replace("dog", "cat", 1))
-    manifest.run(model, manifest.read_manifest(items), out, SETTINGS)
+    run.run(model, read_manifest(items), out, SETTINGS)
     changed = [name for name, content in files(out).items() if content != before[name]]
     assert sorted(changed) == ["item0.residual.wav", "item0.target.wav"]
 
@@ -162,26 +163,26 @@ def test_malformed_lines_are_named(tmp_path, line, said):
     path = tmp_path / "items.jsonl"
     path.write_text('{"id": "a", "audio": "a.wav"}\n' + line + "\n")
     with pytest.raises(UserError, match=said):
-        manifest.read_manifest(path)
+        read_manifest(path)
 
 
 def test_missing_and_empty_manifests(tmp_path):
     with pytest.raises(UserError, match="no manifest at"):
-        manifest.read_manifest(tmp_path / "items.jsonl")
+        read_manifest(tmp_path / "items.jsonl")
     (tmp_path / "items.jsonl").write_text("\n")
     with pytest.raises(UserError, match="is empty"):
-        manifest.read_manifest(tmp_path / "items.jsonl")
+        read_manifest(tmp_path / "items.jsonl")
 
 
 def test_a_folder_belongs_to_its_settings(tmp_path):
     (tmp_path / "settings.json").write_text('{"checkpoint": "x", "seed": 2}')
     with pytest.raises(UserError, match="seed: then 2, now 1"):
-        manifest.check_out(tmp_path, SETTINGS)
+        run.check_out(tmp_path, SETTINGS)
     (tmp_path / "settings.json").unlink()
-    manifest.check_out(tmp_path, SETTINGS)
+    run.check_out(tmp_path, SETTINGS)
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds other files"):
-        manifest.check_out(tmp_path, SETTINGS)
+        run.check_out(tmp_path, SETTINGS)
 
 
 @pytest.fixture
@@ -194,20 +195,20 @@ def many(tmp_path, noise_of):
         lines.append({"id": f"item{number}", "audio": f"{number}.wav", "text": "dog"})
     path = tmp_path / "items.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return manifest.read_manifest(path)
+    return read_manifest(path)
 
 
 @pytest.fixture
 def solved(model, monkeypatch):
     """Names of the items that were really solved, in order."""
     names = []
-    write = manifest._Run.write
+    write = run._Run.write
 
     def noting(self, members, items, made):
         names.extend(items)
         write(self, members, items, made)
 
-    monkeypatch.setattr(manifest._Run, "write", noting)
+    monkeypatch.setattr(run._Run, "write", noting)
     monkeypatch.setattr(model, "buckets", BucketConfig(batch=2))
     return names
 
@@ -217,10 +218,10 @@ def ids(file: pathlib.Path) -> list[str]:
 
 
 def test_two_processes_make_the_bytes_of_one(model, many, solved, tmp_path):
-    manifest.run(model, many, tmp_path / "one", SETTINGS)
+    run.run(model, many, tmp_path / "one", SETTINGS)
     solved.clear()
     for index in (0, 1):
-        assert manifest.run(model, many, tmp_path / "two", SETTINGS, ProcessRank(index, 2)) == {}
+        assert run.run(model, many, tmp_path / "two", SETTINGS, ProcessRank(index, 2)) == {}
     assert sorted(solved) == [entry.id for entry in many]  # each by one of them only
     assert files(tmp_path / "two") == files(tmp_path / "one")
     assert ids(tmp_path / "two" / "done.jsonl") == ids(tmp_path / "one" / "done.jsonl")
@@ -228,10 +229,10 @@ def test_two_processes_make_the_bytes_of_one(model, many, solved, tmp_path):
 
 def test_other_processes_go_on_where_a_killed_one_was(model, many, solved, tmp_path, monkeypatch):
     """Process 1 of 2 dies, then three processes, then one: nothing is made twice or left out."""
-    manifest.run(model, many, tmp_path / "whole", SETTINGS)
+    run.run(model, many, tmp_path / "whole", SETTINGS)
     solved.clear()
     out = tmp_path / "out"
-    manifest.run(model, many, out, SETTINGS, ProcessRank(0, 2))
+    run.run(model, many, out, SETTINGS, ProcessRank(0, 2))
     record, count = Ledger.record, [0]
 
     def dying(self, line):
@@ -243,14 +244,14 @@ def test_other_processes_go_on_where_a_killed_one_was(model, many, solved, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "record", dying)
         with pytest.raises(KeyboardInterrupt):
-            manifest.run(model, many, out, SETTINGS, ProcessRank(1, 2))
+            run.run(model, many, out, SETTINGS, ProcessRank(1, 2))
     before = set(ids(out / "done.0.jsonl") + ids(out / "done.1.jsonl"))
     assert 0 < len(before) < 9
     solved.clear()
-    manifest.run(model, many, out, SETTINGS, ProcessRank(2, 3))
+    run.run(model, many, out, SETTINGS, ProcessRank(2, 3))
     third = set(solved)
     solved.clear()
-    manifest.run(model, many, out, SETTINGS)
+    run.run(model, many, out, SETTINGS)
     assert not before & third
     assert set(solved) == {entry.id for entry in many} - before - third
     assert files(out) == files(tmp_path / "whole")
@@ -262,7 +263,7 @@ def test_failures_of_all_processes_are_listed(model, many, tmp_path):
     (tmp_path / "4.wav").write_bytes(b"no sound")
     audio.write_wav(tmp_path / "7.wav", np.zeros((1, 6_400)), 8_000)
     out = tmp_path / "out"
-    found = [manifest.run(model, many, out, SETTINGS, ProcessRank(index, 2)) for index in (0, 1)]
+    found = [run.run(model, many, out, SETTINGS, ProcessRank(index, 2)) for index in (0, 1)]
     assert sorted(name for failed in found for name in failed) == ["item4", "item7"]
     assert ids(out / "failed.jsonl") == ["item4", "item7"]
     assert len(ids(out / "done.jsonl")) == 7
@@ -276,7 +277,7 @@ def test_lengths_are_measured_once_and_together(many, tmp_path, monkeypatch):
     assert failed == {}
     assert found[paths[1]] == (6_400, 8_000)
     looked = []
-    monkeypatch.setattr(audio, "said_length", lambda path: looked.append(path) or (8_000, 8_000))
+    monkeypatch.setattr(audio, "header_length", lambda path: looked.append(path) or (8_000, 8_000))
     assert lengths.measure(paths, out, ProcessRank(1, 2)) == (found, {})
     assert looked == []
     os.utime(paths[1], (1, 1))
@@ -285,15 +286,15 @@ def test_lengths_are_measured_once_and_together(many, tmp_path, monkeypatch):
 
 
 def test_a_header_that_is_wrong_does_no_harm(model, many, tmp_path, monkeypatch):
-    manifest.run(model, many, tmp_path / "right", SETTINGS)
-    said = audio.said_length
+    run.run(model, many, tmp_path / "right", SETTINGS)
+    said = audio.header_length
 
     def wrong(path):
         samples, rate = said(path)
         return (samples + 3_200 if str(path).endswith("5.wav") else samples, rate)
 
-    monkeypatch.setattr(audio, "said_length", wrong)
-    assert manifest.run(model, many, tmp_path / "wrong", SETTINGS) == {}
+    monkeypatch.setattr(audio, "header_length", wrong)
+    assert run.run(model, many, tmp_path / "wrong", SETTINGS) == {}
     stems = [
         audio.load(tmp_path / name / "item5.target.wav").samples for name in ("right", "wrong")
     ]

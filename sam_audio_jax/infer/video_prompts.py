@@ -1,4 +1,4 @@
-"""Masked video as a prompt: the frames that the tower sees, and what it makes of them.
+"""Masked video as a prompt: its frames at the times of the latents, and their features.
 
 spec/model.md, section 8.
 """
@@ -19,26 +19,27 @@ from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.vision import SAM_AUDIO_PREFIX, released_config, vision_from_reference
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder, encode_clips
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.video import KEEP, Frames, latent_times, stream_at
+from sam_audio_jax.video.frames import Frames, latent_times, stream_at
+from sam_audio_jax.video.masks import check_keep
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A video and what is masked in it; its frames are read anew whenever somebody looks."""
+    """A video and the mask of an object in it; every call of `frames` reads them anew."""
 
     source: Any  # a path, or uint8 `[frames, height, width, 3]` that span the recording
-    mask: Any = None  # as `video.read_mask` reads; None: the video is masked already
+    mask: Any = None  # as `read_masks` reads; None: the video is masked already
     keep: str = "object"  # or background
     name: str = "the video"  # what errors call it
 
     @property
     def path(self) -> pathlib.Path | None:
-        """Of a video file."""
+        """The video file; None for frames in memory."""
         is_file = isinstance(self.source, str | os.PathLike)
         return pathlib.Path(self.source) if is_file else None
 
     def frames(self, count: int, codec: CodecConfig) -> Iterator[Frames]:
-        """The masked frame of each of `count` latent frames, in pieces."""
+        """Yields the masked video frames of `count` latent frames, some at a time."""
         times = latent_times(count, codec.hop, codec.sample_rate)
         return stream_at(self.source, times, mask=self.mask, keep=self.keep, name=self.name)
 
@@ -46,9 +47,8 @@ class Clip:
 def make_clip(
     video: Any, mask: Any = None, keeps: str = "object", name: str = "audio"
 ) -> Clip | None:
-    """The clip that the arguments of a call mean; None if there is no video."""
-    if keeps not in KEEP:
-        raise UserError(f"mask_keeps={keeps!r} is unknown; allowed: {', '.join(KEEP)}")
+    """Returns the clip that the arguments of a call describe; None if there is no video."""
+    check_keep(keeps, "mask_keeps")
     if video is None:
         if mask is not None:
             raise UserError(f"{name} has a mask but no video that it is of")
@@ -58,36 +58,36 @@ def make_clip(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTower:
-    """A vision tower that still lies in its file, and how its model uses it."""
+    """A vision tower that is loaded on demand, and how the separator uses it."""
 
     load: Callable[[], VisionEncoder]
-    image_size: int | None = None  # pixels; None: the tower's own
+    image_size: int | None = None  # pixels; None: the tower's own size
     normalize: bool = True
 
 
 def stored_tower(extra: Mapping[str, Any], mesh: Mesh | None = None) -> StoredTower | None:
-    """The tower among what `load_networks` found beside the networks, if there is one.
+    """Returns the tower in the extras of `load_networks`, None if there is none.
 
-    A tower of another size than the released one has its config in our extras, under "vision".
+    A tower of another size than the released one has its config in the extras, under "vision".
     """
     state = extra.get("rest", {})
     if not any(name.startswith(SAM_AUDIO_PREFIX) for name in state):
         return None
-    settings, own = extra["upstream"]["vision_encoder"], extra.get("vision")
+    released, own = extra["upstream"]["vision_encoder"], extra.get("vision")
 
     def load() -> VisionEncoder:
-        config = from_dict(VisionConfig, own) if own else released_config(settings)
+        config = from_dict(VisionConfig, own) if own else released_config(released)
         return vision_from_reference(state, config, SAM_AUDIO_PREFIX, mesh)
 
     return StoredTower(
         load=load,
-        image_size=None if own else settings["image_size"],
-        normalize=settings["normalize_feature"],
+        image_size=None if own else released["image_size"],
+        normalize=released["normalize_feature"],
     )
 
 
 class VideoFeatures:
-    """Turns clips into features; the tower is loaded when the first one comes."""
+    """Turns clips into features; the tower is loaded for the first of them."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class VideoFeatures:
         self.vision, self.codec, self.width, self.mesh = vision, codec, width, mesh
 
     def require(self) -> StoredTower:
-        """The tower, not read yet; UserError if there is none."""
+        """Returns the tower, which is not loaded yet; raises UserError if there is none."""
         if self.vision is None:
             raise UserError("this model has no vision tower: it cannot be prompted by video")
         return self.vision
@@ -117,32 +117,33 @@ class VideoFeatures:
         return tower
 
     def __call__(self, clip: Clip, count: int) -> Float[np.ndarray, "frames video_width"]:
-        """One vector for each of `count` latent frames.
+        """Returns one vector for each of `count` latent frames.
 
-        UserError: no tower, a video or mask that cannot be read, or that do not fit each other.
+        Raises UserError if there is no tower, or if the video or its mask cannot be read or do not
+        fit each other.
         """
-        how = self.require()
+        stored = self.require()
         (features,) = encode_clips(
             self.tower,
             [clip.frames(count, self.codec)],
-            size=how.image_size,
-            normalize=how.normalize,
+            size=stored.image_size,
+            normalize=stored.normalize,
             mesh=self.mesh,
         )
         return features
 
-    def batch_sharding(
+    def of_batch(
         self,
         clips: Sequence[Clip | None] | None,
-        given: Sequence[Any] | None,
+        features: Sequence[Any] | None,
         sizes: Sequence[int],
         frames: int,
     ) -> list[Float[np.ndarray, "_ video_width"] | None] | None:
-        """Features of a batch's videos, `sizes` frames of each, or those that were handed in."""
-        if given is not None:
+        """Returns features of a batch's videos, `sizes` frames of each, or checks `features`."""
+        if features is not None:
             return [
                 None if one is None else self.check(one, frames, f"item {number}")
-                for number, one in enumerate(given)
+                for number, one in enumerate(features)
             ]
         if clips is None:
             return None
@@ -152,7 +153,7 @@ class VideoFeatures:
     def check(
         self, features: Any, count: int, name: str
     ) -> Float[np.ndarray, "frames video_width"]:
-        """Features that were handed in for `count` latent frames."""
+        """Returns a caller's features as float32; raises UserError if they do not fit `count`."""
         features = np.asarray(features)
         if features.shape != (count, self.width) or features.dtype.kind != "f":
             raise UserError(

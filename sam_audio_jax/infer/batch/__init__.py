@@ -1,0 +1,1 @@
+"""Many recordings from a manifest: read it, measure lengths, separate, keep a ledger."""

@@ -1,0 +1,99 @@
+"""Which items of a manifest are done: lines appended by any number of processes, never lost.
+
+A process that works alone appends to `done.jsonl`. Of several, each appends to its own
+`done.INDEX.jsonl`, so that none waits for another; the items that are done are the union of all
+these files, whichever process wrote them and however many there were. Each process that ends merges
+them into `done.jsonl`; the files of the processes stay until one process works alone.
+`failed.jsonl` is made likewise.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sam_audio_jax.distributed import ProcessRank
+from sam_audio_jax.files import append_jsonl, iter_jsonl, remove_parts, write_jsonl
+
+DONE, FAILED = "done", "failed"
+STALE_S = 3_600.0  # the age of an unfinished file that no process can still be writing
+
+
+class Ledger:
+    """The ledger of the folder `out`; `lines` maps an item's id to its line in the manifest."""
+
+    def __init__(self, out: pathlib.Path, lines: Mapping[str, Any], rank: ProcessRank):
+        self.out, self.lines, self.rank = out, lines, rank
+        remove_parts(out, older_than_s=0.0 if rank.count == 1 else STALE_S)
+        for path in self._process_files(FAILED):
+            index = path.stem.removeprefix(f"{FAILED}.")
+            if index == str(rank.index) or not index.isdigit() or int(index) >= rank.count:
+                path.unlink(missing_ok=True)
+        if rank.count == 1:
+            self._merge()
+        self.done = {record["id"]: frames_and_spans(record) for record in self._records()}
+        self._path = out / "done.jsonl" if rank.count == 1 else self._process_file(DONE)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Records an item whose files are written; the line is on the disk when this returns."""
+        append_jsonl(self._path, [record | {"item": self.lines[record["id"]]}])
+        self.done[record["id"]] = frames_and_spans(record)
+
+    def close(self, failed: Mapping[str, str]) -> None:
+        """Records this process's failures (id -> reason) and merges the files of all processes."""
+        lines = [{"id": name, "reason": reason} for name, reason in failed.items()]
+        write_jsonl(self._process_file(FAILED), lines)
+        self._merge()
+
+    def _merge(self) -> None:
+        """Writes `done.jsonl` and `failed.jsonl` from the files of all processes.
+
+        It is repeated until no other process has recorded an item meanwhile: of two processes that
+        merge at once, one writes the records of both.
+        """
+        written = -1
+        while written < sum(1 for _ in self._records()):
+            written = write_jsonl(self.out / "done.jsonl", self._records())
+        done = {record["id"] for record in self._records()}
+        failed = {
+            record["id"]: record
+            for record in _read_records(self._process_files(FAILED))
+            if record.get("id") in self.lines and record["id"] not in done
+        }
+        if failed:
+            lines = [failed[name] for name in self.lines if name in failed]
+            write_jsonl(self.out / "failed.jsonl", lines)
+        else:
+            (self.out / "failed.jsonl").unlink(missing_ok=True)
+        if self.rank.count == 1:
+            for path in [*self._process_files(DONE), *self._process_files(FAILED)]:
+                path.unlink()
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """Yields each finished item once, if its line is unchanged and its files exist."""
+        existing, yielded = set(os.listdir(self.out)), set()
+        for record in _read_records([*self._process_files(DONE), self.out / "done.jsonl"]):
+            name, files = record.get("id"), record.get("files")
+            if files is None or name in yielded or self.lines.get(str(name)) != record.get("item"):
+                continue
+            if existing.issuperset(files):
+                yielded.add(name)
+                yield record
+
+    def _process_files(self, kind: str) -> list[pathlib.Path]:
+        return sorted(self.out.glob(f"{kind}.*.jsonl"))
+
+    def _process_file(self, kind: str) -> pathlib.Path:
+        return self.out / f"{kind}.{self.rank.index}.jsonl"
+
+
+def frames_and_spans(record: Mapping[str, Any]) -> tuple[int, Sequence]:
+    """Returns what is needed of a finished item: its latent frames and its spans."""
+    return record["frames"], record["spans"]
+
+
+def _read_records(paths: Sequence[pathlib.Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        for _, record in iter_jsonl(path, skip_torn=True):
+            if isinstance(record, dict):
+                yield record

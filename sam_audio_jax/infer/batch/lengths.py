@@ -1,0 +1,102 @@
+"""The lengths of a manifest's recordings, read from their headers once.
+
+Several processes share the work without waiting: each starts at another part of the list, appends
+the lengths to `lengths.INDEX.jsonl` and reads the lengths that the others have appended there.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+from collections.abc import Sequence
+
+import tqdm
+
+from sam_audio_jax import audio
+from sam_audio_jax.distributed import ProcessRank
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import append_jsonl, read_jsonl_from
+
+READERS = 16  # headers read at once: the time goes into waiting for a disk or a network
+CHUNK = 1_000  # recordings measured before the others' files are read again
+
+Length = tuple[int, int]  # samples, sample rate
+
+
+def measure(
+    paths: Sequence[pathlib.Path], out: pathlib.Path, rank: ProcessRank
+) -> tuple[dict[pathlib.Path, Length], dict[pathlib.Path, str]]:
+    """Returns the length of each recording, and the reasons of those that cannot be read.
+
+    A header may be wrong, so callers compare once they have decoded the recording. A recording
+    whose header has no length is decoded here.
+    """
+    cache = _Cache(out, rank.index)
+    lengths: dict[pathlib.Path, Length] = {}
+    failed: dict[pathlib.Path, str] = {}
+    unique = list(dict.fromkeys(paths))
+    chunks = [unique[start : start + CHUNK] for start in range(0, len(unique), CHUNK)]
+    first = rank.index * len(chunks) // rank.count
+    with (
+        concurrent.futures.ThreadPoolExecutor(READERS) as pool,
+        tqdm.tqdm(total=len(unique), unit="file", desc="measure", leave=False) as bar,
+    ):
+        for chunk in [*chunks[first:], *chunks[:first]]:
+            cache.update()
+            new = []
+            for path, measured in zip(chunk, pool.map(cache.measure, chunk), strict=True):
+                if isinstance(measured, str):
+                    failed[path] = measured
+                    continue
+                lengths[path], stamp = measured
+                if stamp:
+                    new.append([str(path), stamp, *lengths[path]])
+            if new:
+                append_jsonl(cache.own_path, new)
+            bar.update(len(chunk))
+    return lengths, failed
+
+
+def count_samples(path: pathlib.Path) -> Length:
+    """Returns samples and sample rate by the header, else by decoding.
+
+    Raises UserError if the file cannot be read.
+    """
+    length = audio.header_length(path)
+    if length is not None:
+        return length
+    recording = audio.load(path)
+    return recording.samples.shape[-1], recording.sample_rate
+
+
+class _Cache:
+    """The files `lengths.*.jsonl`; an entry holds for one size and one modification time."""
+
+    def __init__(self, out: pathlib.Path, index: int):
+        self.out = out
+        self.own_path = out / f"lengths.{index}.jsonl"
+        self.entries: dict[str, tuple[str, Length]] = {}  # path -> stamp, length
+        self.offsets: dict[pathlib.Path, int] = {}  # bytes of each file that are read
+
+    def measure(self, path: pathlib.Path) -> tuple[Length, str] | str:
+        """Returns the length with the stamp of a new entry ("" if cached), or why there is none."""
+        try:
+            state = os.stat(path)
+        except OSError:
+            return f"no sound file at {path}"
+        stamp = f"{state.st_size} {state.st_mtime_ns}"
+        cached_stamp, length = self.entries.get(str(path), ("", (0, 0)))
+        if cached_stamp == stamp:
+            return length, ""
+        try:
+            return count_samples(path), stamp
+        except UserError as error:
+            return str(error)
+
+    def update(self) -> None:
+        """Reads the lines that were appended since the last call, by this process or others."""
+        for file in sorted(self.out.glob("lengths.*.jsonl")):
+            values, self.offsets[file] = read_jsonl_from(file, self.offsets.get(file, 0))
+            for value in values:
+                if isinstance(value, list) and len(value) == 4:
+                    path, stamp, samples, rate = value
+                    self.entries[path] = (stamp, (samples, rate))

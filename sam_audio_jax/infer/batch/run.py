@@ -1,0 +1,250 @@
+"""A batch run over a manifest: grouped by length, resumable, a bad item stops no other.
+
+The groups that are solved together follow from the manifest alone (and from the devices of a
+process), neither from what is done already nor from how many processes share the work. So a run
+that was killed and continued, by as many processes or others, leaves the same bytes as an
+uninterrupted one. Whole groups are dealt out to the processes, which do not communicate: one that
+dies delays no other.
+"""
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import tqdm
+
+from sam_audio_jax.distributed import ProcessRank
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import PART, read_json, write_json
+from sam_audio_jax.infer.batch.ledger import Ledger
+from sam_audio_jax.infer.batch.lengths import measure
+from sam_audio_jax.infer.batch.manifest import Entry
+from sam_audio_jax.infer.buckets import Group
+from sam_audio_jax.infer.inputs import Item
+from sam_audio_jax.infer.options import Options
+from sam_audio_jax.infer.output import write_stems
+from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.infer.stems import Stems
+
+SETTINGS = "settings.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings that a folder of results depends on; every run into it must have the same."""
+
+    checkpoint: str
+    seed: int = 0
+    method: str | None = None
+    steps: int | None = None
+    refine: str | None = None
+    candidates: int = 1
+    predict_spans: bool = False
+    span_predictor: str | None = None
+    mask_keeps: str = "object"
+
+    def options(self, model: SAMAudio) -> Options:
+        return model.options(
+            method=self.method,
+            steps=self.steps,
+            seed=self.seed,
+            refine=self.refine,
+            candidates=self.candidates,
+            predict_spans=self.predict_spans,
+        )
+
+
+def check_out(out: pathlib.Path, settings: Settings) -> None:
+    """Raises UserError unless `out` is missing, empty, or of a run with the same settings."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file; --out must name a folder")
+    if all(PART in path.name for path in out.iterdir()):  # another process is writing SETTINGS
+        return
+    try:
+        saved = read_json(out / SETTINGS)
+    except UserError:
+        raise UserError(f"{out} holds other files and no run of a manifest") from None
+    now = dataclasses.asdict(settings)
+    then = dataclasses.asdict(Settings(checkpoint="")) | saved  # older runs had fewer settings
+    changed = [
+        f"{key}: then {then[key]!r}, now {value!r}"
+        for key, value in now.items()
+        if then[key] != value
+    ]
+    if changed:
+        raise UserError(f"{out} was made with other settings ({'; '.join(changed)})")
+
+
+def run(
+    model: SAMAudio,
+    entries: Sequence[Entry],
+    out: pathlib.Path,
+    settings: Settings,
+    rank: ProcessRank | None = None,
+) -> dict[str, str]:
+    """Separates, into `out`, the items of this process that are not done; id -> why it failed.
+
+    Each item leaves `ID.target.wav`, `ID.residual.wav`, with a video file a copy of that with the
+    target as its sound, and then its line in the ledger. Without `rank` all items are this
+    process's.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / SETTINGS, dataclasses.asdict(settings))
+    return _Run(model, entries, out, settings, rank or ProcessRank()).run()
+
+
+class _Run:
+    """One pass over a manifest."""
+
+    def __init__(
+        self,
+        model: SAMAudio,
+        entries: Sequence[Entry],
+        out: pathlib.Path,
+        settings: Settings,
+        rank: ProcessRank,
+    ):
+        self.model, self.entries, self.out, self.rank = model, entries, out, rank
+        self.options, self.mask_keeps = settings.options(model), settings.mask_keeps
+        self.ledger = Ledger(out, {entry.id: entry.line for entry in entries}, rank)
+        self.failed: dict[str, str] = {}  # id -> reason
+        self.frames: dict[str, int] = {}  # id -> latent frames, for items that can be read
+
+    def run(self) -> dict[str, str]:
+        self.measure()
+        readable = [entry for entry in self.entries if entry.id in self.frames]
+        plan = self.model.plan([self.frames[e.id] for e in readable], self.options.candidates)
+        own_groups = plan[self.rank.index :: self.rank.count]
+        done = self.ledger.done
+        total = sum(len(group.items) for group in own_groups)
+        done_before = sum(readable[i].id in done for group in own_groups for i in group.items)
+        rate = self.model.sample_rate
+        with _Progress(total, done_before, self.rank) as progress:
+            for group in own_groups:
+                members = [readable[i] for i in group.items]
+                pending = [entry for entry in members if entry.id not in done]
+                items = self.read(pending)
+                self.solve(group, members, items)
+                seconds = math.fsum(len(item.wave) / rate for item in items.values())
+                progress.advance(len(pending), seconds)
+        self.failed = {e.id: self.failed[e.id] for e in self.entries if e.id in self.failed}
+        self.ledger.close(self.failed)
+        return self.failed
+
+    def measure(self) -> None:
+        """Fills `frames`; process 0 records the failure of items that cannot be read."""
+        codec = self.model.networks.codec.config
+        pending = [entry for entry in self.entries if entry.id not in self.ledger.done]
+        lengths, unreadable = measure([entry.audio for entry in pending], self.out, self.rank)
+        for entry in self.entries:
+            if entry.id in self.ledger.done:
+                self.frames[entry.id] = self.ledger.done[entry.id][0]
+            elif entry.audio in lengths:
+                samples, rate = lengths[entry.audio]
+                self.frames[entry.id] = codec.frames(math.ceil(samples * codec.sample_rate / rate))
+            elif self.rank.index == 0:
+                self.failed[entry.id] = unreadable[entry.audio]
+
+    def read(self, entries: Sequence[Entry]) -> dict[str, Item]:
+        """Returns the items of these entries by id, without those that fail."""
+        items = {entry.id: self.item(entry) for entry in entries}
+        return {name: item for name, item in items.items() if item is not None}
+
+    def item(self, entry: Entry) -> Item | None:
+        """Returns the item with the features of its video; None, and a reason, if it fails."""
+        try:
+            item = self.model.item(
+                entry.audio,
+                entry.text,
+                entry.spans,
+                video=entry.video,
+                mask=entry.mask,
+                mask_keeps=self.mask_keeps,
+                name=entry.id,
+            )
+            self.model.check(item, self.options)
+        except UserError as error:
+            self.failed[entry.id] = str(error)
+            return None
+        return item
+
+    def solve(self, group: Group, members: Sequence[Entry], items: dict[str, Item]) -> None:
+        """Solves a whole group and writes the stems of `items`; other rows are placeholders.
+
+        A row's result depends on the shape of the batch, not on the contents of other rows. An item
+        whose length differs from what its header says is solved alone.
+        """
+        as_planned = {
+            name: item
+            for name, item in items.items()
+            if self.model.frames(item) == self.frames[name]
+        }
+        if as_planned:
+            like = next(iter(as_planned.values()))
+            rows = [as_planned.get(entry.id) or self.placeholder(like, entry) for entry in members]
+            self.write(members, as_planned, self.model.solve_group(group, rows, self.options))
+        for entry in members:
+            if entry.id in items and entry.id not in as_planned:
+                item = items[entry.id]
+                (alone,) = self.model.plan([self.model.frames(item)], self.options.candidates)
+                stems = self.model.solve_group(alone, [item], self.options)
+                self.write([entry], {entry.id: item}, stems)
+
+    def placeholder(self, like: Item, entry: Entry) -> Item:
+        """Returns silence in the shape of an item, with as many spans and with features if any."""
+        frames = self.frames[entry.id]
+        done = self.ledger.done
+        spans = done[entry.id][1] if entry.id in done else entry.spans
+        width = self.model.networks.separator.config.video_width
+        return dataclasses.replace(
+            like,
+            wave=np.zeros(frames * self.model.networks.codec.config.hop, np.float32),
+            text=entry.text or "",
+            spans=tuple((token, start, end) for token, start, end in spans),
+            features=None if entry.video is None else np.zeros((frames, width), np.float32),
+        )
+
+    def write(
+        self, members: Sequence[Entry], items: dict[str, Item], results: Sequence[Stems]
+    ) -> None:
+        """Writes all files of each of `items`, then its line in the ledger."""
+        for entry, stems in zip(members, results, strict=True):
+            if entry.id not in items:
+                continue
+            try:
+                files = write_stems(self.out, items[entry.id], stems, f"{entry.id}.")
+            except UserError as error:  # a video that cannot be copied
+                self.failed[entry.id] = str(error)
+                continue
+            record = {"id": entry.id, "frames": self.frames[entry.id]}
+            record |= {"sample_rate": stems.sample_rate, "files": files, "spans": stems.spans}
+            if stems.scores is not None:
+                record |= {"scores": stems.scores.tolist()}
+            self.ledger.record(record)
+
+
+class _Progress:
+    """A bar on stderr: items, seconds of sound per second, and the time left."""
+
+    def __init__(self, total: int, done: int, rank: ProcessRank):
+        title = "separate" if rank.count == 1 else f"separate {rank.index}/{rank.count}"
+        self.bar = tqdm.tqdm(total=total, initial=done, unit="item", desc=title)
+        self.start, self.seconds = time.monotonic(), 0.0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def advance(self, items: int, seconds: float) -> None:
+        """Adds items that are finished or failed, and the seconds of sound separated for them."""
+        self.seconds += seconds
+        speed = self.seconds / max(time.monotonic() - self.start, 1e-9)
+        self.bar.set_postfix_str(f"{speed:.1f} s of sound per s", refresh=False)
+        self.bar.update(items)

@@ -1,0 +1,163 @@
+"""Masks that mark an object in a video, in every form in which a caller may give them."""
+
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import av
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import first_line, read_json
+from sam_audio_jax.video.reading import decode_frames, to_grey
+
+T = TypeVar("T")
+FrameMask = Callable[[int, int], Bool[np.ndarray, "_ _"]]  # height, width -> True on the object
+Region = Sequence[int | float]  # a box or a point with its radius, in pixels
+
+KEEP = ("object", "background")
+BRIGHT = 127  # a pixel of a mask picture that is brighter belongs to the object
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_masks(source: Any, name: str) -> Iterator[FrameMask]:
+    """Yields one function for each frame, which draws its mask for a height and a width.
+
+    `source` may be: a mask video or a folder of pictures in the order of their names (bright pixels
+    are the object); an `.npz` file (its array `mask`, or its only one); an array
+    `[frames, height, width]` (bool, or uint8 with the object not 0); or regions: a list (or a
+    `.json` file of it) with an entry for each frame, which is null, one region or a list of them. A
+    region is a box `[x0, y0, x1, y1]` in pixels, without its right and lower edge, or a point with
+    its radius `[x, y, radius]`. Masks other than regions keep their own size, whatever is asked.
+
+    Raises UserError if the source cannot be read; `name` is what the message calls the video.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = pathlib.Path(source)
+        if path.is_dir():
+            return _from_folder(path, name)
+        if not path.is_file():
+            raise UserError(f"{name}: no mask at {path}")
+        if path.suffix.lower() == ".npz":
+            return _from_array(_read_npz(path, name), name)
+        if path.suffix.lower() == ".json":
+            return _from_regions(read_json(path), name)
+        video = decode_frames(path, f"the mask of {name}")
+        return (functools.partial(_any_size, _is_object, frame) for _, frame in video)
+    if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
+        return _from_array(np.asarray(source), name)
+    return _from_regions(source, name)
+
+
+def apply_mask(
+    frame: UInt8[np.ndarray, "height width 3"],
+    mask: Bool[np.ndarray, "height width"],
+    keep: str = "object",
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Blackens everything but the object (the paper's masked video), or the object alone.
+
+    `mask` is True on the object; `keep` is what stays visible.
+    """
+    return frame * (mask == (keep == "object"))[..., None]
+
+
+def check_keep(keep: str, name: str = "keep") -> None:
+    """Raises UserError if `keep` is neither "object" nor "background"."""
+    if keep not in KEEP:
+        raise UserError(f"{name}={keep!r} is unknown; allowed: {', '.join(KEEP)}")
+
+
+def mask_videos(videos: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The reference's helper, which blackens what the mask SELECTS: `video * (mask == 0)`.
+
+    Its masks broadcast against `[frames, 3, height, width]`. `apply_mask` has the usual meaning of
+    a masked video, in which the object stays visible.
+    """
+    return [video * (mask == 0) for video, mask in zip(videos, masks, strict=True)]
+
+
+def _is_object(frame: av.VideoFrame) -> Bool[np.ndarray, "_ _"]:
+    return to_grey(frame) > BRIGHT
+
+
+def _any_size(mask: Callable[[T], np.ndarray], frame: T, height: int, width: int) -> np.ndarray:
+    del height, width  # a picture has its own size, which the caller compares
+    return mask(frame)
+
+
+def _from_folder(folder: pathlib.Path, name: str) -> Iterator[FrameMask]:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
+    if not paths:
+        raise UserError(f"{name}: the folder of masks {folder} has no pictures")
+    for path in paths:
+        _, frame = next(decode_frames(path, f"the mask {path} of {name}"))
+        yield functools.partial(_any_size, _is_object, frame)
+
+
+def _from_array(mask: np.ndarray, name: str) -> Iterator[FrameMask]:
+    if mask.ndim == 4 and mask.shape[1] == 1:  # the reference's masks have an axis for channels
+        mask = mask[:, 0]
+    if mask.ndim != 3 or mask.dtype not in (np.bool_, np.uint8):
+        raise UserError(
+            f"the mask of {name} must be bool or uint8 [frames, height, width], "
+            f"not {mask.dtype} of shape {mask.shape}"
+        )
+    return (functools.partial(_any_size, np.asarray, frame != 0) for frame in mask)
+
+
+def _read_npz(path: pathlib.Path, name: str) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays)
+            if "mask" not in names and len(names) != 1:
+                raise UserError(f"{name}: {path} must hold an array 'mask', not {names}")
+            return arrays["mask" if "mask" in names else names[0]]
+    except UserError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
+        raise UserError(f"{name}: {path} is no .npz file of numbers: {first_line(error)}") from None
+
+
+def _from_regions(source: Any, name: str) -> Iterator[FrameMask]:
+    if isinstance(source, str) or not isinstance(source, Sequence):
+        raise UserError(
+            f"the mask of {name} must be a path, an array or a list of regions, not {source!r}"
+        )
+    regions = [_parse_regions(entry, f"frame {i} of {name}") for i, entry in enumerate(source)]
+    return (functools.partial(_draw_regions, entry) for entry in regions)
+
+
+def _parse_regions(entry: Any, name: str) -> list[Region]:
+    if entry is None:
+        return []
+    if not isinstance(entry, Sequence) or isinstance(entry, str):
+        raise UserError(f"{name}: {entry!r} is no region [x0, y0, x1, y1] or [x, y, radius]")
+    if not entry or isinstance(entry[0], Sequence):
+        return [region for part in entry for region in _parse_regions(part, name)]
+    numbers = all(isinstance(n, int | float) and math.isfinite(n) for n in entry)
+    box = numbers and len(entry) == 4 and entry[0] < entry[2] and entry[1] < entry[3]
+    if not (box or (numbers and len(entry) == 3 and entry[2] >= 0)):
+        raise UserError(
+            f"{name}: {entry!r} must be a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1, "
+            "or a point [x, y, radius], in pixels"
+        )
+    return [entry]
+
+
+def _draw_regions(
+    regions: list[Region], height: int, width: int
+) -> Bool[np.ndarray, "height width"]:
+    row, column = np.ogrid[:height, :width]
+    mask = np.zeros((height, width), bool)
+    for region in regions:
+        if len(region) == 4:
+            x0, y0, x1, y1 = region
+            mask |= (column >= x0) & (column < x1) & (row >= y0) & (row < y1)
+        else:
+            x, y, radius = region
+            mask |= (column - x) ** 2 + (row - y) ** 2 <= radius**2
+    return mask

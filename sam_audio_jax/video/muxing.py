@@ -1,0 +1,96 @@
+"""A new sound track under the unchanged pictures of a video file."""
+
+import os
+import pathlib
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from jaxtyping import Float, Float32
+
+from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import whole_file
+from sam_audio_jax.video.reading import ffmpeg_reason, sound_start, video_stream
+
+CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".webm": "libopus", ".mkv": "libopus"}
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
+BIT_RATE = 192_000
+CHUNK = 1024  # samples handed to the encoder at once
+
+
+def mux(
+    video_path: str | os.PathLike,
+    wave: Float[np.ndarray, "channels samples"],
+    sample_rate: int,
+    out_path: str | os.PathLike,
+) -> None:
+    """Copies the video's pictures, unchanged, beside another sound; whole or not at all.
+
+    The sound is AAC in .mp4, .m4v and .mov, Opus in .webm and .mkv, and begins where the old one
+    began. Raises UserError if there is no such video, the container cannot hold it, or the wave is
+    not mono or stereo.
+    """
+    source_path, out_path = pathlib.Path(video_path), pathlib.Path(out_path)
+    codec = CODECS.get(out_path.suffix.lower())
+    if codec is None:
+        raise UserError(f"{out_path} must end in one of {', '.join(CODECS)}")
+    if not source_path.is_file():
+        raise UserError(f"no video file at {source_path}")
+    if len(wave) not in (1, 2) or not wave.size:
+        raise UserError(
+            f"the sound for {out_path} has shape {wave.shape}; allowed are 1 or 2 channels"
+        )
+    rate = sample_rate if codec == "aac" and sample_rate in AAC_RATES else 48_000
+    samples = audio.resample(wave, sample_rate, rate)
+    try:
+        with (
+            whole_file(out_path) as part,
+            av.open(str(source_path)) as source,
+            av.open(str(part), "w") as out,
+        ):
+            _mux(source, out, samples, rate, codec, str(source_path))
+    except UserError:
+        raise
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise UserError(
+            f"{source_path} cannot be copied into {out_path}: {ffmpeg_reason(error)}"
+        ) from None
+
+
+def _mux(
+    source: Any,
+    out: Any,
+    samples: Float32[np.ndarray, "channels samples"],
+    rate: int,
+    codec: str,
+    name: str,
+) -> None:
+    pictures = video_stream(source, name)
+    copied = out.add_stream_from_template(pictures, opaque=True)
+    layout = "mono" if len(samples) == 1 else "stereo"
+    sound = out.add_stream(codec, rate=rate, layout=layout, bit_rate=BIT_RATE)
+    start = sound_start(source)
+    chunks = iter(range(0, samples.shape[1], CHUNK))
+    written_s = 0.0  # seconds of sound written
+
+    def write(first: int) -> float:
+        chunk = np.ascontiguousarray(samples[:, first : first + CHUNK])
+        frame = av.AudioFrame.from_ndarray(chunk, format="fltp", layout=layout)
+        frame.sample_rate, frame.pts = rate, round(start * rate) + first
+        out.mux(sound.encode(frame))
+        return start + first / rate
+
+    for packet in source.demux(pictures):
+        if packet.dts is None:  # the end of the stream
+            continue
+        while (
+            written_s < packet.dts * packet.time_base and (first := next(chunks, None)) is not None
+        ):
+            written_s = write(first)
+        packet.stream = copied
+        out.mux(packet)
+    for first in chunks:
+        write(first)
+    out.mux(sound.encode(None))

@@ -1,0 +1,70 @@
+"""Small videos that tests make and look at."""
+
+import fractions
+import pathlib
+
+import av
+import numpy as np
+
+from sam_audio_jax.video.frames import Frames, stream_at
+
+HEIGHT, WIDTH = 24, 32
+ENCODERS = {".mp4": "libx264", ".webm": "libvpx-vp9", ".mkv": "ffv1"}
+
+
+def frames_at(source, times, **arguments) -> Frames:
+    """All frames of `stream_at` in one array."""
+    return np.concatenate(list(stream_at(source, times, **arguments)))
+
+
+def greys(count: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Frames that differ in their brightness, which rises by 8 each, from 16."""
+    levels = (16 + 8 * np.arange(count)).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (count, height, width, 3))
+
+
+def write(path: pathlib.Path, frames: np.ndarray, rate: int = 10, pts=None) -> pathlib.Path:
+    """Writes a video at `rate`, or with the times `pts` in 1/1000 s."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(ENCODERS[path.suffix], rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "bgr0" if path.suffix == ".mkv" else "yuv420p"
+        if pts is not None:
+            stream.codec_context.time_base = fractions.Fraction(1, 1000)
+        for number, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            if pts is not None:
+                picture.pts, picture.time_base = pts[number], stream.codec_context.time_base
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def indices(frames: np.ndarray) -> list[int]:
+    """Returns the number of each frame among `greys`."""
+    return np.rint((frames.mean(axis=(1, 2, 3)) - 16) / 8).astype(int).tolist()
+
+
+def disc(count: int) -> np.ndarray:
+    """A mask that moves by a pixel a frame."""
+    row, column = np.ogrid[:HEIGHT, :WIDTH]
+    return np.stack([(row - 10) ** 2 + (column - 8 - i) ** 2 < 30 for i in range(count)])
+
+
+def picture_of(mask: np.ndarray) -> np.ndarray:
+    return np.repeat(mask[..., None] * np.uint8(255), 3, axis=-1)
+
+
+def write_with_sound(path: pathlib.Path, frames: np.ndarray, begin: float) -> pathlib.Path:
+    """Ten frames a second, and a tenth of a second of silence that begins at `begin` seconds."""
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("ffv1", rate=10)
+        pictures.height, pictures.width, pictures.pix_fmt = HEIGHT, WIDTH, "bgr0"
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(pictures.encode(picture))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        silence.sample_rate, silence.pts = 8000, int(8000 * begin)
+        container.mux(sound.encode(silence))
+    return path

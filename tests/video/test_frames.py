@@ -1,0 +1,121 @@
+"""The frames that belong to given times, of files and of arrays."""
+
+import json
+import os
+import pathlib
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.video.frames import latent_times, nearest, spread_indices, stream_at
+from tests.video.clips import HEIGHT, WIDTH, frames_at, greys, indices, write, write_with_sound
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+FOLDER = pathlib.Path(os.environ.get("SAM_AUDIO_FIXTURES") or GOLDEN) / "model"
+RNG = np.random.default_rng(0)
+
+
+FRAMES = json.loads((FOLDER / "processor.json").read_text())
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("number", range(len(FRAMES["frames"])))
+def test_the_references_choice_of_frames(number):
+    case = FRAMES["frames"][number]
+    if case["kind"] == "tensor":
+        got = spread_indices(case["frames"], case["size"])
+    else:
+        times = latent_times(case["size"], FRAMES["hop"], FRAMES["sample_rate"])
+        got = np.array(list(nearest(zip(case["pts"], range(10**9)), times)))  # noqa: B905
+    np.testing.assert_array_equal(got, case["index"])
+
+
+def test_the_nearest_frame_is_what_a_search_over_all_would_find():
+    for _ in range(50):
+        pts = np.sort(RNG.integers(0, 40, RNG.integers(1, 12)) / 8)
+        times = np.sort(RNG.integers(-8, 60, 20) / 16).astype(np.float32)
+        want = [int(np.abs(pts - time).argmin()) for time in times]
+        assert list(nearest(zip(pts, range(len(pts)), strict=True), times)) == want
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv"])
+def test_frames_of_a_file(tmp_path, suffix):
+    path = write(tmp_path / f"a{suffix}", greys(10))
+    times = np.array([0.0, 0.04, 0.06, 0.31, 0.52, 0.9, 7.0])
+    frames = frames_at(path, times)
+    assert frames.shape == (len(times), HEIGHT, WIDTH, 3)
+    assert frames.dtype == np.uint8
+    assert indices(frames) == [0, 0, 1, 3, 5, 9, 9]
+
+
+def test_uneven_times_and_a_late_first_frame(tmp_path):
+    path = write(tmp_path / "a.mkv", greys(4), pts=[300, 340, 700, 1500])
+    frames = frames_at(path, np.array([0.0, 0.33, 0.51, 0.6, 1.0, 1.2, 9.0]))
+    assert indices(frames) == [0, 1, 1, 2, 2, 3, 3]
+
+
+def test_an_array_spans_the_whole_sound():
+    frames, times = greys(10), latent_times(25, 1920, 48000)
+    want = spread_indices(10, 25).tolist()
+    assert indices(frames_at(frames, times)) == want
+    channels_first = np.moveaxis(frames, 3, 1)
+    np.testing.assert_array_equal(frames_at(channels_first, times), frames[want])
+
+
+def test_frames_are_held_piece_by_piece(tmp_path):
+    path = write(tmp_path / "a.mkv", greys(20, 240, 320), rate=20)
+    times = np.linspace(0, 20, 400)
+    tracemalloc.start()
+    small = np.concatenate([piece[:, ::40, ::40].copy() for piece in stream_at(path, times)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert small.shape == (400, 6, 8, 3)
+    assert peak < 100 * (240 * 320 * 3)
+    lengths = [len(piece) for piece in stream_at(path, times, most=150)]
+    assert lengths == [150, 150, 100]
+
+
+def test_a_rotated_picture_is_shown_upright(tmp_path):
+    frames = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
+    frames[:, :8, :8] = 255
+    path = write(tmp_path / "a.mp4", frames)
+    stored = bytearray(path.read_bytes())
+    matrix = stored.index(b"tkhd") + 44  # of the track: a quarter turn clockwise
+    stored[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(stored)
+    picture = frames_at(path, np.zeros(1))[0]
+    assert picture.shape == (WIDTH, HEIGHT, 3)
+    assert picture[:8, -8:].min() > 200
+    assert picture[:, :8].max() < 60
+
+
+def test_videos_that_cannot_be_used_are_the_users_error(tmp_path):
+    (tmp_path / "junk.mp4").write_bytes(b"no video at all")
+    audio.write_wav(tmp_path / "sound.wav", np.zeros((1, 100), np.float32), 8000)
+    write_with_sound(tmp_path / "none.mkv", greys(0), 0.0)
+    for name, message in {
+        "gone.mp4": "no video file at",
+        "junk.mp4": "cannot be decoded as video",
+        "sound.wav": "has no video stream",
+        "none.mkv": "has no frames",
+    }.items():
+        with pytest.raises(UserError, match=message) as error:
+            frames_at(tmp_path / name, np.zeros(2))
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+    for frames, message in (
+        (np.zeros((0, 4, 4, 3), np.uint8), "item 3 has no frames"),
+        (np.zeros((2, 4, 4, 3), np.float32), "not float32 of shape"),
+        (np.zeros((4, 4, 3), np.uint8), r"must be a path or uint8 frames"),
+    ):
+        with pytest.raises(UserError, match=message):
+            frames_at(frames, np.zeros(2), name="item 3")
+
+
+def test_times_count_from_the_beginning_of_the_sound(tmp_path):
+    path = write_with_sound(tmp_path / "a.mkv", greys(12), 0.5)
+    assert indices(frames_at(path, np.array([0.0, 0.1, 0.62, 2.0]))) == [5, 6, 11, 11]

@@ -1,0 +1,146 @@
+"""Masks in every form, what they leave visible, and masks that do not fit."""
+
+import json
+
+import av
+import numpy as np
+import pytest
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.video import masks as video_masks
+from sam_audio_jax.video.frames import stream_at
+from tests.video.clips import HEIGHT, WIDTH, disc, frames_at, greys, picture_of, write
+
+RNG = np.random.default_rng(0)
+
+
+def read(source, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """All masks of a source, `[frames, height, width]`."""
+    return np.stack([draw(height, width) for draw in video_masks.read_masks(source, "a")])
+
+
+def masked(frames: np.ndarray, mask: np.ndarray, keep: str) -> np.ndarray:
+    pairs = zip(frames, mask, strict=True)
+    return np.stack([video_masks.apply_mask(frame, one, keep) for frame, one in pairs])
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """The same moving disc in every form that a mask may have."""
+    mask = disc(6)
+    (tmp_path / "pictures").mkdir()
+    for number, frame in enumerate(mask):
+        image = av.VideoFrame.from_ndarray(picture_of(frame), format="rgb24")
+        image.save(str(tmp_path / "pictures" / f"{number:02}.png"))
+    (tmp_path / "pictures" / "notes.txt").write_text("not a picture")
+    np.savez(tmp_path / "named.npz", mask=mask, other=np.zeros(3))
+    np.savez(tmp_path / "only.npz", mask.astype(np.uint8) * 255)
+    return mask, {
+        "video": write(tmp_path / "mask.mp4", picture_of(mask)),
+        "folder": tmp_path / "pictures",
+        "named": str(tmp_path / "named.npz"),
+        "only": tmp_path / "only.npz",
+        "array": mask,
+        "uint8": mask.astype(np.uint8),
+        "reference": mask[:, None],
+    }
+
+
+FORMS = ("video", "folder", "named", "only", "array", "uint8", "reference")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_mask(masks, form):
+    mask, forms = masks
+    got = read(forms[form])
+    assert got.dtype == bool
+    assert (got != mask).mean() < (0.02 if form == "video" else 1e-9)  # lossy at its edges
+
+
+def test_regions(tmp_path):
+    regions = [[2, 3, 10, 5], None, [[0, 0, 1, 1], [31, 23, 0]], [[4.5, 4.5, 2]], []]
+    mask = read(regions)
+    assert mask[0].sum() == 8 * 2
+    assert mask[0, 3:5, 2:10].all()
+    assert not mask[1].any()
+    assert not mask[4].any()
+    assert np.argwhere(mask[2]).tolist() == [[0, 0], [23, 31]]
+    assert mask[3].sum() == 12
+    path = tmp_path / "regions.json"
+    path.write_text(json.dumps(regions))
+    np.testing.assert_array_equal(read(path), mask)
+
+
+def test_the_object_stays_and_the_references_helper_does_the_reverse():
+    frames = RNG.integers(1, 256, (4, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    mask = disc(4)
+    kept, rest = (masked(frames, mask, keep) for keep in ("object", "background"))
+    np.testing.assert_array_equal(kept[mask], frames[mask])
+    assert not kept[~mask].any()
+    assert kept.dtype == np.uint8
+    np.testing.assert_array_equal(kept + rest, frames)
+    theirs = video_masks.mask_videos([np.moveaxis(frames, 3, 1)], [mask[:, None]])
+    np.testing.assert_array_equal(np.moveaxis(theirs[0], 1, 3), rest)
+
+
+@pytest.mark.parametrize("form", ["video", "folder", "array"])
+@pytest.mark.parametrize("keep", ["object", "background"])
+def test_masked_frames_of_a_file_are_the_chosen_masked_frames(masks, tmp_path, form, keep):
+    _, forms = masks
+    frames = RNG.integers(1, 256, (6, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    path = write(tmp_path / "a.mkv", frames)
+    times = np.array([0.0, 0.11, 0.12, 0.4, 0.5])
+    got = frames_at(path, times, mask=forms[form], keep=keep)
+    own = read(forms[form])
+    np.testing.assert_array_equal(got, masked(frames, own, keep)[[0, 1, 1, 4, 5]])
+    whole = frames_at(frames, np.arange(6.0), mask=forms[form], keep=keep)
+    np.testing.assert_array_equal(whole, masked(frames, own, keep))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (disc(5), "mask of item 3 has 5 frames"),
+        (disc(7), "mask of item 3 has more than the video's 6 frames"),
+        (disc(6)[:, :-1], "mask of item 3 is 32 x 23 pixels, the video 32 x 24"),
+        (np.zeros((6, HEIGHT, WIDTH), bool), "mask of item 3 marks no object"),
+        ([None] * 6, "mask of item 3 marks no object"),
+        (np.zeros((6, HEIGHT, WIDTH), np.float32), "mask of item 3 must be bool or uint8"),
+        (disc(6)[0], "mask of item 3 must be bool or uint8"),
+        ("gone.npz", "item 3: no mask at gone.npz"),
+        ([[1, 2, 3]] * 5 + [[4, 4, 2, 8]], r"frame 5 of item 3: \[4, 4, 2, 8\] must be a box"),
+        ([[1, 2, -3]] * 6, r"frame 0 of item 3: \[1, 2, -3\] must be a box"),
+        ([["a"]] * 6, r"frame 0 of item 3"),
+        (7, "mask of item 3 must be a path, an array or a list"),
+    ],
+)
+def test_masks_that_do_not_fit_are_the_users_error(mask, message):
+    with pytest.raises(UserError, match=message) as error:
+        frames_at(greys(6), np.zeros(3), mask=mask, name="item 3")
+    assert "\n" not in str(error.value)
+
+
+def test_another_part_to_keep_is_the_users_error():
+    with pytest.raises(UserError, match="keep='both' is unknown; allowed: object, background"):
+        list(stream_at(greys(2), np.zeros(1), keep="both"))
+
+
+def test_mask_files_that_cannot_be_read(tmp_path):
+    contents = {
+        "junk.npz": (b"junk", "is no .npz file"),
+        "junk.json": (b"{", "cannot be read as JSON"),
+        "junk.mp4": (b"junk", "mask of a cannot be decoded as video"),
+    }
+    for file, (content, message) in contents.items():
+        (tmp_path / file).write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read(tmp_path / file)
+    np.savez(tmp_path / "two.npz", a=np.zeros(2), b=np.zeros(2))
+    with pytest.raises(UserError, match=r"must hold an array 'mask', not \['a', 'b'\]"):
+        read(tmp_path / "two.npz")
+    np.savez(tmp_path / "objects.npz", mask=np.array([{}], object))
+    with pytest.raises(UserError, match=r"is no \.npz file of numbers"):
+        read(tmp_path / "objects.npz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="has no pictures"):
+        read(tmp_path / "empty")

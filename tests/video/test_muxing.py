@@ -1,0 +1,68 @@
+"""A new sound under the pictures of a video, which stay as they are."""
+
+import av
+import numpy as np
+import pytest
+
+from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.video.muxing import mux
+from tests.video.clips import frames_at, greys, indices, write, write_with_sound
+
+
+def packets(path):
+    with av.open(str(path)) as container:
+        return [
+            (bytes(packet), float(packet.pts * packet.time_base))
+            for packet in container.demux(video=0)
+            if packet.dts is not None
+        ]
+
+
+def tone(seconds: float, rate: int, channels: int) -> np.ndarray:
+    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
+    return np.stack([wave] * channels).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"),
+    [(".mp4", 48000, 1), (".mp4", 7350, 2), (".webm", 16000, 2), (".webm", 48000, 1)],
+)
+def test_a_new_sound_under_the_same_pictures(tmp_path, suffix, rate, channels):
+    path = write(tmp_path / f"a{suffix}", greys(12))
+    out = tmp_path / "deep" / f"b{suffix}"
+    mux(path, tone(1.2, rate, channels), rate, out)
+    assert [file.name for file in out.parent.iterdir()] == [out.name]
+    assert [stored for stored, _ in packets(out)] == [stored for stored, _ in packets(path)]
+    times = [[time for _, time in packets(file)] for file in (out, path)]
+    np.testing.assert_allclose(*times, atol=2e-3)
+    sound = audio.load(out)
+    assert len(sound.samples) == channels
+    want = tone(1.2, sound.sample_rate, channels)
+    middle = slice(sound.sample_rate // 10, sound.sample_rate)
+    np.testing.assert_allclose(sound.samples[:, middle], want[:, middle], atol=0.02)
+    again = tmp_path / f"c{suffix}"
+    mux(out, tone(1.2, rate, channels), rate, again)  # the old sound is left out
+    with av.open(str(again)) as container:
+        assert len(container.streams) == 2
+
+
+def test_the_sound_begins_where_the_old_one_began(tmp_path):
+    path = write_with_sound(tmp_path / "a.mkv", greys(12), 0.5)
+    mux(path, tone(0.3, 48000, 1), 48000, tmp_path / "b.mkv")
+    assert indices(frames_at(tmp_path / "b.mkv", np.array([0.0, 0.1]))) == [5, 6]
+
+
+def test_nothing_is_left_of_a_sound_that_cannot_be_added(tmp_path):
+    path, wave = write(tmp_path / "a.mp4", greys(3)), tone(0.1, 48000, 1)
+    before = {file.name for file in tmp_path.iterdir()}
+    for source, samples, name, message in (
+        (path, wave, "b.webm", "cannot be copied into"),  # WebM holds no H.264
+        (path, wave, "b.avi", r"must end in one of \.mp4"),
+        (path, np.zeros((3, 100), np.float32), "b.mp4", "1 or 2 channels"),
+        (path, np.zeros((1, 0), np.float32), "b.mp4", "1 or 2 channels"),
+        (tmp_path / "gone.mp4", wave, "b.mp4", "no video file at"),
+    ):
+        with pytest.raises(UserError, match=message):
+            mux(source, samples, 48000, tmp_path / name)
+    assert {file.name for file in tmp_path.iterdir()} == before
