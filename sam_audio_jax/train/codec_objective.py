@@ -1,4 +1,6 @@
-"""Training and validation of the codec: a VAE, with or without critics (spec/codec.md, section 10).
+"""Training and validation of the codec (spec/codec.md, section 10).
+
+The codec is a variational autoencoder, trained with or without a discriminator.
 
 Parameters are `{"generator": ..., "discriminator": ...}`, optimiser states likewise; the average
 (EMA) is `{"generator": ...}`. Without a discriminator its keys are missing everywhere.
@@ -14,184 +16,167 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sam_audio_jax.codec import loss
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.discriminator import Discriminator
 from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.train.config import CodecTrainConfig, GanOptimConfig
-from sam_audio_jax.train.optimizer import rate_of
-from sam_audio_jax.train.step import TrainState, keep_if, update_ema
+from sam_audio_jax.train.config import CodecTrainConfig
+from sam_audio_jax.train.optimizer import codec_decay_mask, decaying_schedule, make_optimizer
+from sam_audio_jax.train.step import Scalars, Step, TrainState, apply_gradients, finish_step
 
 M = TypeVar("M", bound=nnx.Module)
 Wave = Float[Array, "batch samples"]
-Scalars = dict[str, Array]
-Trained = tuple[PyTree, PyTree]  # parameters and their optimiser's state
 
 
 def make_codec_training(
     config: CodecTrainConfig, codec: Codec | None = None
-) -> tuple[TrainState, Callable[[TrainState, PyTree], tuple[TrainState, Scalars]]]:
+) -> tuple[TrainState, Step]:
     """The state at step 0, with the weights of `codec` if given, and the pure step to be jitted.
 
     The step takes `{"wave": [batch, samples]}`, samples a multiple of the hop. Raises `UserError`
     for a `codec` of other sizes; its scale of the latents is not used.
     """
+    optim = config.optim
+    adamw = functools.partial(make_optimizer, optim, decaying_schedule(optim), codec_decay_mask)
 
     def make() -> Codec:
         return Codec(config.codec, rngs=nnx.Rngs(config.seed))
 
     if codec is None:
-        graph, generator = _born(make)
-    elif said := config.codec.differences(codec.config, watermark=True):
-        raise UserError(f"init_from={config.init_from} has {said}")
+        graph, generator = _initialised(make)
+    elif misfit := config.codec.differences(codec.config, watermark=True):
+        raise UserError(f"init_from={config.init_from} has {misfit}")
     else:
         graph, generator = nnx.graphdef(nnx.eval_shape(make)), nnx.as_pure(nnx.state(codec))
-    optimizer = make_optimizer(config.optim, config.optim.clip_norm)
-    params, game = {"generator": generator}, None
-    opt_state = {"generator": jax.jit(optimizer.init)(generator)}
+    tx = adamw()
+    params, opt_state = {"generator": generator}, {"generator": jax.jit(tx.init)(generator)}
+    discriminator = None
     if config.loss.needs_discriminator:
-        critics, params["discriminator"] = _born(
+        rules, params["discriminator"] = _initialised(
             lambda: Discriminator(config.discriminator, rngs=nnx.Rngs(config.seed + 1))
         )
-        judges = make_optimizer(config.optim, config.optim.discriminator_clip_norm)
-        opt_state["discriminator"] = jax.jit(judges.init)(params["discriminator"])
-        game = _Discriminators(config.loss, critics, judges)
-    step = _CodecStep(config.codec, config.loss, config.optim.ema_decay, graph, optimizer, game)
+        discriminator_tx = adamw(clip_norm=optim.discriminator_clip_norm)
+        opt_state["discriminator"] = jax.jit(discriminator_tx.init)(params["discriminator"])
+        discriminator = _DiscriminatorStep(config.loss, rules, discriminator_tx)
+    step = _CodecStep(config.codec, config.loss, optim.ema_decay, graph, tx, discriminator)
     ema = {"generator": params["generator"]}
     return TrainState(jnp.int32(0), params, ema, opt_state, jax.random.key(config.seed)), step
 
 
-def _born(make: Callable[[], M]) -> tuple[nnx.GraphDef[M], PyTree]:
+def _initialised(make: Callable[[], M]) -> tuple[nnx.GraphDef[M], PyTree]:
     """Structure and parameters; compiled as one program, which is faster than one per weight."""
     graph = nnx.graphdef(nnx.eval_shape(make))
     return graph, jax.jit(lambda: nnx.as_pure(nnx.state(make())))()
 
 
-def make_optimizer(config: GanOptimConfig, clip_norm: float) -> optax.GradientTransformation:
-    """AdamW whose rate shrinks at every step. An untrained watermark does not decay (ours)."""
-    log_decay = float(np.log(config.rate_decay))
-
-    def rate(step: ArrayLike) -> Array:
-        step = jnp.asarray(step)
-        return rate_of(step, config.peak_lr, config.warmup_steps) * jnp.exp(log_decay * step)
-
-    def decays(params: PyTree) -> PyTree:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: "watermark" not in jax.tree_util.keystr(path), params
-        )
-
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(
-            rate,
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=decays,
-        ),
-    )
-
-
 @dataclasses.dataclass(frozen=True)
-class _Discriminators:
-    """The discriminators' half of a training step."""
+class _DiscriminatorStep:
+    """The discriminator's part of a training step."""
 
     config: CodecLossConfig
     graph: nnx.GraphDef[Discriminator]
-    optimizer: optax.GradientTransformation
+    tx: optax.GradientTransformation
 
-    def update(
-        self, step: Int[Array, ""], params: PyTree, moments: PyTree, wave: Wave, fake: Wave
-    ) -> tuple[Trained, Float[Array, ""], Wave, Scalars]:
-        """Updates the discriminators, then gives the generator's loss against the updated ones.
+    def __call__(
+        self, step: Int[Array, ""], params: PyTree, opt_state: PyTree, real: Wave, fake: Wave
+    ) -> tuple[PyTree, PyTree, Float[Array, ""], Wave, Scalars]:
+        """Updates the discriminator and evaluates the generator's loss against the updated one.
 
-        The results are (weights, moments), the loss, its gradient with respect to `fake`, metrics.
-        Before `adversarial_start` the discriminators neither run nor change.
+        Returns the discriminator's parameters and state of the optimiser, the generator's loss, its
+        gradient with respect to `fake`, and metrics. Before `adversarial_start` the discriminator
+        neither runs nor changes, and the loss is 0.
         """
 
-        def train() -> tuple[Trained, Float[Array, ""], Wave, Scalars]:
-            own_loss, grads = jax.value_and_grad(self.loss)(params, wave, fake)
-            trained = apply(self.optimizer, grads, moments, params)
+        def train() -> tuple[PyTree, PyTree, Float[Array, ""], Wave, Scalars]:
+            own_loss, grads = jax.value_and_grad(self.loss)(params, real, fake)
+            new, new_opt_state = apply_gradients(self.tx, grads, opt_state, params)
             against = jax.value_and_grad(self.generator_loss, has_aux=True)
-            (value, terms), slope = against(fake, wave, trained[0])
-            terms |= {"discriminator": own_loss, "discriminator_grad_norm": optax.tree.norm(grads)}
-            return trained, value, slope, terms
+            (value, metrics), fake_grad = against(fake, real, new)
+            metrics |= {
+                "discriminator": own_loss,
+                "discriminator_grad_norm": optax.tree.norm(grads),
+            }
+            return new, new_opt_state, value, fake_grad, metrics
 
-        def skip() -> tuple[Trained, Float[Array, ""], Wave, Scalars]:
-            _, *rest = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(train))
-            return (params, moments), *rest
+        def skip() -> tuple[PyTree, PyTree, Float[Array, ""], Wave, Scalars]:
+            _, _, *rest = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(train))
+            return params, opt_state, *rest
 
         if not self.config.adversarial_start:
             return train()
         return jax.lax.cond(step >= self.config.adversarial_start, train, skip)
 
-    def loss(self, params: PyTree, wave: Wave, fake: Wave) -> Float[Array, ""]:
-        """The discriminators' own loss, with real and fake rows in one pass."""
-        maps = nnx.merge(self.graph, params)(jnp.concatenate([wave, fake]))
-        rows = len(wave)
-        real = [[x[:rows] for x in each] for each in maps]
-        return loss.discriminator_loss(real, [[x[rows:] for x in each] for each in maps])
+    def loss(self, params: PyTree, real: Wave, fake: Wave) -> Float[Array, ""]:
+        """The discriminator's own loss, with real and fake rows in one pass."""
+        maps = nnx.merge(self.graph, params)(jnp.concatenate([real, fake]))
+        rows = len(real)
+        return loss.discriminator_loss(
+            [[x[:rows] for x in each] for each in maps], [[x[rows:] for x in each] for each in maps]
+        )
 
     def generator_loss(
-        self, fake: Wave, wave: Wave, params: PyTree
+        self, fake: Wave, real: Wave, params: PyTree
     ) -> tuple[Float[Array, ""], Scalars]:
-        """The generator's losses that need discriminators."""
-        discriminators = nnx.merge(self.graph, params)
-        theirs, ours = discriminators(wave), discriminators(fake)
-        adversarial = loss.adversarial_loss(ours)
-        matching = loss.feature_matching_loss(theirs, ours)
+        """The adversarial and the feature matching loss of the generator."""
+        discriminator = nnx.merge(self.graph, params)
+        real_maps, fake_maps = discriminator(real), discriminator(fake)
+        adversarial = loss.adversarial_loss(fake_maps)
+        matching = loss.feature_matching_loss(real_maps, fake_maps)
         value = self.config.adversarial * adversarial + self.config.feature_matching * matching
         return value, {"adversarial": adversarial, "feature_matching": matching}
 
 
 @dataclasses.dataclass(frozen=True)
 class _CodecStep:
-    """Generator forward once; critics on the detached result; generator with the fresh critics.
+    """One step of generator and discriminator, in DAC's order.
 
-    A step in which any loss or gradient is not finite leaves all weights and moments as they were.
+    The generator runs forward once; the discriminator is updated on its detached result; then the
+    generator is updated against the updated discriminator. A step in which any loss or gradient is
+    not finite changes no weights and no moments.
     """
 
     codec: CodecConfig
     loss: CodecLossConfig
     ema_decay: float
     graph: nnx.GraphDef[Codec]
-    optimizer: optax.GradientTransformation
-    discriminators: _Discriminators | None
+    tx: optax.GradientTransformation
+    discriminator: _DiscriminatorStep | None
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Scalars]:
         wave, key = batch["wave"], jax.random.fold_in(state.key, state.step)
         params, opt_state = dict(state.params), dict(state.opt_state)
-        (fake, divergence), pull = jax.vjp(
+        (fake, divergence), backward = jax.vjp(
             lambda generator: self.reconstruct(generator, wave, key), params["generator"]
         )
-        weigh = jax.value_and_grad(self.weigh, argnums=(0, 1), has_aux=True)
-        (value, metrics), (to_fake, to_divergence) = weigh(fake, divergence, wave)
-        finite = jnp.bool_(True)
-        if self.discriminators is not None:
-            trained, against, slope, terms = self.discriminators.update(
-                state.step, params["discriminator"], opt_state["discriminator"], wave, fake
+        reconstruction = jax.value_and_grad(self.reconstruction_loss, argnums=(0, 1), has_aux=True)
+        (value, metrics), (fake_grad, kl_grad) = reconstruction(fake, divergence, wave)
+        finite = True
+        if self.discriminator is not None:
+            params["discriminator"], opt_state["discriminator"], against, against_grad, terms = (
+                self.discriminator(
+                    state.step, params["discriminator"], opt_state["discriminator"], wave, fake
+                )
             )
-            params["discriminator"], opt_state["discriminator"] = trained
-            value, to_fake, metrics = value + against, to_fake + slope, metrics | terms
+            value, fake_grad, metrics = value + against, fake_grad + against_grad, metrics | terms
             finite = jnp.isfinite(terms["discriminator"] + terms["discriminator_grad_norm"])
-        (grads,) = pull((to_fake, to_divergence))
-        norm = optax.tree.norm(grads)
-        params["generator"], opt_state["generator"] = apply(
-            self.optimizer, grads, opt_state["generator"], params["generator"]
+        (grads,) = backward((fake_grad, kl_grad))
+        params["generator"], opt_state["generator"] = apply_gradients(
+            self.tx, grads, opt_state["generator"], params["generator"]
         )
-        mean = update_ema(state.ema["generator"], params["generator"], state.step, self.ema_decay)
-        finite &= jnp.isfinite(value) & jnp.isfinite(norm)
-        params, ema, opt_state = keep_if(
-            finite,
-            (params, {"generator": mean}, opt_state),
-            (state.params, state.ema, state.opt_state),
+        metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        averaged = {"generator": params["generator"]}
+        return finish_step(
+            state,
+            params,
+            opt_state,
+            metrics,
+            averaged=averaged,
+            ema_decay=self.ema_decay,
+            finite=finite,
         )
-        metrics |= {"loss": value, "grad_norm": norm, "skipped": ~finite}
-        return TrainState(state.step + 1, params, ema, opt_state, state.key), metrics
 
     def reconstruct(
         self, params: PyTree, wave: Wave, key: Key[Array, ""]
@@ -203,10 +188,10 @@ class _CodecStep:
         fake = codec.decode((latents - self.codec.mean) / self.codec.std)
         return fake, loss.kl(mean, stdev)
 
-    def weigh(
+    def reconstruction_loss(
         self, fake: Wave, divergence: Float[Array, ""], wave: Wave
     ) -> tuple[Float[Array, ""], Scalars]:
-        """The generator's losses that need no critics; those of weight 0 are not computed."""
+        """The generator's losses without a discriminator; those of weight 0 are not computed."""
         weights = self.loss
         terms = {"kl": divergence, "waveform": loss.waveform_metric(wave, fake)}
         value = weights.kl * divergence + weights.waveform * terms["waveform"]
@@ -221,24 +206,17 @@ class _CodecStep:
         return value, terms
 
 
-def apply(
-    optimizer: optax.GradientTransformation, grads: PyTree, moments: PyTree, params: PyTree
-) -> Trained:
-    updates, moments = optimizer.update(grads, moments, params)
-    return optax.apply_updates(params, updates), moments
-
-
 def posterior_means(
     codec: Codec, waves: Iterable[Float[np.ndarray, "_ _"]]
 ) -> Float[np.ndarray, "frames channels"]:
-    """Latents of all rows of all batches, as `Codec.moments` gives them: not normalised."""
+    """Means of the posterior of all rows of all batches, not normalised (see `Codec.moments`)."""
     graph, params = nnx.graphdef(codec), nnx.as_pure(nnx.state(codec))
-    means = [np.asarray(_means(graph, params, jnp.asarray(wave))) for wave in waves]
+    means = [np.asarray(_posterior_means(graph, params, jnp.asarray(wave))) for wave in waves]
     return np.concatenate(means).reshape(-1, codec.config.codebook_dim)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _means(graph: nnx.GraphDef[Codec], params: PyTree, wave: Wave) -> Array:
+def _posterior_means(graph: nnx.GraphDef[Codec], params: PyTree, wave: Wave) -> Array:
     return nnx.merge(graph, params).moments(wave)[0]
 
 
@@ -249,19 +227,16 @@ def evaluate_codec(
 ) -> dict[str, float]:
     """`codec_metrics` and KL of the deterministic round trip, averaged over rows of all batches.
 
-    Batches are [rows, samples], samples a multiple of the hop; every shape is compiled once.
-
-    Raises:
-      UserError: no wave was given.
+    Batches are [rows, samples], samples a multiple of the hop; every shape is compiled once. Raises
+    `UserError` when `waves` is empty.
     """
     graph, params = nnx.graphdef(codec), nnx.as_pure(nnx.state(codec))
     config = config or CodecLossConfig()
     totals: dict[str, float] = {}
     rows = 0
     for wave in waves:
-        for name, value in jax.device_get(
-            _measure(graph, config, params, jnp.asarray(wave))
-        ).items():
+        measured = _round_trip_metrics(graph, config, params, jnp.asarray(wave))
+        for name, value in jax.device_get(measured).items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(wave)
         rows += len(wave)
     if not rows:
@@ -270,7 +245,7 @@ def evaluate_codec(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _measure(
+def _round_trip_metrics(
     graph: nnx.GraphDef[Codec], config: CodecLossConfig, params: PyTree, wave: Wave
 ) -> Scalars:
     codec = nnx.merge(graph, params)

@@ -23,12 +23,11 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.checkpoint import Checkpoints
 from sam_audio_jax.train.config import RunConfig
 from sam_audio_jax.train.metrics import Metrics, read_lines
-from sam_audio_jax.train.step import TrainState, jit_step
+from sam_audio_jax.train.step import Step, TrainState, jit_step
 from sam_audio_jax.train.step_timer import StepTimer
 from sam_audio_jax.train.stopping import Interrupted, Stop, watch_signals
 from sam_audio_jax.workdir import Workdir
 
-Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 Evaluate = Callable[[TrainState, int], dict[str, float]]
 
 AHEAD = 2  # steps that the host may be ahead of the devices

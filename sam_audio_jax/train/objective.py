@@ -30,14 +30,12 @@ from sam_audio_jax.separator.representation_alignment import (
     to_frames,
 )
 from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
-from sam_audio_jax.train.optimizer import make_optimizer
-from sam_audio_jax.train.step import TrainState, train_step
+from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
+from sam_audio_jax.train.step import Scalars, Step, TrainState, train_step
 
 STEMS = ("mixture", "target", "residual")
 RANDOM_TEACHER = "random"  # checkpoint of a teacher for tests and plans
 Latents = Float[Array, "batch frames channels"]
-Scalars = dict[str, Array]
-Step = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, Scalars]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +64,12 @@ def abstract_training(
     check_codec(config, codec)
     make = functools.partial(make_model, config)
     graph, abstract = nnx.split(nnx.eval_shape(make))
-    tx = make_optimizer(config.optim, frozen=() if config.train_text else ("text_encoder",))
+    tx = make_optimizer(
+        config.optim,
+        constant_schedule(config.optim),
+        decay_mask,
+        frozen=() if config.train_text else ("text_encoder",),
+    )
     layout = parallel.parameter_shardings(abstract, mesh)
     params = parallel.with_shardings(nnx.as_pure(abstract), layout)
     whole = parallel.replicated(mesh)

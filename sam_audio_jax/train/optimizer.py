@@ -1,5 +1,7 @@
-"""AdamW with a linear warm-up and a constant rate (spec/training.md, "Schedule")."""
+"""AdamW for separator and codec, and their schedules of the rate (spec/training.md, "Schedule")."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from sam_audio_jax.train.config import OptimConfig
+from sam_audio_jax.train.config import GanOptimConfig, OptimConfig
 
 # Which parameters decay is ours: matrices and kernels do. By name, because stacked layers turn
 # vectors into matrices.
@@ -16,36 +18,28 @@ UNDECAYED = frozenset(
 )
 
 
-def decay_mask(params: PyTree) -> PyTree:
-    """True where weight decay applies: neither norms, biases, gates, tables, embeddings, alphas."""
-
-    def decays(path: tuple[Any, ...], _: Any) -> bool:
-        return _name(path[-1]) not in UNDECAYED
-
-    return jax.tree_util.tree_map_with_path(decays, params)
-
-
-def _name(entry: Any) -> str:
-    return str(getattr(entry, "key", entry))
-
-
 def make_optimizer(
-    config: OptimConfig, frozen: tuple[str, ...] = ()
+    config: OptimConfig,
+    schedule: optax.Schedule,
+    mask: Callable[[PyTree], PyTree],
+    *,
+    clip_norm: float | None = None,
+    frozen: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
-    """Clipping, then AdamW. `frozen` names top-level parts that get no update and no moments."""
+    """Clipping by the global norm, then AdamW with the rate of `schedule`.
 
-    def rate(step: Any) -> Any:
-        return rate_of(step, config.peak_lr, config.warmup_steps)
-
+    Weight decay applies where `mask(params)` is True. `clip_norm` replaces `config.clip_norm`.
+    `frozen` names top-level parts that get no update and no moments.
+    """
     adamw = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
+        optax.clip_by_global_norm(config.clip_norm if clip_norm is None else clip_norm),
         optax.adamw(
-            rate,
+            schedule,
             b1=config.beta1,
             b2=config.beta2,
             eps=config.eps,
             weight_decay=config.weight_decay,
-            mask=decay_mask,
+            mask=mask,
         ),
     )
     if not frozen:
@@ -59,6 +53,40 @@ def make_optimizer(
     return optax.partition({"free": adamw, "frozen": optax.set_to_zero()}, labels)
 
 
+def constant_schedule(config: OptimConfig) -> optax.Schedule:
+    """Of the separator: a linear warm-up, then the constant peak rate."""
+    return lambda step: rate_of(jnp.asarray(step), config.peak_lr, config.warmup_steps)
+
+
+def decaying_schedule(config: GanOptimConfig) -> optax.Schedule:
+    """Of the codec: the same, and the rate shrinks by `rate_decay` after every step."""
+    log_decay = math.log(config.rate_decay)
+
+    def rate(step: Any) -> Any:
+        step = jnp.asarray(step)
+        return rate_of(step, config.peak_lr, config.warmup_steps) * jnp.exp(log_decay * step)
+
+    return rate
+
+
 def rate_of(step: Int[Array, ""], peak: float, warmup: int) -> Float[Array, ""]:
     """Linear warm-up, then constant (published); the first step already moves."""
     return peak * jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
+
+
+def decay_mask(params: PyTree) -> PyTree:
+    """Of the separator: neither norms, biases, gates, tables, embeddings nor alphas decay."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: _name(path[-1]) not in UNDECAYED, params
+    )
+
+
+def codec_decay_mask(params: PyTree) -> PyTree:
+    """Of the codec: all parameters decay (published) but an untrained watermark (ours)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "watermark" not in jax.tree_util.keystr(path), params
+    )
+
+
+def _name(entry: Any) -> str:
+    return str(getattr(entry, "key", entry))

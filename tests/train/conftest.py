@@ -22,7 +22,7 @@ import soundfile
 from sam_audio_jax import parallel
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig, RunConfig
-from sam_audio_jax.train.optimizer import make_optimizer
+from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
 from sam_audio_jax.train.step import TrainState, train_step
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -80,7 +80,7 @@ def train(tmp_path) -> Callable[..., TrainState]:
         config = dataclasses.replace(CONFIG, **fields)
         kernel = 0.1 * jax.random.normal(jax.random.key(0), (8, 8))
         params = {"kernel": kernel, "bias": jnp.zeros(8)}
-        tx = make_optimizer(config.optim)
+        tx = make_optimizer(config.optim, constant_schedule(config.optim), decay_mask)
         key = jax.random.key(config.seed)
         return loop.run(
             config,

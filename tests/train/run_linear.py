@@ -22,7 +22,7 @@ from sam_audio_jax import distributed, parallel
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import CheckpointConfig
-from sam_audio_jax.train.optimizer import make_optimizer
+from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
 from sam_audio_jax.train.step import TrainState, train_step
 from tests.train.conftest import CONFIG, loss
 
@@ -101,7 +101,7 @@ def main(argv: list[str]) -> int:
             "bias": parallel.replicated(mesh),
         }
         params = jax.jit(lambda: params, out_shardings=layout)()
-        tx = make_optimizer(config.optim)
+        tx = make_optimizer(config.optim, constant_schedule(config.optim), decay_mask)
         moments = parallel.optimizer_shardings(tx, params, layout, mesh)
 
         def evaluate(state: TrainState, step: int) -> dict[str, float]:

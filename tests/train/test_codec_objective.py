@@ -27,8 +27,8 @@ CODEC = CodecConfig(
     codebook_dim=4,
     watermark_rates=(),
 )
-CRITICS = DiscriminatorConfig(periods=(2,), period_widths=(4,), windows=())
-START = 2  # step at which the critics begin
+DISCRIMINATOR = DiscriminatorConfig(periods=(2,), period_widths=(4,), windows=())
+START = 2  # step at which the discriminator begins
 
 
 def experiment(**weights):
@@ -36,7 +36,7 @@ def experiment(**weights):
     return CodecTrainConfig(
         codec=CODEC,
         loss=CodecLossConfig(mel_scales=SCALES, stft_windows=(128,), **weights),
-        discriminator=CRITICS,
+        discriminator=DISCRIMINATOR,
         optim=GanOptimConfig(peak_lr=3e-3),
         batch=4,
     )
@@ -120,7 +120,7 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(now):
     assert int(after.step) == now + 1
 
 
-def test_critics_that_are_not_finite_stop_the_generator_too():
+def test_a_discriminator_that_is_not_finite_stops_the_generator_too():
     state, step = started()
     broken = jax.tree.map(
         lambda x: np.full(x.shape, np.nan, x.dtype), state.params["discriminator"]
@@ -131,7 +131,7 @@ def test_critics_that_are_not_finite_stop_the_generator_too():
     assert equal(state.params["generator"], after.params["generator"])
 
 
-def test_critics_wait_for_their_start_and_the_step_is_the_plain_one_till_then():
+def test_the_discriminator_waits_for_its_start_and_until_then_the_step_is_the_plain_one():
     state, step = started()
     _, plain = started(adversarial=0.0)
     ours, metrics = step(state, tones())
@@ -147,7 +147,7 @@ def test_critics_wait_for_their_start_and_the_step_is_the_plain_one_till_then():
     jax.tree.map(close, ours.params["generator"], theirs.params["generator"])
 
 
-def test_critics_that_start_at_once_need_no_switch():
+def test_a_discriminator_that_starts_at_once_needs_no_switch():
     state, step = make_codec_training(experiment(adversarial_start=0))
     text = str(jax.make_jaxpr(step)(state, tones()))
     assert "cond[" not in text
@@ -158,7 +158,7 @@ def test_the_step_equals_its_definition():
     state, step = started()
     wave = tones()["wave"]
     graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(CODEC, rngs=nnx.Rngs(0))))
-    rules = nnx.graphdef(nnx.eval_shape(lambda: Discriminator(CRITICS, rngs=nnx.Rngs(0))))
+    rules = nnx.graphdef(nnx.eval_shape(lambda: Discriminator(DISCRIMINATOR, rngs=nnx.Rngs(0))))
 
     def generate(params):
         codec = nnx.merge(graph, params)
@@ -168,9 +168,9 @@ def test_the_step_equals_its_definition():
         return fake, loss.kl(mean, stdev)
 
     def discriminator_loss(params):
-        critics = nnx.merge(rules, params)
+        discriminator = nnx.merge(rules, params)
         fake = jax.lax.stop_gradient(generate(state.params["generator"])[0])
-        return loss.discriminator_loss(critics(wave), critics(fake))
+        return loss.discriminator_loss(discriminator(wave), discriminator(fake))
 
     def adamw(clip):
         adam = optax.adamw(3e-3, b1=0.8, b2=0.99, weight_decay=0.01)
@@ -181,21 +181,23 @@ def test_the_step_equals_its_definition():
         updates, _ = tx.update(jax.grad(objective)(params), tx.init(params), params)
         return optax.apply_updates(params, updates)
 
-    def generator_loss(params, critics):
+    def generator_loss(params, discriminator):
         fake, kl = generate(params)
-        theirs, ours = (nnx.merge(rules, critics)(x) for x in (wave, fake))
-        against = loss.adversarial_loss(ours) + 2 * loss.feature_matching_loss(theirs, ours)
+        real, generated = (nnx.merge(rules, discriminator)(x) for x in (wave, fake))
+        against = loss.adversarial_loss(generated) + 2 * loss.feature_matching_loss(real, generated)
         return 15 * loss.mel_loss(wave, fake, CODEC.sample_rate, SCALES) + 1e-3 * kl + against
 
     @jax.jit
     def both(params):
-        critics = moved(discriminator_loss, params["discriminator"], 10)
-        return critics, moved(lambda p: generator_loss(p, critics), params["generator"], 1000)
+        discriminator = moved(discriminator_loss, params["discriminator"], 10)
+        return discriminator, moved(
+            lambda p: generator_loss(p, discriminator), params["generator"], 1000
+        )
 
-    critics, generator = both(state.params)
+    discriminator, generator = both(state.params)
     after, _ = step(at(state, START), tones())
     close = functools.partial(np.testing.assert_allclose, atol=2e-4)
-    jax.tree.map(close, after.params["discriminator"], critics)
+    jax.tree.map(close, after.params["discriminator"], discriminator)
     jax.tree.map(close, after.params["generator"], generator)
 
 

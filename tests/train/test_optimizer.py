@@ -8,7 +8,7 @@ from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 from sam_audio_jax.train.config import OptimConfig
-from sam_audio_jax.train.optimizer import decay_mask, make_optimizer, rate_of
+from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer, rate_of
 
 
 def shapes():
@@ -33,7 +33,8 @@ def test_the_rate_warms_up_and_stays(step, rate):
 
 def test_frozen_parts_get_no_update_and_no_moments():
     params = {"text_encoder": {"kernel": jnp.ones((2, 2))}, "separator": {"kernel": jnp.ones(3)}}
-    tx = make_optimizer(OptimConfig(warmup_steps=0), frozen=("text_encoder",))
+    config = OptimConfig(warmup_steps=0)
+    tx = make_optimizer(config, constant_schedule(config), decay_mask, frozen=("text_encoder",))
     moments = tx.init(params)
     updates, _ = tx.update(params, moments, params)
     assert not np.any(updates["text_encoder"]["kernel"])
