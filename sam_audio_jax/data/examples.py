@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float16, Int32
 
-from sam_audio_jax.data import spans, text
-from sam_audio_jax.data.buckets import Bucket
+from sam_audio_jax.data import energy, span_prompts, text
 from sam_audio_jax.data.config import DataConfig, PromptConfig
+from sam_audio_jax.data.length_buckets import Bucket
 from sam_audio_jax.data.mix import Mixer, Mixture
 from sam_audio_jax.data.shards import SIGNALS, Cache
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
@@ -56,7 +56,7 @@ class Prompter:
         marked = []
         if rng.random() < config.span_share:
             marked = self._spans(target, size, rng)
-        telling = bool(marked) and spans.overlap(target, residual) < TELLING_OVERLAP
+        telling = bool(marked) and energy.overlap(target, residual) < TELLING_OVERLAP
         silent = (telling or config.drop_any_text) and rng.random() < config.text_dropout
         phrase = "" if silent else text.choose(texts, config.caption_share, rng)
         ids, mask = _tokenizer(config.tokenizer)(phrase, config.text_tokens)
@@ -78,20 +78,20 @@ class Prompter:
 
     def _spans(
         self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator
-    ) -> list[spans.Span]:
+    ) -> list[span_prompts.Span]:
         config = self.config
-        found = spans.positive(active, self.frame_rate)
+        found = span_prompts.positive(active, self.frame_rate)
         if rng.random() < config.negative_share:
-            found += spans.negative(active, self.frame_rate)
+            found += span_prompts.negative(active, self.frame_rate)
         elif len(found) > 1 and rng.random() < config.subset_share:
             kept = rng.choice(len(found), int(rng.integers(1, len(found))), replace=False)
             found = [found[place] for place in sorted(kept)]
         plus = [span for span in found if span[0] == "+"]
         minus = [span for span in found if span[0] == "-"]
-        found = spans.merged(plus, config.max_spans)
+        found = span_prompts.merged(plus, config.max_spans)
         found += minus[: config.max_spans - len(found)]
         if config.jitter_s and rng.random() < 0.5:
-            found = spans.jittered(found, config.jitter_s, size / self.frame_rate, rng)
+            found = span_prompts.jittered(found, config.jitter_s, size / self.frame_rate, rng)
         return sorted(found, key=lambda span: span[1])
 
 
@@ -134,7 +134,7 @@ class MixedExamples:
             example[name][: size * self.hop] = getattr(drawn, name)[: size * self.hop]
         active = np.zeros((2, frames), bool)
         for row, name in enumerate(("target", "residual")):
-            found = spans.activity(getattr(drawn, name), self.sample_rate, self.hop)
+            found = energy.activity(getattr(drawn, name), self.sample_rate, self.hop)
             active[row, :size] = found[:size]
         return example | self.prompter.draw(drawn.target_texts, active[0], active[1], size, rng)
 
@@ -203,7 +203,7 @@ class CachedExamples:
         count = segments_around(frames, self.segment)
         places = np.minimum(np.arange(first, first + count), len(segments) - 1)
         offset = np.float32(start - first * self.segment)
-        return {"alignment": segments[places], "alignment_offset": np.asarray(offset)}
+        return {"teacher_features": segments[places], "teacher_features_offset": np.asarray(offset)}
 
     def _start(
         self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator
@@ -214,7 +214,7 @@ class CachedExamples:
         """
         heard = np.concatenate([[0], np.cumsum(active)])
         heard = heard[size:] - heard[:-size]
-        enough = min(int(heard.max()), round(spans.MIN_S * self.prompter.frame_rate))
+        enough = min(int(heard.max()), round(energy.MIN_S * self.prompter.frame_rate))
         places = np.flatnonzero(heard >= enough)
         return int(places[rng.integers(len(places))])
 

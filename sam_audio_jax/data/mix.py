@@ -12,7 +12,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float32
 
-from sam_audio_jax.data import spans, text
+from sam_audio_jax.data import energy, text
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.source import Recording, Song
 from sam_audio_jax.data.waves import Waves
@@ -152,7 +152,7 @@ class Mixer:
                 text.claims_of(recording),
                 frozenset((recording.source_id,)),
             )
-        level = spans.active_rms(half.wave, self.sample_rate)
+        level = energy.active_rms(half.wave, self.sample_rate)
         wave = self._tilted(half.wave, rng) / np.float32(max(level, 1e-6))
         return dataclasses.replace(half, wave=wave)
 
@@ -164,8 +164,8 @@ class Mixer:
             10 ** (rng.uniform(*self.config.stem_gain_db) / 20)
         )
         rest = sum(pieces, np.zeros(self.samples, np.float32))
-        sounding = spans.active_cells(target, self.sample_rate).mean() * self.samples
-        if sounding < 0.25 * self.sample_rate or spans.active_rms(rest, self.sample_rate) < 1e-3:
+        sounding = energy.active_cells(target, self.sample_rate).mean() * self.samples
+        if sounding < 0.25 * self.sample_rate or energy.active_rms(rest, self.sample_rate) < 1e-3:
             return None
         recording = self.recordings[stems[chosen]]
         others = [self.recordings[n] for number, n in enumerate(stems) if number != chosen]
@@ -261,11 +261,11 @@ class Mixer:
     ) -> Mixture:
         """Sets the target's level and its ratio to the residual; the sum does not clip."""
         rate, config = self.sample_rate, self.config
-        level = 10 ** (rng.uniform(*config.level_db) / 20) / spans.active_rms(target.wave, rate)
+        level = 10 ** (rng.uniform(*config.level_db) / 20) / energy.active_rms(target.wave, rate)
         ratio = level
         if kinds[0] != "stem":
             wanted = 10 ** (rng.uniform(*config.snr_db) / 20)
-            loud = spans.active_rms(target.wave, rate) / spans.active_rms(residual.wave, rate)
+            loud = energy.active_rms(target.wave, rate) / energy.active_rms(residual.wave, rate)
             ratio = level * loud / wanted
         peak = float(np.abs(level * target.wave + ratio * residual.wave).max())
         limit = min(1.0, 0.95 / max(peak, 1e-9))

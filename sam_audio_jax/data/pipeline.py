@@ -18,10 +18,10 @@ import jax
 import numpy as np
 
 from sam_audio_jax.config import to_dict
-from sam_audio_jax.data.buckets import Bucket, Schedule
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.examples import CachedExamples, MixedExamples
 from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
+from sam_audio_jax.data.length_buckets import Bucket, Schedule
 from sam_audio_jax.data.mix import Mixer
 from sam_audio_jax.data.source import load_manifests, load_songs
 from sam_audio_jax.data.waves import open_waves

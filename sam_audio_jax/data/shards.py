@@ -28,7 +28,7 @@ from array_record.python import (
 )
 from jaxtyping import Bool, Float, Float16
 
-from sam_audio_jax.data import spans
+from sam_audio_jax.data import energy
 from sam_audio_jax.data.mix import Mixture
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import check_format, read_json
@@ -183,13 +183,6 @@ def _probe(encode: Encode, rows: int, samples: int) -> Float[np.ndarray, "batch 
     return np.asarray(encode(noise.astype(np.float32)))
 
 
-def same_codec(folder: str | os.PathLike, encode: Encode, batch: int = 1) -> bool:
-    """Whether the cache in `folder` was made with the codec behind `encode`."""
-    plan = read_index(folder)
-    now = _probe(encode, batch, plan["samples"])[0].ravel()[:16]
-    return bool(np.allclose(now, plan["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE))
-
-
 def _resume(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
     """Numbers of the shards that are already whole."""
     if not (folder / "plan.json").is_file():
@@ -230,8 +223,8 @@ def _records(
                 *(latents[place * len(made) + row] for place in range(len(SIGNALS))),
                 target_texts=one.target_texts,
                 residual_texts=one.residual_texts,
-                target_active=spans.activity(one.target, sample_rate, hop),
-                residual_active=spans.activity(one.residual, sample_rate, hop),
+                target_active=energy.activity(one.target, sample_rate, hop),
+                residual_active=energy.activity(one.residual, sample_rate, hop),
                 category=one.category,
                 target_features=None if features is None else features[row],
                 residual_features=(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax import audio
-from sam_audio_jax.data import source, spans
+from sam_audio_jax.data import energy, source, span_prompts
 from sam_audio_jax.errors import UserError
 
 PEAK_TOLERANCE = 1e-3  # decoders of lossy clips differ by less, and the listed peak has four places
@@ -144,8 +144,8 @@ def render(bench: Bench, item: Mixture) -> Rendered:
 
 def activity(wave: Float[np.ndarray, " samples"], sample_rate: int) -> tuple[Span, ...]:
     """Seconds in which a stem sounds, by the rule that training's span prompts follow."""
-    hop = round(spans.CELL_S * sample_rate)
-    found = spans.positive(spans.activity(wave, sample_rate, hop), sample_rate / hop)
+    hop = round(energy.CELL_S * sample_rate)
+    found = span_prompts.positive(energy.activity(wave, sample_rate, hop), sample_rate / hop)
     return tuple((start, end) for _, start, end in found)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.data.buckets import Schedule
+from sam_audio_jax.data.length_buckets import Schedule
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import solve

@@ -234,8 +234,11 @@ def teacher_frames(
     UserError for cached latents without features, or with features of another width.
     """
     given, codec = config.alignment, config.codec
-    if "alignment" in batch:
-        segments, offset = batch["alignment"].astype(jnp.float32), batch["alignment_offset"]
+    if "teacher_features" in batch:
+        segments, offset = (
+            batch["teacher_features"].astype(jnp.float32),
+            batch["teacher_features_offset"],
+        )
     elif batch["target"].ndim == 3 or teacher is None:
         raise UserError(
             f"alignment.weight={given.weight}, but data.cache={config.data.cache} has no features "

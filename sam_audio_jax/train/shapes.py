@@ -35,8 +35,8 @@ def batch_shapes(
     if config.alignment.weight and data.cache:
         teacher = config.alignment.teacher
         count = segments_around(frames, teacher.segment_s * codec.sample_rate / codec.hop)
-        shapes["alignment"] = ((count, teacher.width), jnp.float16)
-        shapes["alignment_offset"] = ((), jnp.float32)
+        shapes["teacher_features"] = ((count, teacher.width), jnp.float16)
+        shapes["teacher_features_offset"] = ((), jnp.float32)
     return {
         name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=place)
         for name, (shape, dtype) in shapes.items()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sam_audio_jax.data import spans, text
+from sam_audio_jax.data import energy, text
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.pipeline import mixer
 from sam_audio_jax.data.source import load_manifest
@@ -24,7 +24,7 @@ def test_the_mixture_is_the_sum_to_the_bit_and_does_not_clip(world):
         assert one.mixture.shape == (24000,)
         assert one.mixture.dtype == np.float32
         assert np.abs(one.mixture).max() <= 0.951
-        assert spans.activity(one.target, 8000, 320).any()
+        assert energy.activity(one.target, 8000, 320).any()
         assert np.any(one.residual)
 
 
@@ -43,7 +43,7 @@ def test_levels_are_as_drawn(world):
     recipe = (("sfx", "instrument", 1.0),)
     made = drawn(world, 20, recipes=recipe, snr_db=(3.0, 3.0), level_db=(-30.0, -30.0))
     for one in made:
-        target, residual = (spans.active_rms(w, 8000) for w in (one.target, one.residual))
+        target, residual = (energy.active_rms(w, 8000) for w in (one.target, one.residual))
         assert 20 * np.log10(target) == pytest.approx(-30, abs=0.5)
         assert 20 * np.log10(target / residual) == pytest.approx(3.0, abs=0.5)
 
@@ -52,7 +52,7 @@ def test_layouts_leave_silence_or_go_on_to_the_end(world):
     recipe = (("sfx", "sfx", 1.0),)
     made = drawn(world, 20, recipes=recipe, target_repeats=0.0, residual_repeats=1.0)
     shares = [
-        [spans.activity(w, 8000, 320).mean() for w in (one.target, one.residual)] for one in made
+        [energy.activity(w, 8000, 320).mean() for w in (one.target, one.residual)] for one in made
     ]
     target, residual = np.mean(shares, axis=0)
     assert target < 0.75
@@ -67,7 +67,7 @@ def test_the_stems_of_a_song_keep_their_levels(world):
         **{"stem_gain_db": (0.0, 0.0), "speed_share": 0.0},
     )
     for one in made:
-        ratio = spans.active_rms(one.target, 8000) / spans.active_rms(one.residual, 8000)
+        ratio = energy.active_rms(one.target, 8000) / energy.active_rms(one.residual, 8000)
         assert 20 * np.log10(ratio) == pytest.approx(-3.0, abs=2.5)  # one of three equal stems
         assert one.residual_texts == ()
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.data import pipeline
-from sam_audio_jax.data.buckets import Schedule
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.excerpts import ExcerptConfig
+from sam_audio_jax.data.length_buckets import Schedule
 from tests.data import toy
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "random_streams.json"

@@ -70,8 +70,8 @@ def batch(waves=False):
 def heard(size=4):
     rng = np.random.default_rng(1)
     return {
-        "alignment": rng.normal(size=(8, 14, size)).astype(np.float16),
-        "alignment_offset": np.arange(8, dtype=np.float32) / 4,
+        "teacher_features": rng.normal(size=(8, 14, size)).astype(np.float16),
+        "teacher_features_offset": np.arange(8, dtype=np.float32) / 4,
     }
 
 
@@ -126,8 +126,10 @@ def test_the_teacher_hears_the_clean_target_and_learns_nothing():
 def test_cached_features_are_taken_as_they_are_and_latents_alone_refused():
     given = {name: jnp.asarray(rows) for name, rows in (batch() | heard()).items()}
     frames = teacher_frames(None, given, ALIGNED)
-    place = (np.arange(FRAMES)[None] + given["alignment_offset"][:, None]) / 2
-    want = np.take_along_axis(np.asarray(given["alignment"]), place.astype(int)[..., None], axis=1)
+    place = (np.arange(FRAMES)[None] + given["teacher_features_offset"][:, None]) / 2
+    want = np.take_along_axis(
+        np.asarray(given["teacher_features"]), place.astype(int)[..., None], axis=1
+    )
     np.testing.assert_array_equal(frames, want.astype(np.float32))
     with pytest.raises(UserError, match="has no features of the teacher"):
         teacher_frames(None, jax.tree.map(jnp.asarray, batch()), ALIGNED)

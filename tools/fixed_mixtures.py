@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax import audio
-from sam_audio_jax.data import spans
+from sam_audio_jax.data import energy
 from sam_audio_jax.data.source import Recording, load_manifest, load_songs
+from sam_audio_jax.scorers.activity import runs
 
 SEED = 11
 SECONDS = {"sfx": 6.0, "speech": 8.0, "speaker": 8.0, "music": 8.0, "instr": 8.0}
@@ -90,12 +91,12 @@ class _Composer:
         """The line of one mixture; without `snr_db` both keep the level they have."""
         samples = round(SECONDS[setting] * self.rate)
         one, other = self.render(target, samples), self.render(residual, samples)
-        levels = [spans.active_rms(wave, self.rate) for wave in (one, other)]
+        levels = [energy.active_rms(wave, self.rate) for wave in (one, other)]
         gain = 1.0 if snr_db is None else levels[0] / levels[1] / 10 ** (snr_db / 20)
         limit = min(1.0, PEAK / float(np.abs(one + gain * other).max()))
         gains = round(limit, 6), round(limit * gain, 6)
         mixture = gains[0] * one + gains[1] * other
-        heard = spans.activity(one.astype(np.float32), self.rate, self.rate // 100)
+        heard = energy.activity(one.astype(np.float32), self.rate, self.rate // 100)
         named = [residual_caption] if residual_caption else None
         others = {self.clips[event[0]].caption for event in residual}
         return {
@@ -105,7 +106,7 @@ class _Composer:
             "samples": samples,
             "sample_rate": self.rate,
             "snr_db": round(20 * float(np.log10(levels[0] * gains[0] / levels[1] / gains[1])), 2),
-            "spans": [[start / 100, end / 100] for start, end in spans.runs(heard)],
+            "spans": [[start / 100, end / 100] for start, end in runs(heard)],
             "target": _listed(target, gains[0]),
             "residual": _listed(residual, gains[1]),
             "residual_captions": named or sorted(others),

@@ -1,7 +1,4 @@
-"""Span prompts from the energy of the target (spec/data_engine.md, "Prompts")."""
-
-import itertools
-from collections.abc import Iterable
+"""When a sound is on, from its energy (arXiv 2512.18099, data section of the appendix)."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,8 +9,6 @@ CELL_S = 0.01  # energy is measured in cells of 10 ms
 FLOOR_DB = -40.0  # below the loudest cell: silence (published as about -40 dBFS)
 MIN_S = 0.25  # shorter sounds are dropped (published), shorter silences filled (ours)
 SILENT = 1e-3  # a wave whose loudest cell has a lower RMS has no activity at all
-
-Span = tuple[str, float, float]  # "+" or "-", start and end in seconds
 
 
 def active_cells(
@@ -55,36 +50,3 @@ def overlap(one: Bool[np.ndarray, " frames"], other: Bool[np.ndarray, " frames"]
     """Intersection over union of two activities; 1 when both are silent."""
     union = (one | other).sum()
     return float((one & other).sum() / union) if union else 1.0
-
-
-def positive(active: Bool[np.ndarray, " frames"], frame_rate: float) -> list[Span]:
-    """One "+" span per run; bounds lie mid-frame, so that rounding up gives the run again."""
-    return [
-        ("+", max(0.0, (s - 0.5) / frame_rate), (e - 0.5) / frame_rate) for s, e in runs(active)
-    ]
-
-
-def negative(active: Bool[np.ndarray, " frames"], frame_rate: float) -> list[Span]:
-    """One "-" span per silence."""
-    return [("-", start, end) for _, start, end in positive(~active, frame_rate)]
-
-
-def merged(spans: list[Span], most: int) -> list[Span]:
-    """At most `most` spans of one token: those with the shortest gaps between them become one."""
-    spans = list(spans)
-    while len(spans) > most:
-        gaps = [after[1] - before[2] for before, after in itertools.pairwise(spans)]
-        first = int(np.argmin(gaps))
-        spans[first : first + 2] = [(spans[first][0], spans[first][1], spans[first + 1][2])]
-    return spans
-
-
-def jittered(
-    spans: Iterable[Span], most_s: float, seconds: float, rng: np.random.Generator
-) -> list[Span]:
-    """Moves each bound by up to `most_s`, within 0 to `seconds`: people do not point exactly."""
-    moved = []
-    for token, start, end in spans:
-        a, b = np.clip(np.array([start, end]) + rng.uniform(-most_s, most_s, 2), 0.0, seconds)
-        moved.append((token, float(a), float(b)) if a < b else (token, start, end))
-    return moved

@@ -1,9 +1,9 @@
 """Makes the sound that ships inside the package: a small, free, balanced part of larger manifests.
 
-`python -m sam_audio_jax.data.embed --source DIR [--source DIR ...] --out DIR`
+`python -m tools.embedded_sound --source DIR [--source DIR ...] --out DIR`
 
 Each DIR holds manifest.jsonl, songs.jsonl and the files they name. OUT gets manifest.jsonl,
-songs.jsonl, mixtures.jsonl (data/fixed.py), audio/ and LICENSES.md, whole or not at all.
+songs.jsonl, mixtures.jsonl (fixed_mixtures.py), audio/ and LICENSES.md, whole or not at all.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from typing import Any
 import soundfile
 
 from sam_audio_jax import audio
-from sam_audio_jax.data import fixed
 from sam_audio_jax.data.source import load_manifest, read_lines
 from sam_audio_jax.errors import UserError
+from tools import fixed_mixtures
 
 SAMPLE_RATE = 24_000
 COMPRESSION = 0.9  # of Ogg Vorbis: 1 is smallest
@@ -170,7 +170,7 @@ def write(sources: list[pathlib.Path], out: pathlib.Path) -> None:
         keys = ("song", "split", "stems", "package", "original")
         _write_lines(part / "songs.jsonl", [{key: song[key] for key in keys} for song in songs])
         load_manifest(part / "manifest.jsonl")
-        _write_lines(part / "mixtures.jsonl", fixed.mixtures(part, known))
+        _write_lines(part / "mixtures.jsonl", fixed_mixtures.mixtures(part, known))
         (part / "LICENSES.md").write_text(_licences(kept))
         part.chmod(0o755)
         part.rename(out)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.data import shards
-from sam_audio_jax.data.buckets import ROUND, Schedule
 from sam_audio_jax.data.config import BatchConfig, DataConfig
+from sam_audio_jax.data.length_buckets import ROUND, Schedule
 from sam_audio_jax.errors import UserError
 from tests.data import toy
 from tests.data.toy import HOP, RATE, assert_equal, separation, take, write_cache

@@ -1,21 +1,21 @@
 import json
 import pathlib
 
-from sam_audio_jax.data import embed, fixed
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.pipeline import mixer
 from sam_audio_jax.data.source import embedded, load_manifest
+from tools import embedded_sound, fixed_mixtures
 
 FOLDER = pathlib.Path(embedded()).parent
 
 
 def test_free_licences():
-    assert embed.is_free("BSD-3-Clause (score), MIT (soundfont samples)")
-    assert embed.is_free("CC-BY-SA-3.0")
-    assert not embed.is_free("GPL-2.0-only (score), MIT (soundfont samples)")
-    assert not embed.is_free("CC-BY-NC-4.0")
-    assert not embed.is_free("unknown")
-    assert all(embed.is_free(recording.license) for recording in load_manifest(embedded()))
+    assert embedded_sound.is_free("BSD-3-Clause (score), MIT (soundfont samples)")
+    assert embedded_sound.is_free("CC-BY-SA-3.0")
+    assert not embedded_sound.is_free("GPL-2.0-only (score), MIT (soundfont samples)")
+    assert not embedded_sound.is_free("CC-BY-NC-4.0")
+    assert not embedded_sound.is_free("unknown")
+    assert all(embedded_sound.is_free(recording.license) for recording in load_manifest(embedded()))
 
 
 def test_the_choice_is_free_balanced_and_keeps_songs_whole():
@@ -29,22 +29,22 @@ def test_the_choice_is_free_balanced_and_keeps_songs_whole():
         clip(100 + n, category="music", song=f"song {n // 2}", source_id=f"song {n // 2}")
         for n in range(6)
     ]
-    chosen = embed.choose(lines + stems)
+    chosen = embedded_sound.choose(lines + stems)
     train = [line for line in chosen if line["split"] == "train"]
     effects = [line for line in train if line["category"] == "sfx"]
-    assert len(effects) == embed.SECONDS["sfx"] // 100
+    assert len(effects) == embedded_sound.SECONDS["sfx"] // 100
     assert "train-0" not in {line["id"] for line in chosen}  # shares its source with valid-0
     assert len({line["caption"] for line in effects}) == 3
     music = [line["song"] for line in train if line["category"] == "music"]
-    assert len(music) == embed.SECONDS["music"] // 200 * 2
+    assert len(music) == embedded_sound.SECONDS["music"] // 200 * 2
     assert all(music.count(song) == 2 for song in music)
-    assert embed.choose((lines + stems)[::-1]) == chosen
+    assert embedded_sound.choose((lines + stems)[::-1]) == chosen
 
 
 def test_the_listed_mixtures_are_the_composers():
     listed = [json.loads(line) for line in (FOLDER / "mixtures.jsonl").open()]
     known = {recording.caption for recording in load_manifest(embedded())}
-    made = fixed.mixtures(FOLDER, known)
+    made = fixed_mixtures.mixtures(FOLDER, known)
     speech = [line for line in listed if line["setting"] in ("speaker", "music")]
     assert [line["id"] for line in speech] == [
         line["id"] for line in made if line["setting"] in ("speaker", "music")

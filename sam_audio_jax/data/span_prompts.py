@@ -1,0 +1,44 @@
+"""Span prompts from the activity of the target."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool
+
+from sam_audio_jax.scorers.activity import runs
+
+Span = tuple[str, float, float]  # "+" or "-", start and end in seconds
+
+
+def positive(active: Bool[np.ndarray, " frames"], frame_rate: float) -> list[Span]:
+    """One "+" span per run; bounds lie mid-frame, so that rounding up gives the run again."""
+    return [
+        ("+", max(0.0, (s - 0.5) / frame_rate), (e - 0.5) / frame_rate) for s, e in runs(active)
+    ]
+
+
+def negative(active: Bool[np.ndarray, " frames"], frame_rate: float) -> list[Span]:
+    """One "-" span per silence."""
+    return [("-", start, end) for _, start, end in positive(~active, frame_rate)]
+
+
+def merged(spans: list[Span], most: int) -> list[Span]:
+    """At most `most` spans of one token: those with the shortest gaps between them become one."""
+    spans = list(spans)
+    while len(spans) > most:
+        gaps = [after[1] - before[2] for before, after in itertools.pairwise(spans)]
+        first = int(np.argmin(gaps))
+        spans[first : first + 2] = [(spans[first][0], spans[first][1], spans[first + 1][2])]
+    return spans
+
+
+def jittered(
+    spans: Iterable[Span], most_s: float, seconds: float, rng: np.random.Generator
+) -> list[Span]:
+    """Moves each bound by up to `most_s`, within 0 to `seconds`: people do not point exactly."""
+    moved = []
+    for token, start, end in spans:
+        a, b = np.clip(np.array([start, end]) + rng.uniform(-most_s, most_s, 2), 0.0, seconds)
+        moved.append((token, float(a), float(b)) if a < b else (token, start, end))
+    return moved
