@@ -4,10 +4,8 @@ bash launch/quickstart.sh
 """
 
 import dataclasses
-import pathlib
-import runpy
 
-TINY = runpy.run_path(str(pathlib.Path(__file__).with_name("tiny.py")))["CONFIG"]
+from tiny import CONFIG as TINY
 
 CONFIG = dataclasses.replace(
     TINY,

@@ -9,8 +9,7 @@ towards the noisy end, where the choice of the source is made, and the rate is t
 published one.
 """
 
-import pathlib
-import runpy
+from codec_tiny import CODEC
 
 from sam_audio_jax.data.config import DataConfig, MixConfig
 from sam_audio_jax.encoders.t5 import T5Config
@@ -19,8 +18,6 @@ from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig, TrainConfig
-
-CODEC = runpy.run_path(str(pathlib.Path(__file__).with_name("codec_tiny.py")))["CODEC"]
 
 CONFIG = TrainConfig(
     codec=CODEC,

@@ -45,7 +45,7 @@ def test_flags_override_the_file(file):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--optim.peak-l", "4"], "Perhaps you meant: --optim.peak-lr"),
         (["--mesh.fsdp", "-1", "--mesh.data", "-1"], "at most one axis can be -1"),
@@ -53,27 +53,56 @@ def test_flags_override_the_file(file):
         (["--steps", "many"], "--steps"),
     ],
 )
-def test_a_wrong_flag_is_one_line(file, flags, said):
+def test_a_wrong_flag_is_one_line(file, flags, message):
     with pytest.raises(UserError) as caught:
         config.from_cli([file, *flags])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_without_config_is_the_users_error(tmp_path):
     (tmp_path / "empty.py").write_text("")
-    for argv, said in (
+    for argv, message in (
         ([str(tmp_path / "empty.py")], "defines no CONFIG"),
         ([str(tmp_path / "absent.py")], "no config file"),
-        ([], "no config file given"),
+        ([], "no config file given; shipped: base, codec_tiny, large, quickstart, small, tiny"),
+        (["qiuckstart"], "no config file qiuckstart; did you mean quickstart"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             config.from_cli(argv)
 
 
-@pytest.mark.parametrize("door", ["train.py", "train_codec.py"])
-def test_doors_say_one_line_and_end_with_2(door, file, tmp_path):
-    command = [sys.executable, f"launch/{door}", file, "--workdir", str(tmp_path / "w")]
+def test_a_config_has_the_kind_that_the_command_needs(file):
+    assert config.from_cli([file], RunConfig).batch == 8
+    with pytest.raises(UserError, match="holds a RunConfig, not a TrainConfig"):
+        config.from_cli([file], TrainConfig)
+
+
+def test_a_shipped_config_has_a_name_and_a_path_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find_file("tiny") == config.find_file("tiny.py") == ROOT / "configs" / "tiny.py"
+    assert config.from_cli(["small@v5e-256"], TrainConfig).batch == 1024
+    (tmp_path / "tiny.py").write_text("CONFIG = None")
+    assert config.find_file("tiny.py").resolve() == tmp_path / "tiny.py"
+
+
+def test_a_config_imports_its_siblings_and_leaves_no_trace(tmp_path):
+    path, modules = list(sys.path), set(sys.modules)
+    for steps in (3, 4):  # two folders with files of the same names
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        (folder / "start.py").write_text(
+            f"from sam_audio_jax.train.config import RunConfig\nCONFIG = RunConfig(steps={steps})\n"
+        )
+        (folder / "more.py").write_text("from start import CONFIG\n")
+        assert config.from_cli([str(folder / "more.py")]).steps == steps
+    assert sys.path == path
+    assert not {"start", "more"} & (set(sys.modules) - modules)
+
+
+@pytest.mark.parametrize(("name", "shipped"), [("train", "tiny"), ("train_codec", "codec_tiny")])
+def test_training_commands_say_one_line_and_end_with_2(name, shipped, tmp_path):
+    command = [sys.executable, f"launch/{name}.py", shipped, "--workdir", str(tmp_path / "w")]
     done = subprocess.run(
         [*command, "--no-such-key", "3"],
         cwd=ROOT,
@@ -103,7 +132,7 @@ def test_a_config_survives_json(built):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"inner": {"widht": 3}}, "unknown config key inner.widht; allowed: width, rates, pairs"),
         ({"inner": 3}, "config inner must be a dict, not 3"),
@@ -111,10 +140,10 @@ def test_a_config_survives_json(built):
         ({"inner": {"pairs": [["a"]]}}, "config inner.pairs needs 2 values, got 1"),
     ],
 )
-def test_a_dict_that_does_not_fit_is_the_users_error(values, said):
+def test_a_dict_that_does_not_fit_is_the_users_error(values, message):
     with pytest.raises(UserError) as caught:
         config.from_dict(Outer, values)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_whole_numbers_fit_where_floats_belong():
@@ -133,16 +162,17 @@ def test_differences_name_fields_and_spare_the_free_ones():
 
 
 def test_run_options_need_a_workdir_and_a_config(file, tmp_path):
-    folder, profile, cfg = config.run_options(
-        [file, "--workdir", str(tmp_path), "--batch", "2"], ""
-    )
+    def read(*argv):
+        return config.run_options(list(argv), "", command="train", kind=RunConfig)
+
+    folder, profile, cfg = read(file, "--workdir", str(tmp_path), "--batch", "2")
     assert (folder, profile, cfg.batch) == (tmp_path, False, 2)
     with pytest.raises(UserError, match="no --workdir given"):
-        config.run_options([file], "")
+        read(file)
     with pytest.raises(UserError, match="is an address"):
-        config.run_options([file, "--workdir", "gs://bucket/run"], "")
+        read(file, "--workdir", "gs://bucket/run")
     with pytest.raises(UserError, match="no config file given"):
-        config.run_options(["--workdir", "x"], "")
+        read("--workdir", "x")
 
 
 def test_a_file_may_hold_several_recipes(file):

@@ -1,23 +1,18 @@
 """The reference's tiny model as a folder of its own, and what `load_folder` makes of it."""
 
-import importlib.util
 import pathlib
 import shutil
 
 import pytest
 
+from sam_audio_jax.cli import convert as command
 from sam_audio_jax.convert.folder import load_folder
-
-DOOR = pathlib.Path(__file__).parents[2] / "launch" / "convert.py"
 
 
 @pytest.fixture(scope="session")
 def door():
-    """The module of `launch/convert.py`."""
-    spec = importlib.util.spec_from_file_location("convert_door", DOOR)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module of `sam-audio convert`."""
+    return command
 
 
 @pytest.fixture(scope="session")

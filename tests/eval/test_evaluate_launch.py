@@ -1,16 +1,8 @@
-"""The door to the evaluation: wrong use gets one line, status 2 and leaves nothing behind."""
-
-import pathlib
-import runpy
+"""`sam-audio evaluate`: wrong use gets one line, status 2 and leaves nothing behind."""
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def main():
-    return runpy.run_path(str(ROOT / "launch" / "evaluate.py"))["main"]
+from sam_audio_jax.cli.evaluate import main
 
 
 @pytest.mark.parametrize(
@@ -27,7 +19,7 @@ def main():
         (["--checkpoint", "tiny", "--stps", "3", "--out", "o"], "--stps"),
     ],
 )
-def test_wrong_use(main, argv, message, capsys, tmp_path, monkeypatch):
+def test_wrong_use(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2
     error = capsys.readouterr().err

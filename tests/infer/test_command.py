@@ -1,6 +1,5 @@
 """launch/separate.py: a real process, every kind of wrong input, nothing half-made."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import audio
-from sam_audio_jax.infer import command
+from sam_audio_jax.cli import separate as command
 from tests.video.clips import frames_at, greys
 from tests.video.clips import write as write_video
 
@@ -22,10 +21,7 @@ DOOR = ROOT / "launch" / "separate.py"
 
 @pytest.fixture(scope="module")
 def door():
-    spec = importlib.util.spec_from_file_location("separate_door", DOOR)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return command.main
 
 
 @pytest.fixture

@@ -1,4 +1,16 @@
-"""The command `separate`: its options, one recording, many recordings of a manifest."""
+"""Separates what a prompt describes from a recording, or many from a manifest.
+
+sam-audio separate street.wav --text "dog barking" --span + 1.0 2.5 --out out
+sam-audio separate street.mp4 --video street.mp4 --mask dog.mp4 --out out
+sam-audio separate --manifest items.jsonl --out out
+
+One recording leaves target.wav, residual.wav, spectrogram.png and, with a video, the video with the
+target as its sound. A manifest (lines with id, audio and any of text, spans, video, mask) leaves
+ID.target.wav, ID.residual.wav and done.jsonl. A second call goes on where the first was stopped;
+items that fail are listed in failed.jsonl, and the exit status is then 1. Any number of processes
+may share a manifest, each with its own --process I --processes N and the same folder; they need not
+meet.
+"""
 
 import argparse
 import dataclasses
@@ -9,6 +21,7 @@ import sys
 import jax
 
 from sam_audio_jax import config, parallel
+from sam_audio_jax.cli.command import command
 from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder
@@ -22,9 +35,9 @@ MANIFEST_ONLY = ("process", "processes")
 ONE_RECORDING_ONLY = ("text", "span", "video", "mask", "noise", "overwrite")
 
 
-def read_options(argv: list[str], description: str) -> argparse.Namespace:
+def read_options(argv: list[str]) -> argparse.Namespace:
     """Parses the command line; raises UserError for a bad option or without any input."""
-    parser = config.ArgumentParser(description)
+    parser = config.ArgumentParser(__doc__, command="separate")
     add = parser.add_argument
     add("input", nargs="?", help="a sound or video file")
     add("--manifest", type=pathlib.Path, help="many items, JSONL")
@@ -59,6 +72,16 @@ def read_options(argv: list[str], description: str) -> argparse.Namespace:
         if getattr(args, name) is not None:
             raise UserError(f"--{name} needs a --manifest to share")
     return args
+
+
+@command
+def main(argv: list[str]) -> int:
+    """Separates one recording, or the items of a manifest; then 1 says that some failed."""
+    args = read_options(argv)
+    if args.manifest:
+        return 0 if separate_many(args) else 1
+    separate_one(args)
+    return 0
 
 
 def separate_one(args: argparse.Namespace) -> None:
@@ -131,6 +154,7 @@ def settings(args: argparse.Namespace) -> Settings:
 
 
 def load(args: argparse.Namespace) -> SAMAudio:
+    """Loads the checkpoint, on a mesh of all devices where there are several."""
     print(f"loading {args.checkpoint}", file=sys.stderr)
     mesh = parallel.make_mesh(parallel.MeshConfig()) if jax.device_count() > 1 else None
     return SAMAudio.from_pretrained(args.checkpoint, span_predictor=args.span_predictor, mesh=mesh)

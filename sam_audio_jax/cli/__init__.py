@@ -1,0 +1,70 @@
+"""The command line: `sam-audio NAME ...`, from a clone also `python launch/NAME.py ...`.
+
+Each command is a module of this folder with a function `main(argv)` that returns the exit status.
+A module is imported when its command runs, so that `sam-audio --help` does not wait for JAX.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "separate": "separate what prompts describe from one recording or many",
+    "evaluate": "measure a separator on fixed mixtures and write a report",
+    "train": "train the separator",
+    "train-codec": "train the codec",
+    "prepare": "render training mixtures and encode them once, into a cache",
+    "convert": "write any model as a folder, for this package or the reference's code",
+    "plan": "compile a training for a TPU slice without TPUs: memory, speed, meshes",
+    "bench": "measure the speed of the parts on this machine",
+}
+INTERRUPTED = 130  # the exit status of shells for a program that Ctrl-C ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the first argument names and returns its exit status.
+
+    0: done; 1: some items failed or something does not fit, as the command says; 2: an error that
+    the caller can fix, in one line on stderr; 130: interrupted by Ctrl-C.
+    """
+    name, *arguments = list(sys.argv[1:] if argv is None else argv) or [""]
+    if name in ("-h", "--help"):
+        print(help_text())
+        return 0
+    if name == "--version":
+        print(importlib.metadata.version("sam-audio-jax"))
+        return 0
+    if name not in COMMANDS:
+        print(f"error: {_unknown(name)}", file=sys.stderr)
+        return 2
+    try:
+        module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+        return module.main(arguments)
+    except KeyboardInterrupt:  # also while the module is imported, which takes seconds
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def help_text() -> str:
+    """One line for each command."""
+    lines = [f"  {name:<12} {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sam-audio COMMAND [--help] ...",
+            "",
+            "SAM Audio in JAX: separate any sound by text, time spans or a masked video.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _unknown(name: str) -> str:
+    known = f"the commands are {', '.join(COMMANDS)}"
+    if not name:
+        return f"no command given; {known}"
+    nearest = difflib.get_close_matches(name.replace("_", "-"), COMMANDS, n=1, cutoff=0.5)
+    suggestion = f"did you mean {nearest[0]}? " if nearest else ""
+    return f"no command {name!r}; {suggestion}{known}"

@@ -1,0 +1,53 @@
+"""Writes any model as a folder of its own: `sam-audio convert --from PATH_OR_HF_ID --to DIR`.
+
+Reads a shipped name, a training workdir or one step of it, a folder in the upstream layout (with
+checkpoint.pt or checkpoint.safetensors) or a Hugging Face id; writes upstream's layout with
+safetensors and the text encoder beside it. --export makes the folder mean the same to upstream's
+code, which knows no scale of the latents (it is moved into the codec's weights) and wants a vision
+tower: a model trained here gets one by --tower PATH_OR_HF_ID.
+
+The frozen encoders are read too, each recognised by what its folder holds: pe-a-frame-small, -base
+and -large, T5 and PE-Core-L14-336 (a folder or its .pt file, which --export writes again, with
+torch).
+"""
+
+import argparse
+import pathlib
+import sys
+
+from sam_audio_jax import config
+from sam_audio_jax.cli.command import command
+from sam_audio_jax.convert.load import convert
+from sam_audio_jax.errors import UserError
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The options of the command. Raises `UserError` for what cannot be understood."""
+    parser = config.ArgumentParser(__doc__, command="convert")
+    parser.add_argument("--from", dest="source", required=True, help="the model to read")
+    parser.add_argument("--to", required=True, help="folder to make; must not exist")
+    parser.add_argument("--export", action="store_true", help="write it for upstream's code")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), help="of the files; default: as in the source"
+    )
+    parser.add_argument("--tower", help="the model whose vision tower is added")
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Converts one model; a note says when an export lacks its vision tower."""
+    options = read_options(argv)
+    folder = pathlib.Path(options.to)
+    if folder.exists():
+        raise UserError(f"--to {folder} exists; name a folder that does not")
+    complete = convert(
+        options.source, options.to, dtype=options.dtype, fold=options.export, tower=options.tower
+    )
+    names = sorted(path.name for path in folder.iterdir())
+    print(f"{options.to}: {', '.join(names)}", file=sys.stderr)
+    if options.export and not complete:
+        print(
+            "note: no vision tower in it, which upstream's code wants: name one by --tower",
+            file=sys.stderr,
+        )

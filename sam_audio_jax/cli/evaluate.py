@@ -1,0 +1,78 @@
+"""Measures a separator: `sam-audio evaluate --checkpoint tiny --bench embedded --out DIR`.
+
+Writes DIR/report.html (open it in a browser), DIR/results.json and DIR/audio/, whole or not at all.
+With CONFIG the workdir must be of that config, which also names the bench.
+"""
+
+import argparse
+import pathlib
+from typing import Any
+
+from sam_audio_jax import config
+from sam_audio_jax.cli.command import command
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.bench import evaluate_model
+from sam_audio_jax.eval.mixtures import folder_of
+from sam_audio_jax.eval.solve import PROMPTS
+from sam_audio_jax.eval.summary import summary
+from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.workdir import Workdir
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The options of the command. Raises `UserError` for what cannot be understood."""
+    parser = config.ArgumentParser(__doc__, command="evaluate")
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="of the training run")
+    parser.add_argument("--workdir", help="of a training run; its newest checkpoint is measured")
+    parser.add_argument(
+        "--checkpoint", help="shipped name, workdir or step, upstream folder, HF id"
+    )
+    parser.add_argument("--bench", help="embedded, or a folder with manifest and mixtures.jsonl")
+    parser.add_argument("--out", required=True, help="folder to make; must not exist")
+    parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS)
+    parser.add_argument("--method", help="of the solver: midpoint, euler, heun")
+    parser.add_argument("--steps", type=int, help="of the solver")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, help="so many items, spread over the settings")
+    parser.add_argument("--listen", type=int, default=2, help="items of each setting to listen to")
+    options = parser.parse_args(argv)
+    if bool(options.workdir) == bool(options.checkpoint):
+        raise UserError("give either --workdir DIR or --checkpoint PATH")
+    return options
+
+
+def check_config(cfg: Any, workdir: pathlib.Path) -> None:
+    """Raises `UserError`, with the differing fields, for the workdir of another config."""
+    saved = Workdir(workdir).read_config()["config"]
+    if differing := config.differences(saved, cfg):
+        raise UserError(f"{workdir} is of another config: {'; '.join(differing)}")
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Evaluates one model and prints the means; what can be refused is refused before loading."""
+    options = read_options(argv)
+    cfg = config.from_cli([options.config]) if options.config else None
+    if cfg is not None and options.workdir:
+        check_config(cfg, pathlib.Path(options.workdir))
+    out = pathlib.Path(options.out)
+    if out.exists():
+        raise UserError(f"--out {out} exists; name a folder that does not")
+    bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"
+    folder_of(bench)
+    scores = evaluate_model(
+        SAMAudio.from_pretrained(options.workdir or options.checkpoint),
+        bench,
+        out,
+        prompts=options.prompts,
+        method=options.method,
+        steps=options.steps,
+        seed=options.seed,
+        limit=options.limit,
+        listen=options.listen,
+        workdir=options.workdir,
+    )
+    print(summary(out / "results.json"))
+    for name in (name for name in scores if name.startswith("following/wiener/all/")):
+        print(f"  follows {name.split('/')[-1]:<10} {scores[name]:6.0%} of two-source items")
+    print(f"report: {out / 'report.html'}")

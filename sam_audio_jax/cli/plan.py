@@ -1,0 +1,75 @@
+"""Plans a training for a TPU slice without TPUs: whether it fits, and how fast it could be.
+
+sam-audio plan large@v5e-256
+sam-audio plan large --topology v5p:4x8x8 --search
+
+Compiles the real training step and the real sampler with the TPU's compiler (libtpu, no hardware).
+Takes minutes of CPU; --fast asks the compiler for less effort, which needs more memory on the chip.
+"""
+
+import os
+import sys
+
+os.environ.update(  # before JAX is imported: libtpu only compiles, the CPU stays the only device
+    # Beside the environment: inside it every JAX process would look for TPUs.
+    [
+        ("TPU_LIBRARY_PATH", path)
+        for path in [f"{sys.prefix}/libtpu/libtpu/libtpu.so"]
+        if os.path.isfile(path)
+    ],
+    JAX_PLATFORMS="cpu",
+    TPU_SKIP_MDS_QUERY="1",
+    ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+    TPU_ACCELERATOR_TYPE="v5litepod-8",
+    TPU_WORKER_HOSTNAMES="localhost",
+    TPU_STDERR_LOG_LEVEL="3",
+    TPU_MIN_LOG_LEVEL="3",
+    TF_CPP_MIN_LOG_LEVEL="3",
+)
+
+import argparse
+import pathlib
+
+from sam_audio_jax import config
+from sam_audio_jax.cli.command import command
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.plan import chips, report
+from sam_audio_jax.plan.programs import at_longest_bucket
+from sam_audio_jax.train.config import TrainConfig
+
+
+def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own options, and the flags that are left for the config."""
+    parser = config.ArgumentParser(
+        __doc__,
+        command="plan",
+        epilog="Every other --FIELD VALUE overrides a field of the config.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="the training that is planned")
+    parser.add_argument("--topology", help="v5e:16x16, v5p-512, ...; default: the recipe's slice")
+    parser.add_argument("--search", action="store_true", help="try meshes and remat, rank them")
+    parser.add_argument("--tries", type=int, default=6, help="layouts that --search compiles")
+    parser.add_argument("--rows", type=int, default=1, help="recordings per chip in the sampler")
+    parser.add_argument("--fast", action="store_true", help="less effort of the compiler")
+    parser.add_argument("--skip-sampler", action="store_true", help="plan the training step only")
+    parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file, too")
+    return parser.parse_known_args(argv)
+
+
+@command
+def main(argv: list[str]) -> int:
+    """Prints a plan or a search; the exit status is 1 where something does not fit."""
+    options, flags = read_options(argv)
+    if options.tries < 1 or options.rows < 1:
+        raise UserError(f"--tries {options.tries} and --rows {options.rows} must be 1 or more")
+    recipe = options.config.rpartition("@")[2].removeprefix("finetune-")
+    target = chips.parse(options.topology or recipe)
+    cfg = at_longest_bucket(config.from_cli([options.config, *flags], TrainConfig))
+    if options.search:
+        figures = report.search(cfg, target, tries=options.tries, fast=options.fast)
+    else:
+        rows = 0 if options.skip_sampler else options.rows
+        figures = report.plan(cfg, target, rows=rows, fast=options.fast)
+    if options.json:
+        report.write(options.json, figures)
+    return 0 if report.fits(figures) else 1

@@ -1,0 +1,79 @@
+"""Renders training mixtures and encodes them once: `sam-audio prepare CONFIG --out DIR`.
+
+Train from the cache with `--data.cache DIR`. With `--alignment.weight` above 0 the cache also holds
+the teacher features of the alignment loss. A second call resumes, or extends with more --items.
+"""
+
+import argparse
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sam_audio_jax import config
+from sam_audio_jax.cli.command import command
+from sam_audio_jax.convert.load import load_codec
+from sam_audio_jax.data import pipeline, shards
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.objective import make_teacher
+
+
+def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own options, and the flags that are left for the config."""
+    parser = config.ArgumentParser(
+        __doc__,
+        command="prepare",
+        epilog="Every other --FIELD VALUE overrides a field of the config.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="of the training; names the codec")
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the cache")
+    parser.add_argument("--items", type=int, default=20_000, help="mixtures, whole shards of 64")
+    parser.add_argument("--batch", type=int, default=8, help="mixtures encoded at once")
+    return parser.parse_known_args(argv)
+
+
+def make_cache_teacher(cfg: TrainConfig, rate: int) -> shards.Teacher | None:
+    """The alignment's teacher for waves at `rate` Hz; None if the config gives it no weight."""
+    alignment = cfg.alignment
+    if not alignment.weight:
+        return None
+    graph, state = nnx.split(make_teacher(alignment))
+    features = nnx.jit(
+        lambda state, waves: nnx.merge(graph, state).features(waves, rate, tensor=alignment.tensor)
+    )
+    return shards.Teacher(
+        f"{alignment.teacher_checkpoint}, {alignment.tensor}",
+        alignment.teacher.segment_s,
+        lambda waves: np.asarray(features(state, jnp.asarray(waves))),
+    )
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Writes or extends one cache."""
+    options, flags = read_options(argv)
+    if options.items < 1 or options.batch < 1:
+        raise UserError(f"--items {options.items} and --batch {options.batch} must be 1 or more")
+    cfg = config.from_cli([options.config, *flags], TrainConfig)
+    if not cfg.codec_checkpoint:
+        raise UserError("codec_checkpoint is empty; name a trained codec")
+    codec = load_codec(cfg.codec_checkpoint)
+    rate, hop = codec.config.sample_rate, codec.config.hop
+    mixer = pipeline.mixer(cfg.data, rate, hop)
+    graph, state = nnx.split(codec)
+    encode = nnx.jit(lambda state, waves: nnx.merge(graph, state).encode(waves))
+    shards.write_cache(
+        options.out,
+        lambda number: mixer.draw(np.random.default_rng((cfg.data.seed, 1, number))),
+        lambda waves: np.asarray(encode(state, waves)),
+        items=options.items,
+        sample_rate=rate,
+        hop=hop,
+        samples=mixer.samples,
+        codec=cfg.codec_checkpoint,
+        recipe=pipeline.recipe(cfg.data),
+        batch=options.batch,
+        teacher=make_cache_teacher(cfg, rate),
+    )

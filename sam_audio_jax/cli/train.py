@@ -1,0 +1,93 @@
+"""Trains the separator: `sam-audio train tiny --workdir runs/tiny`.
+
+On several hosts run the same command on each; `sam_audio_jax/distributed.py` says how they meet.
+Exit status: 0 when the run is done or was stopped by SIGTERM or Ctrl-C, 2 for an error that only a
+change of the call, the config or the machine can mend, anything else for one that a new start may
+get over.
+"""
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from sam_audio_jax import config, distributed, parallel
+from sam_audio_jax.cli.command import command
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert import load
+from sam_audio_jax.data.pipeline import separation_batches
+from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.eval.bench import evaluate_model
+from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.train import loop
+from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.objective import make_model, make_separator_training
+from sam_audio_jax.train.step import TrainState
+from sam_audio_jax.workdir import Workdir
+
+
+def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
+    """Returns the frozen codec: once there are checkpoints, the workdir's own copy of it."""
+    if workdir.steps():
+        return load.load_codec_folder(workdir.codec)
+    if cfg.codec_checkpoint:
+        return load.load_codec(cfg.codec_checkpoint)
+    return Codec(cfg.codec, rngs=nnx.Rngs(cfg.seed))
+
+
+def evaluation(
+    workdir: Workdir, cfg: TrainConfig, codec: Codec
+) -> Callable[[TrainState, int], dict[str, float]]:
+    """Returns what scores the averaged weights on `eval_bench`; WORKDIR/eval/STEP has the results.
+
+    Each of several processes scores all of it on its own devices; process 0 writes.
+    """
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: make_model(cfg)))
+    tokenizer = tokenizer_for(cfg.data.prompts.tokenizer)
+
+    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+        ema = state.ema
+        if jax.process_count() > 1:
+            mesh = parallel.make_mesh(parallel.MeshConfig(), jax.local_devices())
+            ema = parallel.gather_to_local(ema, parallel.parameter_shardings(abstract, mesh))
+        model = SAMAudio(codec, nnx.merge(graph, ema), tokenizer, sampler=cfg.sampler)
+        return evaluate_model(
+            model,
+            cfg.eval_bench,
+            workdir.evaluation(step),
+            limit=cfg.eval_limit or None,
+            workdir=workdir.path,
+        )
+
+    return evaluate
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Trains in one workdir, from its newest checkpoint on."""
+    path, profile, cfg = config.run_options(argv, __doc__, command="train", kind=TrainConfig)
+    distributed.initialize()
+    workdir = Workdir.open(path, cfg)
+    mesh = parallel.make_mesh(cfg.mesh)
+    codec = frozen_codec(workdir, cfg)
+    start = load.load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
+    state, step, frozen = make_separator_training(cfg, codec, mesh, start)
+    rate, hop = cfg.codec.sample_rate, cfg.codec.hop
+    index, count = parallel.process_rows(mesh)
+    batches = separation_batches(
+        cfg.data, rate, hop, cfg.batch, process_index=index, process_count=count
+    )
+    if not workdir.steps():
+        distributed.run_on_first(lambda: load.save_codec_folder(workdir.codec, codec))
+    loop.run(
+        cfg,
+        workdir=workdir.path,
+        state=state,
+        step=step,
+        batches=batches,
+        mesh=mesh,
+        frames_per_step=lambda: batches.frames,
+        frozen=frozen,
+        evaluate=evaluation(workdir, cfg, codec) if cfg.eval_bench else None,
+        profile=profile,
+    )

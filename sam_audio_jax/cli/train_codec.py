@@ -1,0 +1,114 @@
+"""Trains the codec: `sam-audio train-codec codec_tiny --workdir runs/codec`.
+
+Evaluation measures the averaged weights on the split `valid` of the same manifests, and leaves the
+mean and spread of the latents in WORKDIR/latents.json, by which separators normalise them. Several
+hosts and exit status are as for `sam-audio train`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from sam_audio_jax import config, distributed, parallel
+from sam_audio_jax.cli.command import command
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.codec.principal import principal
+from sam_audio_jax.convert.load import load_codec
+from sam_audio_jax.data.pipeline import Batches, ExcerptConfig, codec_excerpts
+from sam_audio_jax.files import write_json
+from sam_audio_jax.train import loop
+from sam_audio_jax.train.codec_objective import (
+    evaluate_codec,
+    make_codec_training,
+    posterior_means,
+)
+from sam_audio_jax.train.config import CodecTrainConfig
+from sam_audio_jax.train.step import TrainState
+from sam_audio_jax.workdir import Workdir
+
+EVALUATED = 64  # excerpts, rounded up to whole batches
+MEASURED = 512  # excerpts from which the principal channels of a wider codec are computed
+
+
+def excerpts(
+    cfg: CodecTrainConfig, data: ExcerptConfig, *, index: int = 0, count: int = 1
+) -> Batches:
+    """Returns the batches of the whole run, or the `index`-th of `count` shares of them."""
+    rate, hop = cfg.codec.sample_rate, cfg.codec.hop
+    return codec_excerpts(data, rate, hop, cfg.batch, process_index=index, process_count=count)
+
+
+def evaluation(
+    workdir: Workdir, cfg: CodecTrainConfig
+) -> Callable[[TrainState, int], dict[str, float]]:
+    """Returns what scores the round trip of held-out excerpts, the same ones at every call.
+
+    Every process scores all of them; process 0 writes the statistics of the latents.
+    """
+    held_out = dataclasses.replace(cfg.data.source, split="valid")
+    plain = dataclasses.replace(
+        cfg.data, source=held_out, mixed=0.0, phase_rotation=False, workers=0, seed=0
+    )
+    batches = excerpts(cfg, plain)
+    waves = [next(batches)["wave"] for _ in range(-(-EVALUATED // cfg.batch))]
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(cfg.codec, rngs=nnx.Rngs(0))))
+
+    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+        del step
+        weights = state.ema["generator"]
+        if jax.process_count() > 1:
+            weights = parallel.gather_to_local(weights)
+        codec = nnx.merge(graph, weights)
+        means = posterior_means(codec, waves)
+        mean, std = float(means.mean()), float(means.std())
+        if jax.process_index() == 0:
+            write_json(workdir.latents_file, {"mean": mean, "std": std})
+        return evaluate_codec(codec, waves, cfg.loss) | {"latent_mean": mean, "latent_std": std}
+
+    return evaluate
+
+
+def initial_codec(cfg: CodecTrainConfig) -> Codec | None:
+    """Returns the codec that `init_from` names, if any.
+
+    One with more latent channels than the config has is reduced to its principal channels.
+    """
+    if not cfg.init_from:
+        return None
+    start = load_codec(cfg.init_from)
+    wider = dataclasses.replace(cfg.codec, codebook_dim=start.config.codebook_dim)
+    if start.config.codebook_dim <= cfg.codec.codebook_dim or wider.differences(
+        start.config, watermark=True
+    ):
+        return start  # it fits, or is refused later with the sizes that do not
+    batches = excerpts(cfg, cfg.data)
+    waves = [next(batches)["wave"] for _ in range(-(-MEASURED // cfg.batch))]
+    return principal(start, posterior_means(start, waves), cfg.codec.codebook_dim)
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Trains in one workdir, from its newest checkpoint on."""
+    path, profile, cfg = config.run_options(
+        argv, __doc__, command="train-codec", kind=CodecTrainConfig
+    )
+    distributed.initialize()
+    workdir = Workdir.open(path, cfg)
+    mesh = parallel.make_mesh(cfg.mesh)
+    index, count = parallel.process_rows(mesh)
+    batches = excerpts(cfg, cfg.data, index=index, count=count)
+    evaluate = evaluation(workdir, cfg)
+    state, step = make_codec_training(cfg, initial_codec(cfg))
+    loop.run(
+        cfg,
+        workdir=workdir.path,
+        state=state,
+        step=step,
+        batches=batches,
+        mesh=mesh,
+        frames_per_step=cfg.batch * round(cfg.data.seconds * cfg.codec.frame_rate),
+        evaluate=evaluate,
+        profile=profile,
+    )

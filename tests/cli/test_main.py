@@ -1,0 +1,81 @@
+"""`sam-audio` itself: help, unknown commands, one status for each way to end."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from sam_audio_jax import cli
+from sam_audio_jax.cli.command import command
+from sam_audio_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+MODULES = {name: name.replace("-", "_") for name in cli.COMMANDS}
+
+
+def test_help_names_every_command_and_does_not_wait_for_jax():
+    script = (
+        "import sys; from sam_audio_jax.cli import main; status = main(['--help']); "
+        "sys.exit(status or 'jax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert listed == list(cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "no command given; the commands are separate,"),
+        (["seperate"], "no command 'seperate'; did you mean separate?"),
+        (["train_codec"], "no command 'train_codec'; did you mean train-codec?"),
+        (["--workdir"], "no command '--workdir'; "),
+    ],
+)
+def test_an_unknown_command_is_one_line(argv, message, capsys):
+    assert cli.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"plan"}))  # plan changes the environment
+def test_every_command_has_a_help_and_a_script_in_a_clone(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: sam-audio {name} ")
+    assert f'main(["{name}", ' in (ROOT / "launch" / f"{MODULES[name]}.py").read_text()
+
+
+def test_there_is_a_module_for_each_command_and_no_other():
+    folder = pathlib.Path(cli.__file__).parent
+    others = {"__init__", "__main__", "command"}
+    assert {path.stem for path in folder.glob("*.py")} == set(MODULES.values()) | others
+    assert {path.stem for path in (ROOT / "launch").glob("*.py")} == set(MODULES.values())
+
+
+def test_statuses(capsys, monkeypatch):
+    @command
+    def fails(argv):
+        raise UserError(f"{argv[0]} is wrong")
+
+    @command
+    def silent(argv):
+        del argv
+
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    assert fails(["this"]) == 2
+    assert capsys.readouterr().err == "error: this is wrong\n"
+    assert silent([]) == 0
+    module = importlib.import_module("sam_audio_jax.cli.convert")
+    monkeypatch.setattr(module, "main", interrupted)
+    assert cli.main(["convert"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
