@@ -1,9 +1,9 @@
 """Batches for training: endless, the same for a seed whatever the workers, resumable anywhere.
 
-Item `i` of a run is a function of (seed, i) alone and batch `n` holds items `n * batch` onwards,
-or those that a schedule of buckets gives it; process p of P makes the p-th of P equal runs of its
-rows. So the whole state of an iterator is the number of batches given, and it may go on with other
-workers or, for the same global batch, with other processes.
+Item `i` of a run is a function of (seed, i) alone, and batch `n` holds items `n * batch` onwards or
+those that a schedule of buckets assigns to it; process p of P makes the p-th of P equal runs of its
+rows. So the whole state of an iterator is the number of batches that it has returned, and it may go
+on with other workers or, for the same global batch, with other processes.
 """
 
 import atexit
@@ -42,15 +42,15 @@ class Items(Protocol):
 
 
 @runtime_checkable
-class FittingItems(Items, Protocol):
-    """Items that can also be had at a length of a bucket, which a schedule needs."""
+class BucketItems(Items, Protocol):
+    """Items that a schedule can also have at a length of a bucket."""
 
-    def fit(self, index: int, bucket: Bucket) -> Batch: ...
+    def in_bucket(self, index: int, bucket: Bucket) -> Batch: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """`rows` items of every `batch`, from the `first` on."""
+    """Random access to `rows` items of every `batch`, from the `first` on."""
 
     items: Items
     batch: int
@@ -68,8 +68,9 @@ class _Rows:
 class Batches(Iterator[Batch]):
     """Grain's iterator over `items` in batches, with a state of one number.
 
-    `batch` is the number of items of every batch, each with `frames`, or the schedule that says for
-    every step what it has; both count the items of all processes, which share them evenly.
+    `batch` is the number of items of every batch, each with `frames`, or the schedule that assigns
+    items and a length to every step; both count the items of all processes, which share them
+    evenly. `workers` processes make the items; with 0 a thread of this one does.
     """
 
     def __init__(
@@ -82,20 +83,20 @@ class Batches(Iterator[Batch]):
         process_index: int | None = None,
         process_count: int | None = None,
     ):
+        """Raises `UserError` for rows that the processes cannot share evenly."""
         self.items, self.batch, self.workers = items, batch, workers
         self.process_index = jax.process_index() if process_index is None else process_index
         self.process_count = jax.process_count() if process_count is None else process_count
-        rows, said = (batch, "batch") if isinstance(batch, int) else (batch.row_multiple, "rows")
+        name, rows = ("batch", batch) if isinstance(batch, int) else ("rows", batch.row_multiple)
         if rows < 1 or rows % self.process_count:
             raise UserError(
-                f"{said} {rows} must be a positive multiple of the {self.process_count} processes"
+                f"{name} {rows} must be a positive multiple of the {self.process_count} processes"
             )
         self._item_frames = frames
-        self._given = 0
+        self._returned = 0
         self._iterator: Iterator[Batch] | None = None
-        atexit.register(
-            _close, weakref.ref(self)
-        )  # Grain's own clean-up comes too late to be quiet
+        # Grain's own clean-up comes so late that it writes errors.
+        atexit.register(_close, weakref.ref(self))
 
     def __iter__(self) -> "Batches":
         return self
@@ -104,23 +105,23 @@ class Batches(Iterator[Batch]):
         if self._iterator is None:
             self._iterator = self._start()
         value = next(self._iterator)
-        if self.workers:  # lets go of the memory shared with the worker
+        if self.workers:  # copies release the memory shared with the worker
             value = {name: np.array(rows) for name, rows in value.items()}
-        self._given += 1
+        self._returned += 1
         return value
 
     @property
     def frames(self) -> int:
-        """Frames of the batch given last, of all processes, with padding; 0 before the first."""
-        if not self._given:
+        """Frames of the last batch, of all processes, with padding; 0 before the first batch."""
+        if not self._returned:
             return 0
         if isinstance(self.batch, int):
             return self.batch * self._item_frames
-        bucket = self.batch.bucket(self._given - 1)
+        bucket = self.batch.bucket(self._returned - 1)
         return bucket.rows * bucket.frames
 
     def close(self) -> None:
-        """Ends worker processes; the next batch starts new ones."""
+        """Ends the worker processes; the next batch starts new ones."""
         close = getattr(self._iterator, "close", None)
         self._iterator = None
         if close is not None:
@@ -130,7 +131,7 @@ class Batches(Iterator[Batch]):
         threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
         stream = self._dataset().to_iter_dataset(threads)
         if self.workers:
-            if not absl.flags.FLAGS.is_parsed():  # Grain's workers read flags that nobody parsed
+            if not absl.flags.FLAGS.is_parsed():  # Grain's workers read flags, which must be parsed
                 absl.flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=2)
@@ -138,31 +139,31 @@ class Batches(Iterator[Batch]):
         return iter(stream)
 
     def _dataset(self) -> grain.MapDataset:
-        """This process's rows of every batch that is still to be given."""
+        """This process's rows of every batch to come."""
         if isinstance(self.batch, Schedule):
-            items = cast(FittingItems, self.items)
+            items = cast(BucketItems, self.items)
             rows = _BucketRows(items, self.batch, self.process_index, self.process_count)
-            return grain.MapDataset.source(rows)[self._given :]
+            return grain.MapDataset.source(rows)[self._returned :]
         rows = self.batch // self.process_count
         mine = _Rows(self.items, self.batch, self.process_index * rows, rows)
-        dataset = grain.MapDataset.source(mine)[self._given * rows :]
+        dataset = grain.MapDataset.source(mine)[self._returned * rows :]
         return dataset.batch(rows, drop_remainder=True)
 
     def get_state(self) -> dict[str, int]:
-        """What a checkpoint keeps: batches given so far."""
-        return {"batches": self._given}
+        """What a checkpoint keeps: the number of batches returned so far."""
+        return {"batches": self._returned}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on after the batches that `state` says were given."""
+        """Goes on after the batches that `state` counts."""
         self.close()
-        self._given = int(state["batches"])
+        self._returned = int(state["batches"])
 
 
 class _BucketRows:
     """Random access to one process's rows of every step of a schedule."""
 
     def __init__(
-        self, items: FittingItems, schedule: Schedule, process_index: int, process_count: int
+        self, items: BucketItems, schedule: Schedule, process_index: int, process_count: int
     ):
         self.items, self.schedule = items, schedule
         self.process_index, self.process_count = process_index, process_count
@@ -174,7 +175,7 @@ class _BucketRows:
         bucket, first = self.schedule.bucket(index), self.schedule.first(index)
         rows = bucket.rows // self.process_count
         first += self.process_index * rows
-        examples = [self.items.fit(number, bucket) for number in range(first, first + rows)]
+        examples = [self.items.in_bucket(number, bucket) for number in range(first, first + rows)]
         return {name: np.stack([one[name] for one in examples]) for name in examples[0]}
 
 
@@ -193,7 +194,7 @@ def codec_excerpts(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Batches:
-    """Batches {"wave": float32 [rows, samples]}; samples: `seconds` rounded to whole hops."""
+    """Batches {"wave": float32 [rows, samples]} for the codec; samples fill whole frames."""
     recordings = load_manifests(config.source.manifests, config.source.split)
     waves = open_waves(recordings, sample_rate)
     samples = max(1, round(config.seconds * sample_rate / hop)) * hop
@@ -209,7 +210,7 @@ def codec_excerpts(
 
 
 def mixer(config: DataConfig, sample_rate: int, hop: int) -> Mixer:
-    """The mixer over a config's manifests; mixtures last `seconds`, rounded to whole frames."""
+    """The mixer over a config's manifests; mixtures fill whole frames of `hop` samples."""
     recordings = load_manifests(config.source.manifests, config.source.split)
     songs = load_songs(config.source.manifests, config.source.split)
     waves = open_waves(recordings, sample_rate)
@@ -227,7 +228,7 @@ def recipe(config: DataConfig) -> dict[str, Any]:
 
 
 def frame_count(config: DataConfig, sample_rate: int, hop: int) -> int:
-    """Codec frames of an example."""
+    """Codec frames of an example without a token budget."""
     return max(1, round(config.mix.seconds * sample_rate / hop))
 
 
@@ -252,9 +253,9 @@ def separation_batches(
         schedule = Schedule(config.batches, config.seed, sample_rate / hop)
     if config.cache:
         items = CachedExamples(config, sample_rate, hop, frames)
-        held = items.cache.index["samples"] // hop
-        if schedule and held < schedule.buckets[-1].shortest:
-            length = held * hop / sample_rate
+        record_frames = items.cache.index["samples"] // hop
+        if schedule and record_frames < schedule.buckets[-1].shortest:
+            length = record_frames * hop / sample_rate
             raise UserError(
                 f"data.batches.buckets_s={config.batches.buckets_s}: the records of "
                 f"{config.cache} are too short for the last, they have {length:g} s"

@@ -1,0 +1,112 @@
+"""Recordings laid out in time: as events between silences, or repeated until the end."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import soxr
+from jaxtyping import Float32
+
+from sam_audio_jax.data.config import MixConfig
+from sam_audio_jax.data.waves import Waves
+
+REST_S = 0.35  # longest pause of a repeated clip
+EVENT_REST_S = 0.25  # shortest pause between events
+FADE_S = 0.01  # at cuts inside a clip
+MOST_EVENTS = 3
+SIBLING_SHARE = 0.3  # repetitions that may change to another clip of the same source and caption
+
+Wave = Float32[np.ndarray, " samples"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arranger:
+    """Makes waves of `samples` samples from recordings, which are named by their number.
+
+    All randomness comes from the generator that a method gets. The order in which a method draws
+    from it is a contract (see `sam_audio_jax/data/__init__.py`).
+    """
+
+    config: MixConfig
+    waves: Waves
+    sample_rate: int
+    samples: int
+
+    def speed(self, rng: np.random.Generator) -> float:
+        """A random factor on speed and pitch."""
+        changed = rng.random() < self.config.speed_share
+        return float(1 + rng.uniform(-1, 1) * self.config.speed) if changed else 1.0
+
+    def clip(self, number: int, speed: float, start: int = 0) -> tuple[Wave, int]:
+        """A recording from sample `start` on, `speed` times as fast, and how much of it is sound.
+
+        The wave is cut or padded to `samples`.
+        """
+        needed = int(np.ceil(self.samples * speed)) + 8
+        wave = self.waves.read(number, start, needed)
+        if speed != 1.0:
+            wave = soxr.resample(wave, self.sample_rate * speed, self.sample_rate)
+        padded = np.zeros(self.samples, np.float32)
+        length = min(len(wave), self.samples)
+        padded[:length] = wave[:length]
+        return padded, length
+
+    def events(self, number: int, speed: float, rng: np.random.Generator) -> Wave:
+        """One to three times the same clip with silence around and between them."""
+        clip, length = self.clip(number, speed)
+        longest = int(self.samples * rng.uniform(0.4, 0.9))
+        if length > longest:  # a random part of a long clip, so that it too begins and ends
+            skip = int(rng.integers(max(1, length - longest)))
+            clip, length = self._faded(clip[skip : skip + longest]), longest
+        rest = int(EVENT_REST_S * self.sample_rate)
+        most = max(1, min(MOST_EVENTS, (self.samples + rest) // (length + rest)))
+        count = int(rng.integers(1, most + 1))
+        free = self.samples - count * length - (count - 1) * rest
+        starts = np.sort(rng.integers(free + 1, size=count)) + np.arange(count) * (length + rest)
+        wave = np.zeros(self.samples, np.float32)
+        for start in starts:
+            wave[start : start + length] += clip[:length]
+        return wave
+
+    def repeated(
+        self, number: int, siblings: Sequence[int], speed: float, rng: np.random.Generator
+    ) -> Wave:
+        """The clip, or another of its `siblings`, again and again until the end."""
+        wave = np.zeros(self.samples, np.float32)
+        surplus = self.waves.length(number) - int(self.samples * speed)
+        start = int(rng.integers(surplus)) if surplus > 0 else 0
+        clip, length = self.clip(number, speed, start)
+        position = 0
+        while position < self.samples:
+            end = min(position + length, self.samples)
+            wave[position:end] = clip[: end - position]
+            position = end + int(rng.integers(int(REST_S * self.sample_rate)))
+            if len(siblings) > 1 and rng.random() < SIBLING_SHARE:
+                number = siblings[int(rng.integers(len(siblings)))]
+                clip, length = self.clip(number, speed)
+        return wave
+
+    def stems(self, numbers: Sequence[int], rng: np.random.Generator) -> list[Wave]:
+        """The same random stretch of every stem of a song, all at one speed."""
+        speed = self.speed(rng)
+        length = min(self.waves.length(number) for number in numbers)
+        needed = int(np.ceil(self.samples * speed)) + 8
+        start = int(rng.integers(max(1, length - needed)))
+        return [self.clip(number, speed, start)[0] for number in numbers]
+
+    def tilted(self, wave: Wave, rng: np.random.Generator) -> Wave:
+        """The highs up or down by up to `tilt_db`, a gentle slope around 1 kHz; random polarity."""
+        gain = 10 ** (rng.uniform(-1, 1) * self.config.tilt_db / 20) * rng.choice((-1.0, 1.0))
+        spectrum = np.fft.rfft(wave)
+        relative = np.fft.rfftfreq(len(wave), 1000.0 / self.sample_rate).astype(np.float32)
+        share = relative / (1 + relative)
+        spectrum *= np.sign(gain) * np.exp(share * np.float32(np.log(abs(gain))))
+        return np.fft.irfft(spectrum, len(wave)).astype(np.float32)
+
+    def _faded(self, wave: Wave) -> Wave:
+        """The wave with short ramps at both ends."""
+        ramp = np.linspace(0, 1, int(FADE_S * self.sample_rate), dtype=np.float32)
+        wave = wave.copy()
+        wave[: len(ramp)] *= ramp
+        wave[-len(ramp) :] *= ramp[::-1]
+        return wave

@@ -1,0 +1,87 @@
+"""The text and the spans that an example is prompted with."""
+
+import functools
+
+import numpy as np
+from jaxtyping import Bool
+
+from sam_audio_jax.data import energy, span_prompts, text
+from sam_audio_jax.data.config import PromptConfig
+from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.separator.prompts import collate_anchors
+
+LARGEST_OVERLAP = 0.7  # of activities; above it spans alone do not tell target and residual apart
+JITTER_SHARE = 0.5  # examples whose spans are jittered
+
+Example = dict[str, np.ndarray]
+
+
+@functools.cache
+def _tokenizer(name: str):
+    return functools.cache(lambda phrase, length: tokenizer_for(name)([phrase], length))
+
+
+class Prompter:
+    """Draws the prompts of an example; all randomness comes from the generator of a call."""
+
+    def __init__(self, config: PromptConfig, sample_rate: int, hop: int):
+        self.config, self.sample_rate, self.hop = config, sample_rate, hop
+        self.frame_rate = sample_rate / hop
+
+    def draw(
+        self,
+        texts: tuple[str, ...],
+        target: Bool[np.ndarray, " frames"],
+        residual: Bool[np.ndarray, " frames"],
+        size: int,
+        rng: np.random.Generator,
+    ) -> Example:
+        """Prompts for the first `size` frames; frames after them are padding.
+
+        `texts` are phrases for the target, finest first; `target` and `residual` say in which
+        frames either sounds. Returns `valid`, `text_ids`, `text_mask`, `anchor_ids` and
+        `anchor_alignment` with the shapes of `data/examples.py`.
+        """
+        config, frames = self.config, len(target)
+        target, residual = target[:size], residual[:size]
+        spans = []
+        if rng.random() < config.span_share:
+            spans = self._spans(target, size, rng)
+        spans_suffice = bool(spans) and energy.overlap(target, residual) < LARGEST_OVERLAP
+        may_drop = spans_suffice or config.drop_any_text
+        dropped = may_drop and rng.random() < config.text_dropout
+        phrase = "" if dropped else text.choose(texts, config.caption_share, rng)
+        ids, mask = _tokenizer(config.tokenizer)(phrase, config.text_tokens)
+        anchor_ids, alignment = collate_anchors(
+            [spans],
+            [size],
+            sample_rate=self.sample_rate,
+            hop=self.hop,
+            frames=frames,
+            slots=config.max_spans,
+        )
+        return {
+            "valid": np.arange(frames) < size,
+            "text_ids": ids[0],
+            "text_mask": mask[0],
+            "anchor_ids": anchor_ids[0],
+            "anchor_alignment": alignment[0],
+        }
+
+    def _spans(
+        self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator
+    ) -> list[span_prompts.Span]:
+        """Spans of the sounds, now and then also of the silences or not of all sounds."""
+        config = self.config
+        plus, minus = span_prompts.positive(active, self.frame_rate), []
+        if rng.random() < config.negative_share:
+            minus = span_prompts.negative(active, self.frame_rate)
+        elif len(plus) > 1 and rng.random() < config.subset_share:
+            kept = rng.choice(len(plus), int(rng.integers(1, len(plus))), replace=False)
+            plus = [plus[number] for number in sorted(kept)]
+        spans = span_prompts.merged(plus, config.max_spans)
+        spans += minus[: config.max_spans - len(spans)]
+        if config.jitter_s and rng.random() < JITTER_SHARE:
+            seconds = size / self.frame_rate
+            spans = span_prompts.jittered(spans, config.jitter_s, seconds, rng)
+        return sorted(spans, key=lambda span: span[1])
