@@ -4,6 +4,7 @@
     checkpoints/STEP/  one checkpoint (Orbax), with the items params, ema and rest
     unreadable/        damaged checkpoints, set aside
     scores.json        {step: score of its evaluation}, by which the best checkpoints are kept
+    parameters.txt     the table of parameters, their sizes and shardings at the newest start
     metrics.jsonl      one line of numbers at a time; events/ holds the same for TensorBoard
     eval/STEP/         the report of one evaluation
     codec/             of a separator: the frozen codec that it is trained with
@@ -22,7 +23,7 @@ from typing import Any
 from sam_audio_jax import distributed
 from sam_audio_jax.config import differences, to_dict
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import PART, check_format, read_json, remove_parts, write_json
+from sam_audio_jax.files import PART, check_format, read_json, read_jsonl, remove_parts, write_json
 from sam_audio_jax.saved_config import migrated_run
 
 FORMAT = 2
@@ -65,6 +66,10 @@ class Workdir:
     @property
     def metrics_file(self) -> pathlib.Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def parameters_file(self) -> pathlib.Path:
+        return self.path / "parameters.txt"
 
     @property
     def events(self) -> pathlib.Path:
@@ -115,6 +120,10 @@ class Workdir:
         if not self.scores_file.is_file():
             return {}
         return {int(step): score for step, score in read_json(self.scores_file).items()}
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without those that a kill cut short; empty without a file."""
+        return read_jsonl(self.metrics_file, skip_torn=True)
 
     def write_scores(self, scores: dict[int, float]) -> None:
         """Replaces scores.json."""

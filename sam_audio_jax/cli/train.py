@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     )
     if not workdir.steps():
         distributed.run_on_first(lambda: load.save_codec_folder(workdir.codec, codec))
-    loop.run(
+    loop.train_and_evaluate(
         cfg,
         workdir=workdir.path,
         state=state,

@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
     batches = excerpts(cfg, cfg.data, index=index, count=count)
     evaluate = evaluation(workdir, cfg)
     state, step = make_codec_training(cfg, initial_codec(cfg))
-    loop.run(
+    loop.train_and_evaluate(
         cfg,
         workdir=workdir.path,
         state=state,

@@ -20,7 +20,7 @@ from sam_audio_jax.eval.baselines import NAMES
 from sam_audio_jax.eval.solve import Sound, Wave
 from sam_audio_jax.eval.statistics import ALL, Cell, Interval
 from sam_audio_jax.infer.picture import spectrograms_png
-from sam_audio_jax.train.metrics import read_lines
+from sam_audio_jax.workdir import Workdir
 
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MEANING = (
@@ -78,7 +78,7 @@ def write(
             audio.write_wav(path, wave[None], sample_rate)
     body = _head(results, cells) + _tables(results, cells) + _following(cells)
     if workdir is not None:
-        body += _training(read_lines(workdir))
+        body += _training(Workdir(pathlib.Path(workdir)).read_metrics())
     body += "".join(["<h2>Listen</h2>", *(_scene(scene, sample_rate) for scene in scenes)])
     body += _small_print(results)
     title = f"Evaluation on {results['bench']}"

@@ -54,6 +54,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike, config: CheckpointConfig):
+        self._config = config
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises what it logs
         self.warnings: list[str] = []  # of `restore_latest`, for the user
         self._workdir = Workdir(pathlib.Path(workdir).absolute())
@@ -174,9 +175,17 @@ class Checkpoints:
                 f"and the run goes on from {good}"
             )
 
-    def record_score(self, step: int, score: float) -> None:
-        """Remembers how well a step did; the best are kept from the next save on."""
-        self._scores[step] = score
+    def record_score(self, step: int, results: dict[str, float]) -> None:
+        """Stores the `best_metric` of an evaluation; the best steps are kept from the next save on.
+
+        Raises `UserError` when the results lack it. Without a `best_metric` it does nothing.
+        """
+        best = self._config.best_metric
+        if not best:
+            return
+        if best not in results:
+            raise UserError(f"checkpoint.best_metric={best}: evaluated were {sorted(results)}")
+        self._scores[step] = results[best]
         if jax.process_index() == 0:
             self._workdir.write_scores(self._scores)
 

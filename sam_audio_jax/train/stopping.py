@@ -11,51 +11,51 @@ from jax.experimental import multihost_utils
 
 
 class Interrupted(BaseException):
-    """Thrown into code marked by `Stop.at_once` when the run is asked to end."""
+    """Raised inside `Stop.at_once` when a signal asks the run to end."""
 
 
 @dataclasses.dataclass
 class Stop:
-    """Which signal asked this process to end (empty: none)."""
+    """The signal that asked this process to end, if any."""
 
-    by: str = ""
-    throws: bool = False
+    signal: str = ""  # its name; empty: none
+    raises: bool = False  # at once, instead of waiting for the next step
 
-    def asked(self, step: int) -> bool:
+    def requested(self, step: int) -> bool:
         """Whether to end after this step; the same answer on every process of a run.
 
         With several processes the coordination service of `jax.distributed` watches for SIGTERM
         and picks a step that all of them can reach.
         """
         if jax.process_count() == 1:
-            return bool(self.by)
+            return bool(self.signal)
         if multihost_utils.reached_preemption_sync_point(step):
-            self.by = self.by or "SIGTERM"
-        return bool(self.by)
+            self.signal = self.signal or "SIGTERM"
+        return bool(self.signal)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Inside, a signal raises `Interrupted` instead of waiting for the next step."""
-        self.throws = jax.process_count() == 1
+        self.raises = jax.process_count() == 1
         try:
-            if self.by and self.throws:
+            if self.signal and self.raises:
                 raise Interrupted
             yield
         finally:
-            self.throws = False
+            self.raises = False
 
 
 @contextlib.contextmanager
 def watch_signals() -> Iterator[Stop]:
-    """The first SIGTERM or SIGINT only marks the `Stop`; a second one acts as usual."""
+    """The first SIGTERM or SIGINT is noted in the `Stop`; a second one acts as usual."""
     stop = Stop()
     before = {}
 
     def mark(number: int, frame: types.FrameType | None) -> None:
         del frame
-        stop.by = signal.Signals(number).name
+        stop.signal = signal.Signals(number).name
         signal.signal(number, before[number])
-        if stop.throws:
+        if stop.raises:
             raise Interrupted
 
     # jax.distributed handles SIGTERM itself: replacing its handler would hide the preemption.

@@ -82,7 +82,7 @@ def train(tmp_path) -> Callable[..., TrainState]:
         params = {"kernel": kernel, "bias": jnp.zeros(8)}
         tx = make_optimizer(config.optim, constant_schedule(config.optim), decay_mask)
         key = jax.random.key(config.seed)
-        return loop.run(
+        return loop.train_and_evaluate(
             config,
             workdir=pathlib.Path(tmp_path / name),
             state=TrainState(jnp.int32(0), params, params, tx.init(params), key),

@@ -46,7 +46,7 @@ def train(sizes: MeshConfig, devices: list[jax.Device]):
     config = dataclasses.replace(CONFIG, mesh=sizes, separator=separator)
     codec = parallel.init_sharded(lambda: Codec(config.codec, rngs=nnx.Rngs(0)), mesh)
     state, step, frozen = make_separator_training(config, codec, mesh)
-    state = loop.place(state, mesh)
+    state = loop.put_state(state, mesh)
     layout = jax.tree.map(lambda x: x.sharding, state)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
     losses = []

@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
             ema = parallel.gather_to_local(state.ema) if jax.process_count() > 1 else state.ema
             return {"norm": float(jnp.linalg.norm(ema["kernel"])), "host": jax.process_index()}
 
-        loop.run(
+        loop.train_and_evaluate(
             config,
             workdir=given.workdir,
             state=TrainState(

@@ -20,6 +20,7 @@ from sam_audio_jax.separator.representation_alignment import alignment_loss
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import AlignmentConfig
 from sam_audio_jax.train.objective import make_separator_training, make_teacher, teacher_frames
+from sam_audio_jax.workdir import Workdir
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 TEACHER = Cnn14Config(
@@ -154,7 +155,7 @@ def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tm
     start, step, frozen = training
     config = dataclasses.replace(ALIGNED, data=dataclasses.replace(TINY.data, cache="made"))
     train = functools.partial(
-        loop.run, step=step, mesh=mesh(), frames_per_step=8 * FRAMES, frozen=frozen
+        loop.train_and_evaluate, step=step, mesh=mesh(), frames_per_step=8 * FRAMES, frozen=frozen
     )
 
     def run(name, steps):
@@ -167,7 +168,7 @@ def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tm
     assert same(run("halves", 4).params, whole.params)
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), start.params, whole.params)
     assert min(jax.tree.leaves(moved["alignment"])) > 0
-    line = loop.read_lines(tmp_path / "whole")[-1]
+    line = Workdir(tmp_path / "whole").read_metrics()[-1]
     assert line["loss"] == pytest.approx(line["flow"] + 0.5 * line["alignment"], rel=1e-5)
 
     runs.save_codec_folder(tmp_path / "whole" / "codec", codec)

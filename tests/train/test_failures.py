@@ -26,7 +26,6 @@ import pytest
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.flow import FlowConfig, flow_loss
-from sam_audio_jax.train.metrics import read_lines
 from sam_audio_jax.train.step import TrainState, train_step
 from sam_audio_jax.workdir import Workdir
 
@@ -42,7 +41,7 @@ def test_a_killed_process_ends_the_others_and_a_new_start_goes_on(train_processe
     assert len([line for line in run.said(0).splitlines() if "error" in line]) == 1
     assert "error: process 0 lost the others" in run.said(0)
     assert "Traceback" not in run.said(0)
-    reached = read_lines(tmp_path / "run")[-1]["step"]
+    reached = Workdir(tmp_path / "run").read_metrics()[-1]["step"]
     saved = Workdir(tmp_path / "run").steps()[-1]
     assert saved >= reached - 2 * 3  # the save of the last multiple of 3 may have been under way
     again = train_processes("run", str(reached + 1), count=2)
@@ -73,7 +72,7 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_are_whole(
     """Every file stops growing at 100 bytes, in the real path of a save; stderr is no file here."""
     whole = train("whole")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    metrics = "sam_audio_jax.train.metrics.Metrics.write"  # they come to the same disk
+    metrics = "sam_audio_jax.train.metric_writer.MetricWriter.write"  # they come to the same disk
     monkeypatch.setattr(metrics, lambda *args, **named: None)
 
     def fill():

@@ -13,7 +13,6 @@ import pytest
 
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.infer.options import SamplerConfig
-from sam_audio_jax.train.metrics import read_lines
 from sam_audio_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -63,7 +62,7 @@ def wait_for_a_new_save(workdir: pathlib.Path, process: subprocess.Popen):
 
 def untimed(workdir: pathlib.Path) -> list[dict]:
     """The metrics without what the clock says."""
-    lines = read_lines(workdir)
+    lines = Workdir(workdir).read_metrics()
     return [{k: v for k, v in line.items() if not k.startswith("seconds_")} for line in lines]
 
 

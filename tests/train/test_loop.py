@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig
-from sam_audio_jax.train.metrics import read_lines
+from sam_audio_jax.workdir import Workdir
 
 
 def distance(state, step):
@@ -34,7 +35,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, same, tmp_path):
         (whole.params, whole.ema, whole.opt_state), (parts.params, parts.ema, parts.opt_state)
     )
     curve, again = (
-        [line for line in read_lines(tmp_path / name) if line["group"] == "train"]
+        [line for line in Workdir(tmp_path / name).read_metrics() if line["group"] == "train"]
         for name in ("whole", "parts")
     )
     assert untimed(curve) == untimed(again)
@@ -43,7 +44,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, same, tmp_path):
 
 def test_loss_falls_and_the_average_follows(train, tmp_path):
     state = train("run", steps=300, log_every=100, checkpoint=CheckpointConfig())
-    losses = [line["loss"] for line in read_lines(tmp_path / "run")]
+    losses = [line["loss"] for line in Workdir(tmp_path / "run").read_metrics()]
     assert losses[-1] < 0.5 * losses[0]
     gap = np.abs(np.asarray(state.params["kernel"]) - np.asarray(state.ema["kernel"])).max()
     assert 0 < gap < 0.1
@@ -77,7 +78,7 @@ def test_a_signal_cuts_an_evaluation_short_and_it_is_made_again(train, tmp_path)
     train("run", evaluate=evaluate)
     train("run", evaluate=evaluate)  # finished: nothing is left to do
     assert asked == [10, 10, 20, 30]
-    lines = [line for line in read_lines(tmp_path / "run") if line["group"] == "eval"]
+    lines = [line for line in Workdir(tmp_path / "run").read_metrics() if line["group"] == "eval"]
     assert [line["score"] for line in lines] == [0.0, -10.0, -20.0]
 
 
@@ -85,7 +86,7 @@ def test_a_batch_that_is_not_finite_is_skipped_and_counted(train, batches, tmp_p
     state = train("run", batches=batches(bad=(3, 4)), steps=8)
     assert int(state.step) == 8
     assert all(np.isfinite(leaf).all() for leaf in state.params.values())
-    lines = read_lines(tmp_path / "run")
+    lines = Workdir(tmp_path / "run").read_metrics()
     assert [line["skipped"] for line in lines] == [1, 2]
     assert all(np.isfinite(line["loss"]) for line in lines)
 
@@ -151,7 +152,7 @@ def test_a_line_cut_short_and_lines_beyond_the_checkpoint_are_dropped(train, tmp
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 99, "group": "train", "loss": 1.0}) + '\n{"step": 1')
     train("run", steps=16)
-    assert [line["step"] for line in read_lines(tmp_path / "run")] == [4, 8, 12, 16]
+    assert [line["step"] for line in Workdir(tmp_path / "run").read_metrics()] == [4, 8, 12, 16]
 
 
 @pytest.mark.parametrize("steps", [12, 5])
@@ -162,3 +163,22 @@ def test_a_profile_is_recorded_even_of_a_short_run(train, tmp_path, steps):
 
 def test_an_average_that_starts_as_the_parameters_can_be_donated(train):
     assert int(train("run", steps=2).step) == 2
+
+
+def test_the_step_gets_nothing_that_is_not_on_the_devices(train, batches, monkeypatch):
+    """A batch of NumPy arrays would be transferred inside the step: the guard refuses that."""
+    monkeypatch.setattr(loop, "to_devices", lambda batch, mesh: batch)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train("run", batches=batches(), steps=2)
+
+
+def test_the_parameters_are_listed_at_the_start(train, tmp_path, capsys):
+    train("run", steps=1)
+    table = (tmp_path / "run" / "parameters.txt").read_text().splitlines()
+    assert [line.split()[:2] for line in table[1:]] == [
+        ["bias", "8"],
+        ["kernel", "64"],
+        ["all", "72"],
+    ]
+    assert table[2].split()[4:] == ["float32", "8x8", "replicated"]
+    assert table[2] in capsys.readouterr().err

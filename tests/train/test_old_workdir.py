@@ -9,7 +9,6 @@ import tarfile
 import jax
 import numpy as np
 
-from sam_audio_jax.train.metrics import read_lines
 from sam_audio_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -46,7 +45,7 @@ def test_a_workdir_of_format_1_is_continued_with_the_losses_of_its_own_version(t
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "going on from step 10" in done.stderr
-    losses = {line["step"]: line["loss"] for line in read_lines(tmp_path / "run")}
+    losses = {line["step"]: line["loss"] for line in Workdir(tmp_path / "run").read_metrics()}
     assert list(losses) == list(range(1, 16))
     np.testing.assert_allclose([losses[step] for step in range(11, 16)], LOSSES, rtol=1e-5)
     assert Workdir(tmp_path / "run").steps()[-1] == 15

@@ -17,14 +17,13 @@ import pytest
 from sam_audio_jax import distributed
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.train.metrics import read_lines
 from sam_audio_jax.workdir import Workdir
 
 STEPS = ["--steps", "3", "--log-every", "1", "--checkpoint.every-steps", "3"]
 
 
 def losses(workdir: pathlib.Path, start: int = 0) -> list[float]:
-    lines = [line for line in read_lines(workdir) if line["group"] == "train"]
+    lines = [line for line in Workdir(workdir).read_metrics() if line["group"] == "train"]
     return [line["loss"] for line in lines if line["step"] > start]
 
 
@@ -78,7 +77,9 @@ def test_two_processes_are_continued_by_one_and_evaluate(train_processes, tmp_pa
     train_processes("parts", "12", "--evaluate").finish()
     assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "parts"), rel=1e-4)
     assert_close(weights(tmp_path / "whole"), weights(tmp_path / "parts"), atol=1e-5)
-    scores = [line for line in read_lines(tmp_path / "parts") if line["group"] == "eval"]
+    scores = [
+        line for line in Workdir(tmp_path / "parts").read_metrics() if line["group"] == "eval"
+    ]
     assert [line["step"] for line in scores] == [4, 7, 8, 12]
     assert {line["host"] for line in scores} == {0.0}  # the numbers are those of process 0
 

@@ -24,9 +24,9 @@ from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.prompts import Conditions
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.metrics import read_lines
 from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.train.step_timer import StepTimer
+from sam_audio_jax.workdir import Workdir
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 
@@ -80,7 +80,7 @@ def train(config: TrainConfig, workdir: pathlib.Path):
     state, step, weights = make_separator_training(config, codec(), mesh())
     batches = batches_of(config)
     try:
-        return loop.run(
+        return loop.train_and_evaluate(
             config,
             workdir=workdir,
             state=state,
@@ -104,7 +104,9 @@ def test_a_run_under_a_budget_goes_on_where_it_was_and_counts_its_frames(
         parts = train(dataclasses.replace(config, steps=steps), tmp_path / "parts")
     assert int(parts.step) == 12
     assert same((whole.params, whole.ema), (parts.params, parts.ema))
-    lines, again = (timeless(read_lines(tmp_path / name)) for name in ("whole", "parts"))
+    lines, again = (
+        timeless(Workdir(tmp_path / name).read_metrics()) for name in ("whole", "parts")
+    )
     assert lines == again
     batches = batches_of(config)
     given = [next(batches)["valid"].size for _ in range(12)]

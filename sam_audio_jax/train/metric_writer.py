@@ -1,31 +1,35 @@
-"""What a run tells the world: metrics.jsonl, TensorBoard events, a progress bar on stderr."""
+"""Writers of a run: metrics.jsonl, TensorBoard events, a progress bar on stderr."""
 
 import contextlib
 import json
-import os
-import pathlib
 import sys
 import types
-from typing import Any
 
 import jax
 import tensorboardX
 import tqdm
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import write_jsonl
+from sam_audio_jax.workdir import Workdir
 
 
-class Metrics:
-    """Writers of process 0; the others write nothing. Use as a context manager."""
+class MetricWriter:
+    """Writes on process 0; on the others it does nothing. Use as a context manager.
 
-    def __init__(self, workdir: pathlib.Path, *, start: int, steps: int):
+    Lines beyond step `start`, which an earlier process wrote after its last checkpoint, are
+    dropped. `steps` is the end of the progress bar.
+    """
+
+    def __init__(self, workdir: Workdir, *, start: int, steps: int):
         self._first = jax.process_index() == 0
         if not self._first:
             return
-        self._lines = workdir / "metrics.jsonl"
-        _truncate(self._lines, start)
+        self._lines = workdir.metrics_file
+        kept = [line for line in workdir.read_metrics() if line["step"] <= start]
+        write_jsonl(self._lines, kept)
         self._board = tensorboardX.SummaryWriter(
-            str(workdir / "events"), purge_step=start + 1, flush_secs=30
+            str(workdir.events), purge_step=start + 1, flush_secs=30
         )
         self._bar = tqdm.tqdm(
             initial=start,
@@ -35,7 +39,7 @@ class Metrics:
             bar_format="{desc}{n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}",
         )
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(
@@ -52,23 +56,26 @@ class Metrics:
             self._board.close()
 
     def advance(self, text: str) -> None:
-        """One step more; `text` stands behind the bar."""
+        """Moves the bar by one step and shows `text` behind it."""
         if self._first:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
 
     def show(self, text: str) -> None:
-        """`text` stands behind the bar at once, before the step that it is about is done."""
+        """Shows `text` behind the bar at once, before the step is done."""
         if self._first:
             self._bar.set_postfix_str(text)
 
     def say(self, text: str) -> None:
-        """A line on stderr that does not tear the bar."""
+        """Writes lines to stderr above the bar."""
         if self._first:
             self._bar.write(text, file=sys.stderr)
 
     def write(self, step: int, values: dict[str, float], *, group: str = "train") -> None:
-        """One line of metrics.jsonl and the same numbers to TensorBoard. UserError: disk full."""
+        """Writes one line of metrics.jsonl and the same numbers to TensorBoard.
+
+        Raises `UserError` when the file cannot be written, as on a full disk.
+        """
         if not self._first:
             return
         line = json.dumps({"step": step, "group": group, **values})
@@ -79,20 +86,3 @@ class Metrics:
             raise UserError(f"{self._lines} cannot be written: {error.strerror}") from None
         for name, value in values.items():
             self._board.add_scalar(f"{group}/{name}", value, step)
-
-
-def read_lines(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line cut short by a kill is left out."""
-    file = pathlib.Path(workdir) / "metrics.jsonl"
-    if not file.is_file():
-        return []
-    lines = file.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _truncate(file: pathlib.Path, step: int) -> None:
-    """Drops what an earlier process wrote beyond the step that this one continues from."""
-    kept = [line for line in read_lines(file.parent) if line["step"] <= step]
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    partial.replace(file)
