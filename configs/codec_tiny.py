@@ -1,14 +1,14 @@
 """The codec of the shipped `tiny` model: DAC-VAE at 16 kHz, 25 Hz x 12, 3 M parameters.
 
-python launch/train_codec.py configs/codec_tiny.py --workdir runs/wide --codec.codebook-dim 64
-python launch/train_codec.py configs/codec_tiny.py --workdir runs/codec_tiny \\
+sam-audio train-codec codec_tiny --workdir runs/wide --codec.codebook-dim 64
+sam-audio train-codec codec_tiny --workdir runs/codec_tiny \\
     --init-from runs/wide --optim.peak-lr 2e-4 --optim.rate-decay 0.996 --steps 450
 
-Trained wide, then narrowed: of 64 latent channels so short a training leaves 10 principal
-components with all that is heard, and a separator would spend itself on the others. The losses are
-the published ones on the four mel scales that matter at 16 kHz, without critics; faint bands count
-less. Batches are small and the rate is six times the published one, because two CPU cores make few
-steps.
+The codec is trained wide, then narrowed: after so short a training 10 principal components of 64
+latent channels carry all that is audible, and a separator would waste its capacity on the others.
+The losses are the published ones on the four mel scales that matter at 16 kHz, without
+discriminators; faint bands count less. Batches are small and the rate is six times the published
+one, because two CPU cores make few steps.
 """
 
 from sam_audio_jax.codec.codec import CodecConfig

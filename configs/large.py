@@ -1,37 +1,19 @@
-r"""`large`, 3 B parameters: pre-training and fine-tuning on three slices (spec/training.md).
+r"""`large`, 3 B parameters: pre-training and fine-tuning on three slices (arXiv 2512.18099).
 
-python launch/prepare.py configs/large.py --out caches/pretraining --codec-checkpoint DIR \
+sam-audio prepare large --out caches/pretraining --codec-checkpoint DIR \
     --alignment.teacher-checkpoint CNN14.pth
-python launch/train.py configs/large.py@v5e-256 --workdir runs/large --codec-checkpoint DIR
-python launch/train.py configs/large.py@finetune-v5e-256 --workdir runs/fine --init-from runs/large
+sam-audio train large@v5e-256 --workdir runs/large --codec-checkpoint DIR
+sam-audio train large@finetune-v5e-256 --workdir runs/fine --init-from runs/large
 
-`launch/plan.py configs/large.py@SLICE` tells what a layout needs, with --search it tries others.
+`sam-audio plan large@SLICE` shows what a layout needs, with --search it tries others.
 """
 
-from sam_audio_jax.parallel import MeshConfig
-from sam_audio_jax.recipes import Layout, finetuning, on_slices, pretraining
+from sam_audio_jax.recipes import paper
 from sam_audio_jax.separator.dit import DitConfig
 
-DIT = DitConfig(depth=22, width=2816, heads=22, mlp=7552)
-
-PRETRAINING = on_slices(
-    pretraining(DIT),
-    {
-        "v5e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="dots"),
-        "v5p-512": Layout(mesh=MeshConfig(data=8, fsdp=32), remat="none"),
-        "v6e-256": Layout(mesh=MeshConfig(data=16, fsdp=16), remat="dots"),
-    },
+RECIPES = paper(
+    DitConfig(depth=22, width=2816, heads=22, mlp=7552),
+    token_budget=144_000,
+    remat={"v5e-256": "dots", "v5p-512": "none", "v6e-256": "dots"},
 )
-# A budget of 144,000 frames is 192 clips of 30 s: fewer than the chips have shares for, unless
-# two of them share an item's heads.
-FINETUNING = on_slices(
-    finetuning(DIT, token_budget=144_000),
-    {
-        "v5e-256": Layout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="dots"),
-        "v5p-512": Layout(mesh=MeshConfig(data=4, fsdp=32, tensor=2), remat="none"),
-        "v6e-256": Layout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="dots"),
-    },
-)
-
-RECIPES = PRETRAINING | {f"finetune-{name}": made for name, made in FINETUNING.items()}
 CONFIG = RECIPES["v5e-256"]

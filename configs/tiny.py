@@ -1,7 +1,7 @@
 """The separator of the shipped `tiny` model: 5 M parameters on the `tiny` codec, bytes as text.
 
-python launch/prepare.py configs/tiny.py --out runs/tiny_cache --items 3000
-python launch/train.py configs/tiny.py --workdir runs/tiny --data.cache runs/tiny_cache
+sam-audio prepare tiny --out runs/tiny_cache --items 3000
+sam-audio train tiny --workdir runs/tiny --data.cache runs/tiny_cache
 
 Made for two CPU cores: mixtures are rendered and encoded once, latents have 12 channels, the text
 encoder is trained from scratch together with the separator, batches are small, flow times lean

@@ -1,6 +1,7 @@
-"""The published trainings of small, base and large (spec/training.md), laid out for TPU slices.
+"""The published trainings of small, base and large, laid out for TPU slices.
 
-What the paper fixes is here once; `configs/` names the sizes and the slices.
+Paper: arXiv 2512.18099, section 4 for the training, table 12 for the sizes. What the paper fixes is
+here once; the files of `configs/` name the sizes and the memory that each slice leaves.
 """
 
 import dataclasses
@@ -21,11 +22,41 @@ BUCKETS_S = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0)  # ours
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How a slice is used: mesh and rematerialisation."""
+class SliceLayout:
+    """How the chips of one slice share a training: the mesh, and what is computed twice."""
 
     mesh: MeshConfig
     remat: str = "full"
+
+
+# 256 chips each; v5p counts two cores a chip.
+PRETRAINING_MESHES = {
+    "v5e-256": MeshConfig(data=16, fsdp=16),
+    "v5p-512": MeshConfig(data=8, fsdp=32),
+    "v6e-256": MeshConfig(data=16, fsdp=16),
+}
+# The published budgets are 128, 160 and 192 clips of 30 s: fewer than the 256 chips, so two chips
+# share the heads of a clip.
+FINETUNING_LAYOUTS = {
+    "v5e-256": SliceLayout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="dots"),
+    "v5p-512": SliceLayout(mesh=MeshConfig(data=4, fsdp=32, tensor=2), remat="none"),
+    "v6e-256": SliceLayout(mesh=MeshConfig(data=8, fsdp=16, tensor=2), remat="dots"),
+}
+
+
+def paper(dit: DitConfig, *, token_budget: int, remat: Mapping[str, str]) -> dict[str, TrainConfig]:
+    """The recipes of one published size: `SLICE` pre-trains, `finetune-SLICE` fine-tunes.
+
+    `token_budget` is the size of a fine-tuning batch in frames; `remat` says, for each slice, what
+    of the pre-training's activations is computed again instead of kept.
+    """
+    layouts = {
+        name: SliceLayout(mesh=mesh, remat=remat[name]) for name, mesh in PRETRAINING_MESHES.items()
+    }
+    tuned = on_slices(finetuning(dit, token_budget=token_budget), FINETUNING_LAYOUTS)
+    return on_slices(pretraining(dit), layouts) | {
+        f"finetune-{name}": config for name, config in tuned.items()
+    }
 
 
 def pretraining(dit: DitConfig) -> TrainConfig:
@@ -74,12 +105,13 @@ def finetuning(dit: DitConfig, *, token_budget: int) -> TrainConfig:
     )
 
 
-def on_slices(config: TrainConfig, layouts: Mapping[str, Layout]) -> dict[str, TrainConfig]:
+def on_slices(config: TrainConfig, layouts: Mapping[str, SliceLayout]) -> dict[str, TrainConfig]:
     """The config on each slice, by the slice's name."""
-    return {name: _laid_out(config, layout) for name, layout in layouts.items()}
+    return {name: _on_slice(config, layout) for name, layout in layouts.items()}
 
 
-def _laid_out(config: TrainConfig, layout: Layout) -> TrainConfig:
+def _on_slice(config: TrainConfig, layout: SliceLayout) -> TrainConfig:
+    """The config with the mesh and rematerialisation of one slice; rows fill its batch shards."""
     dit = dataclasses.replace(config.separator.dit, remat=layout.remat)
     data = config.data
     if data.batches.token_budget:
