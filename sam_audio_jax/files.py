@@ -42,8 +42,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """An empty folder beside `path` to fill; it becomes `path` on success, else it is removed.
 
-    With `overwrite` an existing folder is replaced by the new one. Raises `UserError` at once when
-    `path` exists and may not be overwritten.
+    With `overwrite` an existing folder is replaced by the new one. Else raises `UserError` at once
+    when `path` exists, and `OSError` at the end when another process has made it meanwhile.
     """
     path = pathlib.Path(path)
     if path.exists() and not overwrite:
@@ -54,7 +54,7 @@ def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterato
     old = _beside(path)
     try:
         yield part
-        if path.exists():
+        if overwrite and path.exists():
             path.rename(old)
         part.rename(path)
     finally:

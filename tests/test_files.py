@@ -33,6 +33,15 @@ def test_a_folder_is_replaced_only_when_asked_and_only_when_full(tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(OSError, match="not empty"), files.whole_folder(path):
+        path.mkdir()
+        (path / "theirs").touch()
+    assert os.listdir(path) == ["theirs"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_lines_that_a_kill_cut_short_are_skipped_only_on_request(tmp_path):
     path = tmp_path / "log.jsonl"
     assert files.read_jsonl(path) == []

@@ -21,7 +21,7 @@ from typing import Any
 import soundfile
 
 from sam_audio_jax import audio
-from sam_audio_jax.data.source import load_manifest, read_lines
+from sam_audio_jax.data.source import load_manifest, read_objects
 from sam_audio_jax.errors import UserError
 from tools import fixed_mixtures
 
@@ -154,10 +154,10 @@ def write(sources: list[pathlib.Path], out: pathlib.Path) -> None:
         raise UserError(f"--out {out} exists; name a folder that does not")
     lines, songs = [], []
     for folder in sources:
-        for _, line in read_lines(folder / "manifest.jsonl"):
+        for _, line in read_objects(folder / "manifest.jsonl"):
             licence = line.get("license") or line.get("licence") or "unknown"
             lines.append(line | {"license": licence, "path": folder / line["path"]})
-        songs += [line for _, line in read_lines(folder / "songs.jsonl")]
+        songs += [line for _, line in read_objects(folder / "songs.jsonl")]
     known = {line["caption"] for line in lines if line["split"] == "train"}
     chosen = choose(lines)
     ids = {line["id"] for line in chosen}

@@ -20,7 +20,8 @@ from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.length_buckets import Bucket
 from sam_audio_jax.data.mix import Mixer, Mixture
 from sam_audio_jax.data.prompter import Example, Prompter
-from sam_audio_jax.data.shards import SIGNALS, Cache, Record
+from sam_audio_jax.data.records import SIGNALS, Record
+from sam_audio_jax.data.shards import Cache
 from sam_audio_jax.errors import UserError
 
 BAD_TRIES = 20  # unreadable records in a row that are replaced by others

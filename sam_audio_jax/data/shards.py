@@ -1,9 +1,9 @@
 """The latent cache: mixtures rendered and encoded once, in ArrayRecord shards.
 
 `FOLDER/cache.json` describes a finished cache, `plan.json` the same of one that is being made;
-`FOLDER/00003.arrayrecord` holds `per_shard` records of msgpack with float16 latents and, if there
-was a teacher, its features of target and residual. A shard appears when it is complete, so a killed
-run loses one shard.
+`FOLDER/00003.arrayrecord` holds `per_shard` records (`records.py`) with float16 latents and, if
+there was a teacher, its features of target and residual. A shard appears when it is complete, so a
+killed run loses one shard.
 
 Format 2 (`format` in both files; absent: 1) has the recipe in parts, as `DataConfig` has, and
 records with `target_features`, which format 1 calls `target_heard`. Both are read, and a cache of
@@ -17,7 +17,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
@@ -26,12 +26,20 @@ from array_record.python import (
     array_record_data_source,
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
-from jaxtyping import Bool, Float, Float16
+from jaxtyping import Float
 
 from sam_audio_jax.data import energy
 from sam_audio_jax.data.mix import Mixture
+from sam_audio_jax.data.records import SIGNALS, Record, pack, unpack
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import check_format, read_json
+from sam_audio_jax.files import (
+    check_format,
+    first_line,
+    read_json,
+    remove_parts,
+    whole_file,
+    write_json,
+)
 from sam_audio_jax.saved_config import migrated_recipe
 
 A = TypeVar("A")
@@ -39,30 +47,13 @@ B = TypeVar("B")
 
 log = logging.getLogger(__name__)
 
-SIGNALS = ("mixture", "target", "residual")
 FORMAT = 2
-FEATURES = {"target_features": "target_heard", "residual_features": "residual_heard"}  # format 1
+SHARDS = "[0-9]*.arrayrecord"
 CHECKED = ("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher")
-PROBE_TOLERANCE = 0.05  # of latents of one noise, between the codec then and now
+PROBE_SIZE = 16  # latents of one noise that are kept to recognise the codec
+PROBE_TOLERANCE = 0.05  # between those latents then and now
 
 Encode = Callable[[Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch frames channels"]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """One encoded mixture; frames cover whole hops."""
-
-    mixture: Float16[np.ndarray, "frames channels"]
-    target: Float16[np.ndarray, "frames channels"]
-    residual: Float16[np.ndarray, "frames channels"]
-    target_texts: tuple[str, ...]
-    residual_texts: tuple[str, ...]  # none: the residual is no target
-    target_active: Bool[np.ndarray, " frames"]
-    residual_active: Bool[np.ndarray, " frames"]
-    category: str
-    # Features of the teacher; None: made without one, or the residual is no target.
-    target_features: Float16[np.ndarray, "segments width"] | None = None
-    residual_features: Float16[np.ndarray, "segments width"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,52 +65,6 @@ class Teacher:
     features: Callable[
         [Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch segments width"]
     ]
-
-
-def pack(record: Record) -> bytes:
-    """Returns a record as bytes."""
-    fields: dict[str, Any] = {name: getattr(record, name).tobytes() for name in SIGNALS}
-    fields |= {
-        "channels": record.mixture.shape[-1],
-        "target_texts": record.target_texts,
-        "residual_texts": record.residual_texts,
-        "target_active": np.packbits(record.target_active).tobytes(),
-        "residual_active": np.packbits(record.residual_active).tobytes(),
-        "category": record.category,
-    }
-    for name in FEATURES:
-        if (features := getattr(record, name)) is not None:
-            fields |= {name: features.tobytes(), "width": features.shape[-1]}
-    return cast(bytes, msgpack.packb(fields))
-
-
-def unpack(data: bytes) -> Record:
-    """Returns the record of `pack`, of any format; its arrays are read-only."""
-    fields = msgpack.unpackb(data)
-    latents = {
-        name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["channels"])
-        for name in SIGNALS
-    }
-    features = {
-        name: np.frombuffer(fields[stored], np.float16).reshape(-1, fields["width"])
-        for name, old_name in FEATURES.items()
-        for stored in (name, old_name)
-        if stored in fields
-    }
-    frames = len(latents["mixture"])
-
-    def active(name: str) -> Bool[np.ndarray, " frames"]:
-        return np.unpackbits(np.frombuffer(fields[name], np.uint8), count=frames).astype(bool)
-
-    return Record(
-        **latents,
-        **features,
-        target_texts=tuple(fields["target_texts"]),
-        residual_texts=tuple(fields["residual_texts"]),
-        target_active=active("target_active"),
-        residual_active=active("residual_active"),
-        category=fields["category"],
-    )
 
 
 def write_cache(
@@ -137,10 +82,11 @@ def write_cache(
     batch: int = 8,
     teacher: Teacher | None = None,
 ) -> None:
-    """Renders and encodes mixtures `0 .. items - 1`; shards that are there are not made again.
+    """Renders and encodes mixtures `0 .. items - 1`; shards that exist are not made again.
 
     `encode` gets 3 * `batch` waves at a time, `teacher` 2 * `batch`. `items` is rounded up to whole
-    shards. UserError if the folder holds a cache of another codec, teacher, recipe or size.
+    shards. Raises `UserError` if the folder holds a cache of another codec, teacher, recipe or
+    size, and names what differs.
     """
     folder = pathlib.Path(folder)
     probe = _probe(encode, 3 * batch, samples)
@@ -159,84 +105,97 @@ def write_cache(
         "per_shard": per_shard,
         "teacher": teacher.name if teacher else "",
         "segment_s": teacher.segment_s if teacher else 0.0,
-        "probe": [float(value) for value in probe[0].ravel()[:16]],
+        "probe": [float(value) for value in probe[0].ravel()[:PROBE_SIZE]],
     }
-    done = _resume(folder, plan)
+    done = _shards_of(folder, plan)
     shards = -(-items // per_shard)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "plan.json", plan)
-    bar = tqdm.tqdm(desc="encoding", total=shards * per_shard, unit="mixture")
-    for shard in range(shards):
-        if shard in done:
-            bar.update(per_shard)
-            continue
-        numbers = range(shard * per_shard, (shard + 1) * per_shard)
-        records = _records(numbers, mixture, encode, batch, sample_rate, hop, teacher)
-        _write_shard(folder / f"{shard:05d}.arrayrecord", records, bar)
-    bar.close()
-    _write_json(folder / "cache.json", plan | {"shards": max([shards - 1, *done]) + 1})
+    remove_parts(folder)
+    write_json(folder / "plan.json", plan)
+    render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher)
+    with tqdm.tqdm(desc="encoding", total=shards * per_shard, unit="mixture") as bar:
+        for shard in range(shards):
+            if shard in done:
+                bar.update(per_shard)
+                continue
+            numbers = range(shard * per_shard, (shard + 1) * per_shard)
+            _write_shard(folder / f"{shard:05d}.arrayrecord", render.records(numbers), bar)
+    write_json(folder / "cache.json", plan | {"shards": max([shards - 1, *done]) + 1})
 
 
 def _probe(encode: Encode, rows: int, samples: int) -> Float[np.ndarray, "batch frames channels"]:
-    """What the codec makes of one fixed noise: tells whether it is the same codec."""
+    """Latents of one fixed noise, by which a codec is recognised."""
     noise = 0.1 * np.random.default_rng(0).normal(size=(rows, samples))
     return np.asarray(encode(noise.astype(np.float32)))
 
 
-def _resume(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
-    """Numbers of the shards that are already whole."""
+def _shards_of(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
+    """Numbers of the shards that exist. Raises `UserError` if they are of another plan."""
     if not (folder / "plan.json").is_file():
         return set()
-    before = _read(folder / "plan.json")
+    saved = _read(folder / "plan.json")
     now = json.loads(json.dumps(plan))
     for name in CHECKED:
-        if before[name] != now[name]:
+        for differing, old, new in _differences(name, saved[name], now[name]):
             raise UserError(
-                f"{folder} holds a cache with another {name}: {before[name]!r}, not "
-                f"{now[name]!r}; choose another folder"
+                f"{folder} holds a cache with another {differing}: {old!r}, not {new!r}; choose "
+                "another folder"
             )
-    if not np.allclose(before["probe"], now["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
+    if not np.allclose(saved["probe"], now["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
         raise UserError(f"{folder} was made with other weights of codec {plan['codec']}")
-    return {int(path.stem) for path in folder.glob("*.arrayrecord")}
+    return {int(path.stem) for path in folder.glob(SHARDS)}
 
 
-def _records(
-    numbers: range,
-    mixture: Callable[[int], Mixture],
-    encode: Encode,
-    batch: int,
-    sample_rate: int,
-    hop: int,
-    teacher: Teacher | None,
-) -> Iterator[Record]:
-    groups = [numbers[first : first + batch] for first in range(0, len(numbers), batch)]
-    for made in _ahead(lambda group: [mixture(number) for number in group], groups):
-        waves = np.stack([getattr(one, name) for name in SIGNALS for one in made])
-        waves = np.pad(waves, ((0, 3 * batch - len(waves)), (0, 0)))  # one compiled shape
-        latents = np.asarray(encode(waves)).astype(np.float16)
-        features = None
-        if teacher is not None:
-            sources = np.roll(waves, -len(made), axis=0)[: 2 * batch]  # targets, then residuals
-            features = np.asarray(teacher.features(sources)).astype(np.float16)
-        for row, one in enumerate(made):
+def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields (dotted name, old value, new value) of what differs in two JSON values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield name, old, new
+
+
+@dataclasses.dataclass(frozen=True)
+class _Renderer:
+    """Makes records, `batch` mixtures at a time so that one program fits all of them."""
+
+    mixture: Callable[[int], Mixture]
+    encode: Encode
+    batch: int
+    sample_rate: int
+    hop: int
+    teacher: Teacher | None
+
+    def records(self, numbers: range) -> Iterator[Record]:
+        """Yields the records of these mixtures."""
+        starts = range(0, len(numbers), self.batch)
+        groups = [numbers[start : start + self.batch] for start in starts]
+        for mixtures in _ahead(lambda group: [self.mixture(number) for number in group], groups):
+            yield from self._encoded(mixtures)
+
+    def _encoded(self, mixtures: list[Mixture]) -> Iterator[Record]:
+        count, batch = len(mixtures), self.batch
+        waves = np.stack([getattr(one, name) for name in SIGNALS for one in mixtures])
+        waves = np.pad(waves, ((0, 3 * batch - len(waves)), (0, 0)))
+        latents = np.asarray(self.encode(waves)).astype(np.float16)
+        features = [None] * (2 * batch)
+        if self.teacher is not None:
+            sources = np.roll(waves, -count, axis=0)[: 2 * batch]  # targets, then residuals
+            features = np.asarray(self.teacher.features(sources)).astype(np.float16)
+        for row, one in enumerate(mixtures):
             yield Record(
-                *(latents[place * len(made) + row] for place in range(len(SIGNALS))),
+                *(latents[signal * count + row] for signal in range(len(SIGNALS))),
                 target_texts=one.target_texts,
                 residual_texts=one.residual_texts,
-                target_active=energy.activity(one.target, sample_rate, hop),
-                residual_active=energy.activity(one.residual, sample_rate, hop),
+                target_active=energy.activity(one.target, self.sample_rate, self.hop),
+                residual_active=energy.activity(one.residual, self.sample_rate, self.hop),
                 category=one.category,
-                target_features=None if features is None else features[row],
-                residual_features=(
-                    features[len(made) + row]
-                    if features is not None and one.residual_texts
-                    else None
-                ),
+                target_features=features[row],
+                residual_features=features[count + row] if one.residual_texts else None,
             )
 
 
 def _ahead(make: Callable[[A], B], arguments: Sequence[A]) -> Iterator[B]:
-    """`map` that makes the next value in a thread while the last one is used."""
+    """Yields `make` of each argument; a thread makes the next value while the last one is used."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         coming = pool.submit(make, arguments[0])
         for argument in arguments[1:]:
@@ -246,28 +205,21 @@ def _ahead(make: Callable[[A], B], arguments: Sequence[A]) -> Iterator[B]:
 
 
 def _write_shard(path: pathlib.Path, records: Iterator[Record], bar: tqdm.tqdm) -> None:
-    part = path.with_suffix(".part")
-    writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1,uncompressed")
-    try:
-        for record in records:
-            writer.write(pack(record))
-            bar.update()
-    finally:
-        writer.close()
-    part.rename(path)
-
-
-def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1))
-    part.rename(path)
+    with whole_file(path) as part:
+        writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+        try:
+            for record in records:
+                writer.write(pack(record))
+                bar.update()
+        finally:
+            writer.close()
 
 
 def read_index(folder: str | os.PathLike) -> dict[str, Any]:
     """The content of `cache.json`. Raises `UserError` if the folder holds no finished cache."""
     path = pathlib.Path(folder) / "cache.json"
     if not path.is_file():
-        raise UserError(f"no latent cache in {folder}; make one with launch/prepare.py")
+        raise UserError(f"no latent cache in {folder}; make one with `sam-audio prepare`")
     return _read(path)
 
 
@@ -282,17 +234,19 @@ class Cache:
     """Random access to the records of a cache; damaged ones are None. Picklable."""
 
     def __init__(self, folder: str | os.PathLike):
+        """Raises `UserError` for an unfinished cache and for one with a damaged shard."""
         self.folder = str(folder)
         self.index = read_index(folder)
-        self._paths = sorted(str(path) for path in pathlib.Path(folder).glob("*.arrayrecord"))
-        if len(self._paths) < self.index["shards"]:
+        paths = sorted(str(path) for path in pathlib.Path(folder).glob(SHARDS))
+        if len(paths) < self.index["shards"]:
             raise UserError(
-                f"{folder} has {len(self._paths)} of {self.index['shards']} shards; run prepare.py"
+                f"{folder} has {len(paths)} of {self.index['shards']} shards; run "
+                "`sam-audio prepare` again"
             )
         try:
-            self._source = array_record_data_source.ArrayRecordDataSource(self._paths)
+            self._source = array_record_data_source.ArrayRecordDataSource(paths)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"{folder} has a damaged shard, delete it: {reason}") from None
 
     def __reduce__(self):

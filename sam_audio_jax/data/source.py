@@ -1,10 +1,9 @@
-"""Where sound comes from: source manifests and songs.
+"""Recordings and songs, read from manifests.
 
-A manifest is JSONL, one recording a line (spec/data_engine.md, "Shape of the engine").
+A manifest is a JSONL file with one recording a line, whose fields are those of `Recording`.
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import iter_jsonl
 
 CATEGORIES = ("speech", "music", "sfx", "instrument")
 OPTIONAL = ("speaker", "song", "stem", "image", "video")  # fields that may be absent or null
@@ -19,7 +19,7 @@ OPTIONAL = ("speaker", "song", "stem", "image", "video")  # fields that may be a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One line of a source manifest; `path` is resolved, `spans` are seconds."""
+    """One line of a manifest; `path` is resolved, `duration` and `spans` are in seconds."""
 
     id: str
     path: str
@@ -53,36 +53,33 @@ def embedded() -> str:
     return str(pathlib.Path(__file__).parent / "embedded" / "manifest.jsonl")
 
 
-def read_lines(path: str | os.PathLike) -> list[tuple[int, dict[str, Any]]]:
-    """The (line number, object) pairs of a JSONL file; UserError names file and line."""
+def read_objects(path: str | os.PathLike) -> list[tuple[int, dict[str, Any]]]:
+    """The (line number, object) pairs of a JSONL file that has at least one.
+
+    Raises `UserError`, with file and line, for a missing or empty file and a line of another kind.
+    """
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"no manifest at {path}")
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {number} is not JSON: {error}") from None
+    lines = list(iter_jsonl(path))
+    for number, value in lines:
         if not isinstance(value, dict):
             raise UserError(f"{path} line {number} must be an object, not {type(value).__name__}")
-        found.append((number, value))
-    if not found:
+    if not lines:
         raise UserError(f"{path} has no lines")
-    return found
+    return lines
 
 
 def load_manifest(path: str | os.PathLike) -> list[Recording]:
     """Reads and checks a manifest.
 
-    UserError names file and line: not JSON, a field missing or of the wrong type, an unknown
-    category, a sound file that is not there, an id used twice; also an empty manifest.
+    Raises `UserError`, with file and line, for a line that is not JSON, a field that is missing or
+    of the wrong type, an unknown category, a missing sound file and an id that is used twice; also
+    for an empty manifest.
     """
     path = pathlib.Path(path)
     recordings, seen = [], {}
-    for number, line in read_lines(path):
+    for number, line in read_objects(path):
         recording = _recording(line, path, number)
         if recording.id in seen:
             raise UserError(
@@ -146,7 +143,10 @@ def _recording(line: dict[str, Any], path: pathlib.Path, number: int) -> Recordi
 
 
 def load_manifests(paths: Sequence[str], split: str) -> list[Recording]:
-    """The recordings of one split of several manifests (none named: the embedded one)."""
+    """The recordings of one split of several manifests; without `paths` of the embedded one.
+
+    Raises `UserError` when the split has none.
+    """
     every = [recording for path in paths or (embedded(),) for recording in load_manifest(path)]
     chosen = [recording for recording in every if recording.split == split]
     if not chosen:
@@ -158,13 +158,13 @@ def load_manifests(paths: Sequence[str], split: str) -> list[Recording]:
 
 
 def load_songs(paths: Sequence[str], split: str) -> list[Song]:
-    """The songs beside the manifests (`songs.jsonl`), if any, in one split."""
+    """The songs of one split, from the `songs.jsonl` beside each manifest, if there is one."""
     songs = []
     for manifest in paths or (embedded(),):
         path = pathlib.Path(manifest).parent / "songs.jsonl"
         if not path.is_file():
             continue
-        for number, line in read_lines(path):
+        for number, line in read_objects(path):
             try:
                 stems = tuple(stem["id"] for stem in line["stems"])
                 songs.append(Song(str(line["song"]), line.get("split", "train"), stems))

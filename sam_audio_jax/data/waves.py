@@ -6,12 +6,9 @@ processes share. Files that cannot be used are counted, named in the log and lef
 
 import concurrent.futures
 import hashlib
-import json
 import logging
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,6 +19,7 @@ from jaxtyping import Float32
 from sam_audio_jax import audio
 from sam_audio_jax.data.source import Recording
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_json, whole_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +32,7 @@ class Waves:
     """Decoded recordings at one rate: int16 in one memory-mapped file."""
 
     def __init__(self, folder: str | os.PathLike):
-        index = json.loads((pathlib.Path(folder) / "index.json").read_text())
+        index = read_json(pathlib.Path(folder) / "index.json")
         self.folder = str(folder)
         self.starts: list[int] = index["starts"]
         self.lengths: list[int] = index["lengths"]  # 0: the recording was refused
@@ -59,33 +57,33 @@ class Waves:
 
 
 def cache_root() -> pathlib.Path:
-    """Where decoded waves are kept: SAM_AUDIO_CACHE, else the user's cache folder."""
+    """The folder of decoded waves: SAM_AUDIO_CACHE, else the user's cache folder."""
     named = os.environ.get("SAM_AUDIO_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(named) if named else pathlib.Path(base) / "sam_audio_jax"
 
 
 def open_waves(recordings: Sequence[Recording], sample_rate: int) -> Waves:
-    """Decodes the recordings to mono at `sample_rate`, or finds them decoded.
+    """Decodes the recordings to mono at `sample_rate`, unless that was done before.
 
-    Files that are silent, truncated or cannot be decoded are logged and get length 0;
-    UserError when they are more than one and above 1 %.
+    Files that are silent, truncated or cannot be decoded are logged and get length 0. Raises
+    `UserError` when they are more than one and above 1 %.
     """
     stamp = hashlib.sha256(f"{DECODE_VERSION} {sample_rate}".encode())
     for recording in recordings:
-        found = os.stat(recording.path)
+        status = os.stat(recording.path)
         stamp.update(
-            f"{os.path.abspath(recording.path)}|{found.st_size}|{found.st_mtime_ns}".encode()
+            f"{os.path.abspath(recording.path)}|{status.st_size}|{status.st_mtime_ns}".encode()
         )
     folder = cache_root() / f"waves-{sample_rate}-{stamp.hexdigest()[:16]}"
     if not (folder / "index.json").is_file():
         _decode_all(recordings, sample_rate, folder)
     waves = Waves(folder)
-    _judge(waves.refused, len(recordings))
+    _check_refused(waves.refused, len(recordings))
     return waves
 
 
-def _judge(refused: dict[str, str], total: int) -> None:
+def _check_refused(refused: dict[str, str], total: int) -> None:
     for path, reason in refused.items():
         log.warning("skipped %s: %s", path, reason)
     if len(refused) > max(1, BAD_SHARE * total):
@@ -96,47 +94,51 @@ def _judge(refused: dict[str, str], total: int) -> None:
 
 
 def _decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " samples"] | str:
-    """The mono wave, or why it is refused."""
+    """The mono wave, or the reason why it is refused."""
     try:
-        heard = audio.load(recording.path)
+        sound = audio.load(recording.path)
     except UserError as error:
         return str(error)
-    found = heard.samples.shape[-1] / heard.sample_rate
-    if found < recording.duration - max(0.1, 0.02 * recording.duration):
-        return f"truncated: {found:.2f} s of {recording.duration:.2f} s"
-    wave = audio.resample(heard.samples.mean(axis=0), heard.sample_rate, sample_rate)
+    seconds = sound.samples.shape[-1] / sound.sample_rate
+    if seconds < recording.duration - max(0.1, 0.02 * recording.duration):
+        return f"truncated: {seconds:.2f} s of {recording.duration:.2f} s"
+    wave = audio.resample(sound.samples.mean(axis=0), sound.sample_rate, sample_rate)
     return wave if np.abs(wave).max() > SILENT_PEAK else "silent"
 
 
 def _decode_all(recordings: Sequence[Recording], sample_rate: int, folder: pathlib.Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
+    """Makes the folder that `Waves` reads; several processes may do it at the same time."""
+    try:
+        with whole_folder(folder) as part:
+            index = _write_samples(recordings, sample_rate, part / "samples.i16")
+            write_json(part / "index.json", index, indent=None)
+    except (OSError, UserError):
+        if not (folder / "index.json").is_file():  # else another process has made it
+            raise
+
+
+def _write_samples(
+    recordings: Sequence[Recording], sample_rate: int, file: pathlib.Path
+) -> dict[str, Any]:
+    """Writes the int16 samples of all recordings into one file; returns the index of it."""
     index: dict[str, Any] = {"starts": [], "lengths": [], "scales": [], "refused": {}}
     offset = 0
-    try:
-        with (
-            concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
-            open(part / "samples.i16", "wb") as out,
-        ):
-            decoded: Iterable = pool.map(lambda one: _decode(one, sample_rate), recordings)
-            bar = tqdm.tqdm(decoded, "decoding", len(recordings), leave=False, unit="file")
-            for recording, wave in zip(recordings, bar, strict=True):
-                if isinstance(wave, str):
-                    index["refused"][recording.path] = wave
-                    wave = np.zeros(0, np.float32)
-                scale = float(np.abs(wave).max(initial=0.0)) / 32767
-                out.write(np.round(wave / max(scale, 1e-12)).astype(np.int16).tobytes())
-                index["starts"].append(offset)
-                index["lengths"].append(len(wave))
-                index["scales"].append(scale)
-                offset += len(wave)
-            if not offset:
-                out.write(bytes(2))  # an empty file cannot be mapped
-        (part / "index.json").write_text(json.dumps(index))
-        if not folder.is_dir():  # another process may have been faster
-            part.rename(folder)
-    except OSError:
-        if not (folder / "index.json").is_file():
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with (
+        concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
+        file.open("wb") as out,
+    ):
+        decoded: Iterable = pool.map(lambda one: _decode(one, sample_rate), recordings)
+        bar = tqdm.tqdm(decoded, "decoding", len(recordings), leave=False, unit="file")
+        for recording, wave in zip(recordings, bar, strict=True):
+            if isinstance(wave, str):
+                index["refused"][recording.path] = wave
+                wave = np.zeros(0, np.float32)
+            scale = float(np.abs(wave).max(initial=0.0)) / 32767
+            out.write(np.round(wave / max(scale, 1e-12)).astype(np.int16).tobytes())
+            index["starts"].append(offset)
+            index["lengths"].append(len(wave))
+            index["scales"].append(scale)
+            offset += len(wave)
+        if not offset:
+            out.write(bytes(2))  # an empty file cannot be mapped
+    return index

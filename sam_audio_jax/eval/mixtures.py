@@ -97,7 +97,7 @@ def load_bench(bench: str | pathlib.Path) -> Bench:
     folder = folder_of(bench)
     recordings = {clip.id: clip for clip in source.load_manifest(folder / "manifest.jsonl")}
     listing = folder / "mixtures.jsonl"
-    mixtures = tuple(_mixture(entry, line, listing) for line, entry in source.read_lines(listing))
+    mixtures = tuple(_mixture(entry, line, listing) for line, entry in source.read_objects(listing))
     seen: dict[str, int] = {}
     for item in mixtures:
         if item.id in seen:

@@ -8,7 +8,7 @@ from jax.sharding import Sharding
 
 from sam_audio_jax.data.examples import segments_around
 from sam_audio_jax.data.pipeline import frame_count
-from sam_audio_jax.data.shards import SIGNALS
+from sam_audio_jax.data.records import SIGNALS
 from sam_audio_jax.separator.prompts import FIRST_SLOT
 from sam_audio_jax.train.config import TrainConfig
 

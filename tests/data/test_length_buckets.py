@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sam_audio_jax.data import shards
+from sam_audio_jax.data import records, shards
 from sam_audio_jax.data.config import BatchConfig, DataConfig
 from sam_audio_jax.data.length_buckets import ROUND, Schedule
 from sam_audio_jax.errors import UserError
@@ -43,7 +43,7 @@ def test_a_batch_has_one_length_and_the_rows_that_the_budget_holds(cfg):
         assert batches.frames == rows * frames <= BUDGET
         shapes = {name: array.shape[:2] for name, array in batch.items()}
         signal = (rows, frames) if cfg.cache else (rows, frames * HOP)
-        assert shapes == dict.fromkeys(shards.SIGNALS, signal) | {
+        assert shapes == dict.fromkeys(records.SIGNALS, signal) | {
             **{"valid": (rows, frames), "anchor_alignment": (rows, frames)},
             **{"text_ids": (rows, 40), "text_mask": (rows, 40), "anchor_ids": (rows, 10)},
         }
@@ -60,7 +60,7 @@ def test_lengths_fit_the_bucket_and_nothing_leaks_into_padding(cfg):
         assert (valid.sum(axis=1) > before[frames]).all()
         sizes[frames] |= set(valid.sum(axis=1))
         np.testing.assert_array_equal(batch["anchor_alignment"] == 1, ~valid)
-        for name in shards.SIGNALS:
+        for name in records.SIGNALS:
             signal = batch[name].reshape(*valid.shape, -1)
             assert not signal[~valid].any()
             assert signal[valid].any(axis=-1).mean() > 0.3

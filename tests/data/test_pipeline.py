@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.config import to_dict
-from sam_audio_jax.data import energy, pipeline, shards
+from sam_audio_jax.data import energy, pipeline, records, shards
 from sam_audio_jax.data.config import DataConfig, SourceConfig
 from sam_audio_jax.data.excerpts import ExcerptConfig
 from sam_audio_jax.errors import UserError
@@ -46,7 +46,7 @@ def test_batches_have_fixed_shapes_masks_and_spans_inside(world, cache):
     ):
         for batch in take(batches, 4):
             assert {name: (rows.shape, rows.dtype) for name, rows in batch.items()} == {
-                **{name: ((6, *signal), np.float32) for name in shards.SIGNALS},
+                **{name: ((6, *signal), np.float32) for name in records.SIGNALS},
                 **{"valid": ((6, FRAMES), bool), "text_mask": ((6, 40), bool)},
                 **{"text_ids": ((6, 40), np.int32), "anchor_ids": ((6, 10), np.int32)},
                 "anchor_alignment": ((6, FRAMES), np.int32),
@@ -55,7 +55,7 @@ def test_batches_have_fixed_shapes_masks_and_spans_inside(world, cache):
             assert (np.diff(valid.astype(int), axis=1) <= 0).all()
             np.testing.assert_array_equal(batch["anchor_alignment"] == 1, ~valid)
             beyond = np.repeat(~valid, 320, axis=1) if signal == (16000,) else ~valid
-            for name in shards.SIGNALS:
+            for name in records.SIGNALS:
                 assert not batch[name][beyond].any()
             assert (batch["anchor_alignment"] < 10).all()
             assert batch["text_mask"].any(axis=1).all()
@@ -168,7 +168,7 @@ def test_a_killed_preparation_goes_on_where_it_stopped(world, cache, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     ours, theirs = shards.Cache(folder), shards.Cache(cache)
     for number in range(24):
-        assert shards.pack(ours[number]) == shards.pack(theirs[number])
+        assert records.pack(ours[number]) == records.pack(theirs[number])
 
 
 def test_a_cache_of_another_recipe_or_codec_is_refused(world, cache, tmp_path):
@@ -186,7 +186,7 @@ def test_damaged_records_are_skipped(world, cache, tmp_path):
     shutil.copytree(cache, folder)
     path = sorted(folder.glob("*.arrayrecord"))[1]
     damaged = bytearray(path.read_bytes())
-    place = damaged.find(shards.pack(shards.Cache(cache)[10])[200:240])
+    place = damaged.find(records.pack(shards.Cache(cache)[10])[200:240])
     damaged[place : place + 40] = bytes(40)
     path.write_bytes(damaged)
     read = [shards.Cache(folder)[number] for number in range(24)]
@@ -251,13 +251,13 @@ def test_features_of_format_1_have_another_name(world, tmp_path):
     write_cache(tmp_path / "new", config(world, seconds=3.0), 8, teacher=TEACHER)
     for number in range(8):
         record = shards.Cache(tmp_path / "new")[number]
-        fields = msgpack.unpackb(shards.pack(record))
-        for name, old_name in shards.FEATURES.items():
+        fields = msgpack.unpackb(records.pack(record))
+        for name, old_name in records.FEATURES.items():
             if name in fields:
                 fields[old_name] = fields.pop(name)
-        old = shards.unpack(msgpack.packb(fields))
+        old = records.unpack(msgpack.packb(fields))
         np.testing.assert_array_equal(old.target_features, record.target_features)
-        assert shards.pack(old) == shards.pack(record)
+        assert records.pack(old) == records.pack(record)
 
 
 def test_a_cache_of_a_later_format_is_refused_in_one_line(cache, tmp_path):

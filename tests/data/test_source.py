@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sam_audio_jax.data import waves as waves_module
 from sam_audio_jax.data.source import embedded, load_manifest, load_manifests, load_songs
 from sam_audio_jax.data.waves import open_waves
 from sam_audio_jax.errors import UserError
@@ -81,6 +82,21 @@ def test_waves_are_decoded_once_and_read_in_parts(world):
     assert len(waves.read(3, len(heard) - 5, 50)) == 5
     assert open_waves(recordings, 8000).folder == waves.folder
     assert open_waves(recordings, 4000).length(3) == len(heard) // 2
+
+
+def test_processes_that_decode_at_the_same_time_share_one_folder(world, monkeypatch):
+    recordings = load_manifest(world)[:3]
+    monkeypatch.setattr(waves_module, "DECODE_VERSION", -1)  # not decoded yet
+    decode_all = waves_module._decode_all
+
+    def late(*arguments):
+        decode_all(*arguments)  # another process was faster
+        decode_all(*arguments)
+
+    monkeypatch.setattr(waves_module, "_decode_all", late)
+    waves = open_waves(recordings, 8000)
+    assert waves.length(0) == 5600
+    assert not list(pathlib.Path(waves.folder).parent.glob(".*.part*"))
 
 
 def bad_files(folder: pathlib.Path, good: int) -> list[dict]:

@@ -1,0 +1,74 @@
+"""One encoded mixture, and its form as bytes in a shard of a latent cache."""
+
+import dataclasses
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+from jaxtyping import Bool, Float16
+
+SIGNALS = ("mixture", "target", "residual")
+FEATURES = {"target_features": "target_heard", "residual_features": "residual_heard"}  # format 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One encoded mixture; frames cover whole hops."""
+
+    mixture: Float16[np.ndarray, "frames channels"]
+    target: Float16[np.ndarray, "frames channels"]
+    residual: Float16[np.ndarray, "frames channels"]
+    target_texts: tuple[str, ...]
+    residual_texts: tuple[str, ...]  # empty: the residual cannot be a target
+    target_active: Bool[np.ndarray, " frames"]
+    residual_active: Bool[np.ndarray, " frames"]
+    category: str
+    # Features of the teacher; None: made without one, or the residual cannot be a target.
+    target_features: Float16[np.ndarray, "segments width"] | None = None
+    residual_features: Float16[np.ndarray, "segments width"] | None = None
+
+
+def pack(record: Record) -> bytes:
+    """Returns a record as bytes (msgpack)."""
+    fields: dict[str, Any] = {name: getattr(record, name).tobytes() for name in SIGNALS}
+    fields |= {
+        "channels": record.mixture.shape[-1],
+        "target_texts": record.target_texts,
+        "residual_texts": record.residual_texts,
+        "target_active": np.packbits(record.target_active).tobytes(),
+        "residual_active": np.packbits(record.residual_active).tobytes(),
+        "category": record.category,
+    }
+    for name in FEATURES:
+        if (features := getattr(record, name)) is not None:
+            fields |= {name: features.tobytes(), "width": features.shape[-1]}
+    return cast(bytes, msgpack.packb(fields))
+
+
+def unpack(data: bytes) -> Record:
+    """Returns the record that `pack` made bytes of, in any format; its arrays are read-only."""
+    fields = msgpack.unpackb(data)
+    latents = {
+        name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["channels"])
+        for name in SIGNALS
+    }
+    features = {
+        name: np.frombuffer(fields[stored], np.float16).reshape(-1, fields["width"])
+        for name, old_name in FEATURES.items()
+        for stored in (name, old_name)
+        if stored in fields
+    }
+    frames = len(latents["mixture"])
+
+    def active(name: str) -> Bool[np.ndarray, " frames"]:
+        return np.unpackbits(np.frombuffer(fields[name], np.uint8), count=frames).astype(bool)
+
+    return Record(
+        **latents,
+        **features,
+        target_texts=tuple(fields["target_texts"]),
+        residual_texts=tuple(fields["residual_texts"]),
+        target_active=active("target_active"),
+        residual_active=active("residual_active"),
+        category=fields["category"],
+    )
