@@ -36,8 +36,7 @@ def test_a_folder_is_replaced_only_when_asked_and_only_when_full(tmp_path):
 def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path):
     path = tmp_path / "out"
     with pytest.raises(OSError, match="not empty"), files.whole_folder(path):
-        path.mkdir()
-        (path / "theirs").touch()
+        files.write_json(path / "theirs", 1)
     assert os.listdir(path) == ["theirs"]
     assert os.listdir(tmp_path) == ["out"]
 
