@@ -24,9 +24,7 @@ NAMES = {
 }
 
 # Every bin and window of the refinement's own STFT by itself: no pooling, no smoothing.
-ORACLE = dataclasses.replace(
-    refine.DEFAULT, band_erb=1e-6, smooth_s=1e-6, trusted=1.0, exponent=1.0
-)
+ORACLE = dataclasses.replace(refine.DEFAULT, band_erb=1e-6, smooth_s=1e-6, usable=1.0, exponent=1.0)
 
 
 def masked(

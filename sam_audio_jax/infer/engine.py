@@ -100,7 +100,7 @@ class Engine:
                 f"{item.name} is too long for a watermark, which runs over a whole recording; "
                 "leave watermark out"
             )
-        self._check_rank(item.asked, options, item.name)
+        self._check_rank(item.prompts, options, item.name)
 
     def separate_items(
         self, items: Sequence[Item], options: Options, noises: Sequence[Any] | None = None
@@ -137,7 +137,7 @@ class Engine:
             )
             bits = self.networks.codec.config.watermark_bits
             message = options.messages(1, bits)  # one for all waves: it depends on no neighbour
-            told = [item.asked for item in items]
+            told = [item.prompts for item in items]
             waves, asked = self._solve(prompts, told, options, message, padding=False)
         stems = []
         for item, told, candidates in zip(items, asked, waves, strict=False):
@@ -222,7 +222,7 @@ class Engine:
         self, item: Item, noises: Float[np.ndarray, "candidates frames state"], options: Options
     ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[PromptView]]:
         """`_solve` of one recording in windows; its spans are predicted piece by piece."""
-        asked, mixture = item.asked, self.long_audio.encode(item.wave)
+        asked, mixture = item.prompts, self.long_audio.encode(item.wave)
         if options.predict_spans and not asked.spans:
             rate, found = self.networks.codec.config.frame_rate, []
             for start in range(0, len(mixture), self.long_audio.longest):

@@ -50,7 +50,7 @@ class Item:
     features: Float[np.ndarray, "frames video_width"] | None = None  # features of the masked video
 
     @property
-    def asked(self) -> PromptView:
+    def prompts(self) -> PromptView:
         """Returns the prompts alone."""
         return PromptView(text=self.text, spans=self.spans, video=self.clip)
 

@@ -1,4 +1,4 @@
-"""Mel spectrograms of mixture and stems under each other: one time axis, one scale of level."""
+"""Mel spectrograms of mixture and stems, one below the other, with common axes and levels."""
 
 import io
 import math
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from sam_audio_jax import audio
 
-RANGE_DB = 70.0  # below the loudest cell of the picture
+RANGE_DB = 70.0  # levels further below the loudest one are black
 BANDS = 128
-COLUMNS = 1_600  # frames of the picture at most; a long recording is drawn coarser
+COLUMNS = 1_600  # the most frames of a picture; those of a longer recording are pooled
 BLOCK = 6_000  # frames analysed at once, so that memory does not grow with the recording
 TICKS_HZ = (200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4)
 COLOURS = {"+": "#39d98a", "-": "#ff6b6b"}
@@ -26,7 +26,7 @@ def spectrograms_png(
     spans: Sequence[tuple[str, float, float]] = (),
     title: str = "",
 ) -> bytes:
-    """A PNG with one row per wave (name -> mono wave, all at `sample_rate`).
+    """Draws a PNG with one row per wave (name -> mono wave, all at `sample_rate`).
 
     `spans` are marked above the first row and shaded in every row: "+" green, "-" red. Equal input
     gives equal bytes.
@@ -65,7 +65,7 @@ def spectrograms_png(
 def mel_db(
     wave: Float[np.ndarray, " samples"], sample_rate: int
 ) -> Float[np.ndarray, "bands frames"]:
-    """Mel power in dB, `BANDS` bands from 0 Hz to half the rate, at most about `COLUMNS` frames."""
+    """Returns mel power in dB: `BANDS` bands up to the Nyquist rate, about `COLUMNS` frames."""
     hop = max(1, round(0.01 * sample_rate))
     window = 6 * hop
     frames = math.ceil(len(wave) / hop) + 1
@@ -82,10 +82,10 @@ def mel_db(
 def _power(
     wave: Float[np.ndarray, " samples"], start: int, stop: int, window: int, hop: int
 ) -> Float[np.ndarray, "frames bins"]:
-    """Power of the frames from `start` to `stop`, from the part of the wave that they see."""
+    """Returns the power of frames `start` to `stop`, from the part of the wave that they cover."""
     first = max(0, start - window // hop)
-    seen = np.asarray(wave[first * hop : stop * hop + window], np.float32)
-    return np.square(np.abs(audio.stft(seen, window, hop)))[start - first : stop - first]
+    part = np.asarray(wave[first * hop : stop * hop + window], np.float32)
+    return np.square(np.abs(audio.stft(part, window, hop)))[start - first : stop - first]
 
 
 def _mel(hz: float) -> float:
@@ -93,7 +93,7 @@ def _mel(hz: float) -> float:
 
 
 def _bands(window: int, sample_rate: int) -> Float[np.ndarray, "bands bins"]:
-    """Mel triangles; low bands are narrower than a bin and take the nearest bins' mean."""
+    """Returns mel triangles; a low band, narrower than a bin, is the mean of the nearest bins."""
     centres = 700 * (10 ** (np.linspace(0, _mel(sample_rate / 2), BANDS) / 2595) - 1)
     bin_hz = sample_rate / window
     bins = np.arange(window // 2 + 1) * bin_hz
@@ -112,7 +112,7 @@ def _frequency_axis(axes: Axes, sample_rate: int) -> None:
 
 
 def _mark_spans(axes: Axes, spans: Sequence[tuple[str, float, float]]) -> None:
-    """A bar along the top and dashed edges, so that what lies beneath stays readable."""
+    """Draws a bar along the top and dashed edges, which leave the spectrogram readable."""
     for token, start, end in spans:
         colour = COLOURS[token]
         axes.axvspan(start, end, ymin=0.96, ymax=1.0, color=colour, linewidth=0)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import parse_spans
-from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, reach
+from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, hop_and_margin
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
 from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer, WindowQueue
@@ -94,7 +94,7 @@ class Stream(Iterator[Stems]):
         seconds += audio.Resampler(self.sample_rate, self.stem_rate, 1).latency_s
         if self._refinement is not None:
             seconds += audio.Resampler(self.stem_rate, self.sample_rate, 2).latency_s
-            seconds += sum(reach(self.sample_rate, self._refinement)) / self.sample_rate
+            seconds += sum(hop_and_margin(self.sample_rate, self._refinement)) / self.sample_rate
         return seconds
 
     def __next__(self) -> Stems:
@@ -176,7 +176,7 @@ class Divider:
             stems = np.pad(stems[:left], ((0, max(0, left - len(stems))), (0, 0)))
         self._stems.append(stems)
         self._energy += float(np.sum(np.square(stems, dtype=np.float64)))
-        hop, margin = reach(self.sample_rate, self.config)
+        hop, margin = hop_and_margin(self.sample_rate, self.config)
         done, stop = self._done, self._stems.stop
         until = stop if last else max(done, (stop - margin) // hop * hop)
         if until == done:

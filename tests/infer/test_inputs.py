@@ -1,4 +1,4 @@
-"""What a caller can get wrong is said in one line; what he may do works."""
+"""A caller's mistakes are errors of one line; what is allowed works."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ WAVE = np.full(8_000, 0.1, np.float32)
 
 
 @pytest.mark.parametrize(
-    ("samples", "sample_rate", "said"),
+    ("samples", "sample_rate", "message"),
     [
         (WAVE, None, "say its sample_rate"),
         (WAVE, 0, "sample_rate=0 must be positive"),
@@ -24,14 +24,14 @@ WAVE = np.full(8_000, 0.1, np.float32)
         (5e-4 * WAVE, 8_000, "silent .-86 dBFS."),
     ],
 )
-def test_wrong_arrays(samples, sample_rate, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_wrong_arrays(samples, sample_rate, message):
+    with pytest.raises(UserError, match=message) as caught:
         inputs.read(samples, sample_rate, "street")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("spans", "said"),
+    ("spans", "message"),
     [
         ([("+", 0.5, 1.2)], r"span \+ 0.5-1.2 s of street must have start < end .*0-1.00 s"),
         ([("+", 0.5, 0.5)], "must have start < end"),
@@ -44,8 +44,8 @@ def test_wrong_arrays(samples, sample_rate, said):
         ([("+", 0.0, float("nan"))], "finite times"),
     ],
 )
-def test_wrong_spans(spans, said):
-    with pytest.raises(UserError, match=said):
+def test_wrong_spans(spans, message):
+    with pytest.raises(UserError, match=message):
         inputs.check_spans(spans, 1.0, "street")
 
 

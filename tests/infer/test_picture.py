@@ -1,4 +1,4 @@
-"""The picture is a function of its input and stays small however long the recording is."""
+"""The picture follows from its input alone and is as small for a long recording."""
 
 import io
 
@@ -11,9 +11,9 @@ from sam_audio_jax.infer import picture
 def test_picture_is_a_png_and_repeats_itself():
     wave = np.sin(np.arange(16_000) / 4).astype(np.float32)
     waves = {"mixture": wave, "target": 0 * wave, "residual": wave[:5_000]}
-    drawn = picture.spectrograms_png(waves, 16_000, spans=[("+", 0.1, 0.4)], title="a tone")
-    assert drawn == picture.spectrograms_png(waves, 16_000, spans=[("+", 0.1, 0.4)], title="a tone")
-    pixels = matplotlib.image.imread(io.BytesIO(drawn))
+    png = picture.spectrograms_png(waves, 16_000, spans=[("+", 0.1, 0.4)], title="a tone")
+    assert png == picture.spectrograms_png(waves, 16_000, spans=[("+", 0.1, 0.4)], title="a tone")
+    pixels = matplotlib.image.imread(io.BytesIO(png))
     assert pixels.shape[1] > pixels.shape[0] > 500
 
 
@@ -26,5 +26,5 @@ def test_a_tone_is_bright_in_its_band_alone():
     assert len(bright) < 12
 
 
-def test_long_recordings_are_drawn_coarser():
+def test_frames_of_long_recordings_are_pooled():
     assert picture.mel_db(np.ones(8_000 * 60, np.float32), 8_000).shape[1] <= picture.COLUMNS

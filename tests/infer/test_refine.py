@@ -1,4 +1,4 @@
-"""The refinement divides the recording: sums are exact, edges right, rates and channels kept."""
+"""The refinement divides the recording: exact sums, no edges, the same rate and channels."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from sam_audio_jax.infer.refine import DEFAULT, RefineConfig, divide, wiener
 
 
 def gated_noise(rng, size, rate, period_s, phase):
-    """Noise that is on half of the time."""
+    """Noise that is silent in every second half of a period."""
     time = np.arange(size) / rate
     return (0.1 * rng.standard_normal(size) * ((time / period_s + phase) % 1 < 0.5)).astype("f4")
 
@@ -35,8 +35,8 @@ def test_stems_of_integer_recordings_add_up_exactly(rng, bits):
 def test_stems_of_float_recordings_add_up_to_the_last_place(rng):
     mixture = rng.standard_normal((1, 5_000)).astype(np.float32) * np.float32(1e-3)
     target, residual = divide(mixture, rng.standard_normal((1, 5_000)).astype(np.float32))
-    place = np.spacing(np.maximum(np.abs(target), np.abs(residual)))
-    assert np.all(np.abs((target + residual) - mixture) <= place)
+    ulp = np.spacing(np.maximum(np.abs(target), np.abs(residual)))
+    assert np.all(np.abs((target + residual) - mixture) <= ulp)
 
 
 @pytest.mark.parametrize("samples", [1, 7, 500, 4_801])
@@ -69,7 +69,7 @@ def test_above_the_codec_its_highest_bands_decide(rng):
     assert np.sum(high[0] ** 2) > 100 * np.sum(high[1] ** 2)
 
 
-def test_edges_are_kept(rng):
+def test_a_silent_residual_leaves_the_mixture_up_to_its_edges(rng):
     mixture = np.full((1, 3_000), 0.25, np.float32)
     stem = 0.1 * rng.standard_normal(3_000).astype(np.float32)
     target, residual = wiener(
