@@ -2,37 +2,49 @@
 
 `python -m tools.embedded_sound --source DIR [--source DIR ...] --out DIR`
 
-Each DIR holds manifest.jsonl, songs.jsonl and the files they name. OUT gets manifest.jsonl,
-songs.jsonl, mixtures.jsonl (fixed_mixtures.py), audio/ and LICENSES.md, whole or not at all.
+Each source DIR holds manifest.jsonl, songs.jsonl and the files that they name. The new folder gets
+manifest.jsonl, songs.jsonl, mixtures.jsonl (fixed_mixtures.py), audio/ and LICENSES.md.
 """
 
 import argparse
 import collections
 import hashlib
-import json
 import pathlib
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable
 from typing import Any
 
 import soundfile
 
 from sam_audio_jax import audio
+from sam_audio_jax.cli.command import command
 from sam_audio_jax.data.source import load_manifest, read_objects
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import whole_folder, write_jsonl
 from tools import fixed_mixtures
 
 SAMPLE_RATE = 24_000
 COMPRESSION = 0.9  # of Ogg Vorbis: 1 is smallest
 SECONDS = {"sfx": 420.0, "speech": 330.0, "instrument": 360.0, "music": 480.0}  # of train
 FREE = re.compile(r"(CC0-1\.0|CC-BY(-SA)?-\d\.\d|BSD-[23]-Clause|MIT)( \([^)]*\))?")
-KEPT = (
-    *("id", "caption", "alt_captions", "category", "split", "source_id", "speaker", "language"),
-    *("song", "stem", "spans", "package", "package_version", "original", "credit", "soundfont"),
-)
+KEPT = [
+    "id",
+    "caption",
+    "alt_captions",
+    "category",
+    "split",
+    "source_id",
+    "speaker",
+    "language",
+    "song",
+    "stem",
+    "spans",
+    "package",
+    "package_version",
+    "original",
+    "credit",
+    "soundfont",
+]
 AUTHORS = {
     "asterisk-core-sounds-en-g722": "Digium, Inc.; voice: Allison",
     "asterisk-core-sounds-es-g722": "Digium, Inc.; voice: Allison",
@@ -108,22 +120,23 @@ Line = dict[str, Any]
 
 
 def is_free(licence: str) -> bool:
-    """Whether a licence (or all parts of "A (score), B (samples)") may be in the package."""
+    """Whether a licence, or each part of "A (score), B (samples)", may be in the package."""
     return all(FREE.fullmatch(part.strip()) for part in licence.split(","))
 
 
 def choose(lines: Iterable[Line]) -> list[Line]:
-    """All free validation clips; of the rest SECONDS a category, captions and sources in turn.
+    """All free validation clips, and SECONDS of training clips of each category.
 
-    No training clip shares a source with a validation clip. Songs come with all their stems.
+    Captions and sources alternate. No training clip shares a source with a validation clip. Songs
+    come with all their stems.
     """
     free = [line for line in lines if is_free(line["license"])]
     valid = [line for line in free if line["split"] == "valid"]
-    taken = {line["source_id"] for line in valid}
-    rest = [line for line in free if line["split"] == "train" and line["source_id"] not in taken]
+    held_out = {line["source_id"] for line in valid}
+    rest = [line for line in free if line["split"] == "train" and line["source_id"] not in held_out]
     chosen = list(valid)
     for category, seconds in SECONDS.items():
-        for group in _in_turn([line for line in rest if line["category"] == category]):
+        for group in _alternating([line for line in rest if line["category"] == category]):
             length = sum(line["duration"] for line in group)
             if length <= seconds:
                 seconds -= length
@@ -131,7 +144,7 @@ def choose(lines: Iterable[Line]) -> list[Line]:
     return sorted(chosen, key=lambda line: line["id"])
 
 
-def _in_turn(lines: list[Line]) -> list[list[Line]]:
+def _alternating(lines: list[Line]) -> list[list[Line]]:
     """Groups that belong together (the stems of a song, else one clip), rare captions first."""
     songs, queues = collections.defaultdict(list), collections.defaultdict(list)
     for line in sorted(lines, key=lambda line: hashlib.sha256(line["id"].encode()).digest()):
@@ -139,19 +152,17 @@ def _in_turn(lines: list[Line]) -> list[list[Line]]:
             songs[line["song"]].append(line)
         else:
             queues[line["caption"], line["source_id"]].append([line])
-    turns = collections.defaultdict(list)
+    rounds = collections.defaultdict(list)
     seen = collections.Counter()
     for (caption, _), queue in queues.items():
         for group in queue:
-            turns[seen[caption]].append(group)
+            rounds[seen[caption]].append(group)
             seen[caption] += 1
-    return list(songs.values()) + [group for turn in sorted(turns) for group in turns[turn]]
+    return list(songs.values()) + [group for number in sorted(rounds) for group in rounds[number]]
 
 
 def write(sources: list[pathlib.Path], out: pathlib.Path) -> None:
-    """Makes the folder `out`; UserError if it exists or a source is wrong."""
-    if out.exists():
-        raise UserError(f"--out {out} exists; name a folder that does not")
+    """Makes the folder `out`. Raises `UserError` if it exists or a source is wrong."""
     lines, songs = [], []
     for folder in sources:
         for _, line in read_objects(folder / "manifest.jsonl"):
@@ -162,26 +173,20 @@ def write(sources: list[pathlib.Path], out: pathlib.Path) -> None:
     chosen = choose(lines)
     ids = {line["id"] for line in chosen}
     songs = [song for song in songs if all(stem["id"] in ids for stem in song["stems"])]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=".part-"))
-    try:
+    with whole_folder(out) as part:
         kept = [_encode(line, part) for line in chosen]
-        _write_lines(part / "manifest.jsonl", kept)
+        write_jsonl(part / "manifest.jsonl", kept)
         keys = ("song", "split", "stems", "package", "original")
-        _write_lines(part / "songs.jsonl", [{key: song[key] for key in keys} for song in songs])
+        write_jsonl(part / "songs.jsonl", [{key: song[key] for key in keys} for song in songs])
         load_manifest(part / "manifest.jsonl")
-        _write_lines(part / "mixtures.jsonl", fixed_mixtures.mixtures(part, known))
+        write_jsonl(part / "mixtures.jsonl", fixed_mixtures.mixtures(part, known))
         (part / "LICENSES.md").write_text(_licences(kept))
-        part.chmod(0o755)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _encode(line: Line, folder: pathlib.Path) -> Line:
-    """Writes one clip at the low rate and returns its manifest line."""
-    heard = audio.load(line["path"])
-    wave = audio.resample(heard.samples.mean(axis=0), heard.sample_rate, SAMPLE_RATE)
+    """Writes one clip at SAMPLE_RATE and returns its manifest line."""
+    sound = audio.load(line["path"])
+    wave = audio.resample(sound.samples.mean(axis=0), sound.sample_rate, SAMPLE_RATE)
     path = folder / "audio" / line["category"] / f"{line['id']}.ogg"
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(
@@ -189,15 +194,14 @@ def _encode(line: Line, folder: pathlib.Path) -> Line:
     )
     kept = {key: line[key] for key in KEPT if line.get(key) not in (None, "", [])}
     return {
-        **{"id": kept.pop("id"), "path": str(path.relative_to(folder))},
+        "id": kept.pop("id"),
+        "path": str(path.relative_to(folder)),
         **kept,
-        **{"license": line["license"], "duration": round(len(wave) / SAMPLE_RATE, 4)},
-        **{"samples": len(wave), "sample_rate": SAMPLE_RATE},
+        "license": line["license"],
+        "duration": round(len(wave) / SAMPLE_RATE, 4),
+        "samples": len(wave),
+        "sample_rate": SAMPLE_RATE,
     }
-
-
-def _write_lines(path: pathlib.Path, lines: Iterable[Line]) -> None:
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _licences(lines: list[Line]) -> str:
@@ -214,17 +218,14 @@ def _licences(lines: list[Line]) -> str:
     return NOTICE + "\n".join(rows) + "\n"
 
 
-def main(argv: list[str]) -> int:
+@command
+def main(argv: list[str]) -> None:
+    """Makes the folder that the arguments name."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--source", type=pathlib.Path, action="append", required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    given = parser.parse_args(argv)
-    try:
-        write(given.source, given.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    arguments = parser.parse_args(argv)
+    write(arguments.source, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Composes the fixed mixtures that ship with the package: five settings, clips of `valid` only.
 
-The format is DESIGN.md's ("Fixed mixtures"): events of clips, counted in samples.
+A mixture is a line of `mixtures.jsonl`: events of clips, counted in samples, for target and
+residual (`sam_audio_jax/eval/mixtures.py` reads them).
 """
 
 import itertools
@@ -23,59 +24,62 @@ PEAK = 0.9
 SPOKEN = ("woman speaking", "speech", None)  # None: the clip's own caption
 
 Event = dict[str, Any]
-Events = list[tuple[str, int, int, int]]  # clip, start, samples, offset
+Events = list[tuple[str, int, int, int]]  # clip, its first sample, samples, offset in the mixture
 Wave = Float[np.ndarray, " samples"]
 
 
 class _Composer:
+    """The held-out clips of a folder, and the ways to lay them out; draws from one generator."""
+
     def __init__(self, folder: pathlib.Path, known: Collection[str]):
         manifest = folder / "manifest.jsonl"
         self.clips = {r.id: r for r in load_manifest(manifest) if r.split == "valid"}
         self.waves = {}
         for clip in self.clips.values():
-            heard = audio.load(clip.path)
-            self.waves[clip.id], self.rate = heard.samples.mean(axis=0), heard.sample_rate
+            sound = audio.load(clip.path)
+            self.waves[clip.id], self.rate = sound.samples.mean(axis=0), sound.sample_rate
         self.songs = [list(song.stems) for song in load_songs((str(manifest),), "valid")]
         self.known = known
         self.rng = np.random.default_rng(SEED)
 
-    def of(self, category: str) -> list[Recording]:
-        """Clips of one category, songs' stems apart, in random order."""
-        found = [c for c in self.clips.values() if c.category == category and not c.song]
-        return [found[place] for place in self.rng.permutation(len(found))]
+    def clips_of(self, category: str) -> list[Recording]:
+        """Clips of one category without the stems of songs, in random order."""
+        clips = [c for c in self.clips.values() if c.category == category and not c.song]
+        return [clips[number] for number in self.rng.permutation(len(clips))]
 
     def events(self, clip: Recording, samples: int) -> Events:
-        """One to three times the clip with silence between."""
+        """One to three times the clip with silence between them."""
         length, rest = min(len(self.waves[clip.id]), samples), int(0.4 * self.rate)
         most = min(3, (samples + rest) // (length + rest))
         count = int(self.rng.integers(1, most + 1))
         free = samples - count * length - (count - 1) * rest
-        places = np.sort(self.rng.integers(free + 1, size=count))
-        offsets = places + np.arange(count) * (length + rest)
+        starts = np.sort(self.rng.integers(free + 1, size=count))
+        offsets = starts + np.arange(count) * (length + rest)
         return [(clip.id, 0, length, int(offset)) for offset in offsets]
 
     def loop(self, clip: Recording, samples: int) -> Events:
         """The clip again and again until the end."""
-        found, place = [], 0
-        while place < samples:
-            length = min(len(self.waves[clip.id]), samples - place)
-            found.append((clip.id, 0, length, place))
-            place += length + int(self.rng.integers(int(0.3 * self.rate)))
-        return found
+        events, offset = [], 0
+        while offset < samples:
+            length = min(len(self.waves[clip.id]), samples - offset)
+            events.append((clip.id, 0, length, offset))
+            offset += length + int(self.rng.integers(int(0.3 * self.rate)))
+        return events
 
     def song(self, stems: list[str], samples: int, start: int) -> Events:
-        """A stretch of every stem."""
+        """The same stretch of every stem."""
         return [(stem, start, samples, 0) for stem in stems]
 
-    def stretch(self, stems: list[str], samples: int) -> int:
-        """A random start such that the stretch lies within the stems."""
+    def random_start(self, stems: list[str], samples: int) -> int:
+        """A random start of a stretch that is within all stems."""
         return int(self.rng.integers(min(len(self.waves[stem]) for stem in stems) - samples + 1))
 
     def render(self, events: Events, samples: int) -> Wave:
-        out = np.zeros(samples, np.float64)
+        """The sum of events."""
+        wave = np.zeros(samples, np.float64)
         for clip, start, length, offset in events:
-            out[offset : offset + length] += self.waves[clip][start : start + length]
-        return out
+            wave[offset : offset + length] += self.waves[clip][start : start + length]
+        return wave
 
     def line(
         self,
@@ -88,17 +92,16 @@ class _Composer:
         residual_caption: str | None = None,
         snr_db: float | None = None,
     ) -> dict[str, Any]:
-        """The line of one mixture; without `snr_db` both keep the level they have."""
+        """The line of one mixture; without `snr_db` target and residual keep their levels."""
         samples = round(SECONDS[setting] * self.rate)
-        one, other = self.render(target, samples), self.render(residual, samples)
-        levels = [energy.active_rms(wave, self.rate) for wave in (one, other)]
+        waves = self.render(target, samples), self.render(residual, samples)
+        levels = [energy.active_rms(wave, self.rate) for wave in waves]
         gain = 1.0 if snr_db is None else levels[0] / levels[1] / 10 ** (snr_db / 20)
-        limit = min(1.0, PEAK / float(np.abs(one + gain * other).max()))
+        limit = min(1.0, PEAK / float(np.abs(waves[0] + gain * waves[1]).max()))
         gains = round(limit, 6), round(limit * gain, 6)
-        mixture = gains[0] * one + gains[1] * other
-        heard = energy.activity(one.astype(np.float32), self.rate, self.rate // 100)
-        named = [residual_caption] if residual_caption else None
-        others = {self.clips[event[0]].caption for event in residual}
+        mixture = gains[0] * waves[0] + gains[1] * waves[1]
+        active = energy.activity(waves[0].astype(np.float32), self.rate, self.rate // 100)
+        captions = sorted({self.clips[event[0]].caption for event in residual})
         return {
             "id": f"{setting}-{number:03d}",
             "setting": setting,
@@ -106,14 +109,15 @@ class _Composer:
             "samples": samples,
             "sample_rate": self.rate,
             "snr_db": round(20 * float(np.log10(levels[0] * gains[0] / levels[1] / gains[1])), 2),
-            "spans": [[start / 100, end / 100] for start, end in runs(heard)],
+            "spans": [[start / 100, end / 100] for start, end in runs(active)],
             "target": _listed(target, gains[0]),
             "residual": _listed(residual, gains[1]),
-            "residual_captions": named or sorted(others),
+            "residual_captions": [residual_caption] if residual_caption else captions,
             "mixture_peak": round(float(np.abs(mixture).max()), 4),
         }
 
     def snr(self, setting: str) -> float:
+        """A random ratio of target to residual, in dB."""
         return float(self.rng.uniform(-SNR_DB[setting], SNR_DB[setting]))
 
 
@@ -131,7 +135,7 @@ def mixtures(folder: pathlib.Path, known: Collection[str]) -> list[dict[str, Any
 
 def _effects(make: _Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["sfx"] * make.rate)
-    clips = make.of("sfx")
+    clips = make.clips_of("sfx")
     unambiguous = sorted({c.caption for c in clips if c.caption in make.known})
     by_caption = {name: [c for c in clips if c.caption == name] for name in unambiguous}
     residuals = itertools.cycle(clips)
@@ -141,27 +145,28 @@ def _effects(make: _Composer) -> Iterator[dict[str, Any]]:
             c for c in residuals if c.caption != caption and c.source_id != target.source_id
         )
         lay = make.loop if number % 3 else make.events
-        yield make.line(
-            *("sfx", number, caption, make.events(target, samples), lay(other, samples)),
-            snr_db=make.snr("sfx"),
-        )
+        events = make.events(target, samples), lay(other, samples)
+        yield make.line("sfx", number, caption, *events, snr_db=make.snr("sfx"))
 
 
 def _speech(make: _Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["speech"] * make.rate)
-    effects = iter(c for c in make.of("sfx") if c.caption != "person singing")
-    voices = itertools.cycle(make.of("speech"))
+    effects = iter(c for c in make.clips_of("sfx") if c.caption != "person singing")
+    voices = itertools.cycle(make.clips_of("speech"))
     for number, voice in zip(range(7), voices, strict=False):
         named = None
         if number % 3 == 0 and make.songs:
             stems = make.songs[number % len(make.songs)]
-            residual = make.song(stems, samples, make.stretch(stems, samples))
+            residual = make.song(stems, samples, make.random_start(stems, samples))
             named = "music playing"
         else:
             residual = make.loop(next(effects), samples)
         yield make.line(
-            *("speech", number, SPOKEN[number % 3] or voice.caption),
-            *(make.events(voice, samples), residual),
+            "speech",
+            number,
+            SPOKEN[number % 3] or voice.caption,
+            make.events(voice, samples),
+            residual,
             residual_caption=named,
             snr_db=make.snr("speech"),
         )
@@ -169,27 +174,24 @@ def _speech(make: _Composer) -> Iterator[dict[str, Any]]:
 
 def _speakers(make: _Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["speaker"] * make.rate)
-    voices = make.of("speech")
+    voices = make.clips_of("speech")
     pairs = [(a, b) for a in voices for b in voices if a.caption != b.caption]
     for number in range(min(6, len(pairs))):
         target, other = pairs[number * len(pairs) // min(6, len(pairs))]
-        yield make.line(
-            *("speaker", number, target.caption),
-            *(make.events(target, samples), make.events(other, samples)),
-            snr_db=make.snr("speaker"),
-        )
+        events = make.events(target, samples), make.events(other, samples)
+        yield make.line("speaker", number, target.caption, *events, snr_db=make.snr("speaker"))
 
 
 def _music(make: _Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["music"] * make.rate)
-    others = [c for pair in zip(make.of("sfx"), make.of("speech"), strict=False) for c in pair]
+    others = [
+        c for pair in zip(make.clips_of("sfx"), make.clips_of("speech"), strict=False) for c in pair
+    ]
     for number, other in zip(range(6), others, strict=False):
         stems = make.songs[number % len(make.songs)]
-        target = make.song(stems, samples, make.stretch(stems, samples))
-        yield make.line(
-            *("music", number, "music playing", target, make.events(other, samples)),
-            snr_db=make.snr("music"),
-        )
+        target = make.song(stems, samples, make.random_start(stems, samples))
+        events = target, make.events(other, samples)
+        yield make.line("music", number, "music playing", *events, snr_db=make.snr("music"))
 
 
 def _instruments(make: _Composer) -> Iterator[dict[str, Any]]:
@@ -203,18 +205,14 @@ def _instruments(make: _Composer) -> Iterator[dict[str, Any]]:
             last = min(len(make.waves[name]) for name in stems) - samples
             start = int(np.clip(sounding[0] * make.rate - make.rate, 0, last))
             rest = [name for name in stems if name != stem]
-            yield make.line(
-                *("instr", number, clip.stem or clip.caption),
-                *(make.song([stem], samples, start), make.song(rest, samples, start)),
-            )
+            events = make.song([stem], samples, start), make.song(rest, samples, start)
+            yield make.line("instr", number, clip.stem or clip.caption, *events)
             number += 1
-    clips = make.of("instrument")
+    clips = make.clips_of("instrument")
     targets = [clip for clip in clips if clip.caption in make.known]
-    for place, target in enumerate(targets):
-        other = next(c for c in clips[place:] + clips if c.caption != target.caption)
-        lay = make.loop if place % 2 else make.events
-        yield make.line(
-            *("instr", number, target.caption, make.events(target, samples), lay(other, samples)),
-            snr_db=make.snr("instr"),
-        )
+    for turn, target in enumerate(targets):
+        other = next(c for c in clips[turn:] + clips if c.caption != target.caption)
+        lay = make.loop if turn % 2 else make.events
+        events = make.events(target, samples), lay(other, samples)
+        yield make.line("instr", number, target.caption, *events, snr_db=make.snr("instr"))
         number += 1

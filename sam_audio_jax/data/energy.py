@@ -14,7 +14,10 @@ SILENT = 1e-3  # a wave whose loudest cell has a lower RMS has no activity at al
 def active_cells(
     wave: Float[np.ndarray, " samples"], sample_rate: int
 ) -> Bool[np.ndarray, " cells"]:
-    """Cells of 10 ms with energy, before short runs are mended; the last cell may be partial."""
+    """Whether each cell of 10 ms has energy; the last cell may be partial.
+
+    Short sounds and short silences are still in it.
+    """
     cell = round(CELL_S * sample_rate)
     padded = np.pad(wave, (0, -len(wave) % cell)).reshape(-1, cell)
     rms = np.sqrt(np.einsum("cs,cs->c", padded, padded) / cell)
@@ -32,7 +35,7 @@ def active_rms(wave: Float[np.ndarray, " samples"], sample_rate: int) -> float:
 def activity(
     wave: Float[np.ndarray, " samples"], sample_rate: int, hop: int
 ) -> Bool[np.ndarray, " frames"]:
-    """Whether the sound is on in each whole frame of `hop` samples."""
+    """Whether the sound is on in each whole frame of `hop` samples; short runs are removed."""
     active = active_cells(wave, sample_rate)
     shortest = round(MIN_S / CELL_S)
     for start, end in runs(~active):
@@ -41,7 +44,7 @@ def activity(
     long = np.zeros_like(active)
     for start, end in runs(active):
         long[start:end] = end - start >= shortest
-    active = long if long.any() else active  # a lone click is still where it is
+    active = long if long.any() else active  # a single click is kept
     centres = (np.arange(len(wave) // hop) + 0.5) * hop / round(CELL_S * sample_rate)
     return active[centres.astype(int)]
 

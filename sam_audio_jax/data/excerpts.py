@@ -1,6 +1,6 @@
-"""Training material of the codec (spec/codec.md, section 10 "Data").
+"""Training excerpts of the codec, as in DAC (arXiv 2306.06546, section 4).
 
-Kinds of sound take turns in equal shares; each file of a kind comes once per round, shuffled. An
+Kinds of sound alternate in equal shares; each file of a kind comes once per round, shuffled. An
 item is a function of (seed, index) alone, so order never depends on workers or restarts.
 """
 
@@ -9,7 +9,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from sam_audio_jax import audio
 from sam_audio_jax.data.config import SourceConfig
@@ -19,17 +19,17 @@ from sam_audio_jax.data.waves import Waves
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExcerptConfig:
-    """Random excerpts of single recordings; values marked DAC are the published ones."""
+    """Random excerpts of single recordings; values marked DAC are published, the others ours."""
 
     source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     seconds: float = 1.0  # rounded to whole frames of the codec
-    loudness_lufs: float = -16.0  # DAC; every excerpt is brought to it
+    loudness_lufs: float = -16.0  # DAC; every excerpt is scaled to it
     threshold_lufs: float = -40.0  # DAC; quieter excerpts are drawn again
     draws: int = 8  # DAC; the last draw is kept whatever its level
-    gain_db: tuple[float, float] = (-16.0, 0.0)  # ours; after loudness: stems come at any level
-    mixed: float = 0.25  # ours; share of excerpts that are two recordings at once, as in mixtures
+    gain_db: tuple[float, float] = (-16.0, 0.0)  # on top, because stems have any level
+    mixed: float = 0.25  # share of excerpts that are two recordings at once, as in mixtures
     phase_rotation: bool = True  # DAC
-    workers: int = 0  # processes that make items; 0: a thread of this one
+    workers: int = 0  # processes; 0: a thread
     seed: int = 0
 
 
@@ -60,9 +60,8 @@ class Excerpts:
         rng = np.random.default_rng((config.seed, index))
         turn, kind = divmod(index, len(self.kinds))
         files = self.kinds[kind]
-        number = files[
-            _shuffled(config.seed, kind, turn // len(files), len(files))[turn % len(files)]
-        ]
+        round_number, position = divmod(turn, len(files))
+        number = files[_shuffled(config.seed, kind, round_number, len(files))[position]]
         wave = self._loud_excerpt(number, files, rng)
         if rng.random() < config.mixed:
             other = self.kinds[rng.integers(len(self.kinds))]
@@ -78,7 +77,7 @@ class Excerpts:
     def _loud_excerpt(
         self, number: int, files: list[int], rng: np.random.Generator
     ) -> Float32[np.ndarray, " samples"]:
-        """An excerpt at 0 dB peak, drawn again until it is loud enough."""
+        """An excerpt with a peak of 1, drawn again until it is loud enough."""
         wave = np.zeros(self.samples, np.float32)
         for _ in range(self.config.draws):
             wave = self._excerpt(number, files, rng)
@@ -89,22 +88,22 @@ class Excerpts:
     def _excerpt(
         self, number: int, files: list[int], rng: np.random.Generator
     ) -> Float32[np.ndarray, " samples"]:
-        """A piece of a long file, or short files of one kind one after another with rests."""
-        out = np.zeros(self.samples, np.float32)
+        """A part of a long file, or short files of one kind one after another with rests."""
         length = self.waves.length(number)
         if length >= self.samples:
-            return self.waves.read(
-                number, int(rng.integers(length - self.samples + 1)), self.samples
-            )
-        place = int(rng.integers(min(self.samples - length, self.sample_rate // 4) + 1))
-        while place < self.samples:
-            piece = self.waves.read(number, 0, self.samples - place)
-            out[place : place + len(piece)] = piece
-            place += len(piece) + int(rng.integers(self.sample_rate // 4))
+            start = int(rng.integers(length - self.samples + 1))
+            return self.waves.read(number, start, self.samples)
+        wave = np.zeros(self.samples, np.float32)
+        rest = self.sample_rate // 4
+        position = int(rng.integers(min(self.samples - length, rest) + 1))
+        while position < self.samples:
+            clip = self.waves.read(number, 0, self.samples - position)
+            wave[position : position + len(clip)] = clip
+            position += len(clip) + int(rng.integers(rest))
             number = files[rng.integers(len(files))]
-        return out
+        return wave
 
 
 @functools.lru_cache(maxsize=16)
-def _shuffled(seed: int, kind: int, turn: int, size: int) -> np.ndarray:
-    return np.random.default_rng((seed, kind, turn, size)).permutation(size)
+def _shuffled(seed: int, kind: int, round_number: int, size: int) -> Int[np.ndarray, " files"]:
+    return np.random.default_rng((seed, kind, round_number, size)).permutation(size)

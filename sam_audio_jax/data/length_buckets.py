@@ -1,9 +1,9 @@
-"""Batches of varying length under a budget of frames (spec/training.md, "Schedule").
+"""Batches of varying length under a budget of frames.
 
 All items of a step are padded to one length out of a short list, and there are as many as the
 budget holds: a step costs about the same whatever its length, and a run compiles one program per
-length. Every process finds the bucket of a step by itself; were it to depend on what lies ready,
-the collectives of a pod would hang.
+length. Every process computes the bucket of a step from seed and step alone; if it depended on the
+items that a process has ready, the collectives of a pod would hang.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ from jaxtyping import Int
 from sam_audio_jax.data.config import BatchConfig
 from sam_audio_jax.errors import UserError
 
-ROUND = 1_000  # steps in which every bucket has its share, in an order of their own
+ROUND = 1_000  # steps in which every bucket has its share; each round has its own order
 
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """One shape of batches and what goes into it; lengths in frames."""
+    """One shape of batches; lengths are in frames."""
 
-    shortest: int  # real length of an item
-    frames: int  # padded length of all items, the longest real one
-    rows: int  # items of a step, of all processes
+    shortest: int  # smallest real length of an item
+    frames: int  # padded length of every item, and the largest real one
+    rows: int  # items of a step, over all processes
 
     def size(self, room: int, rng: np.random.Generator) -> int:
         """Real length of an item: uniform over the bucket, but at most `room`."""
@@ -32,7 +32,7 @@ class Bucket:
 
 
 class Schedule:
-    """Which bucket a step has and which items: functions of seed and step alone."""
+    """The bucket and the items of every step, as functions of seed and step alone."""
 
     def __init__(self, config: BatchConfig, seed: int, frame_rate: float):
         """Raises `UserError` for lengths that round to the same, or too long for the budget."""
@@ -64,17 +64,22 @@ class Schedule:
 
     def bucket(self, step: int) -> Bucket:
         """The bucket of a step, counted from 0."""
-        turn, place = divmod(step, ROUND)
-        return self.buckets[int(_order(self.seed, turn, self._pattern.tobytes())[place])]
+        round_number, position = divmod(step, ROUND)
+        return self.buckets[int(self._order(round_number)[position])]
 
     def first(self, step: int) -> int:
-        """Number of the step's first item; items are numbered through all steps."""
-        turn, place = divmod(step, ROUND)
-        before = _order(self.seed, turn, self._pattern.tobytes())[:place]
+        """The number of the step's first item; items are numbered through all steps."""
+        round_number, position = divmod(step, ROUND)
+        before = self._order(round_number)[:position]
         rows = [bucket.rows for bucket in self.buckets]
-        return turn * self._round_items + int(np.take(rows, before).sum())
+        return round_number * self._round_items + int(np.take(rows, before).sum())
+
+    def _order(self, round_number: int) -> Int[np.ndarray, " steps"]:
+        """The bucket of each step of a round."""
+        return _shuffled(self.seed, round_number, self._pattern.tobytes())
 
 
 @functools.lru_cache(maxsize=4)
-def _order(seed: int, turn: int, pattern: bytes) -> Int[np.ndarray, " steps"]:
-    return np.random.default_rng((seed, 2, turn)).permutation(np.frombuffer(pattern, np.int64))
+def _shuffled(seed: int, round_number: int, pattern: bytes) -> Int[np.ndarray, " steps"]:
+    rng = np.random.default_rng((seed, 2, round_number))
+    return rng.permutation(np.frombuffer(pattern, np.int64))

@@ -1,4 +1,4 @@
-"""Text prompts from captions: short lower-case phrases (spec/data_engine.md, "Prompts")."""
+"""Text prompts from captions: short lower-case phrases."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ SPEAKING = re.compile(r"(man|woman|person|boy|girl|child) speaking\b")
 
 
 def texts_of(recording: Recording) -> tuple[str, ...]:
-    """What may be asked to get this sound, finest first: caption, alternatives, coarser phrases."""
+    """Phrases that may prompt for a recording, finest first: caption, alternatives, coarser."""
     texts = [recording.caption, *recording.alt_captions]
     spoken = SPEAKING.match(recording.caption)
     if spoken or recording.category == "speech":
@@ -26,7 +26,7 @@ def texts_of(recording: Recording) -> tuple[str, ...]:
 
 
 def claims_of(recording: Recording) -> frozenset[str]:
-    """Every phrase that is true of the recording, also those too coarse to ask for it."""
+    """Every phrase that is true of the recording, also those too coarse to prompt for it."""
     texts = set(texts_of(recording))
     texts |= {SPEAKING.sub("person speaking", text) for text in texts}
     if recording.category in ("music", "instrument"):
@@ -35,7 +35,7 @@ def claims_of(recording: Recording) -> frozenset[str]:
 
 
 def unambiguous(texts: Sequence[str], others: Collection[str]) -> tuple[str, ...]:
-    """The texts that do not also hold for the other half of the mixture."""
+    """The texts that do not also hold for the other source of the mixture."""
     return tuple(text for text in texts if text not in others)
 
 

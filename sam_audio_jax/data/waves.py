@@ -1,7 +1,7 @@
-"""The decoded waves behind recordings.
+"""The decoded waves of recordings.
 
-Every file is decoded once, resampled to mono, and kept as int16 in one memory-mapped file that all
-processes share. Files that cannot be used are counted, named in the log and left out.
+Every file is decoded once, mixed down to mono, resampled and stored as int16 in one memory-mapped
+file that all processes share. Files that cannot be used are counted, named in the log and left out.
 """
 
 import concurrent.futures
@@ -23,8 +23,8 @@ from sam_audio_jax.files import read_json, whole_folder, write_json
 
 log = logging.getLogger(__name__)
 
-BAD_SHARE = 0.01  # of the recordings; one bad file is always forgiven
-SILENT_PEAK = 10 ** (-60 / 20)
+BAD_SHARE = 0.01  # of the recordings that may be unusable; one bad file is always tolerated
+SILENT_PEAK = 10 ** (-60 / 20)  # recordings below -60 dBFS are refused
 DECODE_VERSION = 1  # part of the cache's name: raise it when decoding changes
 
 
@@ -44,12 +44,13 @@ class Waves:
         return Waves, (self.folder,)
 
     def length(self, number: int) -> int:
+        """Samples of a recording; 0 if it was refused."""
         return self.lengths[number]
 
     def read(
         self, number: int, start: int = 0, length: int | None = None
     ) -> Float32[np.ndarray, " samples"]:
-        """Samples `start : start + length` of a recording, cut at its end."""
+        """Samples `start : start + length` of a recording, cut at its end; within -1 to 1."""
         end = self.lengths[number] if length is None else min(start + length, self.lengths[number])
         offset = self.starts[number]
         piece = self._samples[offset + start : offset + end]
