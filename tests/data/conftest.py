@@ -1,42 +1,51 @@
-"""A small world of sound: noises, tones, voices and two songs, made from sines."""
-
-import json
+"""A small world of sound: effects, instruments, voices and two songs, made from sines."""
 
 import numpy as np
 import pytest
 import soundfile
 
+from sam_audio_jax.files import write_jsonl
+
 RATE = 8000
 
 
-def sound(rng: np.random.Generator, seconds: float) -> np.ndarray:
+def make_sound(rng: np.random.Generator, seconds: float) -> np.ndarray:
     time = np.arange(int(seconds * RATE)) / RATE
     wave = np.sin(2 * np.pi * rng.uniform(100, 1500) * time) + 0.1 * rng.normal(size=len(time))
     return 0.2 * wave * np.minimum(1, 20 * (time[-1] - time))
 
 
-def clips() -> list[dict]:
+def make_lines() -> list[dict]:
+    """Lines of a manifest: 24 clips, 6 of them the stems of two songs."""
     lines = []
     for number in range(6):
         lines.append({"category": "sfx", "caption": f"thing {number} humming", "duration": 0.7})
         lines.append(
             {
-                **{"category": "instrument", "caption": f"horn {number} playing", "duration": 1.5},
+                "category": "instrument",
+                "caption": f"horn {number} playing",
                 "alt_captions": [f"horn {number}"],
+                "duration": 1.5,
             }
         )
         lines.append(
             {
-                **{"category": "speech", "caption": f"woman speaking klingon {number}"},
-                **{"alt_captions": ["speech", "woman speaking"], "duration": 2.5},
+                "category": "speech",
+                "caption": f"woman speaking klingon {number}",
+                "alt_captions": ["speech", "woman speaking"],
+                "duration": 2.5,
             }
         )
     for song in ("one", "two"):
         for stem in ("drums", "piano", "harp"):
             lines.append(
                 {
-                    **{"category": "music", "caption": f"{stem} playing", "duration": 5.0},
-                    **{"song": song, "stem": stem, "source_id": f"song {song}"},
+                    "category": "music",
+                    "caption": f"{stem} playing",
+                    "song": song,
+                    "stem": stem,
+                    "source_id": f"song {song}",
+                    "duration": 5.0,
                 }
             )
     for number, line in enumerate(lines):
@@ -47,9 +56,8 @@ def clips() -> list[dict]:
 
 
 def write_manifest(folder, lines: list[dict]) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "manifest.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_jsonl(path, lines)
     return str(path)
 
 
@@ -63,16 +71,17 @@ def world(tmp_path_factory) -> str:
     """Path of a manifest with its sound files and songs."""
     folder = tmp_path_factory.mktemp("world")
     rng = np.random.default_rng(0)
-    lines = clips()
+    lines = make_lines()
     (folder / "audio").mkdir()
     for line in lines:
-        soundfile.write(folder / line["path"], sound(rng, line["duration"]), RATE)
+        soundfile.write(folder / line["path"], make_sound(rng, line["duration"]), RATE)
     songs = [
         {
-            **{"song": song, "split": "train"},
+            "song": song,
+            "split": "train",
             "stems": [{"id": line["id"]} for line in lines if line.get("song") == song],
         }
         for song in ("one", "two")
     ]
-    (folder / "songs.jsonl").write_text("".join(json.dumps(song) + "\n" for song in songs))
+    write_jsonl(folder / "songs.jsonl", songs)
     return write_manifest(folder, lines)

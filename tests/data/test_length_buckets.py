@@ -69,7 +69,7 @@ def test_lengths_fit_the_bucket_and_nothing_leaks_into_padding(cfg):
     longest = 45 if cfg.cache else 50  # records are not longer
     assert max(sizes[25]) == 25
     assert max(sizes[50]) == longest
-    assert all(len(drawn) > 3 for drawn in sizes.values())
+    assert all(len(lengths) > 3 for lengths in sizes.values())
 
 
 def test_every_batch_is_nearly_full():
@@ -86,15 +86,15 @@ def test_every_batch_is_nearly_full():
         assert real > 0.74 * bucket.frames
 
 
-def test_a_round_gives_each_bucket_its_share_of_frames_in_an_order_of_its_own():
+def test_each_round_has_its_own_order_and_every_bucket_its_share_of_frames():
     cfg = BatchConfig(token_budget=1_000, buckets_s=(1.0, 2.0, 4.0), row_multiple=1)
-    for shares, wanted in (((), (1 / 3,) * 3), ((6.0, 3.0, 1.0), (0.6, 0.3, 0.1))):
+    for shares, expected in (((), (1 / 3,) * 3), ((6.0, 3.0, 1.0), (0.6, 0.3, 0.1))):
         schedule = Schedule(dataclasses.replace(cfg, bucket_shares=shares), 0, 25.0)
         steps = [schedule.bucket(step) for step in range(ROUND, 2 * ROUND)]
         frames = [
             sum(b.rows * b.frames for b in steps if b is bucket) for bucket in schedule.buckets
         ]
-        np.testing.assert_allclose(np.divide(frames, sum(frames)), wanted, atol=0.002)
+        np.testing.assert_allclose(np.divide(frames, sum(frames)), expected, atol=0.002)
         assert steps != [schedule.bucket(step) for step in range(ROUND)]
         other = Schedule(dataclasses.replace(cfg, bucket_shares=shares), 1, 25.0)
         assert steps != [other.bucket(step) for step in range(ROUND, 2 * ROUND)]
@@ -104,8 +104,9 @@ def test_a_round_gives_each_bucket_its_share_of_frames_in_an_order_of_its_own():
         assert schedule.first(0) == 0
 
 
-@pytest.mark.slow  # starts two processes, each of which imports JAX: 30 s on a busy machine
+@pytest.mark.processes
 def test_workers_change_nothing(world):
+    """Starts two workers, each of which imports JAX."""
     alone = take(separation(config(world)), 5)
     assert_equal(take(separation(config(world, workers=2)), 5), alone)
 
@@ -114,48 +115,48 @@ def test_processes_pick_the_same_bucket_and_share_its_rows(cfg):
     alone = take(separation(cfg), 3)
     for count in (2, 4):
         for process in range(count):
-            part = separation(cfg, process_index=process, process_count=count)
-            made = list(itertools.islice(part, 3))
-            assert part.frames == alone[-1]["valid"].size
-            part.close()
-            wanted = [
-                {k: np.split(rows, count)[process] for k, rows in one.items()} for one in alone
+            shared = separation(cfg, process_index=process, process_count=count)
+            ours = take(shared, 3)
+            assert shared.frames == alone[-1]["valid"].size
+            share = [
+                {name: np.split(rows, count)[process] for name, rows in batch.items()}
+                for batch in alone
             ]
-            assert_equal(made, wanted)
+            assert_equal(ours, share)
     with pytest.raises(UserError, match=r"rows 4 must be a positive multiple of the 3 processes"):
         separation(cfg, process_index=0, process_count=3)
 
 
 def test_the_same_again_after_resume_from_any_step(cfg):
     whole = take(separation(cfg), 6)
-    for given in range(6):
+    for count in range(6):
         first = separation(cfg)
-        take(first, given)
+        take(first, count)
         state = first.get_state()
-        assert state == {"batches": given}
+        assert state == {"batches": count}
         resumed = separation(cfg)
         resumed.set_state(state)
-        assert_equal(take(resumed, 1), whole[given : given + 1])
+        assert_equal(take(resumed, 1), whole[count : count + 1])
 
 
 def test_a_round_of_the_cache_has_every_record_once(world, cache):
     cfg = config(world, cache=cache, token_budget=200, buckets_s=(1.8,), swap_share=0.0)
     batches = take(separation(cfg), 6)  # 4 records each
-    held = shards.Cache(cache)
-    records = [record for number in range(24) if (record := held[number])]
-    found = []
+    stored = shards.Cache(cache)
+    mixtures = [stored[number].mixture.tobytes() for number in range(24)]
+    numbers = []
     for batch in batches:
         for mixture, valid in zip(batch["mixture"], batch["valid"], strict=True):
             crop = mixture[valid].astype(np.float16).tobytes()
-            found += [n for n, record in enumerate(records) if crop in record.mixture.tobytes()]
-    assert sorted(found) == list(range(24))
+            numbers += [number for number, whole in enumerate(mixtures) if crop in whole]
+    assert sorted(numbers) == list(range(24))
 
 
 def test_a_crop_always_has_some_of_the_target(world, cache):
     """The records' targets are events between silences; half a second is often beside them."""
     cfg = config(world, cache=cache, token_budget=200, buckets_s=(0.5,), swap_share=0.0)
-    held = shards.Cache(cache)
-    targets = [record.target_active for number in range(24) if (record := held[number])]
+    stored = shards.Cache(cache)
+    targets = [stored[number].target_active for number in range(24)]
     beside = [not active[start : start + 7].any() for active in targets for start in range(38)]
     assert np.mean(beside) > 0.1
     for batch in take(separation(cfg), 6):
@@ -169,7 +170,7 @@ def test_a_bucket_that_no_record_reaches_is_the_users_error(world, cache):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"token_budget": 0}, r"token_budget=0 and data\.batches\.buckets_s=.* need each other"),
         ({"buckets_s": ()}, r"data\.batches\.buckets_s=\(\) need each other"),
@@ -184,6 +185,6 @@ def test_a_bucket_that_no_record_reaches_is_the_users_error(world, cache):
         ),
     ],
 )
-def test_settings_that_contradict_each_other_are_the_users_error(changes, said):
-    with pytest.raises(UserError, match=said):
+def test_settings_that_contradict_each_other_are_the_users_error(changes, message):
+    with pytest.raises(UserError, match=message):
         Schedule(config("none", **changes).batches, 0, RATE / HOP)

@@ -6,13 +6,24 @@ import pytest
 import soundfile
 
 from sam_audio_jax.data import waves as waves_module
-from sam_audio_jax.data.source import embedded, load_manifest, load_manifests, load_songs
+from sam_audio_jax.data.source import (
+    CATEGORIES,
+    embedded,
+    load_manifest,
+    load_manifests,
+    load_songs,
+)
 from sam_audio_jax.data.waves import open_waves
 from sam_audio_jax.errors import UserError
 
 GOOD = {
-    **{"id": "a", "path": "a.wav", "caption": "dog barking", "category": "sfx"},
-    **{"source_id": "dog", "duration": 1.0, "license": "CC0-1.0"},
+    "id": "a",
+    "path": "a.wav",
+    "caption": "dog barking",
+    "category": "sfx",
+    "source_id": "dog",
+    "duration": 1.0,
+    "license": "CC0-1.0",
 }
 
 
@@ -40,7 +51,7 @@ def test_a_line_becomes_a_recording_and_both_spellings_of_license_are_read(folde
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{not json", "line 2 is not JSON"),
         ('["a list"]', "line 2 must be an object"),
@@ -55,11 +66,11 @@ def test_a_line_becomes_a_recording_and_both_spellings_of_license_are_read(folde
         (GOOD, "line 2: id 'a' is also in line 1"),
     ],
 )
-def test_a_wrong_line_is_named_with_its_file(folder, line, said):
+def test_a_wrong_line_is_named_with_its_file(folder, line, message):
     path = manifest(folder, GOOD, line)
     with pytest.raises(UserError) as error:
         load_manifest(path)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -76,12 +87,12 @@ def test_no_manifest_an_empty_one_and_an_absent_split(folder):
 def test_waves_are_decoded_once_and_read_in_parts(world):
     recordings = load_manifest(world)
     waves = open_waves(recordings, 8000)
-    heard, _ = soundfile.read(recordings[3].path, dtype="float32")
-    np.testing.assert_allclose(waves.read(3), heard, atol=2e-5)
+    stored, _ = soundfile.read(recordings[3].path, dtype="float32")
+    np.testing.assert_allclose(waves.read(3), stored, atol=2e-5)
     np.testing.assert_array_equal(waves.read(3, 100, 50), waves.read(3)[100:150])
-    assert len(waves.read(3, len(heard) - 5, 50)) == 5
+    assert len(waves.read(3, len(stored) - 5, 50)) == 5
     assert open_waves(recordings, 8000).folder == waves.folder
-    assert open_waves(recordings, 4000).length(3) == len(heard) // 2
+    assert open_waves(recordings, 4000).length(3) == len(stored) // 2
 
 
 def test_processes_that_decode_at_the_same_time_share_one_folder(world, monkeypatch):
@@ -113,10 +124,9 @@ def test_bad_files_are_named_and_left_out(folder, caplog):
     lines = [*bad_files(folder, 300), GOOD | {"id": "junk", "path": "junk.wav"}]
     waves = open_waves(load_manifest(manifest(folder, *lines)), 8000)
     assert [waves.length(number) for number in (299, 300, 301, 302)] == [8000, 0, 0, 0]
-    said = caplog.text
-    assert "silent.wav: silent" in said
-    assert "truncated: 1.00 s of 5.00 s" in said
-    assert "junk.wav: " in said
+    assert "silent.wav: silent" in caplog.text
+    assert "truncated: 1.00 s of 5.00 s" in caplog.text
+    assert "junk.wav: " in caplog.text
 
 
 def test_many_bad_files_are_an_error(folder):
@@ -133,9 +143,7 @@ def test_the_embedded_sound_is_small_free_and_split_by_source():
     sources = {s: {r.source_id for r in every if r.split == s} for s in ("train", "valid")}
     assert sources["train"].isdisjoint(sources["valid"])
     for split in sources:
-        assert {r.category for r in every if r.split == split} == {
-            *("speech", "music", "sfx", "instrument")
-        }
+        assert {r.category for r in every if r.split == split} == set(CATEGORIES)
         ids = {r.id for r in every if r.split == split}
         assert all(ids.issuperset(song.stems) for song in load_songs((), split))
     credited = (folder / "LICENSES.md").read_text()

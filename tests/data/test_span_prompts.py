@@ -1,47 +1,17 @@
 import numpy as np
 
-from sam_audio_jax.data import energy, span_prompts
+from sam_audio_jax.data import span_prompts
 from sam_audio_jax.scorers.activity import runs
-
-RATE = 8000
-
-
-def bursts(*seconds: tuple[float, float], total: float = 4.0, level: float = 0.1) -> np.ndarray:
-    wave = np.zeros(int(total * RATE), np.float32)
-    for start, end in seconds:
-        wave[int(start * RATE) : int(end * RATE)] = level
-    return wave
-
-
-def test_activity_fills_short_rests_and_drops_clicks():
-    wave = bursts((0.5, 1.0), (1.2, 1.8), (2.5, 2.6), (3.0, 3.5))
-    active = energy.activity(wave, RATE, 320)  # frames of 40 ms
-    assert runs(active) == [(12, 45), (75, 87)]
-
-
-def test_a_lone_click_stays_and_silence_has_no_activity():
-    assert energy.activity(bursts((1.0, 1.1)), RATE, 320).any()
-    assert not energy.activity(bursts(), RATE, 320).any()
-    assert not energy.activity(bursts((0, 4), level=1e-5), RATE, 320).any()
-
-
-def test_40_db_below_the_loudest_is_silence():
-    wave = bursts((1, 2)) + bursts((2.5, 3.5), level=0.1 * 10 ** (-45 / 20))
-    assert runs(energy.activity(wave, RATE, 320)) == [(25, 50)]
-
-
-def test_active_rms_counts_only_sounding_cells():
-    assert np.isclose(energy.active_rms(bursts((1.0, 1.5)), RATE), 0.1)
 
 
 def test_spans_round_up_to_the_frames_they_come_from():
     active = np.array([1, 1, 0, 0, 1, 1, 1, 0, 1, 0], bool)
     for frame_rate in (25.0, 16000 / 640, 43.066):
-        found = [
+        rounded = [
             (int(np.ceil(start * frame_rate)), int(np.ceil(end * frame_rate)))
             for _, start, end in span_prompts.positive(active, frame_rate)
         ]
-        assert found == runs(active)
+        assert rounded == runs(active)
     assert runs(~active) == [
         (int(np.ceil(start * 25)), int(np.ceil(end * 25)))
         for token, start, end in span_prompts.negative(active, 25.0)
@@ -50,13 +20,7 @@ def test_spans_round_up_to_the_frames_they_come_from():
 
 
 def test_merging_joins_over_the_shortest_rest_and_jitter_stays_inside():
-    found = [("+", 0.0, 1.0), ("+", 1.1, 2.0), ("+", 3.0, 4.0)]
-    assert span_prompts.merged(found, 2) == [("+", 0.0, 2.0), ("+", 3.0, 4.0)]
-    moved = span_prompts.jittered(found, 0.3, 4.0, np.random.default_rng(0))
+    spans = [("+", 0.0, 1.0), ("+", 1.1, 2.0), ("+", 3.0, 4.0)]
+    assert span_prompts.merged(spans, 2) == [("+", 0.0, 2.0), ("+", 3.0, 4.0)]
+    moved = span_prompts.jittered(spans, 0.3, 4.0, np.random.default_rng(0))
     assert all(0 <= start < end <= 4.0 for _, start, end in moved)
-
-
-def test_overlap():
-    one, other = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
-    assert energy.overlap(one, other) == 1 / 3
-    assert energy.overlap(one & False, one & False) == 1.0
