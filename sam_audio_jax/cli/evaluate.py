@@ -11,9 +11,9 @@ from typing import Any
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.bench import evaluate_model
+from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.mixtures import folder_of
-from sam_audio_jax.eval.solve import PROMPTS
+from sam_audio_jax.eval.prompting import PROMPTS
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.workdir import Workdir

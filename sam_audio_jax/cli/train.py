@@ -17,7 +17,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert import load
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
-from sam_audio_jax.eval.bench import evaluate_model
+from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig

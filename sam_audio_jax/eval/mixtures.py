@@ -20,11 +20,12 @@ from sam_audio_jax.errors import UserError
 PEAK_TOLERANCE = 1e-3  # decoders of lossy clips differ by less, and the listed peak has four places
 MUSIC = "music playing"  # the caption of a whole piece in the lists
 
-Span = tuple[float, float]
+TimeRange = tuple[float, float]  # start and end in seconds
+Wave = Float[np.ndarray, " samples"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Event:
+class PlacedClip:
     """`gain * clip[start : start + samples]`, placed at `offset`; counts in samples."""
 
     clip: str
@@ -35,17 +36,17 @@ class Event:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
-    """One line of the list: what to mix, and how to ask for it."""
+class FixedMixture:
+    """One line of the list: the clips to mix, and the prompts of both stems."""
 
     id: str
     setting: str  # sfx, speech, speaker, music, instr
     caption: str  # text prompt of the target
     samples: int
     sample_rate: int
-    spans: tuple[Span, ...]  # seconds in which the target sounds
-    target: tuple[Event, ...]
-    residual: tuple[Event, ...]
+    spans: tuple[TimeRange, ...]  # in which the target sounds
+    target: tuple[PlacedClip, ...]
+    residual: tuple[PlacedClip, ...]
     residual_captions: tuple[str, ...]
     peak: float | None  # of the mixture, to check the rendering; None: not listed
     line: int
@@ -53,31 +54,39 @@ class Mixture:
 
     @property
     def seconds(self) -> float:
+        """The length of the mixture."""
         return self.samples / self.sample_rate
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """A list of mixtures and where their clips lie."""
+    """A list of mixtures and the paths of their clips."""
 
     name: str
     path: pathlib.Path
-    mixtures: tuple[Mixture, ...]
+    mixtures: tuple[FixedMixture, ...]
     clips: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """Mono float32 signals of equal length; `mixture == target + residual` exactly."""
+    """The signals of one item, mono float32; `mixture == target + residual` exactly."""
 
-    mixture: Float[np.ndarray, " samples"]
-    target: Float[np.ndarray, " samples"]
-    residual: Float[np.ndarray, " samples"]
+    item: FixedMixture
+    mixture: Wave
+    target: Wave
+    residual: Wave
     sample_rate: int
+
+    def resampled(self, rate: int) -> "Rendered":
+        """The same item at another rate; the stems are resampled and added up again."""
+        target = audio.resample(self.target, self.sample_rate, rate)
+        residual = audio.resample(self.residual, self.sample_rate, rate)
+        return Rendered(self.item, target + residual, target, residual, rate)
 
 
 def folder_of(bench: str | pathlib.Path) -> pathlib.Path:
-    """The folder that a bench's name or path means; `embedded` is the one in the package.
+    """The folder of a bench, given by name or path; `embedded` is the one in the package.
 
     Raises UserError where it lacks `manifest.jsonl` or `mixtures.jsonl`.
     """
@@ -115,8 +124,8 @@ def load_bench(bench: str | pathlib.Path) -> Bench:
     return Bench(str(bench), listing, named, clips)
 
 
-def _other_source(item: Mixture, recordings: dict[str, source.Recording]) -> str | None:
-    """What to call the residual if it is one thing: one caption, or the stems of some music."""
+def _other_source(item: FixedMixture, recordings: dict[str, source.Recording]) -> str | None:
+    """The caption of a residual that is one source: its only caption, or "music" for stems."""
     captions = set(item.residual_captions)
     kinds = {recordings[event.clip].category for event in item.residual}
     if len(captions) > 1 and kinds == {"music"}:
@@ -125,7 +134,7 @@ def _other_source(item: Mixture, recordings: dict[str, source.Recording]) -> str
     return captions.pop() if len(captions) == 1 and captions != {item.caption} else None
 
 
-def render(bench: Bench, item: Mixture) -> Rendered:
+def render(bench: Bench, item: FixedMixture) -> Rendered:
     """Decodes the clips of one item and mixes them.
 
     Raises UserError, naming id and line, where a clip is missing, too short or of another rate, a
@@ -139,26 +148,24 @@ def render(bench: Bench, item: Mixture) -> Rendered:
         raise _wrong(
             bench.path, item, f"the mixture peaks at {peak:.4f}, the list says {item.peak:.4f}"
         )
-    return Rendered(mixture, target, residual, item.sample_rate)
+    return Rendered(item, mixture, target, residual, item.sample_rate)
 
 
-def activity(wave: Float[np.ndarray, " samples"], sample_rate: int) -> tuple[Span, ...]:
-    """Seconds in which a stem sounds, by the rule that training's span prompts follow."""
+def activity(wave: Wave, sample_rate: int) -> tuple[TimeRange, ...]:
+    """The time ranges in which a stem sounds, by the rule of the span prompts in training."""
     hop = round(energy.CELL_S * sample_rate)
     found = span_prompts.positive(energy.activity(wave, sample_rate, hop), sample_rate / hop)
     return tuple((start, end) for _, start, end in found)
 
 
-def overlap(first: tuple[Span, ...], second: tuple[Span, ...]) -> float:
+def overlap(first: tuple[TimeRange, ...], second: tuple[TimeRange, ...]) -> float:
     """Intersection over union of two lists of disjoint spans; 0 where both are empty."""
     both = sum(max(0.0, min(b, d) - max(a, c)) for a, b in first for c, d in second)
     either = sum(b - a for a, b in first + second) - both
     return both / either if either else 0.0
 
 
-def _stem(
-    bench: Bench, item: Mixture, events: tuple[Event, ...], name: str
-) -> Float[np.ndarray, " samples"]:
+def _stem(bench: Bench, item: FixedMixture, events: tuple[PlacedClip, ...], name: str) -> Wave:
     total = np.zeros(item.samples, np.float64)
     for event in events:
         clip = _decode(bench.clips[event.clip])
@@ -189,13 +196,13 @@ def _decode(path: str) -> audio.Audio:
     return audio.load(path)
 
 
-def _wrong(path: pathlib.Path, item: Mixture, what: str) -> UserError:
+def _wrong(path: pathlib.Path, item: FixedMixture, what: str) -> UserError:
     return UserError(f"{path} line {item.line}: mixture {item.id}: {what}")
 
 
-def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> Mixture:
+def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixture:
     try:
-        item = Mixture(
+        item = FixedMixture(
             id=str(entry["id"]),
             setting=str(entry["setting"]),
             caption=str(entry["caption"]),
@@ -224,12 +231,14 @@ def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> Mixture:
     for event in item.target + item.residual:
         inside = event.offset >= 0 and event.offset + event.samples <= item.samples
         if not inside or event.start < 0 or event.samples <= 0 or not np.isfinite(event.gain):
-            raise _wrong(path, item, f"event {event} does not lie within {item.samples} samples")
+            raise _wrong(path, item, f"event {event} is not within {item.samples} samples")
     return item
 
 
-def _events(entries: list[dict[str, Any]]) -> tuple[Event, ...]:
+def _events(entries: list[dict[str, Any]]) -> tuple[PlacedClip, ...]:
     return tuple(
-        Event(e["clip"], int(e["start"]), int(e["samples"]), int(e["offset"]), float(e["gain"]))
+        PlacedClip(
+            e["clip"], int(e["start"]), int(e["samples"]), int(e["offset"]), float(e["gain"])
+        )
         for e in entries
     )

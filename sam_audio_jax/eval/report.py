@@ -17,7 +17,7 @@ from PIL import Image
 from sam_audio_jax import audio
 from sam_audio_jax.eval import page
 from sam_audio_jax.eval.baselines import NAMES
-from sam_audio_jax.eval.solve import Sound, Wave
+from sam_audio_jax.eval.mixtures import Rendered, Wave
 from sam_audio_jax.eval.statistics import ALL, Cell, Interval
 from sam_audio_jax.infer.picture import spectrograms_png
 from sam_audio_jax.workdir import Workdir
@@ -27,8 +27,8 @@ MEANING = (
     "SI-SDR improvement: by how many dB the output is closer to the true stem than the untouched "
     "mixture is; 0 is doing nothing, higher is better. Log-mel distance: mean difference of the "
     "mel spectra in dB; lower is better, and the exact phase does not matter. Prompt following: "
-    "the share of mixtures of two sources where asking for the right one comes closer to it than "
-    "asking for the other does; 50 % is chance."
+    "the share of mixtures of two sources where the prompt for the right source gives a stem that "
+    "is closer to it than the prompt for the other source does; 50 % is chance."
 )
 TABLES = {
     "sisdri": "SI-SDR improvement of the target, dB",
@@ -37,14 +37,23 @@ TABLES = {
     "logmel_residual": "Log-mel distance of the residual, dB",
 }
 REFINED = {"none": "Model, as generated", "wiener": "Model, refined on the recording (wiener)"}
+LABELS = {
+    "mixture": "mixture",
+    "target": "target, refined",
+    "target_generated": "target, as generated",
+    "target_true": "true target",
+    "residual": "residual, refined",
+    "residual_generated": "residual, as generated",
+    "residual_true": "true residual",
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Scene:
-    """One item to listen to: what went in, what should come out and what came out."""
+class Example:
+    """One mixture to listen to: the mixture, the true stems and the separated ones."""
 
-    sound: Sound
-    prompt: str
+    rendered: Rendered
+    prompt: str  # its kind
     sisdri: float  # of the refined target, in dB
     raw: tuple[Wave, Wave]
     refined: tuple[Wave, Wave]
@@ -52,13 +61,13 @@ class Scene:
     def waves(self) -> dict[str, Wave]:
         """File name -> signal, in the order of listening."""
         return {
-            "mixture": self.sound.mixture,
+            "mixture": self.rendered.mixture,
             "target": self.refined[0],
             "target_generated": self.raw[0],
-            "target_true": self.sound.target,
+            "target_true": self.rendered.target,
             "residual": self.refined[1],
             "residual_generated": self.raw[1],
-            "residual_true": self.sound.residual,
+            "residual_true": self.rendered.residual,
         }
 
 
@@ -66,27 +75,26 @@ def write(
     folder: pathlib.Path,
     results: Mapping[str, Any],
     cells: Sequence[Cell],
-    scenes: Sequence[Scene],
-    sample_rate: int,
+    examples: Sequence[Example],
     workdir: str | pathlib.Path | None,
 ) -> None:
-    """Fills an existing, empty folder."""
+    """Writes all files of an evaluation into an existing, empty folder."""
     (folder / "results.json").write_text(json.dumps(_finite(results), indent=1, allow_nan=False))
-    for scene in scenes:
-        for name, wave in scene.waves().items():
-            path = folder / "audio" / scene.sound.item.id / f"{name}.wav"
-            audio.write_wav(path, wave[None], sample_rate)
+    for example in examples:
+        for name, wave in example.waves().items():
+            path = folder / "audio" / example.rendered.item.id / f"{name}.wav"
+            audio.write_wav(path, wave[None], example.rendered.sample_rate)
     body = _head(results, cells) + _tables(results, cells) + _following(cells)
     if workdir is not None:
         body += _training(Workdir(pathlib.Path(workdir)).read_metrics())
-    body += "".join(["<h2>Listen</h2>", *(_scene(scene, sample_rate) for scene in scenes)])
+    body += "".join(["<h2>Listen</h2>", *map(_example, examples)])
     body += _small_print(results)
     title = f"Evaluation on {results['bench']}"
     (folder / "report.html").write_text(page.document(title, body), encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:
-    """Scores of outputs that were not finite become null: NaN is not JSON."""
+    """Scores that are not finite become null, because NaN is not JSON."""
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -95,11 +103,13 @@ def _finite(value: Any) -> Any:
 
 
 def _find(cells: Sequence[Cell], row: str, setting: str, column: str) -> Interval | None:
-    at = (row, setting, column)
-    return next((c.interval for c in cells if (c.row, c.setting, c.column) == at), None)
+    """The interval of one cell; None where nothing was measured."""
+    key = (row, setting, column)
+    return next((c.interval for c in cells if (c.row, c.setting, c.column) == key), None)
 
 
 def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+    """The title, the three main numbers and what the measures mean."""
     prompt = results["settings"]["prompts"][0]
     tiles = []
     for row, column, what in (
@@ -107,15 +117,15 @@ def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         (f"model/none/{prompt}", "sisdri", "SI-SDR improvement, as generated"),
         (f"model/wiener/{prompt}", "following", "Follows its prompt, refined"),
     ):
-        found = _find(cells, row, ALL, column)
-        if found is None:
+        interval = _find(cells, row, ALL, column)
+        if interval is None:
             continue
         scale, unit = (100, "%") if column == "following" else (1, "dB")
-        mean, low, high = (scale * v for v in (found.mean, found.low, found.high))
+        mean, low, high = (scale * v for v in (interval.mean, interval.low, interval.high))
         digits = 0 if unit == "%" else 1
         tiles.append(
             f'<div class="tile">{what}<b>{mean:.{digits}f} {unit}</b><span class="soft">'
-            f"{low:.{digits}f} to {high:.{digits}f}, {found.n} mixtures, prompt: {prompt}</span>"
+            f"{low:.{digits}f} to {high:.{digits}f}, {interval.n} mixtures, prompt: {prompt}</span>"
             "</div>"
         )
     count = sum(results["mixtures"].values())
@@ -129,6 +139,7 @@ def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
 
 
 def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+    """One table for each measure: a row for each model and baseline, a column for each setting."""
     counts = results["mixtures"]
     settings = [*counts, ALL]
     heads = [
@@ -157,32 +168,28 @@ def _row_names(row: str) -> tuple[str, str]:
 
 
 def _following(cells: Sequence[Cell]) -> str:
+    """The table of prompt following, by both distances."""
     settings = list(dict.fromkeys(c.setting for c in cells if c.column == "following"))
     settings = [*(s for s in settings if s != ALL), *(s for s in settings if s == ALL)]
     if not settings:
         return ""
     groups: dict[str, dict[str, list[Interval | None]]] = {}
-    for column, ruler in (("following", "SI-SDR"), ("following_logmel", "log-mel distance")):
+    for column, measure in (("following", "SI-SDR"), ("following_logmel", "log-mel distance")):
         for cell in cells:
             if cell.column == column:
                 heading, name = _row_names(cell.row)
-                groups.setdefault(f"{heading}, judged by {ruler}", {}).setdefault(
+                groups.setdefault(f"{heading}, measured by {measure}", {}).setdefault(
                     name, [_find(cells, cell.row, setting, column) for setting in settings]
                 )
     return f"<h2>Prompt following</h2>{page.table(settings, groups, percent=True)}"
 
 
 def _training(lines: Sequence[Mapping[str, Any]]) -> str:
+    """The curves of the training that the lines of metrics.jsonl describe."""
     curves = {
         ("train", "loss"): "Training loss",
-        (
-            "eval",
-            "sisdri/wiener/all/text",
-        ): "SI-SDR improvement, dB (refined, text)",
-        (
-            "eval",
-            "following/wiener/all/text",
-        ): "Share of prompts followed (refined, text)",
+        ("eval", "sisdri/wiener/all/text"): "SI-SDR improvement, dB (refined, text)",
+        ("eval", "following/wiener/all/text"): "Share of prompts followed (refined, text)",
     }
     charts = []
     for (group, key), title in curves.items():
@@ -194,44 +201,35 @@ def _training(lines: Sequence[Mapping[str, Any]]) -> str:
     return f'<h2>Training</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
-LABELS = {
-    "mixture": "mixture",
-    "target": "target, refined",
-    "target_generated": "target, as generated",
-    "target_true": "true target",
-    "residual": "residual, refined",
-    "residual_generated": "residual, as generated",
-    "residual_true": "true residual",
-}
-
-
-def _scene(scene: Scene, sample_rate: int) -> str:
-    item, waves = scene.sound.item, scene.waves()
-    asked = f"“{html.escape(item.caption)}”" if "text" in scene.prompt else ""
-    if "span" in scene.prompt:
-        asked += " at " + ", ".join(f"{start:g} to {end:g} s" for start, end in item.spans)
+def _example(example: Example) -> str:
+    """Players and spectrograms of one mixture."""
+    item, waves = example.rendered.item, example.waves()
+    sample_rate = example.rendered.sample_rate
+    prompt = f"“{html.escape(item.caption)}”" if "text" in example.prompt else ""
+    if "span" in example.prompt:
+        prompt += " at " + ", ".join(f"{start:g} to {end:g} s" for start, end in item.spans)
     others = html.escape(", ".join(item.residual_captions))
     players = "".join(
         f'<label>{LABELS[name]}<audio controls preload="metadata" '
-        f'src="{_sound(wave, sample_rate)}"></audio></label>'
+        f'src="{_player_source(wave, sample_rate)}"></audio></label>'
         for name, wave in waves.items()
     )
     shown = ("mixture", "target", "target_true")
-    marks = [("+", *span) for span in item.spans] if "span" in scene.prompt else []
+    marks = [("+", *span) for span in item.spans] if "span" in example.prompt else []
     png = spectrograms_png({LABELS[name]: waves[name] for name in shown}, sample_rate, spans=marks)
     image = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").save(image, "WEBP", quality=80)
     source = _data("image/webp", image.getvalue())
     return (
-        f'<div class="scene"><h3>{asked} <span class="soft">out of: {others}</span></h3>'
-        f'<span class="soft">{item.setting}, {html.escape(item.id)}: {scene.sisdri:.1f} dB better '
-        f'than the mixture (refined)</span><div class="players">{players}</div>'
+        f'<div class="scene"><h3>{prompt} <span class="soft">out of: {others}</span></h3>'
+        f'<span class="soft">{item.setting}, {html.escape(item.id)}: {example.sisdri:.1f} dB '
+        f'better than the mixture (refined)</span><div class="players">{players}</div>'
         f'<img loading="lazy" alt="spectrograms" src="{source}"></div>'
     )
 
 
-def _sound(wave: Wave, sample_rate: int) -> str:
-    """MP3, which every browser plays; WAV at the rates that MP3 does not have."""
+def _player_source(wave: Wave, sample_rate: int) -> str:
+    """A data address of MP3, which every browser plays; of WAV at rates that MP3 does not have."""
     buffer, clipped = io.BytesIO(), np.clip(np.nan_to_num(wave), -1, 1)
     if sample_rate in MP3_RATES:
         soundfile.write(buffer, clipped, sample_rate, format="MP3", compression_level=0.2)
@@ -241,16 +239,18 @@ def _sound(wave: Wave, sample_rate: int) -> str:
 
 
 def _data(kind: str, content: bytes) -> str:
+    """A data address, so that the page needs no other file."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _small_print(results: Mapping[str, Any]) -> str:
+    """The settings, and what was left out of the numbers."""
     alike, broken = results["not_told_apart_by_spans"], results["not_finite"]
     notes = []
     if alike:
         notes.append(
-            f"{len(alike)} mixtures of two sources are not judged by spans alone: both sound "
-            f"at the same times: {html.escape(', '.join(alike))}."
+            f"{len(alike)} mixtures of two sources have no prompt of spans alone: both sources "
+            f"sound at the same times: {html.escape(', '.join(alike))}."
         )
     if broken:
         notes.append(f"{broken} outputs were not finite and are left out of every mean.")

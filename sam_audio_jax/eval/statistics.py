@@ -1,6 +1,6 @@
-"""How sure a mean over few items is: percentile bootstrap over the items, with a fixed seed.
+"""Confidence intervals of means over few items: percentile bootstrap with a fixed seed.
 
-Source: spec/benchmark.md asks for intervals; the method and its numbers are our choice.
+The method and its numbers are our choice.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ class Interval:
     n: int
 
     def as_dict(self) -> dict[str, float | int]:
+        """The fields by name, for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -41,8 +42,8 @@ def bootstrap(
         return None
     rng = np.random.default_rng(seed)
     means = finite[rng.integers(0, finite.size, (resamples, finite.size))].mean(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    outside = (1 - level) / 2
+    low, high = np.quantile(means, [outside, 1 - outside])
     return Interval(float(finite.mean()), float(low), float(high), int(finite.size))
 
 
@@ -62,15 +63,15 @@ def aggregate(
     """Means of `columns` over items that share `row`, per `setting` and over all of them.
 
     Items are mappings with `row`, `setting` and the columns (numbers or booleans; an item may lack
-    some). Cells come in the order of first appearance, "all" last; empty cells are left out.
+    some). Cells are in the order of first appearance, "all" last; empty cells are left out.
     """
     rows = dict.fromkeys(item["row"] for item in items)
     settings = [*dict.fromkeys(item["setting"] for item in items), ALL]
     cells = []
     for row in rows:
-        mine = [item for item in items if item["row"] == row]
+        of_row = [item for item in items if item["row"] == row]
         for setting in settings:
-            chosen = [item for item in mine if setting in (ALL, item["setting"])]
+            chosen = [item for item in of_row if setting in (ALL, item["setting"])]
             for column in columns:
                 values = [float(item[column]) for item in chosen if column in item]
                 interval = bootstrap(values, seed=seed)

@@ -1,9 +1,9 @@
-"""What an evaluation found, in a few lines for a terminal."""
+"""The means of an evaluation in a few lines for a terminal."""
 
-import json
 import pathlib
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_json
 
 
 def summary(results: str | pathlib.Path) -> str:
@@ -12,8 +12,8 @@ def summary(results: str | pathlib.Path) -> str:
     Raises `UserError` if the file is missing or holds no such table.
     """
     try:
-        cells = json.loads(pathlib.Path(results).read_text())["table"]
-    except (OSError, ValueError, KeyError) as error:
+        cells = read_json(results)["table"]
+    except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{results} holds no results of an evaluation: {error}") from error
     lines = ["SI-SDR improvement of the target over the mixture, mean and 95 % interval:"]
     for cell in cells:

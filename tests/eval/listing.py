@@ -1,4 +1,4 @@
-"""Fixed mixtures made of seeded noises and tones, and a model that knows the answers."""
+"""Fixed mixtures made of seeded noises and tones, and a model that knows the true stems."""
 
 import json
 import types
@@ -24,7 +24,7 @@ def listed(name, setting, caption, other, target, residual, *, seconds=2.0, **fi
 
 
 def three_lines():
-    """Three mixtures: of two sounds apart in time, of two all the time, of three."""
+    """Three mixtures: two sounds apart in time, two sounds all the time, three sounds."""
     whole = 2 * RATE
     return [
         listed("a", "sfx", "hiss", ["hum"], [event("hiss")], [event("hum", samples=whole)]),
@@ -79,27 +79,27 @@ def write_lines(path, entries):
 
 
 class Oracle(SAMAudio):
-    """Answers with the stem that was asked for, and some of the other.
+    """Returns the stem that was prompted, with some leakage of the other.
 
-    `deaf`: always the target. `broken`: NaN.
+    If `ignores_prompts`, it always returns the target; if `broken`, NaN.
     """
 
-    def __init__(self, codec, sounds, *, deaf=False, broken=False):
+    def __init__(self, codec, mixtures, *, ignores_prompts=False, broken=False):
         self.networks = types.SimpleNamespace(codec=codec)
-        self.known = {sound.mixture.tobytes(): sound for sound in sounds}
-        self.deaf, self.broken = deaf, broken
+        self.known = {one.mixture.tobytes(): one for one in mixtures}
+        self.ignores_prompts, self.broken = ignores_prompts, broken
         self.calls = []
 
     def separate(self, audio, text=None, spans=None, *, sample_rate=None, seed=0, **options):
         self.calls.append((len(audio), len(audio[0]), seed, options))
-        return [self._answer(*asked) for asked in zip(audio, text, spans, strict=True)]
+        return [self._stems(*one) for one in zip(audio, text, spans, strict=True)]
 
-    def _answer(self, wave, text, spans):
-        sound = self.known[wave.tobytes()]
-        marks = None if spans is None else tuple((start, end) for _, start, end in spans)
-        right = sound.item.caption == text if text is not None else sound.item.spans == marks
-        stems = [sound.target, sound.residual]
-        if not right and not self.deaf:
+    def _stems(self, wave, text, spans):
+        known = self.known[wave.tobytes()]
+        ranges = None if spans is None else tuple((start, end) for _, start, end in spans)
+        right = known.item.caption == text if text is not None else known.item.spans == ranges
+        stems = [known.target, known.residual]
+        if not right and not self.ignores_prompts:
             stems.reverse()
         leak = 0.1 * stems[1] + (np.nan if self.broken else 0.0)
         return types.SimpleNamespace(target=stems[0] + leak, residual=stems[1] - leak)

@@ -1,4 +1,4 @@
-"""Rendering is exact, and whatever is wrong with a list is told with its line."""
+"""Rendering is exact, and an error in a list names its line."""
 
 import numpy as np
 import pytest
@@ -17,16 +17,16 @@ def render_all(folder):
 def test_stems_are_sums_of_placed_events(bench_folder):
     bench = load_bench(bench_folder)
     item = bench.mixtures[2]
-    made = render(bench, item)
+    rendered = render(bench, item)
     hum, hiss = (audio.load(bench_folder / f"{n}.wav").samples[0] for n in ("hum", "hiss"))
     expected = np.zeros(2 * RATE, np.float64)
     expected[:RATE] += hum[:RATE]
     expected[4_000 : 4_000 + RATE] += 0.25 * hiss[100 : 100 + RATE].astype(np.float64)
-    np.testing.assert_array_equal(made.residual, expected.astype(np.float32))
-    np.testing.assert_array_equal(made.mixture, made.target + made.residual)
-    assert len(made.mixture) == item.samples
-    assert made.sample_rate == RATE
-    assert not made.target[:RATE].any()
+    np.testing.assert_array_equal(rendered.residual, expected.astype(np.float32))
+    np.testing.assert_array_equal(rendered.mixture, rendered.target + rendered.residual)
+    assert len(rendered.mixture) == item.samples
+    assert rendered.sample_rate == RATE
+    assert not rendered.target[:RATE].any()
 
 
 def test_the_other_source_is_named_only_where_there_is_one(bench_folder):
@@ -79,9 +79,8 @@ def test_embedded_list_renders_as_listed():
 
 def test_activity_finds_the_sounding_seconds(bench_folder):
     bench = load_bench(bench_folder)
-    made = render(bench, bench.mixtures[2])
-    found = activity(made.target, RATE)
-    np.testing.assert_allclose(found, bench.mixtures[2].spans, atol=0.02)
+    target = render(bench, bench.mixtures[2]).target
+    np.testing.assert_allclose(activity(target, RATE), bench.mixtures[2].spans, atol=0.02)
 
 
 def test_overlap_is_intersection_over_union():

@@ -15,14 +15,14 @@ def test_ticks_are_round_and_enclose(low, high):
     assert 2 <= len(ticks) <= 7
 
 
-def test_a_chart_takes_one_point_and_many():
+def test_a_chart_has_one_point_or_a_thinned_curve():
     assert "circle" in page.chart("one", [10], [1.0])
     many = page.chart("many", list(range(5_000)), [1.0] * 5_000)
     assert many.count(",") < 2 * page.POINTS
 
 
-def test_a_table_escapes_and_marks_what_was_not_measured():
-    shown = page.table(["all"], {"models": {"<a>": [None], "b": [Interval(-0.01, -2.0, 3.04, 5)]}})
-    assert "&lt;a&gt;" in shown
-    assert "<td>&ndash;</td>" in shown
-    assert "<td>0.0<small>&minus;2.0 to 3.0</small></td>" in shown
+def test_a_table_escapes_names_and_has_a_dash_for_what_was_not_measured():
+    text = page.table(["all"], {"models": {"<a>": [None], "b": [Interval(-0.01, -2.0, 3.04, 5)]}})
+    assert "&lt;a&gt;" in text
+    assert "<td>&ndash;</td>" in text
+    assert "<td>0.0<small>&minus;2.0 to 3.0</small></td>" in text

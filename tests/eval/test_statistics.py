@@ -1,4 +1,4 @@
-"""Bootstrap intervals: right on average, the same every time, honest about gaps."""
+"""Bootstrap intervals: equal to theory, repeatable, and computed without missing values."""
 
 import math
 
@@ -9,23 +9,23 @@ from sam_audio_jax.eval.statistics import aggregate, bootstrap
 
 def test_interval_is_that_of_the_normal_theory():
     values = np.random.default_rng(0).normal(5, 2, 400)
-    found = bootstrap(values.tolist(), seed=3)
+    interval = bootstrap(values.tolist(), seed=3)
     error = 1.96 * values.std() / 20
-    assert found is not None
-    assert found.mean == values.mean()
+    assert interval is not None
+    assert interval.mean == values.mean()
     np.testing.assert_allclose(
-        [found.low, found.high], values.mean() + error * np.array([-1, 1]), atol=0.05
+        [interval.low, interval.high], values.mean() + error * np.array([-1, 1]), atol=0.05
     )
-    assert found == bootstrap(values.tolist(), seed=3)
-    assert found != bootstrap(values.tolist(), seed=4)
+    assert interval == bootstrap(values.tolist(), seed=3)
+    assert interval != bootstrap(values.tolist(), seed=4)
 
 
 def test_gaps_are_left_out_and_counted():
     assert bootstrap([]) is None
     assert bootstrap([math.nan]) is None
-    found = bootstrap([1.0, math.nan, 3.0])
-    assert found is not None
-    assert (found.mean, found.n) == (2.0, 2)
+    interval = bootstrap([1.0, math.nan, 3.0])
+    assert interval is not None
+    assert (interval.mean, interval.n) == (2.0, 2)
 
 
 def test_aggregate_has_a_cell_per_setting_and_one_for_all():

@@ -1,3 +1,5 @@
+"""The summary for a terminal shows the rows over all settings."""
+
 import json
 
 import pytest

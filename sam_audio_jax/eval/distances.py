@@ -1,7 +1,8 @@
 """Distances between a separated sound and the true stem.
 
-SI-SDR follows spec/scorers.md, section 7 (torchmetrics' definition and eps rule). The log-mel
-distance is our choice: a generative model is not phase-exact, and SI-SDR punishes that hard.
+SI-SDR has the definition and the epsilon of torchmetrics'
+`scale_invariant_signal_distortion_ratio`. The log-mel distance is our choice: a generative model
+does not reproduce the exact phase, and SI-SDR punishes that hard.
 """
 
 import functools
@@ -15,7 +16,7 @@ from sam_audio_jax import audio
 BANDS = 80
 WINDOW_S = 0.04
 HOP_S = 0.02
-FLOOR_DB = -60.0  # below the loudest band of the true stem; what is weaker counts as silence
+FLOOR_DB = -60.0  # relative to the loudest band of the true stem; weaker cells count as silence
 
 
 def si_sdr(
@@ -26,8 +27,8 @@ def si_sdr(
 ) -> Float[np.ndarray, "*batch"]:
     """Scale-invariant signal-to-distortion ratio over the last axis, in dB.
 
-    Computed in the dtype of the inputs, whose machine epsilon keeps silence finite; give float64
-    for exact numbers.
+    It is computed in the dtype of the inputs, whose machine epsilon keeps silence finite; give
+    float64 for exact numbers.
     """
     if zero_mean:
         estimate = estimate - estimate.mean(axis=-1, keepdims=True)
@@ -35,9 +36,9 @@ def si_sdr(
     eps = np.finfo(estimate.dtype).eps
     power = np.sum(reference * reference, axis=-1, keepdims=True) + eps
     scale = (np.sum(estimate * reference, axis=-1, keepdims=True) + eps) / power
-    part = scale * reference
-    rest = estimate - part
-    ratio = (np.sum(part * part, axis=-1) + eps) / (np.sum(rest * rest, axis=-1) + eps)
+    signal = scale * reference
+    noise = estimate - signal
+    ratio = (np.sum(signal * signal, axis=-1) + eps) / (np.sum(noise * noise, axis=-1) + eps)
     return np.asarray(10 * np.log10(ratio))
 
 
@@ -52,7 +53,7 @@ def si_sdr_improvement(
 
 @functools.lru_cache(maxsize=4)
 def _mel_bank(sample_rate: int, window: int) -> np.ndarray:
-    # A narrow band that falls between two bins stays empty and is the same for both sounds.
+    # A narrow band between two bins stays empty; it is the same for both sounds.
     bands = min(BANDS, window // 4)
     return librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands)
 
@@ -72,13 +73,13 @@ def log_mel_distance(
     reference: Float[np.ndarray, " samples"],
     sample_rate: int,
 ) -> float:
-    """Mean absolute difference of the two log-mel pictures, in dB; 0 for equal sounds.
+    """Mean absolute difference of the two log-mel spectrograms, in dB; 0 for equal sounds.
 
-    Both pictures are cut off 60 dB below the loudest cell of the reference, so that the noise
-    floor of a silent stretch decides nothing; a silent reference is cut off at -100 dB.
+    Both spectrograms are floored 60 dB below the loudest cell of the reference, so that the noise
+    of a silent stretch has no weight; for a silent reference the floor is -100 dB.
     """
     true = mel_power(reference, sample_rate)
     floor = max(float(true.max()) * 10 ** (FLOOR_DB / 10), 1e-10)
-    ours = mel_power(estimate, sample_rate)
-    difference = np.log10(np.maximum(ours, floor)) - np.log10(np.maximum(true, floor))
+    separated = mel_power(estimate, sample_rate)
+    difference = np.log10(np.maximum(separated, floor)) - np.log10(np.maximum(true, floor))
     return float(10 * np.mean(np.abs(difference)))

@@ -1,4 +1,4 @@
-"""The whole evaluation with a model that knows the answers: what it must score and leave behind."""
+"""The whole evaluation with a model that knows the true stems: its scores and its files."""
 
 import json
 
@@ -6,43 +6,34 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.bench import at_rate, choose, evaluate_model
-from sam_audio_jax.eval.mixtures import load_bench
-from tests.eval.listing import RATE, Oracle, make_folder, three_lines
+from sam_audio_jax.eval.evaluation import choose, evaluate_model
+from sam_audio_jax.eval.mixtures import load_bench, render
+from tests.eval.listing import Oracle, make_folder, three_lines
+from tests.tiny import CODEC, filled
 
 QUICK = {"prompts": ["text"], "listen": 0, "with_baselines": False, "progress": False}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("lists") / "bench"
-    make_folder(made, three_lines())
-    return made
+    path = tmp_path_factory.mktemp("lists") / "bench"
+    make_folder(path, three_lines())
+    return path
 
 
 @pytest.fixture(scope="module")
 def oracle(folder):
-    config = CodecConfig(
-        sample_rate=RATE,
-        encoder_dim=4,
-        encoder_rates=(4, 10),
-        latent_dim=8,
-        decoder_dim=8,
-        decoder_rates=(10, 4),
-        codebook_dim=4,
-        watermark_rates=(),
-    )
-    codec = Codec(config, rngs=nnx.Rngs(0))
+    codec = filled(lambda: Codec(CODEC, rngs=nnx.Rngs(0)))
     bench = load_bench(folder)
-    sounds = [at_rate(bench, item, RATE) for item in bench.mixtures]
-    return lambda **kind: Oracle(codec, sounds, **kind)
+    mixtures = [render(bench, item) for item in bench.mixtures]
+    return lambda **options: Oracle(codec, mixtures, **options)
 
 
 @pytest.fixture(scope="module")
 def good(oracle, folder, tmp_path_factory):
-    """The model that knows, its scores, and the folder in which `out` was made."""
+    """A model that knows the true stems, its scores, and the folder that holds `out`."""
     workdir = tmp_path_factory.mktemp("good")
     (workdir / "metrics.jsonl").write_text(
         "".join(json.dumps({"step": s, "group": "train", "loss": 1 / s}) + "\n" for s in (1, 2, 3))
@@ -55,7 +46,7 @@ def good(oracle, folder, tmp_path_factory):
 
 def test_a_good_model_scores_well(good):
     model, scores, _ = good
-    assert {call[0] for call in model.calls} == {4}  # the last group is filled up
+    assert {call[0] for call in model.calls} == {4}  # the last batch is filled up
     assert all(call[2:] == (7, {"steps": 2}) for call in model.calls)
     assert scores["sisdri/none/all/text"] > 15
     assert scores["sisdri/wiener/sfx/span"] > 15
@@ -92,11 +83,11 @@ def test_baselines_know_the_stems(good):
     assert np.isfinite([row["logmel_residual"] for row in items]).all()
 
 
-def test_a_deaf_model_is_found_out(oracle, folder, tmp_path):
-    model, out = oracle(deaf=True), tmp_path / "out"
+def test_a_model_that_ignores_prompts_follows_none(oracle, folder, tmp_path):
+    model, out = oracle(ignores_prompts=True), tmp_path / "out"
     scores = evaluate_model(model, folder, out, **QUICK)
     assert scores["sisdri/none/all/text"] > 15
-    assert scores["following/none/all/text"] == 0  # the same answer is no better than itself
+    assert scores["following/none/all/text"] == 0  # the same stem is no better than itself
     assert not any(name.startswith("sisdri/oracle") for name in scores)
 
 
@@ -122,7 +113,7 @@ def test_an_older_result_is_replaced_whole_and_a_failure_leaves_it(oracle, folde
     assert (out / "results.json").read_bytes() == before
 
 
-def test_a_limit_takes_turns_between_the_settings(folder):
+def test_a_limit_alternates_between_the_settings(folder):
     mixtures = load_bench(folder).mixtures
     assert [item.id for item in choose(mixtures, 2)] == ["a", "b"]
     assert [item.id for item in choose(mixtures, 3)] == ["a", "b", "c"]

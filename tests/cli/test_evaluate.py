@@ -1,4 +1,4 @@
-"""`sam-audio evaluate`: wrong use gets one line, status 2 and leaves nothing behind."""
+"""`sam-audio evaluate`: a wrong call gets one line and status 2, and leaves nothing behind."""
 
 import pytest
 

@@ -1,0 +1,198 @@
+"""The evaluation: every fixed mixture, every kind of prompt, with and without refinement.
+
+It measures SI-SDR improvement and log-mel distance of target and residual, and whether the prompt
+is followed, all at the codec's rate, the band that the model can generate.
+"""
+
+import collections
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import tqdm
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval import baselines, report, scoring, statistics
+from sam_audio_jax.eval.mixtures import FixedMixture, Rendered, load_bench, render
+from sam_audio_jax.eval.prompting import (
+    PROMPTS,
+    PromptedMixture,
+    SolverChoice,
+    batches,
+    prompted_mixtures,
+    separate_batch,
+)
+from sam_audio_jax.files import whole_folder
+from sam_audio_jax.infer.separate import SAMAudio
+
+LOGGED = ("sisdri", "sisdri_residual", "logmel", "logmel_residual", *scoring.FOLLOWING)
+
+
+def evaluate_model(
+    model: SAMAudio,
+    bench: str | pathlib.Path,
+    out_dir: str | pathlib.Path,
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    method: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    batch: int = 8,
+    listen: int = 2,
+    with_baselines: bool = True,
+    workdir: str | pathlib.Path | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Scores a model on a list of fixed mixtures and writes `results.json` and `report.html`.
+
+    `bench` is "embedded" or a folder; `limit` takes that many mixtures, spread over the settings;
+    `listen` mixtures of each setting can be played in the report and are saved in `audio/`;
+    `workdir` adds the training curve. `out_dir` appears whole or not at all and replaces an older
+    one; of several processes the first writes it.
+
+    Returns flat scalars such as `sisdri/wiener/sfx/text`, `logmel/none/all/span` and
+    `following/wiener/all/text`. Raises `UserError` for a bad bench or an unknown kind of prompt.
+    """
+    listing = load_bench(bench)
+    mixtures = [
+        render(listing, item).resampled(model.sample_rate)
+        for item in choose(listing.mixtures, limit)
+    ]
+    prompted, alike = prompted_mixtures(mixtures, prompts)
+    solver = SolverChoice(method, steps, seed)
+    scores = _separate_all(model, prompted, batch, solver, prompts[0], progress)
+    rows = scores.rows
+    if with_baselines:
+        rows = _baseline_rows(model, mixtures, progress) + rows
+    following = scores.following()
+    cells = statistics.aggregate(rows, scoring.COLUMNS, seed=seed)
+    cells += statistics.aggregate(following, scoring.FOLLOWING, seed=seed)
+    settings = {"prompts": list(prompts), **dataclasses.asdict(solver), "limit": limit}
+    results = {
+        "bench": listing.name,
+        "settings": settings | _how_measured(model.sample_rate),
+        "mixtures": dict(collections.Counter(one.item.setting for one in mixtures)),
+        "not_told_apart_by_spans": alike,
+        "not_finite": scores.not_finite,
+        "table": [_table_line(cell) for cell in cells],
+        "items": rows,
+        "following": following,
+    }
+    if jax.process_index() == 0:
+        examples = _examples(mixtures, scores, listen)
+        with whole_folder(out_dir, overwrite=True) as folder:
+            report.write(folder, results, cells, examples, workdir)
+    return scalars(cells)
+
+
+def _separate_all(
+    model: SAMAudio,
+    prompted: Sequence[PromptedMixture],
+    size: int,
+    solver: SolverChoice,
+    kept_kind: str,
+    progress: bool,
+) -> scoring.Scores:
+    """Separates and scores everything, in batches of one length and few shapes."""
+    scores = scoring.Scores(kept_kind)
+    groups = batches(prompted, size)
+    rows: dict[int, int] = collections.defaultdict(int)  # of the largest batch of each length
+    for group in groups:
+        rows[group[0].length] = max(rows[group[0].length], len(group))
+    bar = tqdm.tqdm(total=len(prompted), desc="evaluating", unit="item", disable=not progress)
+    with bar:
+        for group in groups:
+            filled = rows[group[0].length]
+            for one, target, residual in separate_batch(model, group, filled, solver):
+                scores.add(one, target, residual)
+                bar.update()
+    return scores
+
+
+def choose(mixtures: Sequence[FixedMixture], limit: int | None) -> list[FixedMixture]:
+    """The first `limit` mixtures, alternating between the settings; all without a limit.
+
+    Raises `UserError` for a limit below 1.
+    """
+    if limit is None or limit >= len(mixtures):
+        return list(mixtures)
+    if limit < 1:
+        raise UserError(f"limit {limit} must be at least 1")
+    seen: collections.Counter[str] = collections.Counter()
+    order = []
+    for index, item in enumerate(mixtures):
+        order.append((seen[item.setting], index))
+        seen[item.setting] += 1
+    chosen = sorted(index for _, index in sorted(order)[:limit])
+    return [mixtures[index] for index in chosen]
+
+
+def scalars(cells: Iterable[statistics.Cell]) -> dict[str, float]:
+    """`COLUMN/REFINE/SETTING/PROMPT` of the model, `COLUMN/BASELINE/SETTING` of the baselines."""
+    flat = {}
+    for cell in cells:
+        if cell.column not in LOGGED:
+            continue
+        parts = cell.row.split("/")
+        if parts[0] == "model":
+            key = f"{cell.column}/{parts[1]}/{cell.setting}/{parts[2]}"
+        else:
+            key = f"{cell.column}/{cell.row}/{cell.setting}"
+        flat[key] = cell.interval.mean
+    return flat
+
+
+def _how_measured(sample_rate: int) -> dict[str, Any]:
+    """The part of the settings that is no option."""
+    return {
+        "sample_rate": sample_rate,
+        "resamples": statistics.RESAMPLES,
+        "level": statistics.LEVEL,
+    }
+
+
+def _table_line(cell: statistics.Cell) -> dict[str, Any]:
+    """A cell of the report's tables as JSON."""
+    name = {"row": cell.row, "setting": cell.setting, "column": cell.column}
+    return name | cell.interval.as_dict()
+
+
+def _baseline_rows(
+    model: SAMAudio, mixtures: Sequence[Rendered], progress: bool
+) -> list[scoring.Row]:
+    """The scores of all baselines, one baseline after another."""
+    rows: list[scoring.Row] = []
+    for rendered in tqdm.tqdm(mixtures, "baselines", unit="item", disable=not progress):
+        truth = (rendered.target, rendered.residual)
+        coded = baselines.through_codec(model.networks.codec, truth)
+        rows += scoring.baseline_rows(rendered, coded)
+    order = {name: index for index, name in enumerate(baselines.NAMES)}
+    return sorted(rows, key=lambda row: order[row["row"]])
+
+
+def _examples(
+    mixtures: Sequence[Rendered], scores: scoring.Scores, count: int
+) -> list[report.Example]:
+    """Of each setting the mixture with the middle score, the worst, the best, up to `count`."""
+    sisdri = {
+        row["id"]: row["sisdri"]
+        for row in scores.rows
+        if row["row"] == f"model/wiener/{scores.kept_kind}" and math.isfinite(row["sisdri"])
+    }
+    examples = []
+    for setting in dict.fromkeys(one.item.setting for one in mixtures):
+        ranked = [m for m in mixtures if m.item.setting == setting and m.item.id in sisdri]
+        ranked.sort(key=lambda one: sisdri[one.item.id])
+        last = len(ranked) - 1
+        order = dict.fromkeys([len(ranked) // 2, 0, last, *range(len(ranked))]) if ranked else {}
+        for index in list(order)[:count]:
+            rendered = ranked[index]
+            name = rendered.item.id
+            raw = scores.waves[name]
+            refined = baselines.masked(rendered.mixture, raw, rendered.sample_rate)
+            examples.append(report.Example(rendered, scores.kept_kind, sisdri[name], raw, refined))
+    return examples

@@ -1,0 +1,98 @@
+"""Scores of separated stems against the true ones, and whether a model follows its prompts."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sam_audio_jax.eval import baselines, distances
+from sam_audio_jax.eval.mixtures import Rendered, Wave
+from sam_audio_jax.eval.prompting import PromptedMixture
+
+REFINES = ("none", "wiener")
+COLUMNS = ("sisdri", "sisdri_residual", "sisdr", "sisdr_residual", "logmel", "logmel_residual")
+FOLLOWING = ("following", "following_logmel")
+Row = dict[str, Any]
+
+
+def score(rendered: Rendered, target: Wave, residual: Wave) -> dict[str, float]:
+    """The columns of one pair of stems, in dB; NaN where the stems are not finite."""
+    if not (np.isfinite(target).all() and np.isfinite(residual).all()):
+        return dict.fromkeys(COLUMNS, math.nan)
+    columns: dict[str, float] = {}
+    mixture = rendered.mixture.astype(np.float64)
+    for suffix, stem, truth in (
+        ("", target, rendered.target),
+        ("_residual", residual, rendered.residual),
+    ):
+        exact, reference = stem.astype(np.float64), truth.astype(np.float64)
+        columns["sisdr" + suffix] = float(distances.si_sdr(exact, reference))
+        columns["sisdri" + suffix] = float(distances.si_sdr_improvement(exact, reference, mixture))
+        columns["logmel" + suffix] = distances.log_mel_distance(stem, truth, rendered.sample_rate)
+    return columns
+
+
+class Scores:
+    """Scores stems as they are separated; keeps only the waves that the report may play."""
+
+    def __init__(self, kept_kind: str):
+        self.kept_kind = kept_kind  # kind of prompt whose waves are kept
+        self.rows: list[Row] = []
+        self.waves: dict[str, tuple[Wave, Wave]] = {}
+        self.not_finite = 0
+        self._by_prompt: dict[tuple[str, str, bool], Row] = {}  # id, row, right prompt
+
+    def add(self, prompted: PromptedMixture, target: Wave, residual: Wave) -> None:
+        """Scores the stems as generated and as refined on the mixture."""
+        rendered, item = prompted.rendered, prompted.rendered.item
+        finite = bool(np.isfinite(target).all() and np.isfinite(residual).all())
+        self.not_finite += not finite
+        for refine in REFINES:
+            stems = (target, residual)
+            if refine == "wiener" and finite:
+                stems = baselines.masked(rendered.mixture, stems, rendered.sample_rate)
+            name = f"model/{refine}/{prompted.kind}"
+            row = {"id": item.id, "setting": item.setting, "row": name}
+            row |= score(rendered, *stems)
+            self._by_prompt[item.id, name, prompted.right] = row
+            if prompted.right:
+                self.rows.append(row)
+        if prompted.right and prompted.kind == self.kept_kind:
+            self.waves[item.id] = (target, residual)
+
+    def following(self) -> list[Row]:
+        """One row for each mixture, kind of prompt and refinement that both prompts separated.
+
+        A prompt is followed where the stem of the right prompt is closer to the true target than
+        the stem of the wrong prompt is.
+        """
+        rows = []
+        for (name, row, right), ours in self._by_prompt.items():
+            wrong = self._by_prompt.get((name, row, False))
+            if not right or wrong is None or math.isnan(ours["sisdr"] + wrong["sisdr"]):
+                continue
+            rows.append(
+                {
+                    "id": name,
+                    "setting": ours["setting"],
+                    "row": row,
+                    "following": ours["sisdr"] > wrong["sisdr"],
+                    "following_logmel": ours["logmel"] < wrong["logmel"],
+                    "sisdr_right": ours["sisdr"],
+                    "sisdr_wrong": wrong["sisdr"],
+                    "logmel_right": ours["logmel"],
+                    "logmel_wrong": wrong["logmel"],
+                }
+            )
+        return rows
+
+
+def baseline_rows(rendered: Rendered, coded: baselines.StemPair | None) -> list[Row]:
+    """The scores of every baseline on one mixture; `coded` are its stems through the codec."""
+    truth = (rendered.target, rendered.residual)
+    item = rendered.item
+    estimates = baselines.baselines(rendered.mixture, truth, coded, rendered.sample_rate)
+    return [
+        {"id": item.id, "setting": item.setting, "row": name} | score(rendered, *stems)
+        for name, stems in estimates.items()
+    ]
