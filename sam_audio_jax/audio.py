@@ -65,7 +65,7 @@ def mono(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " 
 
 
 def header_length(path: str | os.PathLike) -> tuple[int, int] | None:
-    """Returns samples and sample rate by the header of a sound file; None if only decoding tells.
+    """Returns samples and sample rate by the header of a sound file; None if it has to be decoded.
 
     A header may be wrong; the samples of `load` are what counts.
     """

@@ -27,7 +27,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer import inputs, output
 from sam_audio_jax.infer.batch.manifest import read_manifest
-from sam_audio_jax.infer.batch.run import Settings, check_out, run
+from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.video.masks import KEEP
 
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 def separate_one(args: argparse.Namespace) -> None:
     """Separates one recording; checks all that can be checked before it loads the networks."""
-    output.check_out(args.out, overwrite=args.overwrite)
+    output.check_result_folder(args.out, overwrite=args.overwrite)
     recording = inputs.read(args.input)
     seconds = recording.samples.shape[-1] / recording.sample_rate
     inputs.check_spans(args.span or (), seconds, args.input)
@@ -120,7 +120,7 @@ def separate_many(args: argparse.Namespace) -> bool:
             raise UserError(f"--{name} is for one recording; with --manifest it is in the lines")
     entries = read_manifest(args.manifest)
     rank = process_rank(args)
-    check_out(args.out, settings(args))
+    check_run_folder(args.out, settings(args))
     failed = run(load(args), entries, args.out, settings(args), rank)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)

@@ -15,7 +15,7 @@ from sam_audio_jax.video.muxing import CODECS, mux
 ONE_ITEM = ("target.wav", "residual.wav", "spectrogram.png", *(f"target{end}" for end in CODECS))
 
 
-def check_out(out: pathlib.Path, *, overwrite: bool) -> None:
+def check_result_folder(out: pathlib.Path, *, overwrite: bool) -> None:
     """Raises UserError unless `out` is missing, empty or, with `overwrite`, an earlier result."""
     if not out.exists():
         return

@@ -45,15 +45,15 @@ class Clip:
 
 
 def make_clip(
-    video: Any, mask: Any = None, keeps: str = "object", name: str = "audio"
+    video: Any, mask: Any = None, keep: str = "object", name: str = "audio"
 ) -> Clip | None:
     """Returns the clip that the arguments of a call describe; None if there is no video."""
-    check_keep(keeps, "mask_keeps")
+    check_keep(keep, "mask_keeps")
     if video is None:
         if mask is not None:
             raise UserError(f"{name} has a mask but no video that it is of")
         return None
-    return Clip(source=video, mask=mask, keep=keeps, name=f"the video of {name}")
+    return Clip(source=video, mask=mask, keep=keep, name=f"the video of {name}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,8 @@ def read_masks(source: Any, name: str) -> Iterator[FrameMask]:
     `[frames, height, width]` (bool, or uint8 with the object not 0); or regions: a list (or a
     `.json` file of it) with an entry for each frame, which is null, one region or a list of them. A
     region is a box `[x0, y0, x1, y1]` in pixels, without its right and lower edge, or a point with
-    its radius `[x, y, radius]`. Masks other than regions keep their own size, whatever is asked.
+    its radius `[x, y, radius]`. Masks other than regions have their own size, whatever
+    the height and width are.
 
     Raises UserError if the source cannot be read; `name` is what the message calls the video.
     """

@@ -4,7 +4,7 @@ A process that works alone appends to `done.jsonl`. Of several, each appends to 
 `done.INDEX.jsonl`, so that none waits for another; the items that are done are the union of all
 these files, whichever process wrote them and however many there were. Each process that ends merges
 them into `done.jsonl`; the files of the processes stay until one process works alone.
-`failed.jsonl` is made likewise.
+`failed.jsonl` is merged in the same way.
 """
 
 import os

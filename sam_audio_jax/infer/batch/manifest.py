@@ -12,7 +12,7 @@ from sam_audio_jax.separator.prompts import Span
 
 KEYS = ("id", "audio", "text", "spans", "video", "mask")
 FILES = ("audio", "video", "mask")
-LONGEST_ID = 200  # bytes: the names of the files that are made of it have to be shorter than 256
+LONGEST_ID = 200  # bytes; file names of at most 255 bytes begin with it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Settings:
         )
 
 
-def check_out(out: pathlib.Path, settings: Settings) -> None:
+def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
     """Raises UserError unless `out` is missing, empty, or of a run with the same settings."""
     if not out.exists():
         return
@@ -77,7 +77,7 @@ def check_out(out: pathlib.Path, settings: Settings) -> None:
         if then[key] != value
     ]
     if changed:
-        raise UserError(f"{out} was made with other settings ({'; '.join(changed)})")
+        raise UserError(f"{out} holds a run with other settings ({'; '.join(changed)})")
 
 
 def run(

@@ -74,7 +74,7 @@ def test_other_processes_continue_where_a_killed_one_was(
 
 
 def test_failures_of_all_processes_are_listed(paired, items, tmp_path):
-    (items.parent / "6.wav").write_bytes(b"no sound")  # found by process 0, which measures it
+    (items.parent / "6.wav").write_bytes(b"no sound")  # process 0 records it
     audio.write_wav(items.parent / "5.wav", np.zeros((1, 4_800)), RATE)  # in a group of process 1
     entries, out = read_manifest(items), tmp_path / "out"
     failed = [run(paired, entries, out, SETTINGS, ProcessRank(index, 2)) for index in (0, 1)]

@@ -9,7 +9,7 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.batch.manifest import read_manifest
-from sam_audio_jax.infer.batch.run import Settings, check_out, run
+from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
 from tests.infer.batch.conftest import RATE, SETTINGS, ids, stems, write_recording
 from tests.video.clips import greys
 from tests.video.clips import write as write_video
@@ -127,10 +127,10 @@ def test_a_header_that_is_wrong_does_no_harm(paired, items, whole, tmp_path, mon
 def test_a_folder_belongs_to_its_settings(tmp_path):
     (tmp_path / "settings.json").write_text('{"checkpoint": "x", "seed": 2}')
     with pytest.raises(UserError, match="seed: then 2, now 1"):
-        check_out(tmp_path, SETTINGS)
+        check_run_folder(tmp_path, SETTINGS)
     (tmp_path / "settings.json").unlink()
     (tmp_path / ".settings.12345678.part.json").touch()  # another process is about to start
-    check_out(tmp_path, SETTINGS)
+    check_run_folder(tmp_path, SETTINGS)
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds other files"):
-        check_out(tmp_path, SETTINGS)
+        check_run_folder(tmp_path, SETTINGS)
