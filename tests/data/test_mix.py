@@ -13,46 +13,47 @@ def config(world: str, **fields) -> DataConfig:
     return toy.config(world, **{"seconds": 3.0} | fields)
 
 
-def drawn(world: str, count: int = 40, **changes):
-    mix = mixer(config(world, **changes), 8000, 320)
+def draw(world: str, count: int = 40, **fields):
+    mix = mixer(config(world, **fields), 8000, 320)
     return [mix.draw(np.random.default_rng((0, number))) for number in range(count)]
 
 
 def test_the_mixture_is_the_sum_to_the_bit_and_does_not_clip(world):
-    for one in drawn(world):
-        np.testing.assert_array_equal(one.mixture, one.target + one.residual)
-        assert one.mixture.shape == (24000,)
-        assert one.mixture.dtype == np.float32
-        assert np.abs(one.mixture).max() <= 0.951
-        assert energy.activity(one.target, 8000, 320).any()
-        assert np.any(one.residual)
+    for mixture in draw(world):
+        np.testing.assert_array_equal(mixture.mixture, mixture.target + mixture.residual)
+        assert mixture.mixture.shape == (24000,)
+        assert mixture.mixture.dtype == np.float32
+        assert np.abs(mixture.mixture).max() <= 0.951
+        assert energy.activity(mixture.target, 8000, 320).any()
+        assert np.any(mixture.residual)
 
 
 def test_texts_tell_target_and_residual_apart(world):
     seen = set()
-    for one in drawn(world, 80):
-        seen.add(one.category)
-        assert one.target_texts
-        assert not set(one.target_texts) & set(one.residual_texts)
-        if one.category == "speech/speech":
-            assert all("klingon" in phrase for phrase in one.target_texts)
+    for mixture in draw(world, 80):
+        seen.add(mixture.category)
+        assert mixture.target_texts
+        assert not set(mixture.target_texts) & set(mixture.residual_texts)
+        if mixture.category == "speech/speech":
+            assert all("klingon" in phrase for phrase in mixture.target_texts)
     assert {"sfx/sfx", "speech/speech", "stem/rest", "song/sfx", "speech/song"} <= seen
 
 
 def test_levels_are_as_drawn(world):
     recipe = (("sfx", "instrument", 1.0),)
-    made = drawn(world, 20, recipes=recipe, snr_db=(3.0, 3.0), level_db=(-30.0, -30.0))
-    for one in made:
-        target, residual = (energy.active_rms(w, 8000) for w in (one.target, one.residual))
+    mixtures = draw(world, 20, recipes=recipe, snr_db=(3.0, 3.0), level_db=(-30.0, -30.0))
+    for mixture in mixtures:
+        target, residual = (energy.active_rms(w, 8000) for w in (mixture.target, mixture.residual))
         assert 20 * np.log10(target) == pytest.approx(-30, abs=0.5)
         assert 20 * np.log10(target / residual) == pytest.approx(3.0, abs=0.5)
 
 
 def test_layouts_leave_silence_or_go_on_to_the_end(world):
     recipe = (("sfx", "sfx", 1.0),)
-    made = drawn(world, 20, recipes=recipe, target_repeats=0.0, residual_repeats=1.0)
+    mixtures = draw(world, 20, recipes=recipe, target_repeats=0.0, residual_repeats=1.0)
     shares = [
-        [energy.activity(w, 8000, 320).mean() for w in (one.target, one.residual)] for one in made
+        [energy.activity(w, 8000, 320).mean() for w in (mixture.target, mixture.residual)]
+        for mixture in mixtures
     ]
     target, residual = np.mean(shares, axis=0)
     assert target < 0.75
@@ -60,16 +61,17 @@ def test_layouts_leave_silence_or_go_on_to_the_end(world):
 
 
 def test_the_stems_of_a_song_keep_their_levels(world):
-    made = drawn(
+    mixtures = draw(
         world,
         10,
         recipes=(("stem", "rest", 1.0),),
-        **{"stem_gain_db": (0.0, 0.0), "speed_share": 0.0},
+        stem_gain_db=(0.0, 0.0),
+        speed_share=0.0,
     )
-    for one in made:
-        ratio = energy.active_rms(one.target, 8000) / energy.active_rms(one.residual, 8000)
+    for mixture in mixtures:
+        ratio = energy.active_rms(mixture.target, 8000) / energy.active_rms(mixture.residual, 8000)
         assert 20 * np.log10(ratio) == pytest.approx(-3.0, abs=2.5)  # one of three equal stems
-        assert one.residual_texts == ()
+        assert mixture.residual_texts == ()
 
 
 def test_recipes_without_material_are_left_out_and_none_left_is_an_error(world):
@@ -78,7 +80,7 @@ def test_recipes_without_material_are_left_out_and_none_left_is_an_error(world):
     mix.songs = []
     mix._set_recipes()
     assert ("song", "sfx") not in mix.recipes
-    with pytest.raises(UserError, match="recipes"):
+    with pytest.raises(UserError, match=r"data\.mix\.recipes has \('dogs', 'cats', 1\.0\)"):
         config(world, recipes=(("dogs", "cats", 1.0),))
 
 

@@ -1,0 +1,126 @@
+"""The latent cache: killed and extended, refused or damaged, and of earlier formats."""
+
+import pathlib
+import shutil
+
+import msgpack
+import numpy as np
+import pytest
+
+from sam_audio_jax.config import to_dict
+from sam_audio_jax.data import pipeline, records, shards
+from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_json, write_json
+from tests.data.toy import (
+    RATE,
+    TEACHER,
+    config,
+    encode,
+    replaced,
+    separation,
+    take,
+    write_cache,
+)
+
+
+@pytest.fixture(scope="module")
+def cache(world, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("cache") / "latents"
+    write_cache(folder, config(world, seconds=3.0), 24)
+    return str(folder)
+
+
+def test_a_killed_preparation_goes_on_where_it_stopped(world, cache, tmp_path):
+    cfg = config(world, seconds=3.0)
+    calls = iter(range(9))
+
+    def failing(waves):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return encode(waves)
+
+    folder = tmp_path / "latents"
+    with pytest.raises(KeyboardInterrupt):
+        write_cache(folder, cfg, 24, failing)
+    with pytest.raises(UserError, match="no latent cache"):
+        shards.Cache(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.arrayrecord")}
+    assert 0 < len(before) < 3
+    write_cache(folder, cfg, 24)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    ours, theirs = shards.Cache(folder), shards.Cache(cache)
+    for number in range(24):
+        assert records.pack(ours[number]) == records.pack(theirs[number])
+
+
+def test_a_cache_of_another_recipe_or_codec_is_refused(world, cache, tmp_path):
+    cfg = config(world, seconds=3.0)
+    with pytest.raises(UserError, match=r"another recipe\.seed: 0, not 5"):
+        write_cache(cache, replaced(cfg, seed=5), 24)
+    with pytest.raises(UserError, match="other weights"):
+        write_cache(cache, cfg, 24, lambda waves: encode(waves) + 1.0)
+    with pytest.raises(UserError, match="hop 160"):
+        pipeline.separation_batches(config(world, cache=cache), RATE, 160, 4)
+
+
+def test_damaged_records_are_skipped(world, cache, tmp_path):
+    folder = tmp_path / "latents"
+    shutil.copytree(cache, folder)
+    path = sorted(folder.glob("*.arrayrecord"))[1]
+    damaged = bytearray(path.read_bytes())
+    start = damaged.find(records.pack(shards.Cache(cache)[10])[200:240])
+    damaged[start : start + 40] = bytes(40)
+    path.write_bytes(damaged)
+    read = [shards.Cache(folder)[number] for number in range(24)]
+    assert [number for number, record in enumerate(read) if record is None] == [10]
+    batches = take(separation(config(world, cache=str(folder)), 8), 3)
+    assert all(np.isfinite(batch["mixture"]).all() for batch in batches)
+    path.write_bytes(bytes(damaged[:100]))
+    with pytest.raises(UserError, match="damaged shard"):
+        shards.Cache(folder)
+
+
+def as_format_1(folder: pathlib.Path, cfg: DataConfig) -> None:
+    """Rewrites the index of a cache as its first version wrote it, without a teacher."""
+    parts = to_dict(cfg.source) | to_dict(cfg.mix)
+    for name in ("plan.json", "cache.json"):
+        index = read_json(folder / name)
+        del index["format"], index["teacher"], index["segment_s"]
+        index["recipe"] = parts | {"seed": cfg.seed}
+        write_json(folder / name, index)
+
+
+def test_a_cache_of_format_1_is_read_and_extended(world, tmp_path):
+    cfg = config(world, seconds=3.0)
+    folder = tmp_path / "old"
+    write_cache(folder, cfg, 8)
+    as_format_1(folder, cfg)
+    cached = config(world, cache=str(folder))
+    assert "teacher_features" not in take(separation(cached, 4), 1)[0]
+    with pytest.raises(UserError, match=r"another recipe\.mix\.tilt_db: 6\.0, not 1\.0"):
+        write_cache(folder, replaced(cfg, tilt_db=1.0), 16)
+    write_cache(folder, cfg, 16)
+    assert len(shards.Cache(folder)) == 16
+    assert shards.Cache(folder).index["format"] == shards.FORMAT
+
+
+def test_features_of_format_1_have_another_name(world, tmp_path):
+    write_cache(tmp_path / "new", config(world, seconds=3.0), 8, teacher=TEACHER)
+    for number in range(8):
+        record = shards.Cache(tmp_path / "new")[number]
+        fields = msgpack.unpackb(records.pack(record))
+        for name, old_name in records.FEATURES.items():
+            if name in fields:
+                fields[old_name] = fields.pop(name)
+        old = records.unpack(msgpack.packb(fields))
+        np.testing.assert_array_equal(old.target_features, record.target_features)
+        assert records.pack(old) == records.pack(record)
+
+
+def test_a_cache_of_a_later_format_is_refused_in_one_line(cache, tmp_path):
+    folder = tmp_path / "latents"
+    shutil.copytree(cache, folder)
+    write_json(folder / "cache.json", read_json(folder / "cache.json") | {"format": 3})
+    with pytest.raises(UserError, match="has format 3, this version reads 1 to 2"):
+        shards.Cache(folder)
