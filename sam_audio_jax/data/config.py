@@ -66,12 +66,12 @@ class MixConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptConfig:
-    """The text and the spans that an example is prompted with; free to differ over one cache."""
+    """The text and the spans of an example; runs over one cache may have different ones."""
 
     caption_share: float = 0.5  # texts that are the caption itself, not one of its alternatives
-    text_dropout: float = 0.3  # published
-    drop_any_text: bool = False  # published: True; False: only where spans tell target and residual
-    # apart
+    text_dropout: float = 0.3  # texts that are left out; published
+    # Any text may be left out (published); else only where spans tell target and residual apart.
+    drop_any_text: bool = False
     span_share: float = 0.5  # examples with spans
     negative_share: float = 0.1  # of those, examples that also mark where the target is silent
     subset_share: float = 0.15  # of those, examples that mark only some of the sounds
@@ -101,8 +101,9 @@ class BatchConfig:
     """
 
     short_share: float = 0.1  # examples shorter than `data.mix.seconds`, padded
-    token_budget: int = 0  # frames of a batch, padding counts; published, fine-tuning of small,
-    # base, large: 96, 120, 144 thousand; 0: all examples last `data.mix.seconds`
+    # Frames of a batch, padding counts; 0: all examples last `data.mix.seconds`. Published, for
+    # fine-tuning of small, base, large: 96, 120, 144 thousand.
+    token_budget: int = 0
     buckets_s: tuple[float, ...] = ()  # lengths of a batch under the budget, rising
     bucket_shares: tuple[float, ...] = ()  # of all frames, one per bucket; empty: equal ones
     row_multiple: int = 8  # examples of a bucket's batch are a multiple of this
@@ -133,13 +134,15 @@ class DataConfig:
     """The training data of the separator.
 
     `source`, `mix` and `seed` are the recipe of a mixture: a latent cache is made with them
-    (`launch/prepare.py`). `prompts` and `batches` may differ in every run over one cache.
+    (`sam-audio prepare`). `prompts` and `batches` may differ in every run over one cache.
     """
 
     source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     mix: MixConfig = dataclasses.field(default_factory=MixConfig)
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
-    cache: str = dataclasses.field(default="", metadata=FREE)  # folder of latents (prepare.py)
+    cache: str = dataclasses.field(
+        default="", metadata=FREE
+    )  # folder of latents, see `sam-audio prepare`
     workers: int = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
     seed: int = 0  # of mixtures, prompts and order
