@@ -13,9 +13,8 @@ from codec_tiny import CODEC
 
 from sam_audio_jax.data.config import DataConfig, MixConfig
 from sam_audio_jax.encoders.t5 import T5Config
-from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.separator.dit import DitConfig
-from sam_audio_jax.separator.flow import FlowConfig
+from sam_audio_jax.separator.flow import FlowConfig, SamplerConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig, TrainConfig
 

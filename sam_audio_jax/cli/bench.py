@@ -33,7 +33,7 @@ from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.separator.dit import DitConfig
-from sam_audio_jax.separator.flow import FlowConfig, flow_loss, sample
+from sam_audio_jax.separator.flow import FlowConfig, SamplerConfig, flow_loss, sample
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 from sam_audio_jax.separator.prompts import Conditions
 
@@ -135,7 +135,7 @@ def dtypes(steps: int = 16) -> Iterator[str]:
             context = separator.prepare(given)
             velocity = lambda x, t: separator.velocity(x, t, context)  # noqa: E731
             first = velocity(noise, jnp.zeros(1))
-            return first, sample(velocity, noise, method="midpoint", steps=steps)
+            return first, sample(velocity, noise, SamplerConfig(steps=steps))
 
         first, last = map(np.asarray, solve(state, noise, conditions(1, config)))
         found = [first, *np.split(last, 2, axis=-1)]

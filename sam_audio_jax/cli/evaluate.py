@@ -6,7 +6,7 @@ With CONFIG the workdir must be of that config, which also names the bench.
 
 import argparse
 import pathlib
-from typing import Any
+from typing import Any, get_args
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import command
@@ -16,6 +16,7 @@ from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.prompting import PROMPTS
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.workdir import Workdir
 
 
@@ -30,7 +31,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--bench", help="embedded, or a folder with manifest and mixtures.jsonl")
     parser.add_argument("--out", required=True, help="folder to make; must not exist")
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS)
-    parser.add_argument("--method", help="of the solver: midpoint, euler, heun")
+    parser.add_argument("--method", choices=get_args(Method), help="of the solver")
     parser.add_argument("--steps", type=int, help="of the solver")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="so many items, spread over the settings")

@@ -17,6 +17,7 @@ import dataclasses
 import os
 import pathlib
 import sys
+from typing import get_args
 
 import jax
 
@@ -29,6 +30,7 @@ from sam_audio_jax.infer import inputs, output
 from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.video.masks import KEEP
 
 MANIFEST_ONLY = ("process", "processes")
@@ -58,7 +60,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("--candidates", type=int, default=1, help="solves, of which the best is kept")
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
     add("--refine", choices=("wiener",), help="divide the recording itself: all channels, its rate")
-    add("--method", choices=("midpoint", "euler", "heun"), help="of the solver")
+    add("--method", choices=get_args(Method), help="of the solver")
     add("--steps", type=int, help="of the solver")
     add("--seed", type=int, default=0, help="of the noise: the same seed gives the same bytes")
     add("--noise", help=".npy with the noise itself, [frames, 2 * latent channels]")

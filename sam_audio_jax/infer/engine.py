@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.collate import Prompts, Tokenize, collate_batch, collate_items, with_spans
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
-from sam_audio_jax.infer.options import Options, SamplerConfig
+from sam_audio_jax.infer.options import Options
 from sam_audio_jax.infer.predictor import Source, SpanFinder
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
@@ -25,7 +25,7 @@ from sam_audio_jax.infer.rerank import PromptView, Scorer, SpanIoU
 from sam_audio_jax.infer.solve import Networks, Solver
 from sam_audio_jax.infer.stems import Separated, Stems, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
-from sam_audio_jax.separator.flow import Method
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 
 Candidates = Float[np.ndarray, "candidates stems samples"]
@@ -215,8 +215,7 @@ class Engine:
         if message is not None:
             last = np.minimum(np.arange(2 * len(prompts.noise)), len(message) - 1)
             prompts = dataclasses.replace(prompts, message=jnp.asarray(message[last]))
-        method = cast(Method, options.sampler.method)
-        return self._solver(prompts, method=method, steps=options.sampler.steps), asked
+        return self._solver(prompts, options.sampler), asked
 
     def _solve_long(
         self, item: Item, noises: Float[np.ndarray, "candidates frames state"], options: Options
@@ -239,8 +238,7 @@ class Engine:
             text=item.text,
             spans=asked.spans,
             features=item.features,
-            method=cast(Method, options.sampler.method),
-            steps=options.sampler.steps,
+            sampler=options.sampler,
         )
         return waves[None], [asked]
 

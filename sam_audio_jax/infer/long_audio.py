@@ -157,7 +157,7 @@ class Layout:
         return window + (self.starts.size - 1) * (window - overlap)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "method", "steps"))
+@functools.partial(jax.jit, static_argnames=("graph", "sampler"))
 def _solve(
     graph: nnx.GraphDef,
     state: PyTree,
@@ -165,8 +165,7 @@ def _solve(
     layout: Layout,
     noise: Float[Array, "frames state"],
     *,
-    method: flow.Method,
-    steps: int,
+    sampler: flow.SamplerConfig,
 ) -> Float[Array, "frames state"]:
     """Target and residual latents of the whole recording, side by side on channels."""
     networks: Networks = nnx.merge(graph, state)
@@ -182,7 +181,7 @@ def _solve(
             of_windows, x[0], layout.starts, layout.weights, layout.turns
         )[None]
 
-    return flow.sample(velocity, noise[None], method=method, steps=steps)[0]
+    return flow.sample(velocity, noise[None], sampler)[0]
 
 
 class LongAudio:
@@ -212,8 +211,7 @@ class LongAudio:
         text: str = "",
         spans: Sequence[Span] = (),
         features: Float[np.ndarray, "frames video_width"] | None = None,
-        method: flow.Method,
-        steps: int,
+        sampler: flow.SamplerConfig,
     ) -> Float[np.ndarray, "candidates stems samples"]:
         """Target and residual waves, whole frames, of every x(0) in `noises`, one after the other.
 
@@ -224,9 +222,7 @@ class LongAudio:
         waves = np.empty((len(noises), 2, frames * codec.config.hop), np.float32)
         for wave, noise in zip(waves, noises, strict=True):
             start = _pad_to(noise, recording.mixture.shape[0])
-            latents = run_whole(
-                self.solver, _solve, recording, layout, start, method=method, steps=steps
-            )
+            latents = run_whole(self.solver, _solve, recording, layout, start, sampler=sampler)
             stems = np.asarray(latents)[:frames].reshape(frames, 2, -1)
             decode_chunked(codec, np.moveaxis(stems, 1, 0), out=wave)
         return waves

@@ -10,24 +10,10 @@ from jaxtyping import Float, Int
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import draw_noise
 from sam_audio_jax.infer.rerank import Scorer
+from sam_audio_jax.separator.flow import SamplerConfig, checked_method
 
-METHODS = ("midpoint", "euler", "heun")
 REFINEMENTS = (None, "wiener")
 TORCHDIFFEQ = {"heun2": "heun"}  # names of the reference's solver library that are not ours
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplerConfig:
-    """How the flow is integrated unless a call says otherwise; the defaults are published."""
-
-    method: str = "midpoint"  # or euler, heun
-    steps: int = 16
-
-    def __post_init__(self):
-        if self.method not in METHODS:
-            raise UserError(f"method={self.method!r} is unknown; allowed: {', '.join(METHODS)}")
-        if self.steps < 1:
-            raise UserError(f"steps={self.steps} must be 1 or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +78,7 @@ def choose_sampler(
         method = one_of("method", method, "ode_opt", given_method)
         steps = one_of("steps", steps, "ode_opt", given_steps)
     return SamplerConfig(
-        method=default.method if method is None else method,
+        method=default.method if method is None else checked_method(method),
         steps=default.steps if steps is None else steps,
     )
 

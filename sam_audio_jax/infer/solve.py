@@ -34,7 +34,7 @@ class Networks(nnx.Module):
 
 
 def solve_latents(
-    networks: Networks, prompts: Prompts, *, method: flow.Method, steps: int
+    networks: Networks, prompts: Prompts, sampler: flow.SamplerConfig
 ) -> Float[Array, "rows frames state"]:
     """Target and residual latents, side by side on channels, of every candidate."""
     separator = networks.separator
@@ -55,9 +55,7 @@ def solve_latents(
     context = separator.prepare(conditions)
     if prompts.candidates > 1:
         context = jax.tree.map(lambda x: jnp.repeat(x, prompts.candidates, axis=0), context)
-    return flow.sample(
-        lambda x, t: separator.velocity(x, t, context), prompts.noise, method=method, steps=steps
-    )
+    return flow.sample(lambda x, t: separator.velocity(x, t, context), prompts.noise, sampler)
 
 
 def decode_stems(
@@ -72,12 +70,12 @@ def decode_stems(
     return waves.reshape(rows, 2, -1)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "method", "steps"))
+@functools.partial(jax.jit, static_argnames=("graph", "sampler"))
 def separate_batch(
-    graph: nnx.GraphDef, state: PyTree, prompts: Prompts, *, method: flow.Method, steps: int
+    graph: nnx.GraphDef, state: PyTree, prompts: Prompts, *, sampler: flow.SamplerConfig
 ) -> Float[Array, "batch candidates stems samples"]:
     networks = nnx.merge(graph, state)
-    latents = solve_latents(networks, prompts, method=method, steps=steps)
+    latents = solve_latents(networks, prompts, sampler)
     waves = decode_stems(networks.codec, latents, prompts.message)
     return waves.reshape(-1, prompts.candidates, *waves.shape[1:])
 
@@ -105,10 +103,10 @@ class Solver:
         return 1 if self.mesh is None else parallel.batch_axis_size(self.mesh)
 
     def __call__(
-        self, prompts: Prompts, *, method: flow.Method, steps: int
+        self, prompts: Prompts, sampler: flow.SamplerConfig
     ) -> Float[np.ndarray, "batch candidates stems samples"]:
         def run(prompts: Prompts) -> Array:
-            return separate_batch(self.graph, self.state, prompts, method=method, steps=steps)
+            return separate_batch(self.graph, self.state, prompts, sampler=sampler)
 
         return np.asarray(self._placed(run, prompts))
 

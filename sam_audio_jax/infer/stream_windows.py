@@ -8,7 +8,6 @@ and decoding everything at once.
 
 import functools
 from collections.abc import Iterator
-from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +24,8 @@ from sam_audio_jax.codec.chunked import (
 from sam_audio_jax.codec.codec import pad_to_hop
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.long_audio import LongAudio, Recording, TextMemory, run_whole
-from sam_audio_jax.infer.options import SamplerConfig
-from sam_audio_jax.separator import flow, windows
+from sam_audio_jax.separator import windows
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.prompts import Span
 
 Pair = Float[np.ndarray, "samples stems"]
@@ -54,7 +53,7 @@ class SlidingBuffer:
             self.start = before
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "rows", "method", "steps"))
+@functools.partial(jax.jit, static_argnames=("graph", "rows", "sampler"))
 def _solve(
     graph: nnx.GraphDef,
     state: PyTree,
@@ -65,8 +64,7 @@ def _solve(
     overlap_weight: Float[Array, " frames"],
     *,
     rows: int,
-    method: flow.Method,
-    steps: int,
+    sampler: SamplerConfig,
 ) -> tuple[Float[Array, "frames state"], Float[Array, "steps calls 1 frames state"]]:
     """Latents of a window that begins `moved` frames after the one whose velocities are `past`.
 
@@ -85,8 +83,7 @@ def _solve(
         noise[None],
         jnp.roll(past, -moved, axis=3),
         overlap_weight,
-        method=method,
-        steps=steps,
+        sampler,
     )
     return latents[0], velocities
 
@@ -119,8 +116,7 @@ class WindowQueue:
             encoder_context(self.codec.config),
             decoder_context(self.codec.config),
         )
-        self.method: flow.Method = cast(flow.Method, sampler.method)
-        self.steps = sampler.steps
+        self.sampler = sampler
         self.text = TextMemory.of(text, self.solver, networks.tokenizer)
         self.spans = spans
         self._random = np.random.default_rng(seed)
@@ -193,8 +189,8 @@ class WindowQueue:
         )
         noise = jnp.asarray(self._noise.read(start, stop))
         if self._last is None:
-            calls = windows.calls_per_step(self.method)
-            before, past = start, jnp.zeros((self.steps, calls, 1, *noise.shape))
+            evaluations = (self.sampler.steps, self.sampler.evaluations_per_step)
+            before, past = start, jnp.zeros((*evaluations, 1, *noise.shape))
             overlap_weight = np.zeros(self.window, np.float32)
         else:
             before, past = self._last
@@ -208,8 +204,7 @@ class WindowQueue:
             jnp.asarray(start - before, jnp.int32),
             jnp.asarray(overlap_weight),
             rows=self.solver.shares,
-            method=self.method,
-            steps=self.steps,
+            sampler=self.sampler,
         )
         known = self._latents.stop
         self._latents.append(np.asarray(solved)[known - start : until - start])

@@ -110,7 +110,7 @@ def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = T
         noise=shaped(frames, 2 * config.codec.codebook_dim),
         **{name: given[name] for name in kept},
     )
-    sampler = {"method": config.sampler.method, "steps": config.sampler.steps}
+    sampler = {"sampler": config.sampler}
     return _compiled(solve.separate_batch, (graph, state, prompts), sampler, mesh, fast)
 
 

@@ -5,7 +5,7 @@ Path `x_t = (1 - (1 - sigma_min) t) x0 + t x1`, velocity `x1 - (1 - sigma_min) x
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,32 @@ from sam_audio_jax.errors import UserError
 
 Method = Literal["midpoint", "euler", "heun"]
 Velocity = Callable[[Array, Array], Array]  # (state, time [batch]) -> velocity
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How the flow is integrated from noise to latents; the defaults are published."""
+
+    method: Method = "midpoint"  # or euler, heun
+    steps: int = 16  # equal ones, from time 0 to 1
+
+    def __post_init__(self):
+        checked_method(self.method)
+        if self.steps < 1:
+            raise UserError(f"steps={self.steps} must be 1 or more")
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """How often one step evaluates the velocity."""
+        return 1 if self.method == "euler" else 2
+
+
+def checked_method(name: str) -> Method:
+    """The name of a solver. Raises `UserError` for an unknown one."""
+    for method in get_args(Method):
+        if method == name:
+            return method
+    raise UserError(f"method={name!r} is unknown; allowed: {', '.join(get_args(Method))}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,20 +110,18 @@ def step(
     velocity: Velocity,
     x: Float[Array, "batch frames channels"],
     number: Float[Array, ""],
-    *,
-    method: Method,
-    steps: int,
+    sampler: SamplerConfig,
 ) -> Float[Array, "batch frames channels"]:
-    """The state after step `number` (from 0) of `steps` equal ones."""
-    dt = 1 / steps
+    """The state after step `number`, counted from 0."""
+    steps, dt = sampler.steps, 1 / sampler.steps
 
     def slope_at(x: Array, time: Array) -> Array:
         return velocity(x, jnp.broadcast_to(time, x.shape[:1])).astype(jnp.float32)
 
     slope = slope_at(x, number / steps)
-    if method == "midpoint":
+    if sampler.method == "midpoint":
         slope = slope_at(x + slope * (dt / 2), (2 * number + 1) / (2 * steps))
-    elif method == "heun":
+    elif sampler.method == "heun":
         slope = (slope + slope_at(x + slope * dt, (number + 1) / steps)) / 2
     return x + dt * slope
 
@@ -105,21 +129,15 @@ def step(
 def sample(
     velocity: Velocity,
     noise: Float[Array, "batch frames channels"],
-    *,
-    method: Method = "midpoint",
-    steps: int = 16,
+    sampler: SamplerConfig,
 ) -> Float[Array, "batch frames channels"]:
-    """x(1) from x(0) = `noise`, float32; two calls of the velocity a step, one with euler.
+    """x(1) from x(0) = `noise`, float32.
 
-    Published: midpoint, 16 steps. Call times are n/steps and, midpoint, (2n + 1)/(2 steps).
+    Step n evaluates the velocity at n/steps and, midpoint, at (2n + 1)/(2 steps).
     """
-    if method not in ("midpoint", "euler", "heun"):
-        raise UserError(f"sampler method {method!r} is unknown: midpoint, euler or heun")
-    if steps < 1:
-        raise UserError(f"sampler steps={steps} must be at least 1")
 
     def body(x: Array, number: Array) -> tuple[Array, None]:
-        return step(velocity, x, number, method=method, steps=steps), None
+        return step(velocity, x, number, sampler), None
 
-    numbers = jnp.arange(steps, dtype=jnp.float32)
+    numbers = jnp.arange(sampler.steps, dtype=jnp.float32)
     return jax.lax.scan(body, noise.astype(jnp.float32), numbers)[0]

@@ -115,19 +115,12 @@ def merged_velocity(
     return jax.lax.fori_loop(0, turns, turn, jnp.zeros_like(x))
 
 
-def calls_per_step(method: flow.Method) -> int:
-    """How often one step of the solver asks for the velocity."""
-    return 1 if method == "euler" else 2
-
-
 def sample_after(
     velocity: flow.Velocity,
     noise: Float[Array, "batch frames channels"],
     past: Float[Array, "steps calls batch frames channels"],
     overlap_weight: Float[Array, " frames"],
-    *,
-    method: flow.Method,
-    steps: int,
+    sampler: flow.SamplerConfig,
 ) -> tuple[
     Float[Array, "batch frames channels"], Float[Array, "steps calls batch frames channels"]
 ]:
@@ -148,8 +141,8 @@ def sample_after(
             taken.append(slope)
             return slope
 
-        x = flow.step(merged, x, number, method=method, steps=steps)
+        x = flow.step(merged, x, number, sampler)
         return x, jnp.stack(taken)
 
-    numbers = jnp.arange(steps, dtype=jnp.float32)
+    numbers = jnp.arange(sampler.steps, dtype=jnp.float32)
     return jax.lax.scan(body, noise.astype(jnp.float32), (numbers, past))

@@ -11,10 +11,9 @@ from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.excerpts import ExcerptConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
-from sam_audio_jax.separator.flow import FlowConfig
+from sam_audio_jax.separator.flow import FlowConfig, SamplerConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.separator.representation_alignment import Interpolation
 

@@ -65,8 +65,9 @@ def whole(model, wave, features) -> Whole:
 
 def integrate(velocity, noise, method, steps) -> np.ndarray:
     x = jnp.asarray(noise[None])
+    sampler = flow.SamplerConfig(method=method, steps=steps)
     for number in range(steps):
-        x = flow.step(velocity, x, jnp.float32(number), method=method, steps=steps)
+        x = flow.step(velocity, x, jnp.float32(number), sampler)
     return np.asarray(x[0])
 
 
@@ -75,8 +76,8 @@ def test_long_audio_merges_at_every_call(model, noise_of):
     features = np.random.default_rng(2).standard_normal((250, 4)).astype(np.float32)
     noise = inputs.draw_noise(0, 250, 16)
     run = LongAudio(model.long_audio.solver, model.networks, model.tokenizer, SHORT)
-    said = {"text": TEXT, "spans": SPANS, "method": "midpoint", "steps": 2}
-    made = run(run.encode(wave), noise[None], features=features, **said)[0]
+    prompts = {"text": TEXT, "spans": SPANS, "sampler": flow.SamplerConfig(steps=2)}
+    made = run(run.encode(wave), noise[None], features=features, **prompts)[0]
 
     plain = whole(model, wave, features)
     laid = lay_windows(plain.frames, WINDOW, OVERLAP)
@@ -90,7 +91,7 @@ def test_long_audio_merges_at_every_call(model, noise_of):
 
     expected = plain.decode(integrate(merged, noise, "midpoint", 2))
     np.testing.assert_allclose(made, expected, atol=2e-5)
-    blind = run(run.encode(wave), noise[None], features=0 * features, **said)[0]
+    blind = run(run.encode(wave), noise[None], features=0 * features, **prompts)[0]
     assert np.abs(made - blind).max() > 1e-4
 
 

@@ -77,9 +77,9 @@ def test_encoders_run_once_for_an_item(folder, noise_of, monkeypatch):
         seen.append(("text", ids.shape[0]))
         return read(encoder, ids, mask)
 
-    def sampled(velocity, noise, **options):
+    def sampled(velocity, noise, sampler):
         seen.append(("solve", noise.shape[0]))
-        return sample(velocity, noise, **options)
+        return sample(velocity, noise, sampler)
 
     monkeypatch.setattr(Codec, "encode", encoded)
     monkeypatch.setattr(T5Encoder, "__call__", text_read)

@@ -68,9 +68,9 @@ def test_an_item_does_not_depend_on_its_company(model, noise_of):
 def test_many_lengths_compile_few_times(folder, noise_of, monkeypatch):
     traces, sample = [], flow.sample
 
-    def counted(velocity, noise, **options):
+    def counted(velocity, noise, sampler):
         traces.append(noise.shape)
-        return sample(velocity, noise, **options)
+        return sample(velocity, noise, sampler)
 
     monkeypatch.setattr(flow, "sample", counted)
     buckets = BucketConfig(exact=2, sizes=(16, 32), batch=2)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.separator.flow import FlowConfig, draw_time, flow_loss, masked_mse, sample, step
+from sam_audio_jax.separator.flow import (
+    FlowConfig,
+    SamplerConfig,
+    checked_method,
+    draw_time,
+    flow_loss,
+    masked_mse,
+    sample,
+    step,
+)
 
 X1 = jax.random.normal(jax.random.key(0), (3, 5, 4))
 VALID = jnp.arange(5)[None] < jnp.array([5, 3, 1])[:, None]
@@ -49,21 +58,28 @@ def test_logit_normal_times_gather_around_their_mean():
 def test_order_of_convergence(method, order):
     velocity = lambda x, t: x * jnp.cos(3 * t)[:, None, None]  # noqa: E731
     want = X1 * jnp.exp(jnp.sin(3.0) / 3)
-    solve = functools.partial(sample, velocity, X1, method=method)
-    coarse, fine = (float(jnp.abs(solve(steps=n) - want).max()) for n in (8, 16))
+
+    def error(steps):
+        sampler = SamplerConfig(method=method, steps=steps)
+        return float(jnp.abs(sample(velocity, X1, sampler) - want).max())
+
+    coarse, fine = error(8), error(16)
     assert coarse / fine > 0.8 * 2**order
 
 
 def test_sample_is_its_steps_one_by_one():
     velocity = lambda x, t: jnp.sin(x + t[:, None, None])  # noqa: E731
     x = X1
+    sampler = SamplerConfig(steps=3)
     for n in range(3):
-        x = step(velocity, x, jnp.float32(n), method="midpoint", steps=3)
-    np.testing.assert_allclose(sample(velocity, X1, steps=3), x, atol=1e-6)
+        x = step(velocity, x, jnp.float32(n), sampler)
+    np.testing.assert_allclose(sample(velocity, X1, sampler), x, atol=1e-6)
 
 
 def test_bad_settings_are_the_users_error():
     with pytest.raises(UserError, match="sigma_min=1"):
         FlowConfig(sigma_min=1.0)
     with pytest.raises(UserError, match="steps=0"):
-        sample(lambda x, t: x, X1, steps=0)
+        SamplerConfig(steps=0)
+    with pytest.raises(UserError, match="method='rk4' is unknown; allowed: midpoint, euler, heun"):
+        checked_method("rk4")

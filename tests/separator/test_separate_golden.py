@@ -15,7 +15,6 @@ from sam_audio_jax.separator.prompts import Conditions, collate_anchors, valid_f
 pytestmark = pytest.mark.golden
 PROMISED = 2e-4  # of latents; seen: 2e-6
 WAVES = 1e-3
-METHOD = {"method": "midpoint"}
 
 # The clips of each run, of those whose texts, anchors and sizes `fixture.json` lists, and what of
 # them it is told (the README of the fixtures).
@@ -92,7 +91,7 @@ def trajectory(separator, conditions, noise, *, steps):
         return separator.velocity(x, time, context)
 
     def body(x, number):
-        x = flow.step(velocity, x, number, **METHOD, steps=steps)
+        x = flow.step(velocity, x, number, flow.SamplerConfig(steps=steps))
         return x, x
 
     middle = noise + velocity(noise, jnp.zeros(len(noise))) / (2 * steps)
@@ -111,7 +110,7 @@ def test_solver_asks_at_the_references_times(facts):
         return x
 
     with jax.disable_jit():
-        flow.sample(velocity, jnp.zeros((1, 1, 1)), **METHOD, steps=steps_of(facts))
+        flow.sample(velocity, jnp.zeros((1, 1, 1)), flow.SamplerConfig(steps=steps_of(facts)))
     assert asked == facts["separate"]["call_times"]
 
 

@@ -12,7 +12,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
 from sam_audio_jax import SAMAudio
-from sam_audio_jax.infer.options import SamplerConfig
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -6,8 +6,8 @@ The data comes by `--data.source.manifests`.
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.data.config import DataConfig, MixConfig, PromptConfig
 from sam_audio_jax.encoders.t5 import T5Config
-from sam_audio_jax.infer.options import SamplerConfig
 from sam_audio_jax.separator.dit import DitConfig
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
