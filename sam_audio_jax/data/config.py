@@ -70,7 +70,7 @@ class PromptConfig:
 
     caption_share: float = 0.5  # texts that are the caption itself, not one of its alternatives
     text_dropout: float = 0.3  # texts that are left out; published
-    # Any text may be left out (published); else only where spans tell target and residual apart.
+    # Any text may be left out (published); else only where spans distinguish the sources.
     drop_any_text: bool = False
     span_share: float = 0.5  # examples with spans
     negative_share: float = 0.1  # of those, examples that also mark where the target is silent
@@ -141,8 +141,7 @@ class DataConfig:
     mix: MixConfig = dataclasses.field(default_factory=MixConfig)
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
-    cache: str = dataclasses.field(
-        default="", metadata=FREE
-    )  # folder of latents, see `sam-audio prepare`
+    # Folder of latents, made by `sam-audio prepare`; empty: mixtures are made as they are read.
+    cache: str = dataclasses.field(default="", metadata=FREE)
     workers: int = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
     seed: int = 0  # of mixtures, prompts and order

@@ -58,9 +58,9 @@ class Excerpts:
     def __getitem__(self, index: int) -> dict[str, Float32[np.ndarray, " samples"]]:
         config = self.config
         rng = np.random.default_rng((config.seed, index))
-        turn, kind = divmod(index, len(self.kinds))
+        occurrence, kind = divmod(index, len(self.kinds))
         files = self.kinds[kind]
-        round_number, position = divmod(turn, len(files))
+        round_number, position = divmod(occurrence, len(files))
         number = files[_shuffled(config.seed, kind, round_number, len(files))[position]]
         wave = self._loud_excerpt(number, files, rng)
         if rng.random() < config.mixed:

@@ -95,7 +95,7 @@ class Mixer:
     def draw(self, rng: np.random.Generator) -> Mixture:
         """Returns one mixture.
 
-        Raises `UserError` if the recordings hold no two that their captions tell apart.
+        Raises `UserError` if the recordings hold no two whose captions distinguish them.
         """
         which = np.searchsorted(self.bounds, rng.random(), side="right")
         kinds = self.recipes[min(int(which), len(self.recipes) - 1)]
@@ -112,7 +112,9 @@ class Mixer:
             return Mixture(
                 waves[0] + waves[1], *waves, target_texts, residual_texts, "/".join(kinds)
             )
-        raise UserError(f"no {kinds[0]} and {kinds[1]} in {TRIES} draws that captions tell apart")
+        raise UserError(
+            f"no {kinds[0]} and {kinds[1]} in {TRIES} draws whose captions distinguish them"
+        )
 
     def _set_recipes(self) -> None:
         """Keeps the recipes that the material allows."""

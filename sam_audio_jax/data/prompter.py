@@ -10,7 +10,7 @@ from sam_audio_jax.data.config import PromptConfig
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.separator.prompts import collate_anchors
 
-LARGEST_OVERLAP = 0.7  # of activities; above it spans alone do not tell target and residual apart
+LARGEST_OVERLAP = 0.7  # of activities; above it spans alone do not distinguish target and residual
 JITTER_SHARE = 0.5  # examples whose spans are jittered
 
 Example = dict[str, np.ndarray]

@@ -85,9 +85,9 @@ def separation(cfg: DataConfig, batch: int = 0, **processes: int) -> pipeline.Ba
 
 def take(batches: pipeline.Batches, count: int) -> list[Batch]:
     """The next `count` batches; their threads and processes are ended."""
-    taken = list(itertools.islice(batches, count))
+    result = list(itertools.islice(batches, count))
     batches.close()
-    return taken
+    return result
 
 
 def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:

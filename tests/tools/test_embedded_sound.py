@@ -44,15 +44,15 @@ def test_the_choice_is_free_balanced_and_keeps_songs_whole():
 def test_the_listed_mixtures_are_the_composers():
     listed = [json.loads(line) for line in (FOLDER / "mixtures.jsonl").open()]
     known = {recording.caption for recording in load_manifest(embedded())}
-    made = fixed_mixtures.mixtures(FOLDER, known)
+    composed = fixed_mixtures.mixtures(FOLDER, known)
     speech = [line for line in listed if line["setting"] in ("speaker", "music")]
     assert [line["id"] for line in speech] == [
-        line["id"] for line in made if line["setting"] in ("speaker", "music")
+        line["id"] for line in composed if line["setting"] in ("speaker", "music")
     ]
     assert len(listed) >= 30
     assert {line["setting"] for line in listed} == {"sfx", "speech", "speaker", "music", "instr"}
     valid = {r.id for r in load_manifest(embedded()) if r.split == "valid"}
-    for line in listed + made:
+    for line in listed + composed:
         events = line["target"] + line["residual"]
         assert {event["clip"] for event in events} <= valid
         assert all(e["offset"] + e["samples"] <= line["samples"] for e in events)
