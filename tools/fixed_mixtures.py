@@ -210,9 +210,9 @@ def _instruments(make: _Composer) -> Iterator[dict[str, Any]]:
             number += 1
     clips = make.clips_of("instrument")
     targets = [clip for clip in clips if clip.caption in make.known]
-    for number_of_target, target in enumerate(targets):
-        other = next(c for c in clips[number_of_target:] + clips if c.caption != target.caption)
-        lay = make.loop if number_of_target % 2 else make.events
+    for position, target in enumerate(targets):
+        other = next(c for c in clips[position:] + clips if c.caption != target.caption)
+        lay = make.loop if position % 2 else make.events
         events = make.events(target, samples), lay(other, samples)
         yield make.line("instr", number, target.caption, *events, snr_db=make.snr("instr"))
         number += 1
