@@ -2,7 +2,7 @@
 
 Every part runs in a process of its own, so that its peak memory is its own; a figure is the median
 of --runs runs after one that compiles. Reference: the PyTorch implementation on 2 threads of
-another machine (spec/perf_reference.md), so read the ratio as a rough one.
+another machine, so read the ratio as a rough one.
 
 `dtypes` is not about time: how far bfloat16 leads away from float32, for `small` at full size.
 """

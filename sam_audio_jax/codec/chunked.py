@@ -1,4 +1,4 @@
-"""Encoding and decoding of any length in bounded memory (spec/codec.md, section 7).
+"""Encoding and decoding of any length in bounded memory (docs/codec.md, "Windows").
 
 Every layer pads its own input with zeros and has biases, so silence is not the same as an end. All
 windows have one fixed shape; the first starts at the start, the last ends at the end, and of each

@@ -1,4 +1,4 @@
-"""DAC-VAE: 25 latent frames a second of 48 kHz audio (spec/codec.md; arXiv 2512.18099, codec)."""
+"""DAC-VAE: 25 latent frames a second of 48 kHz audio (arXiv 2512.18099; `docs/codec.md`)."""
 
 import dataclasses
 import math

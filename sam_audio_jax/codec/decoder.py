@@ -1,4 +1,4 @@
-"""Hidden frames to a clean waveform (spec/codec.md, section 4)."""
+"""Hidden frames to a clean waveform (docs/codec.md, "Decoder")."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
 """The codec's critics: waves folded by a period, complex spectra cut into bands.
 
-DAC's discriminators, unchanged in the released codec's package (spec/codec.md, section 10).
+DAC's discriminators, unchanged in the released codec's package (docs/codec.md, "Training").
 """
 
 import dataclasses

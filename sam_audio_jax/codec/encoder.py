@@ -1,4 +1,4 @@
-"""Waveform to hidden frames (spec/codec.md, section 2)."""
+"""Waveform to hidden frames (docs/codec.md, "Encoder")."""
 
 from collections.abc import Sequence
 

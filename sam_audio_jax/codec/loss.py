@@ -1,7 +1,7 @@
 """What the codec is trained on and measured by: mel, KL and adversarial losses, STFT and waveform.
 
 The released code base is DAC's with the KL of a VAE in place of the quantiser's losses; the numbers
-are DAC's (spec/codec.md, sections 3 and 10). Everything here is float32 and pure.
+are DAC's (docs/codec.md, "Training"). Everything here is float32 and pure.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ MATMUL_WINDOW = 64  # up to here a product with the DFT matrix is faster than an
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecLossConfig:
-    """Weights of the generator's losses (spec/codec.md, section 10); 0 leaves a loss out."""
+    """Weights of the generator's losses (docs/codec.md, "Training"); 0 leaves a loss out."""
 
     mel: float = 15.0  # published
     feature_matching: float = 2.0  # published

@@ -1,4 +1,4 @@
-"""The inaudible mark that the reference adds to every decoded wave (spec/codec.md, section 5).
+"""The inaudible mark that the reference adds to every decoded wave (docs/codec.md, "Watermark").
 
 A causal network of the waveform alone. `down` and `up` mirror each other; the reference stores
 their layers inside the decoder's blocks, which `convert/codec.py` undoes.

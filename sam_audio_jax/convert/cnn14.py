@@ -1,4 +1,4 @@
-"""Reference names and files of PANNs' Cnn14 (spec/scorers.md, section 2).
+"""Reference names and files of PANNs' Cnn14 (docs/scoring.md, "Cnn14").
 
 Both published checkpoints hold the same tensors, among them the constants of the front end and
 counters of training, which are not parameters here: they are checked, and written again.

@@ -1,4 +1,4 @@
-"""Reference names of the codec's tensors (spec/codec.md, sections 1 to 5 and 8).
+"""Reference names of the codec's tensors (docs/codec.md, "Names").
 
 Names are without the checkpoint's `audio_codec.` prefix, unless one is asked for.
 """

@@ -1,4 +1,4 @@
-"""A model folder in the upstream layout: read, and written whole or not at all (spec/model.md, 2).
+"""A model folder in the upstream layout: read, and written whole or not at all (docs/model.md).
 
     config.json                   upstream's keys
     checkpoint.safetensors | .pt  tensors under upstream's names: codec, separator, vision tower

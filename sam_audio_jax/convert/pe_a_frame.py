@@ -1,6 +1,6 @@
 """Reference names of the span predictor's tensors, its config, its folder.
 
-Arithmetic and names: spec/span_predictor.md, section C. `convert/peav.py` has both transformers.
+Arithmetic: docs/prompt_encoders.md, "PE-A-Frame". `convert/peav.py` has both transformers.
 """
 
 import pathlib

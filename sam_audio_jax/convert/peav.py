@@ -1,6 +1,6 @@
 """Reference names and config sections of the transformers that span predictor and judge share.
 
-These are PEAV over audio frames and ModernBERT over texts (spec/span_predictor.md, A and B). Names
+These are PEAV over audio frames and ModernBERT over texts (docs/prompt_encoders.md). Names
 start with `theirs`, paths with `ours`, dots included.
 """
 

@@ -1,4 +1,4 @@
-"""Reference names of the separator's tensors and its part of `config.json` (spec/model.md, 2 to 5).
+"""Reference names of the separator's tensors and its part of `config.json` (docs/model.md).
 
 Heads: the reference splits channels as `(element, head)` and turns neighbouring elements; ours are
 `(head, half, pair)` (see `nn/attention.py`, `nn/rope.py`). Queries, keys and their norms are
@@ -177,7 +177,7 @@ def separator_to_reference(separator: Separator) -> dict[str, np.ndarray]:
 
 
 def feed_forward_size(transformer: Mapping[str, Any]) -> int:
-    """Hidden width of the SwiGLU feed-forward (spec/model.md, section 5.5)."""
+    """Hidden width of the SwiGLU feed-forward (docs/model.md, "Gated projections")."""
     size = int(2 * int(transformer["ffn_exp"] * transformer["dim"]) / 3)
     size = int(transformer["ffn_dim_multiplier"] * size)
     multiple = transformer["multiple_of"]

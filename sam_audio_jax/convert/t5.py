@@ -1,4 +1,7 @@
-"""Reference names of the T5 encoder's tensors and its `config.json` (spec/model.md, section 10)."""
+"""Reference names of the T5 encoder's tensors and its `config.json`.
+
+The network: docs/prompt_encoders.md, "T5".
+"""
 
 from collections.abc import Mapping
 from typing import Any

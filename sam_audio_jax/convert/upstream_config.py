@@ -1,4 +1,4 @@
-"""Upstream's `config.json` to our configs and back (spec/model.md, section 2)."""
+"""Upstream's `config.json` to our configs and back (docs/model.md, "Configuration file")."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -1,4 +1,6 @@
-"""Reference names and settings of the Perception Encoder (spec/perception_encoder.md).
+"""Reference names and settings of the Perception Encoder.
+
+The network: docs/prompt_encoders.md, "Perception Encoder".
 
 A file of the whole CLIP model also holds its text tower and `logit_scale`, which nothing here runs:
 `tower_and_rest` tells them apart, so that a writer can put them back. A SAM Audio checkpoint has

@@ -1,6 +1,6 @@
 """The ModernBERT encoder that reads texts for the span predictor and the judge.
 
-Arithmetic: spec/span_predictor.md, section B. Released models use the first 22 layers of
+Arithmetic: docs/prompt_encoders.md, "ModernBERT". Released models use the first 22 layers of
 ModernBERT-large, without its final norm.
 """
 

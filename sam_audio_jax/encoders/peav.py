@@ -1,6 +1,6 @@
 """The PEAV transformer over audio frames, shared by the span predictor and the judge.
 
-Paper: arXiv 2512.19687. Arithmetic: spec/span_predictor.md, section A.
+Paper: arXiv 2512.19687. Arithmetic: docs/prompt_encoders.md, "PEAV".
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """PE-A-Frame: which frames of a recording hold the sound that a text names.
 
-Paper: arXiv 2512.19687. Arithmetic: spec/span_predictor.md, section C.
+Paper: arXiv 2512.19687. Arithmetic: docs/prompt_encoders.md, "PE-A-Frame".
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The T5 encoder that reads text prompts (spec/model.md, section 10).
+"""The T5 encoder that reads text prompts (docs/prompt_encoders.md, "T5").
 
 The full-size models use the frozen `t5-base`; small offline configs train the same module on bytes.
 """

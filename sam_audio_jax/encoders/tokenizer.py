@@ -1,4 +1,4 @@
-"""Text prompts to token ids (spec/model.md, section 10): bytes, or any tokenizer by name."""
+"""Text prompts to token ids (docs/prompt_encoders.md, "T5"): bytes, or any tokenizer by name."""
 
 import dataclasses
 from typing import Any, Protocol, runtime_checkable

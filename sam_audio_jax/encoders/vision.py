@@ -1,7 +1,7 @@
 """The Perception Encoder's image tower, which sees the frames of masked video.
 
-Paper: arXiv 2504.13181. Exact arithmetic: spec/perception_encoder.md. The tower is frozen: one
-vector for each frame, computed once for a separation.
+Paper: arXiv 2504.13181. Arithmetic: docs/prompt_encoders.md, "Perception Encoder". The tower is
+frozen: one vector for each frame, computed once for a separation.
 """
 
 import dataclasses

@@ -1,8 +1,9 @@
 """Fixed mixtures for evaluation: a list of ids, offsets and gains, rendered the same everywhere.
 
-Format: DESIGN.md, "Files"; an item is a line of `mixtures.jsonl` beside a source manifest that
-names the clips. A stem is the sum of gain * clip[start : start + samples] placed at offset, the
-mixture is target + residual, sample for sample. Counts are in samples of the item's own rate.
+Format: docs/data.md, "Fixed mixtures"; an item is a line of `mixtures.jsonl` beside a source
+manifest that names the clips. A stem is the sum of gain * clip[start : start + samples] placed at
+offset, the mixture is target + residual, sample for sample. Counts are in samples of the item's own
+rate.
 """
 
 import dataclasses

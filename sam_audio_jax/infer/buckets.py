@@ -1,7 +1,7 @@
 """Which items run together, and at which padded length: few shapes, so few compilations.
 
 Padding is not neutral in this architecture: the patcher's GroupNorm and convolution see padded
-frames (spec/model.md, section 9). So items of equal length go together unpadded where a call has
+frames (docs/model.md, "Patcher"). So items of equal length go together unpadded where a call has
 few lengths; only a call with many is padded, to lengths that depend on the item alone.
 """
 

@@ -1,7 +1,7 @@
 """Items as arrays of one shape: waves, tokens, anchors, video features and noise, padded.
 
 Upstream's own padding is that of a `Batch`; recordings by themselves are padded so that their
-frames are those that they would have alone (spec/model.md, sections 3 and 8).
+frames are those that they would have alone (docs/model.md, "Batches and anchors").
 """
 
 import dataclasses

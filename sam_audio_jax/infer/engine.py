@@ -247,7 +247,8 @@ class Engine:
     ) -> tuple[Prompts, list[PromptView]]:
         """With spans for the items that have none, before the solve that they condition.
 
-        The release predicts them too late to change anything (spec/model.md, section 9).
+        The release predicts them too late to change anything (docs/model.md,
+        "Differences from the reference").
         """
         prompts = self._solver.encode(prompts)
         count, valid = len(asked), np.asarray(prompts.valid)

@@ -1,4 +1,6 @@
-"""Recordings of any length by multi-diffusion (arXiv 2512.18099; spec/training.md, "Inference").
+"""Recordings of any length by multi-diffusion.
+
+Source: arXiv 2512.18099; docs/training.md, "Long recordings".
 
 Overlapping windows share one trajectory (separator/windows.py). The state of the whole recording
 and its mixture stay on the device as latents, a hundredth of the waves' size; everything wider (the

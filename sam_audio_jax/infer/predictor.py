@@ -1,4 +1,7 @@
-"""The span predictor beside a model, loaded when it is first asked (spec/span_predictor.md)."""
+"""The span predictor beside a model, loaded when it is first asked.
+
+See docs/prompt_encoders.md, "Spans".
+"""
 
 import functools
 import math

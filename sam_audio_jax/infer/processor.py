@@ -4,8 +4,8 @@ processor = SAMAudioProcessor.from_pretrained("tiny")
 batch = processor(descriptions=["dog barking"], audios=["street.wav"], anchors=[[["+", 1.0, 2.5]]])
 result = model.separate(batch)  # result.target[0], result.residual[0], result.noise
 
-Padding, masks and anchors are the reference's (spec/model.md, section 8), and so are the results
-with one exception that `SAMAudio.separate` names: the watermark.
+Padding, masks and anchors are the reference's (docs/model.md, "Batches and anchors"), and so are
+the results with one exception that `SAMAudio.separate` names: the watermark.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Several candidates of one item: a scorer judges their targets, the best one is kept.
 
-Upstream: spec/model.md, section 7; spec/scorers.md, sections 5 and 6. The ranker of span prompts
+Upstream: docs/scoring.md, "Candidates". The ranker of span prompts
 never runs in the release; here it scores every candidate by itself.
 """
 

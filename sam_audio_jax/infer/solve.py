@@ -1,7 +1,7 @@
 """One jitted program from padded prompts to waves: encode, condition, integrate, decode.
 
 What does not depend on the flow time is computed once per solve, and what does not depend on the
-noise once per item, however many candidates it has (spec/model.md, sections 3, 6, 7).
+noise once per item, however many candidates it has (docs/model.md, "Separation").
 """
 
 import dataclasses

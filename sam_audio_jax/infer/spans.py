@@ -1,4 +1,4 @@
-"""From texts to the spans in which their sounds are heard (spec/span_predictor.md, "Spans").
+"""From texts to the spans in which their sounds are heard (docs/prompt_encoders.md, "Spans").
 
 predictor, name = load_span_predictor("pe-a-frame-large")
 anchors = predict_spans(predictor, tokenizer_for(name), latents, valid, ["dog barking"])

@@ -1,6 +1,6 @@
 """Masked video as a prompt: its frames at the times of the latents, and their features.
 
-spec/model.md, section 8.
+docs/model.md, "Video".
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Multi-head attention of all transformers here (spec/model.md, sections 5.6 and 10)."""
+"""Multi-head attention of all transformers here (docs/model.md, "Attention")."""
 
 import functools
 

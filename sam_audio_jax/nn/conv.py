@@ -1,4 +1,6 @@
-"""One-dimensional convolutions and the Snake activation of the codec (spec/codec.md, section 1).
+"""One-dimensional convolutions and the Snake activation of the codec.
+
+See docs/codec.md, "Convolutions".
 
 Channels last. A kernel is stored `(window, in, out)`; a transposed one too, so that weight norm
 runs over `(window, out)` for each input channel there, over `(window, in)` for each output here.

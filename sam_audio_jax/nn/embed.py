@@ -1,4 +1,4 @@
-"""Time embeddings, the gated projection and dropout (spec/model.md, sections 4, 5.4 and 5.10)."""
+"""Time embeddings, the gated projection and dropout (docs/model.md, "Time")."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""The two-layer perceptron of vision and language towers (spec/perception_encoder.md, step 5)."""
+"""The two-layer perceptron of vision and language towers.
+
+See docs/prompt_encoders.md, "Perception Encoder".
+"""
 
 import jax
 from flax import nnx

@@ -1,4 +1,4 @@
-"""Normalisations whose statistics are always float32 (spec/model.md, sections 5.1, 5.3 and 10)."""
+"""Normalisations whose statistics are always float32 (docs/model.md, "Norms")."""
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +38,8 @@ class ItemNorm(nnx.Module):
     """GroupNorm with one group: statistics over all frames and channels of an item.
 
     Without `valid` padded frames are counted too, as in the reference's separator, whose weights
-    depend on it: what an item gives depends a little on the lengths of its batch (spec/model.md,
-    section 9). With it (PEAV, spec/span_predictor.md, A) they are not, and come out as zeros.
+    depend on it: what an item gives depends a little on the lengths of its batch (docs/model.md,
+    "Patcher"). With it (PEAV, docs/prompt_encoders.md, "PEAV") they are not, and come out as zeros.
     """
 
     def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):

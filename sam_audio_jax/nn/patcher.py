@@ -1,6 +1,6 @@
 """Residual convolutions ahead of the blocks of the separator and of PEAV (patch size 1).
 
-Arithmetic: spec/model.md, section 5.3; spec/span_predictor.md, section A.
+Arithmetic: docs/model.md, "Patcher".
 """
 
 import jax

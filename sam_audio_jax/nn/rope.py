@@ -1,4 +1,4 @@
-"""Rotary positions (spec/model.md, section 5.7).
+"""Rotary positions (docs/model.md, "Rotary positions").
 
 The reference turns neighbours `(2i, 2i+1)` of a head; here element `i` is paired with
 `i + head_dim/2`, so that both halves are contiguous. Attention scores do not change when queries,

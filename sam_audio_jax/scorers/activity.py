@@ -1,4 +1,4 @@
-"""Where a recording sounds, and how well that fits given spans (spec/scorers.md, section 5).
+"""Where a recording sounds, and how well that fits given spans (docs/scoring.md, "Sound activity").
 
 In 16-bit integers from the first step on, so that spans are exact to the millisecond.
 """

@@ -1,6 +1,6 @@
 """PANNs' Cnn14, which recognises 527 kinds of sound: teacher of the separator's hidden states.
 
-Paper: arXiv 1912.10211. Exact arithmetic: spec/scorers.md, section 2. Frozen: the running
+Paper: arXiv 1912.10211. Arithmetic: docs/scoring.md, "Cnn14". Frozen: the running
 statistics of its batch norms are parameters like the others, and nothing here updates them.
 """
 

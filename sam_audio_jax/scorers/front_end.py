@@ -1,4 +1,6 @@
-"""What the frozen scorers hear: resampled waves as log-mel pictures (spec/scorers.md, section 0).
+"""What the frozen scorers hear: resampled waves as log-mel pictures.
+
+See docs/scoring.md, "Resampling and log-mel".
 
 Both transforms are products of overlapping blocks with one matrix, in full float32: they run on
 the devices inside a jitted step, and a batch that is sharded stays so (a Fourier transform is

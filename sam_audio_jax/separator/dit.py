@@ -1,6 +1,6 @@
 """The diffusion transformer that predicts the velocity of the flow.
 
-Paper: arXiv 2512.18099, table 12 for the sizes. Exact arithmetic: spec/model.md, sections 4 and 5.
+Paper: arXiv 2512.18099, table 12 for the sizes. Arithmetic: docs/model.md, "Block".
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Rectified flow between noise x0 and data x1 (arXiv 2512.18099; spec/training.md, "Objective").
+"""Rectified flow between noise x0 and data x1 (arXiv 2512.18099; docs/training.md, "Objective").
 
 Path `x_t = (1 - (1 - sigma_min) t) x0 + t x1`, velocity `x1 - (1 - sigma_min) x0`, t from 0 to 1.
 """

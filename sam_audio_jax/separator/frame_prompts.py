@@ -1,4 +1,4 @@
-"""Prompts that are tied to frames: masked video and span anchors (spec/model.md, section 3.2)."""
+"""Prompts that are tied to frames: masked video and span anchors (docs/model.md, "Conditions")."""
 
 import jax
 import jax.numpy as jnp

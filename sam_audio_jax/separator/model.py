@@ -1,6 +1,6 @@
 """SAM Audio's generator: conditions in, velocity of target and residual latents out.
 
-Paper: arXiv 2512.18099, section 3. Exact arithmetic: spec/model.md, section 3.
+Paper: arXiv 2512.18099, section 3. Arithmetic: docs/model.md, "Conditions".
 """
 
 import dataclasses

@@ -61,7 +61,7 @@ def collate_anchors(
     frames: int | None = None,
     slots: int | None = None,
 ) -> tuple[Int[np.ndarray, "batch slots"], Int[np.ndarray, "batch frames"]]:
-    """Anchor ids `[b, 2 + K]` and the slot of every frame (spec/model.md, section 8).
+    """Anchor ids `[b, 2 + K]` and the slot of every frame (docs/model.md, "Batches and anchors").
 
     `sizes` are the items' own frames; `frames` (default: the longest) and `slots` K (default: the
     most spans of an item) fix the shapes. Both ends of a span are rounded up to a frame; later

@@ -1,7 +1,7 @@
 """Alignment of a hidden state of the transformer with the features of a frozen event model.
 
-Paper: arXiv 2512.18099, pre-training only. What it leaves open is ours (spec/scorers.md, section 2,
-"Representation alignment in pre-training"). The head exists in training runs alone.
+Paper: arXiv 2512.18099, pre-training only. What it leaves open is ours (docs/training.md,
+"Alignment"). The head exists in training runs alone.
 """
 
 from typing import Literal

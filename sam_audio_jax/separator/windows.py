@@ -1,4 +1,6 @@
-"""Multi-diffusion: windows of a long recording that share one trajectory (spec/training.md).
+"""Multi-diffusion: windows of a long recording that share one trajectory.
+
+See docs/training.md, "Long recordings".
 
 At every call of the velocity each window is evaluated on its own, as if it were a recording of that
 length, and the results are merged with triangular weights. Pure array logic; infer/long_audio.py
@@ -42,8 +44,8 @@ def window_starts(frames: int, window: int, overlap: int) -> list[int]:
     """The first frame of every window.
 
     Windows follow each other at `window - overlap`; the last one is moved back to end with the
-    recording, so that no window holds padding, which the patcher's norm would see (spec/model.md,
-    section 9). It overlaps its neighbour by more than the others.
+    recording, so that no window holds padding, which the patcher's norm would see (docs/model.md,
+    "Patcher"). It overlaps its neighbour by more than the others.
     """
     check_overlap(window, overlap, most=window - 1)
     if frames < window:

@@ -1,4 +1,4 @@
-"""Training and validation of the codec (spec/codec.md, section 10).
+"""Training and validation of the codec (docs/codec.md, "Training").
 
 The codec is a variational autoencoder, trained with or without a discriminator.
 

@@ -1,4 +1,4 @@
-"""The whole experiment: every network's config plus how it is trained (spec/training.md)."""
+"""The whole experiment: every network's config plus how it is trained (docs/training.md)."""
 
 import dataclasses
 from typing import Literal
@@ -52,7 +52,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GanOptimConfig(OptimConfig):
-    """AdamW for codec and discriminators alike, DAC's numbers (spec/codec.md, section 10)."""
+    """AdamW for codec and discriminators alike, DAC's numbers (docs/codec.md, "Training")."""
 
     warmup_steps: int = 0  # published
     beta1: float = 0.8  # published
@@ -135,7 +135,7 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecTrainConfig(RunConfig):
-    """Training of the codec from scratch (spec/codec.md, section 10)."""
+    """Training of the codec from scratch (docs/codec.md, "Training")."""
 
     codec: CodecConfig = dataclasses.field(default_factory=CodecConfig)
     loss: CodecLossConfig = dataclasses.field(default_factory=CodecLossConfig)
@@ -158,7 +158,9 @@ class CodecTrainConfig(RunConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignmentConfig:
-    """Alignment of a hidden state with an event model on the clean target (spec/scorers.md, 2).
+    """Alignment of a hidden state with an event model on the clean target.
+
+    See docs/training.md, "Alignment".
 
     Published: the loss, three layers, the kind of teacher, and a weight of 1 in pre-training.
     """

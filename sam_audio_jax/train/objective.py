@@ -1,4 +1,4 @@
-"""Training of the separator: frozen codec, flow matching on its latents (spec/training.md).
+"""Training of the separator: frozen codec, flow matching on its latents (docs/training.md).
 
 With `alignment.weight` a hidden state also learns the features of a frozen event model.
 """

@@ -1,4 +1,4 @@
-"""AdamW for separator and codec, and their schedules of the rate (spec/training.md, "Schedule")."""
+"""AdamW for separator and codec, and their schedules of the rate (docs/training.md, "Schedule")."""
 
 import math
 from collections.abc import Callable

@@ -42,7 +42,7 @@ def place(name):
 
 
 def formula_weights(shapes):
-    """The weights of the fixture, by the formula of spec/codec.md, section 11."""
+    """The weights of the fixture, by the formula that the fixture was made with."""
     for order, name in enumerate(sorted(shapes)):
         shape = shapes[name]
         value = np.sin(0.7 * np.arange(np.prod(shape, dtype=int)) + 0.31 * order)

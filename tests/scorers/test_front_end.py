@@ -15,7 +15,7 @@ RATES = [(48_000, 32_000), (44_100, 32_000), (16_000, 32_000), (8_000, 32_000), 
 
 
 def plain_resample(wave, source, wanted):
-    """The windowed sinc of spec/scorers.md, section 0, one sample after the other."""
+    """The sinc of docs/scoring.md, "Resampling and log-mel", one sample after the other."""
     shared = math.gcd(source, wanted)
     o, n = source // shared, wanted // shared
     base = 0.99 * min(o, n)

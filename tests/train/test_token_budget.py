@@ -157,7 +157,7 @@ def velocity_error(model: PromptedSeparator, frames: int) -> jax.Array:
 
 @pytest.mark.slow  # compiles the separator four times, twice with its gradient: 25 s of CPU
 def test_padding_changes_the_loss_by_the_norm_of_the_patcher_alone(monkeypatch):
-    """The reference's ItemNorm counts padded frames (spec/model.md, section 9): ours must too."""
+    """The reference's ItemNorm counts padded frames (docs/model.md, "Patcher"): ours must too."""
     model = PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0))
     out = model.separator.dit.out
     out.kernel[...] = 0.3 * jax.random.normal(jax.random.key(0), out.kernel.shape)
