@@ -1,4 +1,7 @@
-"""Prompts as arrays: span anchors on the frame grid, the bundle of conditions (model.md, 3, 8)."""
+"""Prompts as arrays: span anchors on the frame grid, the bundle of conditions.
+
+See docs/model.md, "Conditions" and "Batches and anchors".
+"""
 
 import dataclasses
 import math
