@@ -1,8 +1,8 @@
-"""One run of several processes, one per host: who they are, what they agree on, how they end.
+"""Runs of several processes, one per host: their ranks, broadcasts from process 0, and their end.
 
-Told by SAM_AUDIO_COORDINATOR (host:port of process 0), SAM_AUDIO_PROCESSES, SAM_AUDIO_PROCESS_ID,
-else found by `jax.distributed` itself on Cloud TPU VMs, GKE, SLURM and Open MPI. Without any of
-these, and with SAM_AUDIO_PROCESSES=1, there is one process and nothing happens.
+The ranks come from SAM_AUDIO_COORDINATOR (host:port of process 0), SAM_AUDIO_PROCESSES and
+SAM_AUDIO_PROCESS_ID; without these from `jax.distributed`, which knows Cloud TPU VMs, GKE, SLURM
+and Open MPI. Elsewhere, and with SAM_AUDIO_PROCESSES=1, there is one process.
 """
 
 import dataclasses
@@ -19,19 +19,29 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import first_line
 
 COORDINATOR, COUNT, INDEX = (
     f"SAM_AUDIO_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS_ID")
 )
-START_TIMEOUT = "SAM_AUDIO_START_TIMEOUT"  # seconds until every process must be there
-PATIENCE_S = 300
-LONGEST = 4_000  # bytes of an error that process 0 tells the others
-LOST = ("gloo", "connection", "coordination", "unavailable", "heartbeat", "peer", "barrier")
+START_TIMEOUT = "SAM_AUDIO_START_TIMEOUT"  # seconds until every process must have started
+DEFAULT_START_TIMEOUT_S = 300
+MAX_ERROR_BYTES = 4_000  # of an error that process 0 broadcasts
+# Words of JAX's errors when another process of the run has ended.
+LOST_PROCESS_WORDS = (
+    "gloo",
+    "connection",
+    "coordination",
+    "unavailable",
+    "heartbeat",
+    "peer",
+    "barrier",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessRank:
-    """Which of how many processes this one is."""
+    """Index of this process among the `count` processes of a run."""
 
     index: int = 0
     count: int = 1
@@ -44,49 +54,56 @@ class ProcessRank:
 
 
 def initialize() -> None:
-    """Joins the run that the environment tells of; before the first use of JAX's devices.
+    """Joins the run that the environment names; to be called before JAX's devices are used.
 
     Waits up to SAM_AUDIO_START_TIMEOUT seconds (300) for the other processes and then ends this
-    one with a line on stderr and status 1. UserError: settings that are partial or contradict.
+    one with a line on stderr and status 1. Raises `UserError` for settings that are partial or
+    contradict each other.
     """
-    told = read_environment(os.environ)
+    rank = read_environment(os.environ)
     if jax.distributed.is_initialized():
         return
-    patience = _number(os.environ, START_TIMEOUT, PATIENCE_S)
-    if told is None and not _cluster(os.environ):
+    timeout = _number(os.environ, START_TIMEOUT, DEFAULT_START_TIMEOUT_S)
+    if rank is None and not _in_cluster(os.environ):
         return
-    # JAX aborts with a stack trace when it has waited long enough; this comes before.
-    late = threading.Timer(patience, _too_late, [told, patience])
-    late.daemon = True
-    late.start()
-    wait = patience + 60
+    # JAX aborts with a stack trace at its own timeout; ours comes first.
+    timer = threading.Timer(timeout, _exit_after_timeout, [rank, timeout])
+    timer.daemon = True
+    timer.start()
+    jax_timeout = timeout + 60
     try:
-        if told is None:
-            jax.distributed.initialize(initialization_timeout=wait)
-        elif told.count > 1:
+        if rank is None:
+            jax.distributed.initialize(initialization_timeout=jax_timeout)
+        elif rank.count > 1:
             jax.distributed.initialize(
-                os.environ[COORDINATOR], told.count, told.index, initialization_timeout=wait
+                os.environ[COORDINATOR],
+                rank.count,
+                rank.index,
+                initialization_timeout=jax_timeout,
             )
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(
-            f"cannot join the other processes: {_first_line(error)}; set {COORDINATOR}, {COUNT} "
+            f"cannot join the other processes: {first_line(error)}; set {COORDINATOR}, {COUNT} "
             f"and {INDEX}, or {COUNT}=1 to work alone"
         ) from None
     finally:
-        late.cancel()
+        timer.cancel()
 
 
 def read_environment(environ: Mapping[str, str]) -> ProcessRank | None:
-    """The place that the SAM_AUDIO_ variables give this process; None if they are not set."""
-    given = [name for name in (COORDINATOR, COUNT, INDEX) if environ.get(name)]
-    if not given:
+    """The rank in the SAM_AUDIO_ variables; None if none of them is set.
+
+    Raises `UserError` when only some are set or their values contradict each other.
+    """
+    present = [name for name in (COORDINATOR, COUNT, INDEX) if environ.get(name)]
+    if not present:
         return None
     count, index = _number(environ, COUNT, 0), _number(environ, INDEX, 0)
-    if given == [COUNT] and count == 1:
+    if present == [COUNT] and count == 1:
         return ProcessRank()
-    missing = [name for name in (COORDINATOR, COUNT, INDEX) if name not in given]
+    missing = [name for name in (COORDINATOR, COUNT, INDEX) if name not in present]
     if missing:
-        raise UserError(f"{' and '.join(given)} without {' and '.join(missing)}: set all or none")
+        raise UserError(f"{' and '.join(present)} without {' and '.join(missing)}: set all or none")
     host, _, port = environ[COORDINATOR].rpartition(":")
     if not (host and port.isdigit()):
         raise UserError(f"{COORDINATOR}={environ[COORDINATOR]!r} must be host:port of process 0")
@@ -97,9 +114,9 @@ def read_environment(environ: Mapping[str, str]) -> ProcessRank | None:
 
 
 def rank_from_environment(environ: Mapping[str, str]) -> ProcessRank:
-    """The place of a process that works without the others; no coordinator is needed.
+    """The rank of a process that works without the others, so that no coordinator is needed.
 
-    From the SAM_AUDIO_ variables, SLURM, Open MPI or GKE, in this order.
+    It comes from the SAM_AUDIO_ variables, SLURM, Open MPI or GKE, in this order.
     """
     for count, index in (
         (COUNT, INDEX),
@@ -118,8 +135,8 @@ def rank_from_environment(environ: Mapping[str, str]) -> ProcessRank:
     return ProcessRank(before + _number(environ, "TPU_WORKER_ID", 0), slices * hosts)
 
 
-def _cluster(environ: Mapping[str, str]) -> bool:
-    """Whether `jax.distributed` will find more than this process, or has to look."""
+def _in_cluster(environ: Mapping[str, str]) -> bool:
+    """Whether `jax.distributed` may find other processes."""
     if environ.get("JAX_COORDINATOR_ADDRESS"):
         raise UserError(f"JAX_COORDINATOR_ADDRESS is not read here; set {COORDINATOR} instead")
     if _number(environ, "SLURM_NTASKS", 1) > 1 and "SLURM_STEP_NODELIST" in environ:
@@ -137,13 +154,13 @@ def _cluster(environ: Mapping[str, str]) -> bool:
 
 
 def _tpu_hosts(environ: Mapping[str, str]) -> list[str]:
-    """As GKE lists them; elsewhere libtpu may have left a warning there."""
+    """The hosts that GKE lists; elsewhere libtpu may have left a warning in the variable."""
     hosts = environ.get("TPU_WORKER_HOSTNAMES", "")
     return [] if "WARNING" in hosts else [host for host in hosts.split(",") if host]
 
 
 def _on_tpu_vm(environ: Mapping[str, str]) -> bool:
-    """Chips and their library are here: the metadata of the machine tell how many hosts."""
+    """Whether chips and libtpu are here; the metadata of the machine then list the hosts."""
     wanted = environ.get("JAX_PLATFORMS", "tpu").split(",")
     chips = os.path.exists("/dev/accel0") or os.path.exists("/dev/vfio/0")
     return chips and "tpu" in wanted and importlib.util.find_spec("libtpu") is not None
@@ -156,42 +173,43 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _too_late(place: ProcessRank | None, patience: int) -> None:
-    who = "this process" if place is None else f"process {place.index} of {place.count}"
-    _tell(
-        f"error: {who} waited {patience} s for the others to start; start them all, or give them "
+def _exit_after_timeout(rank: ProcessRank | None, timeout: int) -> None:
+    name = "this process" if rank is None else f"process {rank.index} of {rank.count}"
+    _print_error(
+        f"error: {name} waited {timeout} s for the others to start; start them all, or give them "
         f"more time by {START_TIMEOUT}"
     )
     os._exit(1)
 
 
 def run_on_first(action: Callable[[], object]) -> None:
-    """Process 0 does it while the others wait; its `UserError` is raised by all."""
-    said = ""
+    """Runs `action` on process 0 while the others wait. All processes raise its `UserError`."""
+    message = ""
     if jax.process_index() == 0:
         try:
             action()
         except UserError as error:
             if jax.process_count() == 1:
                 raise
-            said = str(error)
+            message = str(error)
     if jax.process_count() == 1:
         return
-    text = np.zeros(LONGEST, np.int32)
-    letters = said.encode()[:LONGEST]
-    text[: len(letters)] = list(letters)
-    heard = bytes(multihost_utils.broadcast_one_to_all(text).astype(np.uint8)).rstrip(b"\0")
-    if heard:
-        raise UserError(heard.decode(errors="replace"))
+    sent = np.zeros(MAX_ERROR_BYTES, np.int32)
+    encoded = message.encode()[:MAX_ERROR_BYTES]
+    sent[: len(encoded)] = list(encoded)
+    received = multihost_utils.broadcast_one_to_all(sent).astype(np.uint8)
+    message = bytes(received).rstrip(b"\0").decode(errors="replace")
+    if message:
+        raise UserError(message)
 
 
 def broadcast_bool(answer: bool) -> bool:
-    """Process 0's answer on every process: clocks differ, decisions must not."""
+    """The answer of process 0, on every process."""
     return bool(broadcast_from_first([float(answer)])[0])
 
 
 def broadcast_from_first(numbers: list[float]) -> list[float]:
-    """Process 0's numbers on every process; all give as many."""
+    """The numbers of process 0, on every process; each process passes the same count."""
     if jax.process_count() == 1:
         return numbers
     bits = np.asarray(numbers, np.float64).view(np.int32)  # x64 is off: doubles would be cut
@@ -199,7 +217,7 @@ def broadcast_from_first(numbers: list[float]) -> list[float]:
 
 
 def all_processes(answer: bool) -> bool:
-    """Whether every process says yes."""
+    """Whether the answer is True on every process."""
     if jax.process_count() == 1:
         return answer
     return bool(multihost_utils.process_allgather(np.asarray(answer)).all())
@@ -208,15 +226,15 @@ def all_processes(answer: bool) -> bool:
 def run_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
     """The exit status of `main(argv)`, a command that may be one of several processes.
 
-    After an error such a process ends at once, without the goodbye for which JAX waits for the
-    others; they notice that it is gone and end with one line and status 1.
+    After an error such a process ends at once, skipping JAX's shutdown barrier, which would wait
+    for the others; they notice that it is gone and end with one line on stderr and status 1.
     """
     try:
         status = main(argv)
     except (Exception, KeyboardInterrupt) as error:
         if not jax.distributed.is_initialized():
             raise
-        _tell(_last_words(error))
+        _print_error(_error_text(error))
         status = 1
     if status and jax.distributed.is_initialized():
         for child in multiprocessing.active_children():
@@ -226,21 +244,19 @@ def run_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
     return status
 
 
-def _last_words(error: BaseException) -> str:
-    said = _first_line(error)
+def _error_text(error: BaseException) -> str:
+    """One line for an interrupt or the loss of another process, else the traceback."""
     if isinstance(error, KeyboardInterrupt):
         return "error: interrupted"
-    if isinstance(error, jax.errors.JaxRuntimeError) and any(x in said.lower() for x in LOST):
+    text = first_line(error)
+    lost = any(word in text.lower() for word in LOST_PROCESS_WORDS)
+    if isinstance(error, jax.errors.JaxRuntimeError) and lost:
         return (
-            f"error: process {jax.process_index()} lost the others ({said}); one of them ended: "
-            "see what it said, and start all of them again to go on from the last checkpoint"
+            f"error: process {jax.process_index()} lost the others ({text}); one of them ended: "
+            "see its own error, and start all of them again to go on from the last checkpoint"
         )
     return "".join(traceback.format_exception(error)).rstrip()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _tell(text: str) -> None:
+def _print_error(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
 """Checkpoints of a run: saved in the background, whole or not at all (Orbax).
 
-One checkpoint is `checkpoints/STEP/` with the items params, ema and rest (moments, step, key), each
-a folder of its own, so that who wants only parameters reads only those. Config, counters and the
-position of the data are its metadata. `convert.load` reads parameters out of it.
+One checkpoint is `checkpoints/STEP/` with the items params, ema and rest (state of the optimiser,
+step, key), each a folder of its own, so that parameters can be read alone (`convert/load.py`).
+Config, counters and the state of the data iterator are its metadata.
 
-Any number of processes and any layout of devices continue from what others saved.
+Any number of processes, on any mesh, can restore what others saved.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _keep = ocp.training.preservation_policies
 
 @dataclasses.dataclass
 class _KeepBest(_keep.PreservationPolicy):
-    """Keeps the checkpoints with the best scores; a score may come after its checkpoint."""
+    """Keeps the checkpoints with the best scores; a checkpoint is scored after it is saved."""
 
     scores: dict[int, float]
     count: int
@@ -56,7 +56,7 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike, config: CheckpointConfig):
         self._config = config
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises what it logs
-        self.warnings: list[str] = []  # of `restore_latest`, for the user
+        self.warnings: list[str] = []  # lines for the user, by `restore_latest`
         self._workdir = Workdir(pathlib.Path(workdir).absolute())
         self.folder = self._workdir.checkpoints
         self._scores = self._workdir.read_scores()
@@ -91,14 +91,14 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps there are, in order; those being written are not among them."""
+        """The steps with a whole checkpoint, in order."""
         return sorted(info.step for info in self._orbax.checkpoints)
 
     def save(self, state: TrainState, metadata: dict[str, Any]) -> None:
         """Starts a save in the background; the state may be donated as soon as this returns.
 
-        `metadata` is plain JSON. A step that is saved already is left as it is. UserError: this
-        save or the one before could not be written.
+        `metadata` is plain JSON. A step that is saved already is left as it is. Raises `UserError`
+        when this save or the one before could not be written.
         """
         step = int(state.step)
         self.wait()
@@ -109,17 +109,17 @@ class Checkpoints:
                 )
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest readable checkpoint as `(state, metadata)`, None if there is none at all.
+        """The newest readable checkpoint as `(state, metadata)`, None without any checkpoint.
 
         `like` gives shapes, dtypes and shardings. Newer ones that are damaged move to
-        WORKDIR/unreadable, with a line in `warnings`. UserError: all of them are damaged.
+        WORKDIR/unreadable, with a line in `warnings`. Raises `UserError` when all are damaged.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
-            found, reason = self._load(step, like)
-            if distributed.all_processes(found is not None):
+            restored, reason = self._load(step, like)
+            if distributed.all_processes(restored is not None):
                 self._set_aside(damaged, step)
-                return found
+                return restored
             damaged[step] = reason or "another process could not read it"
         if damaged:
             newest = max(damaged)
@@ -132,30 +132,34 @@ class Checkpoints:
     def _load(
         self, step: int, like: TrainState
     ) -> tuple[tuple[TrainState, dict[str, Any]] | None, str]:
-        """The checkpoint, or None and why not. No process waits for another that failed."""
-        here = jax.process_index()
+        """The checkpoint, or None and the reason why it cannot be read.
+
+        Each process reads for itself, so that none waits for another that failed.
+        """
+        rank = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(
-            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+            primary_host=rank, active_processes={rank}, barrier_sync_key_prefix=f"process{rank}"
         )
         context = ocp.Context(multiprocessing_options=alone)
         one = jax.process_count() == 1
         try:
             with contextlib.nullcontext() if one else context, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of coroutines that a failure leaves behind
-                found = ocp.load_checkpointables(
+                warnings.simplefilter("ignore")  # about coroutines that a failure leaves behind
+                items = ocp.load_checkpointables(
                     str(self.folder / str(step)), _abstract(_items(like))
                 )
             metadata: Any = self._orbax.metadata(step).custom_metadata
             if not metadata:
                 raise ValueError("_CHECKPOINT_METADATA is damaged")
-        except Exception as error:  # whatever Orbax makes of a damaged file
+        except Exception as error:  # Orbax raises many kinds for damaged files
             return None, _reason(error)
-        rest = found["rest"]
+        rest = items["rest"]
         key = jax.random.wrap_key_data(rest["key"])
-        state = TrainState(rest["step"], found["params"], found["ema"], rest["opt_state"], key)
+        state = TrainState(rest["step"], items["params"], items["ema"], rest["opt_state"], key)
         return (state, dict(metadata)), ""
 
     def _set_aside(self, damaged: dict[int, str], good: int) -> None:
+        """Moves the damaged checkpoints, which are newer than the step `good`."""
         if not damaged:
             return
         folder = self._workdir.unreadable
@@ -163,9 +167,9 @@ class Checkpoints:
         def move() -> None:
             folder.mkdir(exist_ok=True)
             for step in damaged:
-                there = folder / str(step)
+                target = folder / str(step)
                 number = sum(1 for _ in folder.glob(f"{step}*"))
-                (self.folder / str(step)).rename(f"{there}.{number}" if number else there)
+                (self.folder / str(step)).rename(f"{target}.{number}" if number else target)
 
         distributed.run_on_first(move)
         self._orbax.reload()
@@ -190,12 +194,13 @@ class Checkpoints:
             self._workdir.write_scores(self._scores)
 
     def wait(self) -> None:
-        """Until the save under way is on disk. UserError: it could not be written."""
+        """Waits until the last save is on disk. Raises `UserError` when it could not be written."""
         with self._writing():
             self._orbax.wait()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        """Turns errors of the file system into a `UserError`."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -209,11 +214,11 @@ class Checkpoints:
 
 
 def _reason(error: BaseException) -> str:
-    """One line of what is at the bottom of an error."""
+    """The root cause of an error in one line of at most 300 characters."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= 300 else said[:200] + " ... " + said[-95:]
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:200] + " ... " + text[-95:]
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:

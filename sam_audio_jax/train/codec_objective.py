@@ -34,7 +34,7 @@ Wave = Float[Array, "batch samples"]
 def make_codec_training(
     config: CodecTrainConfig, codec: Codec | None = None
 ) -> tuple[TrainState, Step]:
-    """The state at step 0, with the weights of `codec` if given, and the pure step to be jitted.
+    """The state at step 0, with the weights of `codec` if any, and the pure step to be jitted.
 
     The step takes `{"wave": [batch, samples]}`, samples a multiple of the hop. Raises `UserError`
     for a `codec` of other sizes; its scale of the latents is not used.

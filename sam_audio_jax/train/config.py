@@ -42,7 +42,7 @@ class OptimConfig:
             )
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"optim.{name}={getattr(self, name)} must lie in [0, 1)")
+                raise UserError(f"optim.{name}={getattr(self, name)} must be in [0, 1)")
         if self.clip_norm <= 0 or self.accumulate < 1:
             raise UserError(
                 f"optim.clip_norm={self.clip_norm} must be positive and "
@@ -67,7 +67,7 @@ class GanOptimConfig(OptimConfig):
         if self.discriminator_clip_norm <= 0 or not 0 < self.rate_decay <= 1:
             raise UserError(
                 f"optim.discriminator_clip_norm={self.discriminator_clip_norm} must be positive "
-                f"and optim.rate_decay={self.rate_decay} lie in (0, 1]"
+                f"and optim.rate_decay={self.rate_decay} in (0, 1]"
             )
         if self.accumulate != 1:
             raise UserError(f"optim.accumulate={self.accumulate}: codec training only takes 1")
@@ -100,7 +100,7 @@ class RunConfig:
     """What the loop needs to know of any experiment."""
 
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata={})
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=FREE)
     batch: int = 1024  # items of a step, over all devices; 0: by data.batches.token_budget
     steps: int = dataclasses.field(default=500_000, metadata=FREE)  # of the optimiser, in all
@@ -220,8 +220,8 @@ class TrainConfig(RunConfig):
                 f"alignment.layer={self.alignment.layer} must be at most "
                 f"separator.dit.depth={self.separator.dit.depth}"
             )
-        heard = self.alignment.teacher_checkpoint or self.data.cache
-        if self.alignment.weight and not heard:
+        teacher = self.alignment.teacher_checkpoint or self.data.cache
+        if self.alignment.weight and not teacher:
             raise UserError(
                 f"alignment.weight={self.alignment.weight} needs a teacher: name a Cnn14 file as "
                 "alignment.teacher_checkpoint, or a data.cache that was made with one"

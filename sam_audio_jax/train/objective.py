@@ -40,7 +40,7 @@ Latents = Float[Array, "batch frames channels"]
 
 @dataclasses.dataclass(frozen=True)
 class AbstractTraining:
-    """A training before any of its arrays exists: what to compile and where everything will lie."""
+    """A training before any of its arrays exists: what to compile, and the shapes and shardings."""
 
     step: Step  # (state, batch, frozen weights) -> (state, metrics), pure
     state: TrainState  # of `jax.ShapeDtypeStruct`s with shardings
@@ -88,12 +88,12 @@ def abstract_training(
     graphs["codec"], weights = nnx.split(codec)
     frozen = {"codec": parallel.with_shardings(nnx.as_pure(weights), whole)}
     if needs_teacher(config):
-        given = config.alignment.teacher
+        teacher = config.alignment.teacher
         graphs["teacher"], weights = nnx.split(
-            nnx.eval_shape(lambda: Cnn14(given, rngs=nnx.Rngs(0)))
+            nnx.eval_shape(lambda: Cnn14(teacher, rngs=nnx.Rngs(0)))
         )
-        places = parallel.parameter_shardings(weights, mesh)
-        frozen["teacher"] = parallel.with_shardings(nnx.as_pure(weights), places)
+        shardings = parallel.parameter_shardings(weights, mesh)
+        frozen["teacher"] = parallel.with_shardings(nnx.as_pure(weights), shardings)
     run = functools.partial(_step, config, tx, graph, graphs)
     return AbstractTraining(run, state, frozen, make, tx)
 
@@ -131,20 +131,20 @@ def needs_teacher(config: TrainConfig) -> bool:
 
 
 def make_model(config: TrainConfig) -> PromptedSeparator:
-    """What is trained, with random weights: with alignment, its head is a part of it."""
+    """The network that is trained, with random weights; with alignment its head is a part of it."""
     rngs = nnx.Rngs(config.seed)
     prompted = PromptedSeparator(config.text, config.separator, rngs=rngs)
-    given, dit = config.alignment, config.separator.dit
-    if given.weight:
-        width = given.teacher.width
+    alignment, dit = config.alignment, config.separator.dit
+    if alignment.weight:
+        width = alignment.teacher.width
         prompted.alignment = AlignmentHead(
-            dit.width, given.hidden, width, dtype=dit.dtype, rngs=rngs
+            dit.width, alignment.hidden, width, dtype=dit.dtype, rngs=rngs
         )
     return prompted
 
 
 def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
-    """The frozen event model, on one device or in its places on the mesh."""
+    """The frozen event model, on one device or sharded over the mesh."""
     if not config.teacher_checkpoint:
         raise UserError("alignment.teacher_checkpoint is empty; name a Cnn14 file")
     if config.teacher_checkpoint != RANDOM_TEACHER:
@@ -163,10 +163,10 @@ def _step(
     frozen: PyTree,
 ) -> tuple[TrainState, Scalars]:
     def loss(params: PyTree, batch: PyTree, key: Key[Array, ""]) -> tuple[Array, Scalars]:
-        heard = {name: nnx.merge(graphs[name], frozen[name]) for name in graphs}
+        modules = {name: nnx.merge(graphs[name], frozen[name]) for name in graphs}
         prompted = nnx.merge(graph, params)
         return separation_loss(
-            prompted, heard["codec"], batch, key, config, teacher=heard.get("teacher")
+            prompted, modules["codec"], batch, key, config, teacher=modules.get("teacher")
         )
 
     return train_step(
@@ -220,8 +220,8 @@ def separation_loss(
     flow = masked_mse(velocity, wanted, batch["valid"])
     if prompted.alignment is None:
         return flow, {}
-    heard = teacher_frames(teacher, batch, config)
-    alignment = alignment_loss(prompted.alignment(hidden), heard, batch["valid"])
+    features = teacher_frames(teacher, batch, config)
+    alignment = alignment_loss(prompted.alignment(hidden), features, batch["valid"])
     return flow + config.alignment.weight * alignment, {"flow": flow, "alignment": alignment}
 
 
@@ -231,9 +231,9 @@ def teacher_frames(
     """The teacher features of the clean target at every latent frame, without a gradient.
 
     From the batch where it has `alignment`, the cached features, else from the target's wave.
-    UserError for cached latents without features, or with features of another width.
+    Raises `UserError` for cached latents without features, or with features of another width.
     """
-    given, codec = config.alignment, config.codec
+    alignment, codec = config.alignment, config.codec
     if "teacher_features" in batch:
         segments, offset = (
             batch["teacher_features"].astype(jnp.float32),
@@ -241,23 +241,23 @@ def teacher_frames(
         )
     elif batch["target"].ndim == 3 or teacher is None:
         raise UserError(
-            f"alignment.weight={given.weight}, but data.cache={config.data.cache} has no features "
-            "of the teacher; make it again with that weight (launch/prepare.py)"
+            f"alignment.weight={alignment.weight}, but data.cache={config.data.cache} has no "
+            "features of the teacher; make it again with that weight (launch/prepare.py)"
         )
     else:
-        segments = teacher.features(batch["target"], codec.sample_rate, tensor=given.tensor)
+        segments = teacher.features(batch["target"], codec.sample_rate, tensor=alignment.tensor)
         offset = None
-    if segments.shape[-1] != given.teacher.width:
+    if segments.shape[-1] != alignment.teacher.width:
         raise UserError(
             f"data.cache={config.data.cache} has features of {segments.shape[-1]} numbers, "
-            f"alignment.teacher makes {given.teacher.width}"
+            f"alignment.teacher makes {alignment.teacher.width}"
         )
     return to_frames(
         jax.lax.stop_gradient(segments),
         batch["valid"].shape[1],
-        given.teacher.segment_s * codec.sample_rate / codec.hop,
+        alignment.teacher.segment_s * codec.sample_rate / codec.hop,
         offset,
-        given.interpolation,
+        alignment.interpolation,
     )
 
 
@@ -274,8 +274,8 @@ def to_latents(codec: Codec, batch: dict[str, Array]) -> tuple[Latents, Latents,
 
 def check_codec(config: TrainConfig, codec: Codec) -> None:
     """Raises `UserError` unless the codec has the sizes of the config; the scale may be its own."""
-    if said := config.codec.differences(codec.config, watermark=False):
-        raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {said}")
+    if misfit := config.codec.differences(codec.config, watermark=False):
+        raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {misfit}")
 
 
 def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any:

@@ -14,11 +14,11 @@ from sam_audio_jax.train.config import TrainConfig
 
 
 def batch_shapes(
-    config: TrainConfig, rows: int, place: Sharding | None = None
+    config: TrainConfig, rows: int, sharding: Sharding | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `separation_batches` gives, in `rows` rows: latents with a cache, else waves.
+    """Shapes of a batch of `separation_batches`: latents with a cache, else waves.
 
-    A cache is taken to hold the teacher's features if the config aligns.
+    With alignment a cache is assumed to hold the teacher's features.
     """
     data, codec = config.data, config.codec
     frames = frame_count(data, codec.sample_rate, codec.hop)
@@ -38,6 +38,6 @@ def batch_shapes(
         shapes["teacher_features"] = ((count, teacher.width), jnp.float16)
         shapes["teacher_features_offset"] = ((), jnp.float32)
     return {
-        name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=place)
+        name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
         for name, (shape, dtype) in shapes.items()
     }
