@@ -61,10 +61,14 @@ def test_constrain_leaves_whole_what_the_mesh_does_not_divide(frames, axis):
     assert pinned.params["sharding"].spec == PartitionSpec(("data", "fsdp"), axis, None)
 
 
-@pytest.mark.slow  # compiles a training step for one device and five for eight: 2 min
-def test_training_is_the_same_on_eight_devices():
-    """A process of its own: the number of devices is fixed when JAX starts."""
-    command = [sys.executable, str(ROOT / "tests" / "train" / "eight_devices.py")]
+@pytest.mark.processes
+@pytest.mark.parametrize("flags", [[], pytest.param(["--all"], marks=pytest.mark.long)])
+def test_training_is_the_same_on_eight_devices(flags):
+    """A process of its own: the number of devices is fixed when JAX starts.
+
+    It compiles a training step for one device and two for eight, with --all five.
+    """
+    command = [sys.executable, str(ROOT / "tests" / "train" / "eight_devices.py"), *flags]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Run by test_failures.py and test_processes.py: the run of conftest.py as a process of its own.
+"""The run of conftest.py as a process of its own, for test_failures.py and test_processes.py.
 
 python tests/train/run_linear.py WORKDIR STEPS [--mesh data,fsdp,tensor,sequence]
     [--slow SECONDS] [--evaluate] [--raise-at STEP] [--max-minutes M] [--every STEPS] [--blind STEP]
@@ -6,7 +6,6 @@ python tests/train/run_linear.py WORKDIR STEPS [--mesh data,fsdp,tensor,sequence
 
 import argparse
 import dataclasses
-import functools
 import pathlib
 import shutil
 import sys
@@ -22,9 +21,8 @@ from sam_audio_jax import distributed, parallel
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import CheckpointConfig
-from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
-from sam_audio_jax.train.step import TrainState, train_step
-from tests.train.conftest import CONFIG, loss
+from sam_audio_jax.train.step import TrainState
+from tests.train.conftest import CONFIG, linear_step
 
 BATCH = 8
 
@@ -32,11 +30,11 @@ BATCH = 8
 class Batches:
     """The rows of this process of batch n, which is a function of n alone."""
 
-    def __init__(self, share: tuple[int, int], given: argparse.Namespace):
-        (self.index, self.count), self.given, self.options = share, 0, given
+    def __init__(self, rows: tuple[int, int], options: argparse.Namespace):
+        (self.index, self.count), self.number, self.options = rows, 0, options
 
     def __next__(self) -> dict[str, np.ndarray]:
-        number, self.given = self.given, self.given + 1
+        number, self.number = self.number, self.number + 1
         time.sleep(self.options.slow)
         if number == self.options.raise_at and jax.process_index() == 1:
             raise UserError("this host has no data")
@@ -44,14 +42,14 @@ class Batches:
         return {"x": np.split(x, self.count)[self.index]}
 
     def get_state(self) -> dict[str, int]:
-        return {"batches": self.given}
+        return {"batches": self.number}
 
     def set_state(self, state: dict[str, int]) -> None:
-        self.given = state["batches"]
+        self.number = state["batches"]
 
 
-def blind(step: int) -> None:
-    """Process 1 sees a damaged copy of the checkpoint of this step."""
+def damage_on_process_1(step: int) -> None:
+    """Makes process 1 read a damaged copy of the checkpoint of this step."""
     load = ocp.load_checkpointables
 
     def broken(path: str, like: dict) -> dict:
@@ -76,33 +74,34 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-minutes", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--blind", type=int, default=-1)
-    given = parser.parse_args(argv)
-    blind(given.blind)
+    options = parser.parse_args(argv)
+    if options.blind >= 0:
+        damage_on_process_1(options.blind)
     try:
         distributed.initialize()
         sizes = parallel.MeshConfig(
-            **dict(zip(parallel.MESH_AXES, map(int, given.mesh.split(",")), strict=True))
+            **dict(zip(parallel.MESH_AXES, map(int, options.mesh.split(",")), strict=True))
         )
         mesh = parallel.make_mesh(sizes)
         config = dataclasses.replace(
             CONFIG,
             mesh=sizes,
             batch=BATCH,
-            steps=given.steps,
+            steps=options.steps,
             log_every=1,
             eval_every=4,
-            max_minutes=given.max_minutes,
-            checkpoint=CheckpointConfig(every_steps=given.every, every_minutes=0),
+            max_minutes=options.max_minutes,
+            checkpoint=CheckpointConfig(every_steps=options.every, every_minutes=0),
         )
         kernel = 0.1 * jax.random.normal(jax.random.key(0), (8, 8))
         params = {"kernel": kernel, "bias": jnp.zeros(8)}
-        layout = {
+        shardings = {
             "kernel": jax.NamedSharding(mesh, jax.P("fsdp", "tensor")),
             "bias": parallel.replicated(mesh),
         }
-        params = jax.jit(lambda: params, out_shardings=layout)()
-        tx = make_optimizer(config.optim, constant_schedule(config.optim), decay_mask)
-        moments = parallel.optimizer_shardings(tx, params, layout, mesh)
+        params = jax.jit(lambda: params, out_shardings=shardings)()
+        tx, step = linear_step(config.optim)
+        moments = parallel.optimizer_shardings(tx, params, shardings, mesh)
 
         def evaluate(state: TrainState, step: int) -> dict[str, float]:
             ema = parallel.gather_to_local(state.ema) if jax.process_count() > 1 else state.ema
@@ -110,7 +109,7 @@ def main(argv: list[str]) -> int:
 
         loop.train_and_evaluate(
             config,
-            workdir=given.workdir,
+            workdir=options.workdir,
             state=TrainState(
                 jnp.int32(0),
                 params,
@@ -118,11 +117,11 @@ def main(argv: list[str]) -> int:
                 jax.jit(tx.init, out_shardings=moments)(params),
                 jax.random.key(config.seed),
             ),
-            step=functools.partial(train_step, loss=loss, tx=tx, ema_decay=0.99),
-            batches=Batches(parallel.process_rows(mesh), given),
+            step=step,
+            batches=Batches(parallel.process_rows(mesh), options),
             mesh=mesh,
             frames_per_step=BATCH,
-            evaluate=evaluate if given.evaluate else None,
+            evaluate=evaluate if options.evaluate else None,
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

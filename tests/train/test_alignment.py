@@ -1,4 +1,4 @@
-"""Training with alignment: what moves, what is saved, who can read it."""
+"""Training with alignment: which weights move, what is saved, and how it loads."""
 
 import dataclasses
 import functools
@@ -16,11 +16,13 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert import load as runs
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
+from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.representation_alignment import alignment_loss
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import AlignmentConfig
 from sam_audio_jax.train.objective import make_separator_training, make_teacher, teacher_frames
 from sam_audio_jax.workdir import Workdir
+from tests.tiny import filled
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 TEACHER = Cnn14Config(
@@ -45,7 +47,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def codec():
-    return parallel.init_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(3)), mesh())
+    return filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def batch(waves=False):
     }
 
 
-def heard(size=4):
+def features(size=4):
     rng = np.random.default_rng(1)
     return {
         "teacher_features": rng.normal(size=(8, 14, size)).astype(np.float16),
@@ -80,17 +82,17 @@ class Cached:
     """The same latents with features at every step."""
 
     def __init__(self):
-        self.given = 0
+        self.count = 0
 
     def __next__(self):
-        self.given += 1
-        return batch() | heard()
+        self.count += 1
+        return batch() | features()
 
     def get_state(self):
-        return {"batches": self.given}
+        return {"batches": self.count}
 
     def set_state(self, state):
-        self.given = state["batches"]
+        self.count = state["batches"]
 
 
 def test_only_the_aligned_run_has_a_head_and_the_rest_starts_the_same(codec, training):
@@ -102,7 +104,7 @@ def test_only_the_aligned_run_has_a_head_and_the_rest_starts_the_same(codec, tra
     assert set(training[2]) == {"codec"}  # with a cache no teacher runs
 
 
-def test_the_teacher_hears_the_clean_target_and_learns_nothing():
+def test_the_teacher_gets_the_clean_target_and_learns_nothing():
     teacher = make_teacher(ALIGNED.alignment)
     waves = {name: jnp.asarray(rows) for name, rows in batch(waves=True).items()}
     graph, weights = nnx.split(teacher)
@@ -115,8 +117,8 @@ def test_the_teacher_hears_the_clean_target_and_learns_nothing():
     slopes, frames = slope(weights, waves)
     assert all(not np.any(slope) for slope in jax.tree.leaves(slopes))
     # 0.08 s a segment, two frames of 0.04 s
-    features = jax.jit(teacher.features, static_argnums=1)
-    segments = features(waves["target"], TINY.codec.sample_rate)
+    compiled = jax.jit(teacher.features, static_argnums=1)
+    segments = compiled(waves["target"], TINY.codec.sample_rate)
     want = np.repeat(segments, 2, axis=1)[:, :FRAMES]
     np.testing.assert_allclose(frames[:, : want.shape[1]], want, atol=1e-5)
     assert np.abs(want).max() > 0
@@ -124,18 +126,18 @@ def test_the_teacher_hears_the_clean_target_and_learns_nothing():
     np.testing.assert_array_equal(slope(weights, other)[1], frames)
 
 
-def test_cached_features_are_taken_as_they_are_and_latents_alone_refused():
-    given = {name: jnp.asarray(rows) for name, rows in (batch() | heard()).items()}
-    frames = teacher_frames(None, given, ALIGNED)
-    place = (np.arange(FRAMES)[None] + given["teacher_features_offset"][:, None]) / 2
+def test_cached_features_are_used_unchanged_and_latents_alone_refused():
+    rows = {name: jnp.asarray(values) for name, values in (batch() | features()).items()}
+    frames = teacher_frames(None, rows, ALIGNED)
+    segment = (np.arange(FRAMES)[None] + rows["teacher_features_offset"][:, None]) / 2
     want = np.take_along_axis(
-        np.asarray(given["teacher_features"]), place.astype(int)[..., None], axis=1
+        np.asarray(rows["teacher_features"]), segment.astype(int)[..., None], axis=1
     )
     np.testing.assert_array_equal(frames, want.astype(np.float32))
     with pytest.raises(UserError, match="has no features of the teacher"):
         teacher_frames(None, jax.tree.map(jnp.asarray, batch()), ALIGNED)
     with pytest.raises(UserError, match="has features of 3 numbers"):
-        teacher_frames(None, given | jax.tree.map(jnp.asarray, heard(3)), ALIGNED)
+        teacher_frames(None, rows | jax.tree.map(jnp.asarray, features(3)), ALIGNED)
 
 
 def test_settings_that_cannot_be_are_the_users_error():
@@ -150,7 +152,6 @@ def test_settings_that_cannot_be_are_the_users_error():
     assert [AlignmentConfig().layer_of(depth) for depth in (1, 12, 16, 22)] == [1, 4, 5, 7]
 
 
-@pytest.mark.slow  # compiles a training step: 20 to 40 s
 def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tmp_path, same):
     start, step, frozen = training
     config = dataclasses.replace(ALIGNED, data=dataclasses.replace(TINY.data, cache="made"))
@@ -160,8 +161,8 @@ def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tm
 
     def run(name, steps):
         state = jax.tree.map(jnp.copy, start)
-        given = dataclasses.replace(config, steps=steps)
-        return train(given, workdir=tmp_path / name, state=state, batches=Cached())
+        some = dataclasses.replace(config, steps=steps)
+        return train(some, workdir=tmp_path / name, state=state, batches=Cached())
 
     whole = run("whole", 4)
     run("halves", 2)
@@ -186,9 +187,9 @@ def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tm
     assert same(on.params["separator"], weights["separator"])
 
 
-@pytest.mark.slow  # compiles a training step with a teacher in it: 20 to 40 s
 def test_a_step_on_waves_runs_the_teacher(codec):
-    state, step, frozen = make_separator_training(ALIGNED, codec, mesh())
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    state, step, frozen = make_separator_training(ALIGNED, codec, mesh(), start)
     assert set(frozen) == {"codec", "teacher"}
     _, metrics = jax.jit(step)(state, batch(waves=True), frozen)
     assert np.isfinite(metrics["alignment"])

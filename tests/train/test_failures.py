@@ -28,42 +28,46 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.flow import FlowConfig, flow_loss
 from sam_audio_jax.train.step import TrainState, train_step
 from sam_audio_jax.workdir import Workdir
+from tests.train import run_linear
 
 LONG = ("100000", "--slow", "0.1", "--every", "3")
 
 
-@pytest.mark.slow  # four processes that load JAX: 20 s
-def test_a_killed_process_ends_the_others_and_a_new_start_goes_on(train_processes, tmp_path):
+@pytest.mark.processes
+def test_a_killed_process_ends_the_others_and_a_new_start_goes_on(
+    train_processes, tmp_path, capsys
+):
     run = train_processes("run", *LONG, count=2)
     run.wait_for(tmp_path / "run" / "checkpoints" / "6" / "_CHECKPOINT_METADATA")
     run.processes[1].send_signal(signal.SIGKILL)
     assert run.statuses() == [1, -signal.SIGKILL]
-    assert len([line for line in run.said(0).splitlines() if "error" in line]) == 1
-    assert "error: process 0 lost the others" in run.said(0)
-    assert "Traceback" not in run.said(0)
+    assert len([line for line in run.output(0).splitlines() if "error" in line]) == 1
+    assert "error: process 0 lost the others" in run.output(0)
+    assert "Traceback" not in run.output(0)
     reached = Workdir(tmp_path / "run").read_metrics()[-1]["step"]
     saved = Workdir(tmp_path / "run").steps()[-1]
     assert saved >= reached - 2 * 3  # the save of the last multiple of 3 may have been under way
-    again = train_processes("run", str(reached + 1), count=2)
-    again.finish()
-    assert f"going on from step {saved}" in again.said(0)
+    assert not run_linear.main([str(tmp_path / "run"), str(reached + 1)])
+    assert f"going on from step {saved}" in capsys.readouterr().err
     assert Workdir(tmp_path / "run").steps()[-1] == reached + 1
 
 
+@pytest.mark.processes
 def test_an_error_of_one_process_does_not_hang_the_others(train_processes, tmp_path):
     run = train_processes("run", *LONG, "--raise-at", "4", count=2)
     assert run.statuses() == [1, 2]
-    assert run.said(1).splitlines()[-1] == "error: this host has no data"
-    assert "error: process 0 lost the others" in run.said(0)
+    assert run.output(1).splitlines()[-1] == "error: this host has no data"
+    assert "error: process 0 lost the others" in run.output(0)
 
 
+@pytest.mark.processes
 def test_a_workdir_that_is_refused_is_refused_by_all(train_processes, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("x")
     run = train_processes("run", *LONG, count=2)
     assert run.statuses() == [2, 2]
     for index in (0, 1):
-        assert "not empty and holds no config.json" in run.said(index)
+        assert "not empty and holds no config.json" in run.output(index)
 
 
 def test_a_full_disk_is_one_line_and_older_checkpoints_are_whole(
@@ -72,7 +76,7 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_are_whole(
     """Every file stops growing at 100 bytes, in the real path of a save; stderr is no file here."""
     whole = train("whole")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    metrics = "sam_audio_jax.train.metric_writer.MetricWriter.write"  # they come to the same disk
+    metrics = "sam_audio_jax.train.metric_writer.MetricWriter.write"  # it writes to the same disk
     monkeypatch.setattr(metrics, lambda *args, **named: None)
 
     def fill():
@@ -92,7 +96,7 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_are_whole(
 
 
 def settle(folder: pathlib.Path):
-    """Until threads of the failed save, which a new process would not have, leave it alone."""
+    """Waits until threads of the failed save, which a new process would not have, have ended."""
     before = None
     while before != (before := sorted(folder.rglob("*"))):
         time.sleep(0.5)
@@ -124,17 +128,17 @@ def test_without_a_whole_checkpoint_nothing_starts_anew(train, tmp_path):
     assert Workdir(tmp_path / "run").steps() == [7]
 
 
-@pytest.mark.slow  # four processes that load JAX: 20 s
+@pytest.mark.processes
 def test_two_processes_agree_on_the_checkpoint_that_both_can_read(train_processes, tmp_path):
-    train_processes("run", "6", "--every", "3", count=2).finish()
+    assert not run_linear.main([str(tmp_path / "run"), "6", "--every", "3"])
     run = train_processes("run", "8", "--every", "3", "--blind", "6", count=2)
     run.finish()
-    assert "warning: checkpoint 6 cannot be read" in run.said(0)
-    assert "going on from step 3" in run.said(0)
+    assert "warning: checkpoint 6 cannot be read" in run.output(0)
+    assert "going on from step 3" in run.output(0)
     assert Workdir(tmp_path / "run").steps() == [3, 6, 8]
 
 
-@pytest.mark.slow  # waits 10 s on purpose: 20 s
+@pytest.mark.processes
 def test_a_host_that_starts_late_is_waited_for(train_processes, tmp_path, free_port):
     first = train_processes("run", "2", count=2, only=(0,), port=free_port)
     time.sleep(10)
@@ -144,12 +148,13 @@ def test_a_host_that_starts_late_is_waited_for(train_processes, tmp_path, free_p
     assert Workdir(tmp_path / "run").steps() == [2]
 
 
-@pytest.mark.parametrize("here", [0, 1])
-def test_a_host_that_never_starts_ends_the_wait_with_a_line(train_processes, here):
-    run = train_processes("run", "2", count=2, only=(here,), SAM_AUDIO_START_TIMEOUT="2")
+@pytest.mark.processes
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_host_that_never_starts_ends_the_wait_with_a_line(train_processes, rank):
+    run = train_processes("run", "2", count=2, only=(rank,), SAM_AUDIO_START_TIMEOUT="2")
     assert run.statuses() == [1]
-    assert run.said(0) == (
-        f"error: process {here} of 2 waited 2 s for the others to start; start them all, or give "
+    assert run.output(0) == (
+        f"error: process {rank} of 2 waited 2 s for the others to start; start them all, or give "
         "them more time by SAM_AUDIO_START_TIMEOUT"
     )
 

@@ -1,12 +1,12 @@
-"""`launch/train.py` killed outright ten times ends where an undisturbed process does."""
+"""`launch/train.py`, killed outright several times, ends where an undisturbed process does."""
 
-import os
 import pathlib
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import orbax.checkpoint.experimental.v1 as ocp
 import pytest
@@ -14,30 +14,29 @@ import pytest
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.workdir import Workdir
+from tests.children import environment
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-KILLS = 10
-PATIENCE_S = 600  # for one process to start and save; seconds are enough on a free machine
+STEPS = 150
+TIMEOUT_S = 600  # for one process to start and save; seconds are enough on a free machine
+
+pytestmark = pytest.mark.processes
 
 
-@pytest.fixture
-def start(tmp_path, manifest):
-    """Starts a training process in `tmp_path / name`; what still runs at the end is killed."""
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, manifest):
+    """Starts a training process in a workdir; what still runs at the end is killed."""
     running = []
+    cache = tmp_path_factory.mktemp("cache")
 
-    def run(name: str, *flags: str) -> subprocess.Popen:
+    def run(workdir: pathlib.Path, *flags: str, **variables: str) -> subprocess.Popen:
         command = [sys.executable, "launch/train.py", "tests/train/tiny.py"]
-        command += ["--workdir", str(tmp_path / name), *flags]
+        command += ["--workdir", str(workdir), "--steps", str(STEPS), *flags]
         command += ["--data.source.manifests", str(manifest)]
-        environment = os.environ | {
-            "PYTHONPATH": ".",
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
-        with (tmp_path / f"{name}.log").open("a") as log:
+        variables = environment(XDG_CACHE_HOME=str(cache), **variables)
+        with log_of(workdir).open("a") as log:
             running.append(
-                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+                subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log)
             )
         return running[-1]
 
@@ -47,23 +46,37 @@ def start(tmp_path, manifest):
         process.wait()
 
 
-def finish(process: subprocess.Popen, log: pathlib.Path):
-    assert process.wait(PATIENCE_S) == 0, log.read_text()[-2000:]
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory) -> pathlib.Path:
+    """The workdir of an undisturbed run."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    finish(start(workdir, "--checkpoint.every-steps", "1000"), workdir)
+    return workdir
+
+
+def log_of(workdir: pathlib.Path) -> pathlib.Path:
+    return workdir.with_suffix(".log")
+
+
+def finish(process: subprocess.Popen, workdir: pathlib.Path):
+    assert process.wait(TIMEOUT_S) == 0, log_of(workdir).read_text()[-2000:]
 
 
 def wait_for_a_new_save(workdir: pathlib.Path, process: subprocess.Popen):
     before = Workdir(workdir).steps()[-1:]
-    give_up = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while Workdir(workdir).steps()[-1:] in (before, []):
         assert process.poll() is None, "the run ended before all kills"
-        assert time.monotonic() < give_up, "nothing was saved"
+        assert time.monotonic() < deadline, "nothing was saved"
         time.sleep(0.005)
 
 
 def untimed(workdir: pathlib.Path) -> list[dict]:
-    """The metrics without what the clock says."""
-    lines = Workdir(workdir).read_metrics()
-    return [{k: v for k, v in line.items() if not k.startswith("seconds_")} for line in lines]
+    """The metrics without times."""
+    return [
+        {k: v for k, v in line.items() if not k.startswith("seconds_")}
+        for line in Workdir(workdir).read_metrics()
+    ]
 
 
 def everything(workdir: pathlib.Path, step: int) -> dict:
@@ -74,35 +87,62 @@ def everything(workdir: pathlib.Path, step: int) -> dict:
     }
 
 
-@pytest.mark.slow  # a dozen processes, each of which imports JAX and loads its programs: 3 min
-def test_ten_kills_at_random_moments_change_nothing(start, same, tmp_path):
-    finish(start("whole", "--checkpoint.every-steps", "1000"), tmp_path / "whole.log")
-    rng = random.Random(0)
-    killed = tmp_path / "killed"
-    for number in range(KILLS):
-        process = start("killed")
-        if number in (0, 5):  # while it starts
-            time.sleep(rng.uniform(0.2, 4.0))
-        else:  # between two steps or in the middle of a save
-            wait_for_a_new_save(killed, process)
-            time.sleep(rng.uniform(0.0, 0.2))
-        assert process.poll() is None, "the run ended before all kills"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    finish(start("killed"), tmp_path / "killed.log")
-    assert same(everything(tmp_path / "whole", 300), everything(killed, 300))
-    assert untimed(tmp_path / "whole") == untimed(killed)
+def kill_while_it_starts(start: Callable, workdir: pathlib.Path, seconds: float, **variables: str):
+    process = start(workdir, **variables)
+    time.sleep(seconds)
+    kill(process)
 
 
-@pytest.mark.slow  # three processes, each of which imports JAX and loads its programs: 40 s
-def test_sigterm_saves_and_the_next_process_goes_on(start, same, tmp_path):
-    finish(start("whole", "--steps", "60"), tmp_path / "whole.log")
-    process = start("stopped", "--steps", "60")
-    wait_for_a_new_save(tmp_path / "stopped", process)
+def kill_around_a_save(start: Callable, workdir: pathlib.Path, seconds: float, **variables: str):
+    """Between two steps or in the middle of a save."""
+    process = start(workdir, **variables)
+    wait_for_a_new_save(workdir, process)
+    time.sleep(seconds)
+    kill(process)
+
+
+def kill(process: subprocess.Popen):
+    assert process.poll() is None, "the run ended before all kills"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_three_kills_at_random_moments_change_nothing(start, whole, same, tmp_path):
+    rng, killed = random.Random(0), tmp_path / "killed"
+    kill_while_it_starts(start, killed, rng.uniform(0.2, 4.0))
+    kill_around_a_save(start, killed, rng.uniform(0.0, 0.1))
+    kill_around_a_save(start, killed, rng.uniform(0.0, 0.1))
+    finish(start(killed), killed)
+    assert same(everything(whole, STEPS), everything(killed, STEPS))
+    assert untimed(whole) == untimed(killed)
+
+
+@pytest.mark.long
+def test_ten_kills_change_nothing_even_without_a_compilation_cache(start, whole, same, tmp_path):
+    """The cache starts empty, so that processes are also killed while they write into it."""
+    rng, killed = random.Random(1), tmp_path / "killed"
+    empty = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    for number in range(10):
+        if number in (0, 5):
+            kill_while_it_starts(start, killed, rng.uniform(0.2, 4.0), **empty)
+        else:
+            kill_around_a_save(start, killed, rng.uniform(0.0, 0.05), **empty)
+    finish(start(killed, **empty), killed)
+    assert same(everything(whole, STEPS), everything(killed, STEPS))
+    assert untimed(whole) == untimed(killed)
+
+
+def test_sigterm_saves_and_the_next_process_goes_on(start, whole, same, tmp_path):
+    stopped = tmp_path / "stopped"
+    process = start(stopped)
+    wait_for_a_new_save(stopped, process)
     process.send_signal(signal.SIGTERM)
-    finish(process, tmp_path / "stopped.log")
-    assert "saved, run again to go on" in (tmp_path / "stopped.log").read_text()
-    finish(start("stopped", "--steps", "60"), tmp_path / "stopped.log")
-    assert same(everything(tmp_path / "whole", 60), everything(tmp_path / "stopped", 60))
-    model = SAMAudio.from_pretrained(tmp_path / "stopped")
+    finish(process, stopped)
+    assert "saved, run again to go on" in log_of(stopped).read_text()
+    finish(start(stopped), stopped)
+    assert same(everything(whole, STEPS), everything(stopped, STEPS))
+    model = SAMAudio.from_pretrained(stopped)
     assert model.sampler == SamplerConfig(method="euler", steps=2)  # as the run's config says

@@ -1,15 +1,15 @@
 """A workdir of an earlier version is continued: same weights, same data, same losses."""
 
-import os
 import pathlib
 import subprocess
 import sys
 import tarfile
 
-import jax
 import numpy as np
+import pytest
 
 from sam_audio_jax.workdir import Workdir
+from tests.children import environment
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 ARCHIVE = pathlib.Path(__file__).parent / "golden" / "workdir_v1.tar.gz"
@@ -23,6 +23,7 @@ LOSSES = [
 ]
 
 
+@pytest.mark.processes
 def test_a_workdir_of_format_1_is_continued_with_the_losses_of_its_own_version(tmp_path):
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -31,14 +32,7 @@ def test_a_workdir_of_format_1_is_continued_with_the_losses_of_its_own_version(t
     done = subprocess.run(
         [*command, "--workdir", "run", *flags],
         cwd=tmp_path,
-        env=os.environ
-        | {
-            "PYTHONPATH": str(ROOT),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        },
+        env=environment(XDG_CACHE_HOME=str(tmp_path / "cache")),
         capture_output=True,
         text=True,
         check=False,

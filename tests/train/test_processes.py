@@ -3,7 +3,6 @@
 Losses of different layouts differ by the order of float32 sums only: rtol 1e-4 over a few steps.
 """
 
-import json
 import os
 import pathlib
 import signal
@@ -18,7 +17,9 @@ from sam_audio_jax import distributed
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.workdir import Workdir
+from tests.train import run_linear
 
+pytestmark = pytest.mark.processes
 STEPS = ["--steps", "3", "--log-every", "1", "--checkpoint.every-steps", "3"]
 
 
@@ -41,15 +42,22 @@ def assert_close(left: list, right: list, **tolerance):
         np.testing.assert_allclose(ours, theirs, **tolerance)
 
 
-@pytest.mark.slow  # three processes that each compile the separator's training step: 40 s
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> pathlib.Path:
+    """The workdir of an undisturbed run of 12 steps in this process, on one device."""
+    workdir = tmp_path_factory.mktemp("linear") / "whole"
+    assert not run_linear.main([str(workdir), "12", "--evaluate"])
+    return workdir
+
+
 def test_one_or_two_processes_train_the_separator_alike(train_processes, manifest, tmp_path):
     for count in (1, 2):
         train_processes(
             f"of{count}",
             *("--data.source.manifests", str(manifest), *STEPS),
             count=count,
-            devices=4 // count,
-            door=("launch/train.py", "tests/train/tiny.py", "--workdir"),
+            devices=2 // count,
+            command=("launch/train.py", "tests/train/tiny.py", "--workdir"),
         ).finish()
     one, two = tmp_path / "of1", tmp_path / "of2"
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
@@ -60,8 +68,9 @@ def test_one_or_two_processes_train_the_separator_alike(train_processes, manifes
     assert len(list((two / "events").iterdir())) == 1
 
 
-@pytest.mark.slow  # seven processes that load JAX: 30 s
+@pytest.mark.long
 def test_four_devices_of_one_two_or_four_processes_train_alike(train_processes, tmp_path):
+    """Seven processes; two against one are compared by the tests around this one."""
     for count in (1, 2, 4):
         train_processes(f"of{count}", "6", count=count, devices=4 // count).finish()
         np.testing.assert_allclose(
@@ -70,33 +79,29 @@ def test_four_devices_of_one_two_or_four_processes_train_alike(train_processes, 
         assert_close(weights(tmp_path / f"of{count}"), weights(tmp_path / "of1"), atol=1e-5)
 
 
-@pytest.mark.slow  # four processes that load JAX: 20 s
-def test_two_processes_are_continued_by_one_and_evaluate(train_processes, tmp_path):
-    train_processes("whole", "12", "--evaluate", devices=2).finish()
+def test_two_processes_are_continued_by_one_and_evaluate(whole, train_processes, tmp_path):
+    parts = tmp_path / "parts"
     train_processes("parts", "7", "--evaluate", count=2).finish()
-    train_processes("parts", "12", "--evaluate").finish()
-    assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "parts"), rel=1e-4)
-    assert_close(weights(tmp_path / "whole"), weights(tmp_path / "parts"), atol=1e-5)
-    scores = [
-        line for line in Workdir(tmp_path / "parts").read_metrics() if line["group"] == "eval"
-    ]
+    assert not run_linear.main([str(parts), "12", "--evaluate"])
+    assert losses(whole) == pytest.approx(losses(parts), rel=1e-4)
+    assert_close(weights(whole), weights(parts), atol=1e-5)
+    scores = [line for line in Workdir(parts).read_metrics() if line["group"] == "eval"]
     assert [line["step"] for line in scores] == [4, 7, 8, 12]
     assert {line["host"] for line in scores} == {0.0}  # the numbers are those of process 0
 
 
-def test_eight_devices_are_continued_by_four_and_by_one(train_processes, tmp_path):
-    train_processes("whole", "12").finish()
+def test_eight_devices_are_continued_by_four_and_by_one(whole, train_processes, tmp_path):
+    parts = tmp_path / "parts"
     train_processes("parts", "4", "--mesh", "2,2,2,1", devices=8).finish()
     train_processes("parts", "8", "--mesh", "1,2,2,1", devices=4).finish()
-    train_processes("parts", "12").finish()
-    assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "parts"), rel=1e-4)
-    assert_close(weights(tmp_path / "whole"), weights(tmp_path / "parts"), atol=1e-5)
+    assert not run_linear.main([str(parts), "12"])
+    assert losses(whole) == pytest.approx(losses(parts), rel=1e-4)
+    assert_close(weights(whole), weights(parts), atol=1e-5)
 
 
-def test_a_model_split_over_processes_gets_the_same_batch_on_each(train_processes, tmp_path):
-    train_processes("whole", "4").finish()
+def test_a_model_split_over_processes_gets_the_same_batch_on_each(whole, train_processes, tmp_path):
     train_processes("split", "4", "--mesh", "1,1,2,1", count=2).finish()
-    assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "split"), rel=1e-4)
+    assert losses(whole)[:4] == pytest.approx(losses(tmp_path / "split"), rel=1e-4)
 
 
 def test_sigterm_to_one_process_saves_the_same_step_on_all(train_processes, tmp_path):
@@ -106,8 +111,8 @@ def test_sigterm_to_one_process_saves_the_same_step_on_all(train_processes, tmp_
     run.processes[1].send_signal(signal.SIGTERM)
     run.finish()
     (step,) = Workdir(tmp_path / "run").steps()
-    assert f"stopped by SIGTERM after step {step}" in run.said(0)
-    train_processes("run", str(step + 2)).finish()
+    assert f"stopped by SIGTERM after step {step}" in run.output(0)
+    assert not run_linear.main([str(tmp_path / "run"), str(step + 2)])
     assert Workdir(tmp_path / "run").steps() == [step, step + 2]
 
 
@@ -116,11 +121,11 @@ def test_time_ends_all_processes_at_one_step(train_processes, tmp_path):
     assert len(Workdir(tmp_path / "run").steps()) >= 1
 
 
-def environment(**given: str) -> dict[str, str]:
-    return {f"SAM_AUDIO_{name}": value for name, value in given.items()}
+def environment(**values: str) -> dict[str, str]:
+    return {f"SAM_AUDIO_{name}": value for name, value in values.items()}
 
 
-def test_the_environment_gives_the_place():
+def test_the_environment_gives_the_rank():
     full = environment(COORDINATOR="host:1234", PROCESSES="4", PROCESS_ID="3")
     assert distributed.read_environment({}) is None
     assert distributed.read_environment(full) == ProcessRank(3, 4)
@@ -139,7 +144,7 @@ def test_the_environment_gives_the_place():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("values", "message"),
     [
         ({"PROCESSES": "2"}, "SAM_AUDIO_PROCESSES without SAM_AUDIO_COORDINATOR and SAM_AUDIO_PRO"),
         ({"COORDINATOR": "h:1", "PROCESS_ID": "0"}, "PROCESS_ID without SAM_AUDIO_PROCESSES: set"),
@@ -148,21 +153,21 @@ def test_the_environment_gives_the_place():
         ({"COORDINATOR": "h:1", "PROCESSES": "two", "PROCESS_ID": "0"}, "'two' must be a whole"),
     ],
 )
-def test_settings_that_contradict_are_the_users_error(given, said):
-    with pytest.raises(UserError, match=said):
-        distributed.read_environment(environment(**given))
+def test_settings_that_contradict_are_the_users_error(values, message):
+    with pytest.raises(UserError, match=message):
+        distributed.read_environment(environment(**values))
 
 
-def test_what_jax_cannot_find_is_said(monkeypatch):
+def test_ranks_that_jax_cannot_find_are_the_users_error(monkeypatch):
     monkeypatch.setattr(os, "environ", {"OMPI_COMM_WORLD_SIZE": "2"})
     with pytest.raises(UserError, match="this Open MPI names no coordinator: set SAM_AUDIO"):
         distributed.initialize()
 
 
-def test_the_metrics_tell_where_the_time_went(train_processes, tmp_path):
-    train_processes("run", "6", "--slow", "0.2", "--every", "2").finish()
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    for line in lines:  # what a save takes is in the line after it
+def test_the_metrics_split_the_time_of_a_step(tmp_path):
+    assert not run_linear.main([str(tmp_path / "run"), "6", "--slow", "0.2", "--every", "2"])
+    lines = Workdir(tmp_path / "run").read_metrics()
+    for line in lines:  # the time of a save is in the line after it
         assert line["seconds_input"] >= 0.2
         assert line["seconds_step"] > 0
     assert [line["seconds_checkpoint"] > 0 for line in lines] == [

@@ -1,7 +1,6 @@
 """Training on batches of varying length: what padding changes, and a run that goes on."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import runpy
@@ -27,6 +26,7 @@ from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.train.step_timer import StepTimer
 from sam_audio_jax.workdir import Workdir
+from tests.tiny import filled
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 
@@ -62,9 +62,12 @@ def batches_of(config: TrainConfig):
     return separation_batches(config.data, config.codec.sample_rate, config.codec.hop, config.batch)
 
 
-@functools.cache
-def codec() -> Codec:
-    return parallel.init_sharded(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)), mesh())
+@pytest.fixture(scope="module")
+def training(config):
+    """State, step and frozen weights, which all runs of this file share."""
+    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    return make_separator_training(config, codec, mesh(), start)
 
 
 def mesh():
@@ -72,18 +75,18 @@ def mesh():
 
 
 def timeless(lines: list[dict]) -> list[dict]:
-    """Metrics without those of the clock."""
+    """Metrics without times."""
     return [{k: v for k, v in line.items() if not k.startswith("seconds_")} for line in lines]
 
 
-def train(config: TrainConfig, workdir: pathlib.Path):
-    state, step, weights = make_separator_training(config, codec(), mesh())
+def train(config: TrainConfig, workdir: pathlib.Path, training: tuple):
+    start, step, weights = training
     batches = batches_of(config)
     try:
         return loop.train_and_evaluate(
             config,
             workdir=workdir,
-            state=state,
+            state=jax.tree.map(jnp.copy, start),
             step=step,
             batches=batches,
             mesh=mesh(),
@@ -94,14 +97,13 @@ def train(config: TrainConfig, workdir: pathlib.Path):
         batches.close()
 
 
-@pytest.mark.slow  # compiles two training steps of a separator, three times over: a minute
 def test_a_run_under_a_budget_goes_on_where_it_was_and_counts_its_frames(
-    config, same, tmp_path, capsys
+    config, training, same, tmp_path, capsys
 ):
-    whole = train(config, tmp_path / "whole")
+    whole = train(config, tmp_path / "whole", training)
     assert capsys.readouterr().err.count("compiling") >= 2
     for steps in (5, 12):
-        parts = train(dataclasses.replace(config, steps=steps), tmp_path / "parts")
+        parts = train(dataclasses.replace(config, steps=steps), tmp_path / "parts", training)
     assert int(parts.step) == 12
     assert same((whole.params, whole.ema), (parts.params, parts.ema))
     lines, again = (
@@ -109,27 +111,35 @@ def test_a_run_under_a_budget_goes_on_where_it_was_and_counts_its_frames(
     )
     assert lines == again
     batches = batches_of(config)
-    given = [next(batches)["valid"].size for _ in range(12)]
+    frames_drawn = [next(batches)["valid"].size for _ in range(12)]
     batches.close()
-    assert [line["frames"] for line in lines] == given
-    assert set(given) == {48, 50}
+    assert [line["frames"] for line in lines] == frames_drawn
+    assert set(frames_drawn) == {48, 50}
     assert all(np.isfinite(line["loss"]) and not line["skipped"] for line in lines)
 
 
-def test_speed_is_that_of_the_frames_given_and_no_compilation_counts(monkeypatch):
+def test_speed_is_measured_in_frames_without_compilations(monkeypatch):
     clock = iter([0.0, 0.0, 1.0, 100.0, 102.0, 103.0])
     monkeypatch.setattr("sam_audio_jax.train.step_timer.time.monotonic", lambda: next(clock))
     frames = iter([48, 48, 50, 50, 48])
-    pace = StepTimer(lambda: next(frames))
-    said = []
+    timer = StepTimer(lambda: next(frames))
+    texts = []
     for length in (12, 12, 25, 25, 12):
-        said.append(pace.is_new({"x": np.zeros((2, length))}))
-        pace.count()
-        pace.advance()
-        said.append(pace.progress_text(60.0))
-    assert said == [
-        *(True, "compiling", False, "48 frames/s, 1:00 left"),
-        *(True, "compiling", False, "25 frames/s, 1:00 left", False, "33 frames/s, 1:00 left"),
+        texts.append(timer.is_new({"x": np.zeros((2, length))}))
+        timer.count()
+        timer.advance()
+        texts.append(timer.progress_text(60.0))
+    assert texts == [
+        True,
+        "compiling",
+        False,
+        "48 frames/s, 1:00 left",
+        True,
+        "compiling",
+        False,
+        "25 frames/s, 1:00 left",
+        False,
+        "33 frames/s, 1:00 left",
     ]
 
 
@@ -140,7 +150,7 @@ def velocity_error(model: PromptedSeparator, frames: int) -> jax.Array:
     valid = np.arange(frames) < np.array(sizes)[:, None]
     drawn = {
         name: np.pad(rng.normal(size=(2, 12, width)).astype(np.float32), fill) * valid[..., None]
-        for name, width in (("mixture", 4), ("noisy", 8), ("wanted", 8))
+        for name, width in (("mixture", 4), ("noisy", 8), ("velocity", 8))
     }
     conditions = Conditions(
         mixture=jnp.asarray(drawn["mixture"]),
@@ -151,31 +161,29 @@ def velocity_error(model: PromptedSeparator, frames: int) -> jax.Array:
         anchor_alignment=jnp.where(valid, 2, 1),
         valid=jnp.asarray(valid),
     )
-    found = model.separator(jnp.asarray(drawn["noisy"]), jnp.array([0.3, 0.7]), conditions)
-    return masked_mse(found, jnp.asarray(drawn["wanted"]), jnp.asarray(valid))
+    velocity = model.separator(jnp.asarray(drawn["noisy"]), jnp.array([0.3, 0.7]), conditions)
+    return masked_mse(velocity, jnp.asarray(drawn["velocity"]), jnp.asarray(valid))
 
 
-@pytest.mark.slow  # compiles the separator four times, twice with its gradient: 25 s of CPU
 def test_padding_changes_the_loss_by_the_norm_of_the_patcher_alone(monkeypatch):
     """The reference's ItemNorm counts padded frames (docs/model.md, "Patcher"): ours must too."""
-    model = PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0))
-    out = model.separator.dit.out
-    out.kernel[...] = 0.3 * jax.random.normal(jax.random.key(0), out.kernel.shape)
-    gate = model.separator.embed_anchors.gate
-    gate[...] = jnp.ones_like(gate[...])
+    model = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
     near, far = (nnx.jit(velocity_error, static_argnums=1)(model, n) for n in (12, 25))
     assert 1e-5 < abs(near - far) / near < 0.2
-    plain, found = Patcher.__call__, []
+    plain, graded_losses = Patcher.__call__, []
     for frames in (12, 25):
         valid = jnp.arange(frames) < jnp.array([12, 9])[:, None]
         monkeypatch.setattr(Patcher, "__call__", lambda self, x, v=valid: plain(self, x, v))
         graded = nnx.jit(nnx.value_and_grad(velocity_error), static_argnums=1)
-        found.append(graded(model, frames))
-    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found[0][1], found[1][1])
+        graded_losses.append(graded(model, frames))
+    (short, short_slopes), (long, long_slopes) = graded_losses
+    np.testing.assert_allclose(short, long, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), short_slopes, long_slopes
+    )
 
 
-def test_a_budget_takes_the_place_of_the_batch():
+def test_a_budget_replaces_the_batch():
     data = dataclasses.replace(
         TINY.data, batches=BatchConfig(token_budget=50, buckets_s=(0.5, 1.0), row_multiple=6)
     )
