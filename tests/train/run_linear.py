@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
             log_every=1,
             eval_every=4,
             max_minutes=options.max_minutes,
-            checkpoint=CheckpointConfig(every_steps=options.every, every_minutes=0),
+            checkpoint=CheckpointConfig(every_steps=options.every, every_minutes=0.0),
         )
         kernel = 0.1 * jax.random.normal(jax.random.key(0), (8, 8))
         params = {"kernel": kernel, "bias": jnp.zeros(8)}

@@ -56,7 +56,6 @@ def test_one_or_two_processes_train_the_separator_alike(train_processes, manifes
             f"of{count}",
             *("--data.source.manifests", str(manifest), *STEPS),
             count=count,
-            devices=2 // count,
             command=("launch/train.py", "tests/train/tiny.py", "--workdir"),
         ).finish()
     one, two = tmp_path / "of1", tmp_path / "of2"
