@@ -150,9 +150,10 @@ def make_watermark(config: CodecConfig, rngs: nnx.Rngs) -> Watermark:
 
 
 def pad_to_hop(wave: np.ndarray, hop: int) -> np.ndarray:
-    """Reflects the end of `(..., samples)` up to a whole number of frames (spec section 6).
+    """Reflects the end of `(..., samples)` up to a whole number of frames.
 
-    A wave that is too short to be reflected (the reference raises there) gets zeros first.
+    A wave that is too short to be reflected (the reference raises there) gets zeros instead. See
+    docs/codec.md, "Padding and lengths".
     """
     short = -wave.shape[-1] % hop
     if not short:
