@@ -63,8 +63,7 @@ def conditions(batch: int, config: SeparatorConfig) -> Conditions:
         text=draw(TOKENS, config.text_width),
         text_mask=jnp.ones((batch, TOKENS), bool),
         video=draw(FRAMES, config.video_width),
-        anchor_ids=jnp.full((batch, 2), 3).at[:, 0].set(0),
-        anchor_alignment=jnp.zeros((batch, FRAMES), jnp.int32),
+        anchors=jnp.zeros((batch, FRAMES), jnp.int32),
         valid=jnp.ones((batch, FRAMES), bool),
     )
 

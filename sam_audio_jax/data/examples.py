@@ -1,9 +1,9 @@
 """Training examples: a mixture with prompts drawn for it, from waves or from cached latents.
 
 Example `i` is a function of (seed, i) alone, and of its bucket where lengths vary. Keys and shapes:
-`valid` bool [frames], `text_ids` int32 and `text_mask` bool [text_tokens], `anchor_ids` int32
-[2 + max_spans], `anchor_alignment` int32 [frames], and mixture, target, residual as float32
-[samples] or [frames, channels]. A cache with features adds `teacher_features` float16 [segments,
+`valid` bool [frames], `text_ids` int32 and `text_mask` bool [text_tokens], `anchors` int32 [frames]
+(ids of `separator.prompts.ANCHOR_IDS`), and mixture, target, residual as float32 [samples] or
+[frames, channels]. A cache with features adds `teacher_features` float16 [segments,
 width], those of the target, and `teacher_features_offset` float32 [], the frames of the first
 segment that are before the example.
 """

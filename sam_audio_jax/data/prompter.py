@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from sam_audio_jax.data import energy, span_prompts, text
 from sam_audio_jax.data.config import PromptConfig
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
-from sam_audio_jax.separator.prompts import collate_anchors
+from sam_audio_jax.separator.prompts import frame_anchors
 
 LARGEST_OVERLAP = 0.7  # of activities; above it spans alone do not distinguish target and residual
 JITTER_SHARE = 0.5  # examples whose spans are jittered
@@ -39,8 +39,8 @@ class Prompter:
         """Prompts for the first `size` frames; frames after them are padding.
 
         `texts` are phrases for the target, finest first; `target` and `residual` say in which
-        frames either sounds. Returns `valid`, `text_ids`, `text_mask`, `anchor_ids` and
-        `anchor_alignment` with the shapes of `data/examples.py`.
+        frames either sounds. Returns `valid`, `text_ids`, `text_mask` and `anchors` with
+        the shapes of `data/examples.py`.
         """
         config, frames = self.config, len(target)
         target, residual = target[:size], residual[:size]
@@ -52,20 +52,13 @@ class Prompter:
         dropped = may_drop and rng.random() < config.text_dropout
         phrase = "" if dropped else text.choose(texts, config.caption_share, rng)
         ids, mask = _tokenizer(config.tokenizer)(phrase, config.text_tokens)
-        anchor_ids, alignment = collate_anchors(
-            [spans],
-            [size],
-            sample_rate=self.sample_rate,
-            hop=self.hop,
-            frames=frames,
-            slots=config.max_spans,
-        )
         return {
             "valid": np.arange(frames) < size,
             "text_ids": ids[0],
             "text_mask": mask[0],
-            "anchor_ids": anchor_ids[0],
-            "anchor_alignment": alignment[0],
+            "anchors": frame_anchors(
+                spans, 0, frames, sample_rate=self.sample_rate, hop=self.hop, size=size
+            ),
         }
 
     def _spans(

@@ -13,21 +13,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax.codec.codec import Codec, pad_to_hop
-from sam_audio_jax.infer.buckets import Group, pad_tokens, power_of_two
+from sam_audio_jax.infer.buckets import Group, pad_tokens
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.processor import Batch
-from sam_audio_jax.separator.prompts import (
-    ANCHOR_IDS,
-    FIRST_SLOT,
-    Span,
-    collate_anchors,
-    valid_frames,
-)
+from sam_audio_jax.separator.prompts import Span, batch_anchors, valid_frames
 
 Tokenize = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]  # texts -> ids, mask
 
 LEAST_TOKENS = 32  # texts are padded to this or a larger power of two
-LEAST_SLOTS = 4  # so are the spans of an item
 
 
 @jax.tree_util.register_dataclass
@@ -39,8 +32,7 @@ class Prompts:
     valid: Bool[Array, "batch frames"]
     text_ids: Int[Array, "batch tokens"]
     text_mask: Bool[Array, "batch tokens"]
-    anchor_ids: Int[Array, "batch slots"]
-    anchor_alignment: Int[Array, "batch frames"]
+    anchors: Int[Array, "batch frames"]  # ids of `separator.prompts.ANCHOR_IDS`
     noise: Float[Array, "rows frames state"]  # the candidates of an item follow each other
     video: Float[Array, "batch frames video_width"] | None = None  # None: zeros, upstream's none
     mixture: Float[Array, "batch frames channels"] | None = None  # latents of `wave`, if known
@@ -102,7 +94,7 @@ def collate_batch(
         pad_to_hop(batch.audios[rows, 0], codec.config.hop),
         batch.sizes[rows].tolist(),
         [batch.descriptions[row] for row in rows],
-        (batch.anchor_ids[rows], batch.anchor_alignment[rows]),
+        np.take_along_axis(batch.anchor_ids, batch.anchor_alignment, axis=1)[rows],
         noise.reshape(count, candidates, *noise.shape[1:])[rows].reshape(-1, *noise.shape[1:]),
         None if features is None else stack_features([features[row] for row in rows], batch.frames),
         tokenizer,
@@ -113,20 +105,19 @@ def _prompts(
     wave: Float[np.ndarray, "batch samples"],
     sizes: Sequence[int],
     texts: list[str],
-    anchors: tuple[Int[np.ndarray, "batch slots"], Int[np.ndarray, "batch frames"]],
+    anchors: Int[np.ndarray, "batch frames"],
     noise: Float[np.ndarray, "rows frames state"],
     video: Float[np.ndarray, "batch frames video_width"] | None,
     tokenizer: Tokenize,
 ) -> Prompts:
-    """Tokens and slots are padded to few sizes: neither padding changes a number."""
+    """Tokens are padded to few sizes, which changes no number."""
     ids, mask = pad_tokens(*tokenizer(texts), least=LEAST_TOKENS)
     return Prompts(
         wave=jnp.asarray(wave),
         valid=jnp.asarray(valid_frames(sizes, noise.shape[1])),
         text_ids=ids,
         text_mask=mask,
-        anchor_ids=jnp.asarray(_fit_slots(anchors[0])),
-        anchor_alignment=jnp.asarray(anchors[1]),
+        anchors=jnp.asarray(anchors),
         noise=jnp.asarray(noise),
         video=None if video is None else jnp.asarray(video),
     )
@@ -135,26 +126,16 @@ def _prompts(
 def with_spans(
     prompts: Prompts, spans: Sequence[Sequence[Span]], sizes: Sequence[int], codec: Codec
 ) -> Prompts:
-    """With other spans than those it was packed with."""
-    ids, alignment = _anchors(spans, sizes, prompts.valid.shape[1], codec)
-    return dataclasses.replace(
-        prompts,
-        anchor_ids=jnp.asarray(_fit_slots(ids)),
-        anchor_alignment=jnp.asarray(alignment),
-    )
+    """The same prompts with other spans."""
+    anchors = _anchors(spans, sizes, prompts.valid.shape[1], codec)
+    return dataclasses.replace(prompts, anchors=jnp.asarray(anchors))
 
 
 def _anchors(
     spans: Sequence[Sequence[Span]], sizes: Sequence[int], frames: int, codec: Codec
-) -> tuple[Int[np.ndarray, "batch slots"], Int[np.ndarray, "batch frames"]]:
+) -> Int[np.ndarray, "batch frames"]:
     rate, hop = codec.config.sample_rate, codec.config.hop
-    return collate_anchors(spans, sizes, sample_rate=rate, hop=hop, frames=frames)
-
-
-def _fit_slots(ids: Int[np.ndarray, "batch slots"]) -> Int[np.ndarray, "batch more_slots"]:
-    given = ids.shape[1] - FIRST_SLOT
-    extra = power_of_two(given, least=LEAST_SLOTS) - given
-    return np.pad(ids, ((0, 0), (0, extra)), constant_values=ANCHOR_IDS["<pad>"])
+    return batch_anchors(spans, sizes, sample_rate=rate, hop=hop, frames=frames)
 
 
 def stack_features(

@@ -28,7 +28,7 @@ from sam_audio_jax.infer.collate import LEAST_TOKENS, Tokenize
 from sam_audio_jax.infer.solve import Networks, Solver
 from sam_audio_jax.separator import flow, windows
 from sam_audio_jax.separator.model import Separator
-from sam_audio_jax.separator.prompts import Conditions, Span
+from sam_audio_jax.separator.prompts import Conditions, Span, frame_anchors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,20 +111,15 @@ class Recording:
         self, starts: Int[Array, " batch"], window: int, separator: Separator
     ) -> Conditions:
         """What the windows at `starts` are told: every prompt as far as it lies in them."""
-        batch, config = starts.shape[0], separator.config
-        if self.video is None:  # no video is zeros, not a skip
-            video = jnp.zeros((batch, window, config.video_width), jnp.float32)
-        else:
-            video = windows.cut(self.video, starts, window)
+        batch = starts.shape[0]
         states, mask = self.text
-        ids = jnp.arange(config.anchors + 1)  # each id is its own slot
-        return Conditions(
+        return Conditions.build(
             mixture=windows.cut(self.mixture, starts, window),
             text=jnp.broadcast_to(states, (batch, *states.shape[1:])),
             text_mask=jnp.broadcast_to(mask, (batch, mask.shape[1])),
-            video=video,
-            anchor_ids=jnp.broadcast_to(ids, (batch, ids.size)),
-            anchor_alignment=windows.cut(self.anchors, starts, window),
+            anchors=windows.cut(self.anchors, starts, window),
+            video=None if self.video is None else windows.cut(self.video, starts, window),
+            video_width=separator.config.video_width,
         )
 
 
@@ -252,7 +247,7 @@ class LongAudio:
         grid = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop}
         recording = Recording(
             mixture=_pad_to(mixture, padded),
-            anchors=_pad_to(windows.frame_anchors(spans, 0, frames, **grid), padded),
+            anchors=_pad_to(frame_anchors(spans, 0, frames, **grid), padded),
             video=None if features is None else _pad_to(features[:frames], padded),
             text=TextMemory.of(text, self.solver, self.tokenizer),
         )

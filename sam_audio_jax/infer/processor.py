@@ -23,8 +23,10 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.inputs import PromptView
 from sam_audio_jax.infer.video_prompts import Clip, make_clip
-from sam_audio_jax.separator.prompts import Span, collate_anchors, frame_count, valid_frames
+from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span, frame_count, frame_spans, valid_frames
 from sam_audio_jax.video.masks import mask_videos
+
+NULL_SLOT, PAD_SLOT, FIRST_SLOT = 0, 1, 2  # columns of `anchor_ids`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ class SAMAudioProcessor:
         spans = None
         if anchors is not None:
             spans = [inputs.parse_spans(row or (), f"item {i}") for i, row in enumerate(anchors)]
-        ids, alignment = collate_anchors(
+        ids, alignment = anchor_slots(
             spans, sizes, sample_rate=self.audio_sampling_rate, hop=self.audio_hop_length
         )
         clips = None
@@ -152,3 +154,33 @@ class SAMAudioProcessor:
         recording = inputs.read(source, self.audio_sampling_rate, name)
         mono = recording.samples.mean(0)
         return audio.resample(mono, recording.sample_rate, self.audio_sampling_rate)
+
+
+def anchor_slots(
+    spans: Sequence[Sequence[Span] | None] | None,
+    sizes: Sequence[int],
+    *,
+    sample_rate: int,
+    hop: int,
+    frames: int | None = None,
+) -> tuple[Int[np.ndarray, "batch slots"], Int[np.ndarray, "batch frames"]]:
+    """The reference's form of anchors: ids of slots `[b, 2 + K]`, and the slot of every frame.
+
+    `sizes` are the items' own frames, `frames` (default: the longest) the padded length, K the most
+    spans of an item. Slot 0 is the null anchor, slot 1 padding. `ids[b, alignment[b, n]]` is
+    `separator.prompts.frame_anchors`, which is all that the model looks at.
+    """
+    rows = [list(row or ()) for row in spans] if spans is not None else [[] for _ in sizes]
+    if len(rows) != len(sizes):
+        raise UserError(f"spans for {len(rows)} items were given with {len(sizes)} audios")
+    slots = FIRST_SLOT + max(len(row) for row in rows)
+    ids = np.full((len(rows), slots), ANCHOR_IDS["<pad>"], np.int32)
+    ids[:, NULL_SLOT] = ANCHOR_IDS["<null>"]
+    alignment = np.where(valid_frames(sizes, frames), NULL_SLOT, PAD_SLOT).astype(np.int32)
+    for item, row in enumerate(rows):
+        for slot, (token, begin, end) in enumerate(
+            frame_spans(row, sample_rate=sample_rate, hop=hop), FIRST_SLOT
+        ):
+            ids[item, slot] = ANCHOR_IDS[token]
+            alignment[item, begin:end] = slot
+    return ids, alignment

@@ -40,16 +40,13 @@ def solve_latents(
     separator = networks.separator
     mixture = prompts.mixture
     mixture = networks.codec.encode(prompts.wave) if mixture is None else mixture
-    video = prompts.video
-    if video is None:  # no video is zeros, not a skip
-        video = jnp.zeros((*mixture.shape[:2], separator.config.video_width), jnp.float32)
-    conditions = Conditions(
+    conditions = Conditions.build(
         mixture=mixture,
         text=networks.text_encoder(prompts.text_ids, prompts.text_mask),
         text_mask=prompts.text_mask,
-        video=video,
-        anchor_ids=prompts.anchor_ids,
-        anchor_alignment=prompts.anchor_alignment,
+        anchors=prompts.anchors,
+        video=prompts.video,
+        video_width=separator.config.video_width,
         valid=prompts.valid,
     )
     context = separator.prepare(conditions)

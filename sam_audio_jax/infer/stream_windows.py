@@ -26,7 +26,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.long_audio import LongAudio, Recording, TextMemory, run_whole
 from sam_audio_jax.separator import windows
 from sam_audio_jax.separator.flow import SamplerConfig
-from sam_audio_jax.separator.prompts import Span
+from sam_audio_jax.separator.prompts import Span, frame_anchors
 
 Pair = Float[np.ndarray, "samples stems"]
 
@@ -180,7 +180,7 @@ class WindowQueue:
         stop, rate, hop = start + self.window, self.codec.config.sample_rate, self.codec.config.hop
         fresh = (stop - self._noise.stop, self._noise.read(0, 0).shape[1])
         self._noise.append(self._random.standard_normal(fresh, np.float32))
-        anchors = windows.frame_anchors(self.spans, start, stop, sample_rate=rate, hop=hop)
+        anchors = frame_anchors(self.spans, start, stop, sample_rate=rate, hop=hop)
         recording = Recording(
             mixture=jnp.asarray(self._mixture.read(start, stop)),
             anchors=jnp.asarray(anchors),

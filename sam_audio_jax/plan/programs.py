@@ -104,7 +104,7 @@ def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = T
     def shaped(*shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), jnp.float32, sharding=place)
 
-    kept = ("valid", "text_ids", "text_mask", "anchor_ids", "anchor_alignment")
+    kept = ("valid", "text_ids", "text_mask", "anchors")
     prompts = Prompts(
         wave=shaped(frames * config.codec.hop),
         noise=shaped(frames, 2 * config.codec.codebook_dim),

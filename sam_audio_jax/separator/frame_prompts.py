@@ -43,13 +43,10 @@ class EmbedAnchors(nnx.Module):
         self.project = linear(anchor_width, width, ("channels", "embed"), dtype=dtype, rngs=rngs)
         self.gate = nnx.Param(jnp.zeros(1), **parallel.axes("channels"))
 
-    def __call__(
-        self, ids: Int[Array, "batch slots"], alignment: Int[Array, "batch frames"]
-    ) -> Float[Array, "batch frames width"]:
+    def __call__(self, anchors: Int[Array, "batch frames"]) -> Float[Array, "batch frames width"]:
         table = self.embed[...]
         table = jnp.concatenate([table[:-1], jax.lax.stop_gradient(table[-1:])])
         rows = jnp.tanh(self.gate[...]) * self.project(table)
-        frame_ids = jnp.take_along_axis(ids, alignment, axis=1)
         # One-hot product: the few rows are projected once, and the gradient needs no scatter.
-        chosen = jax.nn.one_hot(frame_ids, table.shape[0], dtype=self.dtype)
+        chosen = jax.nn.one_hot(anchors, table.shape[0], dtype=self.dtype)
         return chosen @ rows.astype(self.dtype)

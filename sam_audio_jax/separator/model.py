@@ -107,10 +107,8 @@ class Separator(nnx.Module):
         frames = self.project.mixture(conditions.mixture)
         if conditions.video is not None:
             frames = frames + self.align_video(conditions.video)
-        if conditions.anchor_ids is not None:
-            if conditions.anchor_alignment is None:
-                raise UserError("anchor_ids were given without anchor_alignment")
-            frames = frames + self.embed_anchors(conditions.anchor_ids, conditions.anchor_alignment)
+        if conditions.anchors is not None:
+            frames = frames + self.embed_anchors(conditions.anchors)
         frames = parallel.constrain(frames, "batch", "frames", "width")
         memory = None if conditions.text is None else self.project_text(conditions.text)
         if memory is not None:

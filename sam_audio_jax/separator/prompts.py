@@ -5,16 +5,16 @@ See docs/model.md, "Conditions" and "Batches and anchors".
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax.errors import UserError
 
 ANCHOR_IDS = {"<null>": 0, "+": 1, "-": 2, "<pad>": 3}
-NULL_SLOT, PAD_SLOT, FIRST_SLOT = 0, 1, 2  # places in a row of `anchor_ids`
 
 Span = tuple[str, float, float]  # "+" or "-", start and end in seconds
 
@@ -33,9 +33,32 @@ class Conditions:
     text: Float[Array, "batch tokens text_width"] | None = None
     text_mask: Bool[Array, "batch tokens"] | None = None  # True = real token; None = all are
     video: Float[Array, "batch frames video_width"] | None = None
-    anchor_ids: Int[Array, "batch slots"] | None = None
-    anchor_alignment: Int[Array, "batch frames"] | None = None  # slot of each frame
+    anchors: Int[Array, "batch frames"] | None = None  # ids of `ANCHOR_IDS`
     valid: Bool[Array, "batch frames"] | None = None  # True = real frame; None = all are
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        mixture: Float[Array, "batch frames channels"],
+        text: Float[Array, "batch tokens text_width"],
+        text_mask: Bool[Array, "batch tokens"],
+        anchors: Int[Array, "batch frames"],
+        video: Float[Array, "batch frames video_width"] | None,
+        video_width: int,
+        valid: Bool[Array, "batch frames"] | None = None,
+    ) -> "Conditions":
+        """The conditions of training and inference, in which no video is zeros, not a skip."""
+        if video is None:
+            video = jnp.zeros((*mixture.shape[:2], video_width), mixture.dtype)
+        return cls(
+            mixture=mixture,
+            text=text,
+            text_mask=text_mask,
+            video=video,
+            anchors=anchors,
+            valid=valid,
+        )
 
 
 def frame_count(samples: int, hop: int) -> int:
@@ -55,39 +78,57 @@ def frame_after(time_s: float, sample_rate: int, hop: int) -> int:
     return math.ceil(time_s * sample_rate / hop)
 
 
-def collate_anchors(
-    spans: Sequence[Sequence[Span] | None] | None,
+def frame_anchors(
+    spans: Sequence[Span],
+    start: int,
+    stop: int,
+    *,
+    sample_rate: int,
+    hop: int,
+    size: int | None = None,
+) -> Int[np.ndarray, " frames"]:
+    """The anchor of each latent frame from `start` to `stop` of an item, as ids of `ANCHOR_IDS`.
+
+    Both ends of a span are rounded up to a frame. Later spans overwrite earlier ones and, as in the
+    reference, the padding: frames at or after `size`, the item's own number of frames. Raises
+    `UserError` for an unknown token and for times that are negative or not finite.
+    """
+    padded = np.arange(start, stop) >= (stop if size is None else size)
+    ids = np.where(padded, ANCHOR_IDS["<pad>"], ANCHOR_IDS["<null>"]).astype(np.int32)
+    for token, begin, end in frame_spans(spans, sample_rate=sample_rate, hop=hop):
+        ids[max(0, begin - start) : max(0, end - start)] = ANCHOR_IDS[token]
+    return ids
+
+
+def batch_anchors(
+    spans: Sequence[Sequence[Span]],
     sizes: Sequence[int],
     *,
     sample_rate: int,
     hop: int,
     frames: int | None = None,
-    slots: int | None = None,
-) -> tuple[Int[np.ndarray, "batch slots"], Int[np.ndarray, "batch frames"]]:
-    """Anchor ids `[b, 2 + K]` and the slot of every frame (docs/model.md, "Batches and anchors").
+) -> Int[np.ndarray, "batch frames"]:
+    """`frame_anchors` of items with `sizes` frames of their own, padded to `frames`.
 
-    `sizes` are the items' own frames; `frames` (default: the longest) and `slots` K (default: the
-    most spans of an item) fix the shapes. Both ends of a span are rounded up to a frame; later
-    spans overwrite earlier ones and, when they run past an item's end, its padding.
+    Without `frames` they are padded to the longest.
     """
-    rows = [list(row or ()) for row in spans] if spans is not None else [[] for _ in sizes]
-    if len(rows) != len(sizes):
-        raise UserError(f"spans for {len(rows)} items were given with {len(sizes)} audios")
-    most = max(len(row) for row in rows)
-    if slots is not None and most > slots:
-        raise UserError(f"{most} spans in one item, at most {slots} are allowed here")
-    ids = np.full(
-        (len(rows), 2 + (most if slots is None else slots)), ANCHOR_IDS["<pad>"], np.int32
+    stop = frames or max(sizes)
+    return np.stack(
+        [
+            frame_anchors(row, 0, stop, sample_rate=sample_rate, hop=hop, size=size)
+            for row, size in zip(spans, sizes, strict=True)
+        ]
     )
-    ids[:, NULL_SLOT] = ANCHOR_IDS["<null>"]
-    alignment = np.where(valid_frames(sizes, frames), NULL_SLOT, PAD_SLOT).astype(np.int32)
-    for item, row in enumerate(rows):
-        for number, (token, start_s, end_s) in enumerate(row):
-            if token not in ("+", "-"):
-                raise UserError(f"span token {token!r} is unknown: '+' or '-'")
-            if not (0 <= start_s < math.inf and 0 <= end_s < math.inf):
-                raise UserError(f"span {start_s}-{end_s} s must lie at or after 0 s")
-            begin, end = (frame_after(t, sample_rate, hop) for t in (start_s, end_s))
-            ids[item, FIRST_SLOT + number] = ANCHOR_IDS[token]
-            alignment[item, begin:end] = FIRST_SLOT + number
-    return ids, alignment
+
+
+def frame_spans(
+    spans: Sequence[Span], *, sample_rate: int, hop: int
+) -> Iterator[tuple[str, int, int]]:
+    """`(token, first frame, frame after the last)` of each span; raises as `frame_anchors`."""
+    for token, start_s, end_s in spans:
+        if token not in ("+", "-"):
+            raise UserError(f"span token {token!r} is unknown: '+' or '-'")
+        if not (0 <= start_s < math.inf and 0 <= end_s < math.inf):
+            raise UserError(f"span {start_s}-{end_s} s must lie at or after 0 s")
+        begin, end = (frame_after(t, sample_rate, hop) for t in (start_s, end_s))
+        yield token, begin, end

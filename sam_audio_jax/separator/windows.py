@@ -9,7 +9,7 @@ and infer/stream.py use it.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from jaxtyping import Array, Float, Int
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator import flow
-from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span, frame_after
 
 WindowVelocity = Callable[[Array, Array], Array]  # (states of some windows, their starts) -> dx/dt
 
@@ -63,20 +62,6 @@ def lay_windows(frames: int, window: int, overlap: int) -> Windows:
         total[start : start + window] += triangle
     weights = np.stack([triangle / total[start : start + window] for start in starts])
     return Windows(np.asarray(starts, np.int32), weights.astype(np.float32))
-
-
-def frame_anchors(
-    spans: Sequence[Span], start: int, stop: int, *, sample_rate: int, hop: int
-) -> Int[np.ndarray, " frames"]:
-    """The anchor id of every frame from `start` to `stop` of a recording with these spans.
-
-    What `collate_anchors` says by slots, for any stretch: an id is all that a frame is told.
-    """
-    ids = np.full(stop - start, ANCHOR_IDS["<null>"], np.int32)
-    for token, start_s, end_s in spans:
-        begin, end = (frame_after(t, sample_rate, hop) - start for t in (start_s, end_s))
-        ids[max(0, begin) : max(0, end)] = ANCHOR_IDS[token]
-    return ids
 
 
 def cut(

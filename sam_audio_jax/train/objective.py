@@ -197,14 +197,13 @@ def separation_loss(
     text = prompted.text_encoder(batch["text_ids"], batch["text_mask"])
     if not config.train_text:
         text = jax.lax.stop_gradient(text)
-    video = jnp.zeros((*mixture.shape[:2], config.separator.video_width), mixture.dtype)
-    conditions = Conditions(
+    conditions = Conditions.build(
         mixture=mixture,
         text=text,
         text_mask=batch["text_mask"],
-        video=video,
-        anchor_ids=batch["anchor_ids"],
-        anchor_alignment=batch["anchor_alignment"],
+        anchors=batch["anchors"],
+        video=None,
+        video_width=config.separator.video_width,
         valid=batch["valid"],
     )
     x1 = jnp.concatenate([target, residual], axis=-1)

@@ -9,7 +9,6 @@ from jax.sharding import Sharding
 from sam_audio_jax.data.examples import segments_around
 from sam_audio_jax.data.pipeline import frame_count
 from sam_audio_jax.data.records import SIGNALS
-from sam_audio_jax.separator.prompts import FIRST_SLOT
 from sam_audio_jax.train.config import TrainConfig
 
 
@@ -22,15 +21,14 @@ def batch_shapes(
     """
     data, codec = config.data, config.codec
     frames = frame_count(data, codec.sample_rate, codec.hop)
-    slots, tokens = FIRST_SLOT + data.prompts.max_spans, data.prompts.text_tokens
+    tokens = data.prompts.text_tokens
     signal = (frames, codec.codebook_dim) if data.cache else (frames * codec.hop,)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = dict.fromkeys(SIGNALS, (signal, jnp.float32))
     shapes |= {
         "valid": ((frames,), jnp.bool_),
         "text_ids": ((tokens,), jnp.int32),
         "text_mask": ((tokens,), jnp.bool_),
-        "anchor_ids": ((slots,), jnp.int32),
-        "anchor_alignment": ((frames,), jnp.int32),
+        "anchors": ((frames,), jnp.int32),
     }
     if config.alignment.weight and data.cache:
         teacher = config.alignment.teacher

@@ -44,8 +44,8 @@ def test_a_batch_has_one_length_and_the_rows_that_the_budget_holds(cfg):
         shapes = {name: array.shape[:2] for name, array in batch.items()}
         signal = (rows, frames) if cfg.cache else (rows, frames * HOP)
         assert shapes == dict.fromkeys(records.SIGNALS, signal) | {
-            **{"valid": (rows, frames), "anchor_alignment": (rows, frames)},
-            **{"text_ids": (rows, 40), "text_mask": (rows, 40), "anchor_ids": (rows, 10)},
+            **{"valid": (rows, frames), "anchors": (rows, frames)},
+            **{"text_ids": (rows, 40), "text_mask": (rows, 40)},
         }
     batches.close()
     assert seen == {(16, 25), (8, 40), (8, 50)}  # 18, 11 and 9 in multiples of 4
@@ -59,7 +59,7 @@ def test_lengths_fit_the_bucket_and_nothing_leaks_into_padding(cfg):
         assert (np.diff(valid.astype(int), axis=1) <= 0).all()
         assert (valid.sum(axis=1) > before[frames]).all()
         sizes[frames] |= set(valid.sum(axis=1))
-        np.testing.assert_array_equal(batch["anchor_alignment"] == 1, ~valid)
+        np.testing.assert_array_equal(batch["anchors"] == 3, ~valid)
         for name in records.SIGNALS:
             signal = batch[name].reshape(*valid.shape, -1)
             assert not signal[~valid].any()

@@ -34,16 +34,16 @@ def test_batches_have_fixed_shapes_masks_and_spans_inside(world, cache):
             assert {name: (rows.shape, rows.dtype) for name, rows in batch.items()} == {
                 **{name: ((6, *signal), np.float32) for name in records.SIGNALS},
                 **{"valid": ((6, FRAMES), bool), "text_mask": ((6, 40), bool)},
-                **{"text_ids": ((6, 40), np.int32), "anchor_ids": ((6, 10), np.int32)},
-                "anchor_alignment": ((6, FRAMES), np.int32),
+                **{"text_ids": ((6, 40), np.int32)},
+                "anchors": ((6, FRAMES), np.int32),
             }
             valid = batch["valid"]
             assert (np.diff(valid.astype(int), axis=1) <= 0).all()
-            np.testing.assert_array_equal(batch["anchor_alignment"] == 1, ~valid)
+            np.testing.assert_array_equal(batch["anchors"] == 3, ~valid)
             beyond = np.repeat(~valid, 320, axis=1) if signal == (16000,) else ~valid
             for name in records.SIGNALS:
                 assert not batch[name][beyond].any()
-            assert (batch["anchor_alignment"] < 10).all()
+            assert (batch["anchors"] <= 3).all()
             assert batch["text_mask"].any(axis=1).all()
 
 
@@ -56,8 +56,8 @@ def test_exact_spans_cover_the_target(world):
     exact = config(world, span_share=1.0, negative_share=0.0, subset_share=0.0)
     exact = replaced(exact, jitter_s=0.0, short_share=0.0, text_dropout=0.0)
     for batch in take(separation(exact, 4), 4):
-        for target, alignment in zip(batch["target"], batch["anchor_alignment"], strict=True):
-            np.testing.assert_array_equal(alignment >= 2, energy.activity(target, RATE, HOP))
+        for target, anchors in zip(batch["target"], batch["anchors"], strict=True):
+            np.testing.assert_array_equal(anchors == 1, energy.activity(target, RATE, HOP))
 
 
 def test_text_is_dropped_only_where_spans_tell_the_sounds_apart(world):

@@ -58,10 +58,6 @@ def first_batches(world: str, folder: str) -> dict[str, list[dict[str, list[floa
 def summary(batch: dict[str, np.ndarray]) -> dict[str, list[float]]:
     """Of each array of a batch the sum of magnitudes and a sum weighted by position."""
     batch = dict(batch)
-    if "anchor_ids" in batch:  # the anchor of each frame: 0 none, 1 "+", 2 "-", 3 padding
-        batch["anchors"] = np.take_along_axis(
-            batch.pop("anchor_ids"), batch.pop("anchor_alignment"), axis=1
-        )
     numbers = {}
     for name, rows in batch.items():
         flat = rows.astype(np.float64).ravel()

@@ -12,7 +12,7 @@ from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.stream import stream
 from sam_audio_jax.separator import flow
-from sam_audio_jax.separator.prompts import Conditions, collate_anchors
+from sam_audio_jax.separator.prompts import Conditions, frame_anchors
 from sam_audio_jax.separator.windows import lay_windows, window_starts
 
 RATE, WINDOW, OVERLAP = 8_000, 50, 12
@@ -38,21 +38,20 @@ def whole(model, wave, features) -> Whole:
     )
     frames = mixture.shape[1]
     grid = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop}
-    anchor_ids, alignment = collate_anchors([SPANS], [frames], **grid)
+    anchors = frame_anchors(SPANS, 0, frames, **grid)[None]
 
     @jax.jit
     def velocity(x, time, start):
         cut = [
             jax.lax.dynamic_slice_in_dim(jnp.asarray(array), start, WINDOW, axis=1)
-            for array in (mixture, features[None], alignment)
+            for array in (mixture, features[None], anchors)
         ]
         conditions = Conditions(
             mixture=cut[0],
             text=text,
             text_mask=jnp.asarray(mask),
             video=cut[1],
-            anchor_ids=jnp.asarray(anchor_ids),
-            anchor_alignment=cut[2],
+            anchors=cut[2],
         )
         return separator(x, time, conditions)
 

@@ -15,7 +15,8 @@ from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import spans
-from sam_audio_jax.separator.prompts import ANCHOR_IDS, collate_anchors
+from sam_audio_jax.infer.processor import anchor_slots
+from sam_audio_jax.separator.prompts import ANCHOR_IDS, frame_anchors
 
 GRID = {"hop": 1920, "sample_rate": 48_000}
 TINY = SpanPredictorConfig(
@@ -107,9 +108,7 @@ def test_anchors_of_the_references_spans(folder):
     anchors = [spans.to_anchors(row) for row in spans.find_spans(rows, listed["threshold"], **GRID)]
     assert anchors == pairs(listed["anchors"])
     mask = stored["pad_mask"]
-    ids, alignment = collate_anchors(
-        anchors, mask.sum(axis=1).tolist(), frames=mask.shape[1], **GRID
-    )
+    ids, alignment = anchor_slots(anchors, mask.sum(axis=1).tolist(), frames=mask.shape[1], **GRID)
     np.testing.assert_array_equal(ids, stored["anchor_ids"])
     np.testing.assert_array_equal(alignment, stored["anchor_alignment"])
 
@@ -118,9 +117,8 @@ def begun(frame, *, exact, frames):
     """The frame in which the span that starts at `frame` starts as an anchor."""
     on = np.arange(frames)[None] >= frame
     found = spans.find_spans(on.astype(np.float32), exact=exact, **GRID)
-    ids, alignment = collate_anchors([spans.to_anchors(found[0])], [frames], **GRID)
-    assert ids[0, 2] == ANCHOR_IDS["+"]
-    return int(np.argmax(alignment[0] == 2))
+    anchors = frame_anchors(spans.to_anchors(found[0]), 0, frames, **GRID)
+    return int(np.argmax(anchors == ANCHOR_IDS["+"]))
 
 
 @pytest.mark.golden
@@ -141,8 +139,8 @@ def test_every_frame_rounds_as_in_the_reference(folder):
 def test_exact_anchors_keep_their_frames(hop, rate):
     on = (np.arange(5000)[None] % 3 > 0).astype(np.float32)
     found = spans.find_spans(on, hop=hop, sample_rate=rate, exact=True)
-    _, alignment = collate_anchors([spans.to_anchors(found[0])], [5000], hop=hop, sample_rate=rate)
-    np.testing.assert_array_equal(alignment[0] >= 2, on[0] > 0)
+    anchors = frame_anchors(spans.to_anchors(found[0]), 0, 5000, hop=hop, sample_rate=rate)
+    np.testing.assert_array_equal(anchors == ANCHOR_IDS["+"], on[0] > 0)
 
 
 def test_threshold_is_strict_and_gaps_split():

@@ -35,20 +35,24 @@ def conditions(golden, io, case: str) -> Conditions:
     has = CASES[case]
     video = io["in/video"].transpose(0, 2, 1)
     anchors = {
-        None: (None, None),
-        "null": (io["in/null_ids"], io["in/null_alignment"]),
-        "nopad": (io["in/null_ids"], jnp.zeros_like(io["in/null_alignment"])),
-        "span": (io["in/span_ids"], io["in/span_alignment"]),
+        None: None,
+        "null": gathered(io["in/null_ids"], io["in/null_alignment"]),
+        "nopad": gathered(io["in/null_ids"], jnp.zeros_like(io["in/null_alignment"])),
+        "span": gathered(io["in/span_ids"], io["in/span_alignment"]),
     }[has.get("anchors")]
     return Conditions(
         mixture=one_copy(golden, io["in/audio_features"]),
         text=io["in/text_features"] if has.get("text") else None,
         text_mask=io["in/text_mask"].astype(bool) if has.get("text_mask") else None,
         video={None: None, "zeros": 0 * video, "given": video}[has.get("video")],
-        anchor_ids=anchors[0],
-        anchor_alignment=anchors[1],
+        anchors=anchors,
         valid=io["in/pad_mask"].astype(bool) if has.get("valid") else None,
     )
+
+
+def gathered(ids, alignment):
+    """The anchor of each frame, from the reference's slots."""
+    return jnp.take_along_axis(ids, alignment, axis=1)
 
 
 def one_copy(golden, features):
@@ -88,7 +92,7 @@ def traces(golden, noisy, time, given):
     seen = {}
     x = seen["proj"] = separator.project.state(noisy) + separator.project.mixture(given.mixture)
     x = seen["after_video"] = x + separator.align_video(given.video)
-    x = x + separator.embed_anchors(given.anchor_ids, given.anchor_alignment)
+    x = x + separator.embed_anchors(given.anchors)
     seen["after_anchors"] = x
     memory = seen["memory_proj"] = separator.project_text(given.text)
     memory = dit.context(memory + sinusoid(time, separator.config.dit.width)[:, None])

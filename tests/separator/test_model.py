@@ -25,8 +25,7 @@ GIVEN = Conditions(
     text=jax.random.normal(KEY, (2, 4, 5)),
     text_mask=jnp.array([[True] * 4, [True, False, False, False]]),
     video=jax.random.normal(KEY, (2, 6, 7)),
-    anchor_ids=jnp.array([[0, 3, 1], [0, 3, 2]]),
-    anchor_alignment=jnp.array([[0, 0, 2, 2, 0, 0], [0, 2, 0, 0, 1, 1]]),
+    anchors=jnp.array([[0, 0, 1, 1, 0, 0], [0, 2, 0, 0, 3, 3]]),
     valid=jnp.array([[True] * 6, [True] * 4 + [False] * 2]),
 )
 

@@ -105,5 +105,7 @@ def test_video_and_anchors(golden, io):
     np.testing.assert_allclose(x + separator.align_video(video), io["align_video/y"], **TOLERANCE)
     silent = x + separator.align_video(jnp.zeros_like(video))
     np.testing.assert_allclose(silent, io["align_video/y_zero_video"], **TOLERANCE)
-    anchors = separator.embed_anchors(io["anchors/ids"], io["anchors/alignment"])
+    anchors = separator.embed_anchors(
+        jnp.take_along_axis(io["anchors/ids"], io["anchors/alignment"], axis=1)
+    )
     np.testing.assert_allclose(x + anchors, io["anchors/y"], **TOLERANCE)

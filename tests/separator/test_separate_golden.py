@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.separator import flow
-from sam_audio_jax.separator.prompts import Conditions, collate_anchors, valid_frames
+from sam_audio_jax.separator.prompts import Conditions, batch_anchors, valid_frames
 
 pytestmark = pytest.mark.golden
 PROMISED = 2e-4  # of latents; seen: 2e-6
@@ -61,8 +61,7 @@ def run(request, golden, io, facts) -> Run:
         text=text,
         text_mask=mask,
         video=stored["video_features"].transpose(0, 2, 1),
-        anchor_ids=stored["anchor_ids"],
-        anchor_alignment=stored["anchor_alignment"],
+        anchors=jnp.take_along_axis(stored["anchor_ids"], stored["anchor_alignment"], axis=1),
         valid=stored["audio_pad_mask"].astype(bool),
     )
     noise = io["noise"][np.array(clips), :frames]
@@ -120,9 +119,8 @@ def test_prompts_become_the_references_arrays(run, facts, request):
     anchors = [[tuple(span) for span in separate["anchors"][clip]] for clip in run.clips]
     spans = anchors if name in WITH_ANCHORS else None
     grid = {"sample_rate": separate["sample_rate"], "hop": separate["hop"]}
-    ids, alignment = collate_anchors(spans, sizes, **grid)
-    np.testing.assert_array_equal(ids, run.stored["anchor_ids"])
-    np.testing.assert_array_equal(alignment, run.stored["anchor_alignment"])
+    anchors = batch_anchors(spans or [[] for _ in sizes], sizes, **grid)
+    np.testing.assert_array_equal(anchors, run.conditions.anchors)
     np.testing.assert_array_equal(valid_frames(sizes), run.stored["audio_pad_mask"])
     if "text_features" in run.stored:
         near(run.conditions.text, run.stored["text_features"])

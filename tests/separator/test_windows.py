@@ -6,7 +6,6 @@ import pytest
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator import windows
-from sam_audio_jax.separator.prompts import collate_anchors
 from sam_audio_jax.separator.windows import lay_windows
 
 
@@ -43,19 +42,6 @@ def test_weights_of_an_overlap_rise_and_fall_linearly():
 def test_windows_that_cannot_be(sizes):
     with pytest.raises(UserError, match=r"allowed are 0 to|fewer than a window"):
         lay_windows(*sizes)
-
-
-def test_frame_anchors_are_the_ids_behind_the_slots(rng):
-    grid = {"sample_rate": 16_000, "hop": 640}
-    for _ in range(20):
-        ends = np.sort(rng.uniform(0, 4.2, (6, 2)), axis=1)
-        spans = [(str(rng.choice(["+", "-"])), float(a), float(b)) for a, b in ends]
-        ids, alignment = collate_anchors([spans], [100], **grid)
-        whole = ids[0][alignment[0]]
-        np.testing.assert_array_equal(windows.frame_anchors(spans, 0, 100, **grid), whole)
-        start, stop = sorted(rng.choice(101, 2, replace=False).tolist())
-        part = windows.frame_anchors(spans, start, stop, **grid)
-        np.testing.assert_array_equal(part, whole[start:stop])
 
 
 def test_merging_is_the_weighted_sum_whatever_the_batch(rng):

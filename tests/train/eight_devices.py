@@ -37,8 +37,7 @@ def batch(number: int) -> dict[str, np.ndarray]:
         "valid": np.arange(FRAMES) < rng.integers(4, FRAMES + 1, size=(8, 1)),
         "text_ids": rng.integers(3, 200, size=(8, TOKENS)).astype(np.int32),
         "text_mask": np.arange(TOKENS) < rng.integers(1, TOKENS + 1, size=(8, 1)),
-        "anchor_ids": np.tile(np.array([[0, 3, 1]], np.int32), (8, 1)),
-        "anchor_alignment": rng.choice([0, 2], size=(8, FRAMES)).astype(np.int32),
+        "anchors": rng.choice([0, 1], size=(8, FRAMES)).astype(np.int32),
     }
 
 

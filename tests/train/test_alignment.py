@@ -65,8 +65,7 @@ def batch(waves=False):
         "valid": np.arange(FRAMES) < np.full((8, 1), FRAMES - 2),
         "text_ids": rng.integers(3, 200, size=(8, TOKENS)).astype(np.int32),
         "text_mask": np.ones((8, TOKENS), bool),
-        "anchor_ids": np.tile(np.array([[0, 3, 1]], np.int32), (8, 1)),
-        "anchor_alignment": np.zeros((8, FRAMES), np.int32),
+        "anchors": np.zeros((8, FRAMES), np.int32),
     }
 
 

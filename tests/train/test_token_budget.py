@@ -157,8 +157,7 @@ def velocity_error(model: PromptedSeparator, frames: int) -> jax.Array:
         text=jnp.asarray(rng.normal(size=(2, 3, 8)).astype(np.float32)),
         text_mask=jnp.ones((2, 3), bool),
         video=jnp.zeros((2, frames, 4)),
-        anchor_ids=jnp.array([[0, 3, 1]] * 2),
-        anchor_alignment=jnp.where(valid, 2, 1),
+        anchors=jnp.where(valid, 1, 3),
         valid=jnp.asarray(valid),
     )
     velocity = model.separator(jnp.asarray(drawn["noisy"]), jnp.array([0.3, 0.7]), conditions)
