@@ -40,7 +40,7 @@ CONFIG = CodecTrainConfig(
     optim=GanOptimConfig(
         peak_lr=6e-4, warmup_steps=50, clip_norm=100.0, rate_decay=0.9996, ema_decay=0.998
     ),
-    checkpoint=CheckpointConfig(every_steps=500, every_minutes=5, keep_last=2, keep_best=0),
+    checkpoint=CheckpointConfig(every_steps=500, every_minutes=5.0, keep_last=2, keep_best=0),
     batch=3,
     steps=8_000,
 )

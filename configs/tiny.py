@@ -31,7 +31,7 @@ CONFIG = TrainConfig(
     flow=FlowConfig(time="logit_normal", time_mean=-1.5, time_std=1.4),
     data=DataConfig(mix=MixConfig(seconds=8.0)),
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=200, ema_decay=0.999, weight_decay=0.05),
-    checkpoint=CheckpointConfig(every_steps=500, every_minutes=5, keep_last=2),
+    checkpoint=CheckpointConfig(every_steps=500, every_minutes=5.0, keep_last=2),
     train_text=True,
     sampler=SamplerConfig(method="euler", steps=1),
     batch=8,

@@ -33,7 +33,7 @@ import pathlib
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.plan import chips, report
+from sam_audio_jax.plan import chips, figures
 from sam_audio_jax.plan.programs import at_longest_bucket
 from sam_audio_jax.train.config import TrainConfig
 
@@ -66,10 +66,10 @@ def main(argv: list[str]) -> int:
     target = chips.parse(options.topology or recipe)
     cfg = at_longest_bucket(config.from_cli([options.config, *flags], TrainConfig))
     if options.search:
-        figures = report.search(cfg, target, tries=options.tries, fast=options.fast)
+        result = figures.search(cfg, target, tries=options.tries, fast=options.fast)
     else:
         rows = 0 if options.skip_sampler else options.rows
-        figures = report.plan(cfg, target, rows=rows, fast=options.fast)
+        result = figures.plan(cfg, target, rows=rows, fast=options.fast)
     if options.json:
-        report.write(options.json, figures)
-    return 0 if report.fits(figures) else 1
+        figures.write(options.json, result)
+    return 0 if figures.fits(result) else 1

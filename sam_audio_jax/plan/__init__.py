@@ -1,1 +1,1 @@
-"""What a recipe would do on TPUs that are not there: compiled, counted, estimated, searched."""
+"""A training planned without TPU hardware: compiled, counted, estimated, searched."""

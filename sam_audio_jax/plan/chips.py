@@ -42,7 +42,7 @@ DEEP = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A slice: so many chips of a kind in a torus."""
+    """A slice: chips of one kind in a torus of this shape."""
 
     chip: Chip
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Roofline of a train step: how long at the chips' peak rates, and what share of them is used.
+"""Roofline of a training step: its time at the chips' peak rates, and the share of them used.
 
 Every matrix product takes the longer of its operations at the peak rate and its bytes at the
 memory's; element-wise work is taken as fused into them. Collectives go around rings along the
@@ -27,7 +27,7 @@ STATE_PASSES = 3  # over the optimiser's bytes: read, written, and the gradients
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """Of one chip in one step."""
+    """Operations and time of one chip in one training step."""
 
     useful: float  # operations of the model, forwards and backwards
     done: float  # with those made twice by rematerialisation
@@ -36,7 +36,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Seconds of one step."""
+    """The time of one training step, in seconds, and what it consists of."""
 
     work: Work
     update: float  # of the optimiser's pass over its state
@@ -45,12 +45,12 @@ class Estimate:
 
     @property
     def step(self) -> float:
-        """With the collectives hidden behind the products as far as they can be."""
+        """The time with the collectives hidden behind the products as far as possible."""
         return max(self.work.seconds, self.links) + self.update
 
     @property
     def step_exposed(self) -> float:
-        """With none of them hidden."""
+        """The time with no collective hidden."""
         return self.work.seconds + self.links + self.update
 
     @property
@@ -60,6 +60,7 @@ class Estimate:
 
     @property
     def mfu_exposed(self) -> float:
+        """The same share in `step_exposed`."""
         return self.work.useful / (self.peak * self.step_exposed)
 
 
@@ -91,7 +92,7 @@ def work_of(config: TrainConfig, mesh: MeshConfig, target: Slice, kernel: Kernel
 
 @functools.lru_cache(maxsize=16)
 def _products(config: TrainConfig) -> list[flops.Product]:
-    """Of the config's step on one device."""
+    """The products of the config's training step on one device."""
     plan = abstract_training_of(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
     batch = batch_shapes(config, config.batch)
     return flops.products(plan.step, plan.state, batch, plan.frozen)
@@ -100,7 +101,7 @@ def _products(config: TrainConfig) -> list[flops.Product]:
 def estimate(
     work: Work, mesh: Mesh, target: Slice, collectives: tuple[Collective, ...], donated: float
 ) -> Estimate:
-    """From the compiled program's collectives and the bytes of its state."""
+    """Estimates a step from the compiled program's collectives and the bytes of its state."""
     rates = {axes: link_rate(mesh, target, axes) for axes in {c.axes for c in collectives}}
     return Estimate(
         work=work,
@@ -111,11 +112,11 @@ def estimate(
 
 
 def link_rate(mesh: Mesh, target: Slice, axes: tuple[str, ...]) -> float:
-    """Bytes a second that a chip sends to its group along mesh axes, from where its group lies."""
+    """Bytes a second that a chip sends to its group along mesh axes, by its positions."""
     order = [0 if name not in axes else slice(None) for name in mesh.axis_names]
     group = np.ravel(mesh.devices[tuple(order)])
-    places = np.array([device.coords for device in group])
-    spans = [len(set(column)) for column in places.T]
+    coordinates = np.array([device.coords for device in group])
+    spans = [len(set(column)) for column in coordinates.T]
     sides = [*target.shape, *[1] * (len(spans) - len(target.shape))]
     used = [(n, side) for n, side in zip(spans, sides, strict=True) if n > 1]
     closed = sum(n == side and side >= target.chip.wraps for n, side in used)
@@ -128,5 +129,6 @@ def mesh_sizes(mesh: MeshConfig, chips: int) -> dict[str, int]:
 
 
 def with_remat(config: TrainConfig, remat: str) -> TrainConfig:
+    """The config with another rematerialisation."""
     dit = dataclasses.replace(config.separator.dit, remat=remat)
     return dataclasses.replace(config, separator=dataclasses.replace(config.separator, dit=dit))

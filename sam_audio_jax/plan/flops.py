@@ -19,10 +19,10 @@ class Product:
     scores: int  # of those, bytes that a fused attention kernel keeps to itself
 
 
-def products(run: Callable[..., Any], *given: Any) -> list[Product]:
-    """Every product of `run(*given)`; arguments may be `jax.ShapeDtypeStruct`s."""
+def products(run: Callable[..., Any], *arguments: Any) -> list[Product]:
+    """Every product of `run(*arguments)`; arguments may be `jax.ShapeDtypeStruct`s."""
     found: list[Product] = []
-    _walk(jax.make_jaxpr(run)(*given).jaxpr, 1, found)
+    _walk(jax.make_jaxpr(run)(*arguments).jaxpr, 1, found)
     return found
 
 

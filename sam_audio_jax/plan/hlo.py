@@ -44,8 +44,10 @@ class Collective:
 
 
 def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
-    """Of `compiled.as_text()`; `mesh` are the sizes of its axes in order. One-device groups are
-    left out."""
+    """The collectives in `compiled.as_text()`; groups of one device are left out.
+
+    `mesh` has the sizes of its axes in order.
+    """
     computations = _computations(text)
     found = []
     for name, times in _times(computations).items():
@@ -125,7 +127,7 @@ def _trips(condition: Sequence[str]) -> int:
 
 
 def _axes(line: str, mesh: dict[str, int]) -> tuple[tuple[str, ...], int]:
-    """Along which axes of the mesh the groups lie, and how many devices are in one."""
+    """The mesh axes along which the groups extend, and the number of devices in one."""
     pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
     if pairs:
         one = [int(n) for n in re.findall(r"\d+", pairs[1])]
@@ -135,8 +137,8 @@ def _axes(line: str, mesh: dict[str, int]) -> tuple[tuple[str, ...], int]:
         group = _group(line, math.prod(mesh.values()))
     if len(group) < 2:
         return (), 1
-    places = np.stack(np.unravel_index(np.asarray(group), tuple(mesh.values())))
-    moves = places.max(axis=1) > places.min(axis=1)
+    positions = np.stack(np.unravel_index(np.asarray(group), tuple(mesh.values())))
+    moves = positions.max(axis=1) > positions.min(axis=1)
     return tuple(name for name, moved in zip(mesh, moves, strict=True) if moved), len(group)
 
 

@@ -1,4 +1,4 @@
-"""The real train step and the real sampler of a config, compiled for a slice that is not there."""
+"""The real training step and sampler of a config, compiled for a slice without its hardware."""
 
 import dataclasses
 import re
@@ -30,7 +30,7 @@ FAST = {"exec_time_optimization_effort": -1.0}  # an eighth of the compiler's ti
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """What the compiler says of one program, for one chip; sizes in bytes."""
+    """The compiler's figures of one program, for one chip; sizes in bytes."""
 
     fits: bool  # by the compiler, which goes by the peak of use
     needed: float  # arguments, results that are not given back in them, temporaries
@@ -44,6 +44,7 @@ class Program:
 
 
 def abstract_codec(config: TrainConfig) -> Codec:
+    """The codec's shapes, without numbers."""
     return nnx.eval_shape(lambda: Codec(config.codec, rngs=nnx.Rngs(0)))
 
 
@@ -75,7 +76,7 @@ def abstract_training_of(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Abst
 
 
 def train_program(config: TrainConfig, mesh: Mesh, *, fast: bool = True) -> Program:
-    """The train step, with donation, as the loop runs it."""
+    """The training step, with donation, as the loop runs it."""
     plan = abstract_training_of(config, mesh)
     batch = batch_shapes(config, config.batch, parallel.batch_sharding(mesh))
     jitted = jit_step(plan.step, plan.layout, parallel.replicated(mesh))
@@ -121,13 +122,13 @@ def _compiled(
     with jax.set_mesh(mesh):
         lowered = jitted.lower(*given, **named)
         try:
-            made = lowered.compile(compiler_options=FAST if fast else None)
+            compiled = lowered.compile(compiler_options=FAST if fast else None)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             seconds = time.monotonic() - start
             return Program(fits=False, needed=_wanted(str(error)), seconds=seconds)
-    memory, text = made.memory_analysis(), made.as_text()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
     output = memory.output_size_in_bytes - memory.alias_size_in_bytes
     held = memory.argument_size_in_bytes + output + memory.temp_size_in_bytes
     return Program(
@@ -136,7 +137,7 @@ def _compiled(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         donated=memory.alias_size_in_bytes,
-        flops=made.cost_analysis().get("flops", 0.0),
+        flops=compiled.cost_analysis().get("flops", 0.0),
         collectives=tuple(hlo.collectives(text, dict(mesh.shape))),
         kernels=text.count('custom_call_target="tpu_custom_call"'),
         seconds=time.monotonic() - start,
@@ -144,6 +145,6 @@ def _compiled(
 
 
 def _wanted(message: str) -> float:
-    """Bytes that the compiler would have needed, from its own words; nan if it does not say."""
-    said = re.search(r"\(?([\d.]+)([KMGT])\)?(?: exceeds| of )", message)
-    return float(said[1]) * 1024 ** ("KMGT".index(said[2]) + 1) if said else float("nan")
+    """Bytes that the program would have needed, from the compiler's message; nan without."""
+    match = re.search(r"\(?([\d.]+)([KMGT])\)?(?: exceeds| of )", message)
+    return float(match[1]) * 1024 ** ("KMGT".index(match[2]) + 1) if match else float("nan")

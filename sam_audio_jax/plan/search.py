@@ -1,4 +1,4 @@
-"""Layouts of a config on a slice, from the fastest by estimate on, until enough of them fit."""
+"""Layouts of a config on a slice, ranked by an estimate of their speed."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ LEAST_FSDP_ROWS = 8  # a weight cut thinner than the chip's tiles is gathered at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layout:
+class Candidate:
     """A mesh and a rematerialisation, with a rough estimate made without compiling."""
 
     mesh: MeshConfig
@@ -29,9 +29,9 @@ class Layout:
     state: int  # bytes of parameters, average and moments on a chip
 
 
-def layouts(config: TrainConfig, target: Slice) -> list[Layout]:
+def candidates(config: TrainConfig, target: Slice) -> list[Candidate]:
     """Every layout whose state alone fits, fastest first."""
-    found, seconds, weights = [], {}, parameters(config)
+    ranked, seconds, weights = [], {}, parameters(config)
     for mesh in meshes(config, target.chips):
         state = state_bytes(config, mesh, target.chips)
         if state > target.chip.hbm:
@@ -43,8 +43,8 @@ def layouts(config: TrainConfig, target: Slice) -> list[Layout]:
                 work = work_of(with_remat(config, remat), mesh, target, _kernel(config, mesh))
                 seconds[key] = work.seconds
             step = max(seconds[key], links) + 0.5 * min(seconds[key], links)
-            found.append(Layout(mesh=mesh, remat=remat, seconds=step, state=state))
-    return sorted(found, key=lambda layout: (layout.seconds, layout.state))
+            ranked.append(Candidate(mesh=mesh, remat=remat, seconds=step, state=state))
+    return sorted(ranked, key=lambda one: (one.seconds, one.state))
 
 
 def meshes(config: TrainConfig, chips: int) -> Iterator[MeshConfig]:
@@ -63,7 +63,7 @@ def meshes(config: TrainConfig, chips: int) -> Iterator[MeshConfig]:
 
 
 def state_bytes(config: TrainConfig, mesh: MeshConfig, chips: int) -> int:
-    """Of the train state on one chip, by the layout's own shardings; nothing is allocated."""
+    """Bytes of the training state on one chip, by its own shardings; nothing is allocated."""
     sizes = mesh_sizes(mesh, chips)
     abstract = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
     plan = abstract_training_of(config, abstract)
@@ -90,11 +90,12 @@ def _links(config: TrainConfig, mesh: MeshConfig, target: Slice, weights: int) -
 
 
 def parameters(config: TrainConfig) -> int:
-    """Of everything that the state holds, the frozen text encoder too."""
+    """The number of parameters, those of the frozen text encoder included."""
     plan = abstract_training_of(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
     return sum(leaf.size for leaf in jax.tree.leaves(plan.state.params))
 
 
 def _kernel(config: TrainConfig, mesh: MeshConfig) -> Kernel:
-    given = config.separator.dit.attention
-    return ("xla" if mesh.sequence > 1 else "splash") if given == "auto" else given
+    """The attention kernel that `auto` chooses on a TPU."""
+    kernel = config.separator.dit.attention
+    return ("xla" if mesh.sequence > 1 else "splash") if kernel == "auto" else kernel

@@ -6,7 +6,7 @@ import pytest
 
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import chips
-from sam_audio_jax.plan.search import layouts, meshes, state_bytes
+from sam_audio_jax.plan.search import candidates, meshes, state_bytes
 from sam_audio_jax.recipes import pretraining
 from sam_audio_jax.separator.dit import DitConfig
 
@@ -17,17 +17,17 @@ def config():
     return dataclasses.replace(base, text=dataclasses.replace(base.text, depth=1), batch=16)
 
 
-def test_meshes_can_be_cut_that_way(config):
-    found = list(meshes(config, 16))
-    assert MeshConfig(data=1, fsdp=16) in found
-    assert MeshConfig(data=2, fsdp=4, tensor=2) in found
-    assert all(mesh.tensor <= 2 for mesh in found)  # two heads
-    for mesh in found:
+def test_meshes_divide_batch_width_and_heads(config):
+    ranked = list(meshes(config, 16))
+    assert MeshConfig(data=1, fsdp=16) in ranked
+    assert MeshConfig(data=2, fsdp=4, tensor=2) in ranked
+    assert all(mesh.tensor <= 2 for mesh in ranked)  # two heads
+    for mesh in ranked:
         assert mesh.data * mesh.fsdp * mesh.tensor == 16
         assert config.batch % (mesh.data * mesh.fsdp) == 0
 
 
-def test_state_is_cut_by_fsdp(config):
+def test_state_is_sharded_by_fsdp(config):
     whole = state_bytes(config, MeshConfig(data=16, fsdp=1), 16)
     cut = state_bytes(config, MeshConfig(data=1, fsdp=16), 16)
     assert whole / 16 < cut < whole / 10  # vectors and tables stay whole
@@ -35,8 +35,8 @@ def test_state_is_cut_by_fsdp(config):
 
 def test_layouts_are_ranked_and_fit(config):
     target = chips.parse("v5e:4x4")
-    found = layouts(config, target)
-    assert [one.seconds for one in found] == sorted(one.seconds for one in found)
-    assert {one.remat for one in found} == {"none", "dots", "attention", "full"}
-    same = {one.remat: one.seconds for one in found if one.mesh == found[0].mesh}
+    ranked = candidates(config, target)
+    assert [one.seconds for one in ranked] == sorted(one.seconds for one in ranked)
+    assert {one.remat for one in ranked} == {"none", "dots", "attention", "full"}
+    same = {one.remat: one.seconds for one in ranked if one.mesh == ranked[0].mesh}
     assert same["none"] <= same["dots"] <= same["full"]

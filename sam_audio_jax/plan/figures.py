@@ -1,77 +1,79 @@
-"""Plans and searches as text and as JSON."""
+"""Plans and searches: what is compiled, and its figures as JSON."""
 
 import collections
 import dataclasses
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from sam_audio_jax import parallel
-from sam_audio_jax.plan.chips import GIB, Slice
+from sam_audio_jax.files import write_json
+from sam_audio_jax.plan import printout
+from sam_audio_jax.plan.chips import Slice
 from sam_audio_jax.plan.estimate import Estimate, estimate, mesh_sizes, with_remat, work_of
 from sam_audio_jax.plan.hlo import Collective
 from sam_audio_jax.plan.programs import Program, sample_program, train_program
-from sam_audio_jax.plan.search import REMAT, Layout, layouts, parameters, state_bytes
+from sam_audio_jax.plan.search import REMAT, Candidate, candidates, parameters, state_bytes
 from sam_audio_jax.train.config import TrainConfig
 
 Figures = dict[str, Any]
 
 
 def plan(config: TrainConfig, target: Slice, *, rows: int, fast: bool) -> Figures:
-    """Compiles and prints the train step and, with `rows` recordings per chip, the sampler."""
+    """Compiles and prints the training step and, with `rows` recordings per chip, the sampler."""
     figures = compile_train_step(config, target, fast=fast)
-    print(_train_text(figures, target))
+    print(printout.train_text(figures, target))
     if rows:
         mesh = parallel.make_mesh(config.mesh, target.devices())
         shares = parallel.batch_axis_size(mesh)
         _say(f"compiling the sampler for {target.name}")
         program = sample_program(config, mesh, rows=rows * shares, fast=fast)
         figures["sampler"] = _program(program, target) | {"rows": rows * shares}
-        print(_sampler_text(figures["sampler"]))
+        print(printout.sampler_text(figures["sampler"]))
     return figures
 
 
 def search(config: TrainConfig, target: Slice, *, tries: int, fast: bool) -> Figures:
     """Compiles the most promising layouts and prints them ranked; ends with the flags to use."""
     _say("estimating layouts")
-    ranked = layouts(config, target)
+    ranked = candidates(config, target)
     tried: list[Figures] = []
     for layout in ranked:
         if len(tried) == tries:
             break
-        if any(_hopeless(layout, other) for other in tried):
+        if any(_cannot_fit(layout, other) for other in tried):
             continue
         own = dataclasses.replace(with_remat(config, layout.remat), mesh=layout.mesh)
         tried.append(compile_train_step(own, target, fast=fast))
-        print(_row(tried[-1]), flush=True)
+        print(printout.row(tried[-1]), flush=True)
     best = sorted((t for t in tried if t["fits"]), key=lambda t: t["step_s"])
     print(f"\n{len(ranked)} layouts, {len(tried)} compiled, {len(best)} fit; fastest first:")
     for figures in best:
-        print(_row(figures))
+        print(printout.row(figures))
     if best:
-        print(f"use: {_flags(best[0])}")
+        print(f"use: {printout.flags(best[0])}")
     return {"target": target.name, "fits": bool(best), "tried": tried}
 
 
-def _hopeless(layout: Layout, other: Figures) -> bool:
-    """Whether a layout holds at least as much as one that did not fit."""
+def _cannot_fit(layout: Candidate, other: Figures) -> bool:
+    """Whether a layout needs at least as much memory as another one that did not fit."""
     same = other["mesh"]["tensor"] == layout.mesh.tensor
     more = REMAT.index(layout.remat) <= REMAT.index(other["remat"])
     return not other["fits"] and same and more and layout.state >= other["state"]
 
 
 def compile_train_step(config: TrainConfig, target: Slice, *, fast: bool) -> Figures:
+    """Compiles the training step on the config's mesh of the slice; returns its figures."""
     sizes = mesh_sizes(config.mesh, target.chips)
     shape = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
-    _say(f"compiling the train step for {target.name} ({shape}, {config.separator.dit.remat})")
+    _say(f"compiling the training step for {target.name} ({shape}, {config.separator.dit.remat})")
     mesh = parallel.make_mesh(config.mesh, target.devices())
     return train_figures(config, target, train_program(config, mesh, fast=fast))
 
 
 def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figures:
-    """Everything about the compiled train step, as JSON."""
+    """All figures of a compiled training step, as JSON values."""
     mesh = parallel.make_mesh(config.mesh, target.devices())
     kernel = "splash" if program.kernels else "xla"
     work = work_of(config, config.mesh, target, kernel)
@@ -92,6 +94,7 @@ def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figur
 
 
 def _program(program: Program, target: Slice) -> Figures:
+    """The figures of one compiled program, for one chip."""
     return {
         # The compiler refuses later than this: its own limit is on the peak, which is lower.
         "fits": program.fits and program.needed <= target.chip.hbm,
@@ -107,10 +110,10 @@ def _program(program: Program, target: Slice) -> Figures:
     }
 
 
-def _summed(found: Sequence[Collective]) -> list[Figures]:
+def _summed(collectives: Sequence[Collective]) -> list[Figures]:
     """By kind and axes: instructions, runs in a step, bytes that a chip sends."""
     groups: dict[tuple, list[Collective]] = collections.defaultdict(list)
-    for one in found:
+    for one in collectives:
         groups[one.kind, one.axes].append(one)
     return [
         {
@@ -125,95 +128,25 @@ def _summed(found: Sequence[Collective]) -> list[Figures]:
 
 
 def _sent(group: Sequence[Collective]) -> float:
+    """Bytes that a chip sends in a step."""
     return sum(one.sent for one in group)
 
 
-def _times(made: Estimate) -> Figures:
+def _times(timing: Estimate) -> Figures:
+    """The estimated times of one training step, in seconds, and the shares of the peak."""
     return {
-        "products_s": made.work.seconds,
-        "update_s": made.update,
-        "links_s": made.links,
-        "step_s": made.step,
-        "step_exposed_s": made.step_exposed,
-        "mfu": made.mfu,
-        "mfu_exposed": made.mfu_exposed,
+        "products_s": timing.work.seconds,
+        "update_s": timing.update,
+        "links_s": timing.links,
+        "step_s": timing.step,
+        "step_exposed_s": timing.step_exposed,
+        "mfu": timing.mfu,
+        "mfu_exposed": timing.mfu_exposed,
     }
 
 
-def _train_text(f: Figures, target: Slice) -> str:
-    chip = target.chip
-    mesh = ", ".join(f"{name} {size}" for name, size in f["mesh"].items())
-    lines = [
-        f"train step on {target.name}, {target.chips} chips: {mesh}; batch {f['batch']}; "
-        f"remat {f['remat']}; attention {f['attention']}",
-        f"  parameters     {f['parameters'] / 1e6:.0f} M with the text encoder",
-        f"  state          {_gib(f['state'])} a chip (parameters, average, moments)",
-        *_memory_lines(f, chip.hbm),
-    ]
-    if f["compiles"]:
-        lines += [
-            f"  operations     {f['flops_useful']:.3g} a step, {f['flops_done']:.3g} with what is "
-            f"recomputed (the compiler's count, loops once: {f['flops_compiler']:.3g} a chip)",
-            *_collective_lines(f["collectives"]),
-            f"  step           {f['step_s']:.3f} s: products {f['products_s']:.3f}, links "
-            f"{f['links_s']:.3f} (hidden), update {f['update_s']:.3f}; "
-            f"{f['step_exposed_s']:.3f} s with links exposed",
-            f"  MFU            {f['mfu']:.1%}, with links exposed {f['mfu_exposed']:.1%}",
-            f"  assumed        {chip.flops / 1e12:.0f} TFLOP/s bf16, memory "
-            f"{chip.hbm_rate / 1e9:.0f} GB/s, {chip.link_rate / 1e9:.0f} GB/s "
-            "a link and direction; products at the roofline",
-        ]
-    return "\n".join(lines)
-
-
-def _memory_lines(f: Figures, hbm: float) -> list[str]:
-    if not f["compiles"]:
-        return [f"  memory         DOES NOT FIT: {_gib(f['needed'])} of {_gib(hbm)} a chip"]
-    if not f["fits"]:
-        return [
-            f"  memory         DOES NOT FIT: {_gib(f['needed'])} of {_gib(hbm)} a chip by the size "
-            f"of its buffers (temporaries {_gib(f['temporaries'])}); the compiler would try"
-        ]
-    return [
-        f"  memory         fits: {_gib(f['needed'])} of {_gib(hbm)} a chip, {_gib(f['free'])} free "
-        f"(arguments {_gib(f['arguments'])}, temporaries {_gib(f['temporaries'])})",
-    ]
-
-
-def _collective_lines(found: Sequence[Figures]) -> list[str]:
-    return [
-        f"  {one['kind']:<18} over {'+'.join(one['axes']):<12} {one['sent'] / 1e9:8.3f} GB sent by "
-        f"a chip in {one['runs']} runs of {one['instructions']} instructions"
-        for one in found
-    ]
-
-
-def _sampler_text(f: Figures) -> str:
-    lines = [f"sampler, {f['rows']} recordings at once", *_memory_lines(f, f["needed"] + f["free"])]
-    return "\n".join(lines + _collective_lines(f["collectives"]))
-
-
-def _row(f: Figures) -> str:
-    mesh = ",".join(str(size) for size in f["mesh"].values())
-    head = f"mesh {mesh:<12} remat {f['remat']:<10}"
-    if not f["fits"]:
-        return f"{head} does not fit ({_gib(f['needed'])})"
-    return (
-        f"{head} {_gib(f['needed'])}, step {f['step_s']:.3f} to {f['step_exposed_s']:.3f} s, "
-        f"MFU {f['mfu']:.1%} to {f['mfu_exposed']:.1%}"
-    )
-
-
-def _flags(f: Figures) -> str:
-    mesh = " ".join(f"--mesh.{name} {size}" for name, size in f["mesh"].items())
-    return f"{mesh} --separator.dit.remat {f['remat']}"
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.2f} GiB"
-
-
 def _say(line: str) -> None:
+    """Prints a line of progress."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -223,4 +156,5 @@ def fits(figures: Figures) -> bool:
 
 
 def write(path: pathlib.Path, figures: Figures) -> None:
-    path.write_text(json.dumps(figures, indent=1) + "\n")
+    """Writes the figures as JSON, whole or not at all."""
+    write_json(path, figures)

@@ -1,0 +1,88 @@
+"""The figures of plans and searches as text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sam_audio_jax.plan.chips import GIB, Slice
+
+Figures = dict[str, Any]
+
+
+def train_text(f: Figures, target: Slice) -> str:
+    """The figures of a training step, one line for each kind."""
+    chip = target.chip
+    mesh = ", ".join(f"{name} {size}" for name, size in f["mesh"].items())
+    lines = [
+        f"training step on {target.name}, {target.chips} chips: {mesh}; batch {f['batch']}; "
+        f"remat {f['remat']}; attention {f['attention']}",
+        f"  parameters     {f['parameters'] / 1e6:.0f} M with the text encoder",
+        f"  state          {_gib(f['state'])} a chip (parameters, average, moments)",
+        *_memory_lines(f, chip.hbm),
+    ]
+    if f["compiles"]:
+        lines += [
+            f"  operations     {f['flops_useful']:.3g} a step, {f['flops_done']:.3g} with what is "
+            f"recomputed (the compiler's count, loops once: {f['flops_compiler']:.3g} a chip)",
+            *_collective_lines(f["collectives"]),
+            f"  step           {f['step_s']:.3f} s: products {f['products_s']:.3f}, links "
+            f"{f['links_s']:.3f} (hidden), update {f['update_s']:.3f}; "
+            f"{f['step_exposed_s']:.3f} s with links exposed",
+            f"  MFU            {f['mfu']:.1%}, with links exposed {f['mfu_exposed']:.1%}",
+            f"  assumed        {chip.flops / 1e12:.0f} TFLOP/s bf16, memory "
+            f"{chip.hbm_rate / 1e9:.0f} GB/s, {chip.link_rate / 1e9:.0f} GB/s "
+            "a link and direction; products at the roofline",
+        ]
+    return "\n".join(lines)
+
+
+def _memory_lines(f: Figures, hbm: float) -> list[str]:
+    """Whether a program fits into a chip's memory of `hbm` bytes, and what needs it."""
+    if not f["compiles"]:
+        return [f"  memory         DOES NOT FIT: {_gib(f['needed'])} of {_gib(hbm)} a chip"]
+    if not f["fits"]:
+        return [
+            f"  memory         DOES NOT FIT: {_gib(f['needed'])} of {_gib(hbm)} a chip by the size "
+            f"of its buffers (temporaries {_gib(f['temporaries'])}); the compiler would try"
+        ]
+    return [
+        f"  memory         fits: {_gib(f['needed'])} of {_gib(hbm)} a chip, {_gib(f['free'])} free "
+        f"(arguments {_gib(f['arguments'])}, temporaries {_gib(f['temporaries'])})",
+    ]
+
+
+def _collective_lines(collectives: Sequence[Figures]) -> list[str]:
+    """One line for each kind of collective and mesh axes."""
+    return [
+        f"  {one['kind']:<18} over {'+'.join(one['axes']):<12} {one['sent'] / 1e9:8.3f} GB sent by "
+        f"a chip in {one['runs']} runs of {one['instructions']} instructions"
+        for one in collectives
+    ]
+
+
+def sampler_text(f: Figures) -> str:
+    """The memory and the collectives of the sampler."""
+    lines = [f"sampler, {f['rows']} recordings at once", *_memory_lines(f, f["needed"] + f["free"])]
+    return "\n".join(lines + _collective_lines(f["collectives"]))
+
+
+def row(f: Figures) -> str:
+    """One line of a search."""
+    mesh = ",".join(str(size) for size in f["mesh"].values())
+    head = f"mesh {mesh:<12} remat {f['remat']:<10}"
+    if not f["fits"]:
+        return f"{head} does not fit ({_gib(f['needed'])})"
+    return (
+        f"{head} {_gib(f['needed'])}, step {f['step_s']:.3f} to {f['step_exposed_s']:.3f} s, "
+        f"MFU {f['mfu']:.1%} to {f['mfu_exposed']:.1%}"
+    )
+
+
+def flags(f: Figures) -> str:
+    """The flags of `sam-audio train` for the layout of a plan."""
+    mesh = " ".join(f"--mesh.{name} {size}" for name, size in f["mesh"].items())
+    return f"{mesh} --separator.dit.remat {f['remat']}"
+
+
+def _gib(size: float) -> str:
+    """Bytes in GiB."""
+    return f"{size / GIB:.2f} GiB"
