@@ -1,11 +1,15 @@
 """What code and chapters cite exists: chapters, headings, linked files, commands."""
 
+import contextlib
+import functools
+import io
 import pathlib
 import re
+import shlex
 
 import pytest
 
-from sam_audio_jax.cli import COMMANDS
+from sam_audio_jax.cli import COMMANDS, main
 
 ROOT = pathlib.Path(__file__).parent.parent
 SUFFIXES = (".py", ".md", ".sh")
@@ -78,9 +82,60 @@ def test_dead_link_is_reported(tmp_path):
     assert dead(tmp_path) == ["README.md: no absent.md"]
 
 
-def test_commands_of_the_readme_exist():
-    text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"`?sam-audio ([a-z][a-z-]*)", text))
-    assert named <= set(COMMANDS), named - set(COMMANDS)
-    for script in re.findall(r"\b(?:launch|tests)/[\w/]+\.(?:py|sh)", text):
-        assert (ROOT / script).is_file(), script
+def commands(text: str) -> list[list[str]]:
+    """Returns the words of each `sam-audio` command in the code blocks of a page."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("sam-audio ")]
+
+
+def missing_scripts(root: pathlib.Path, text: str) -> list[str]:
+    """Returns the scripts that a page names and `root` lacks."""
+    named = re.findall(r"\b(?:launch|tests|tools)/[\w/]+\.(?:py|sh)\b", text)
+    return [script for script in named if not (root / script).is_file()]
+
+
+@functools.cache
+def help_of(*words: str) -> str:
+    """Returns what `sam-audio WORDS --help` prints."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    return output.getvalue()
+
+
+def unknown_flags(words: list[str]) -> list[str]:
+    """Returns the command if it is unknown, else those of its flags that its help does not list."""
+    name, *arguments = words
+    if name not in COMMANDS:
+        return [name]
+    known = help_of(name)
+    if "--FIELD" in known or "CONFIG" in known:  # it also takes the fields of a config as flags
+        known += help_of("train", "tiny") + help_of("train-codec", "codec_tiny")
+    flags = [word for word in arguments if word.startswith("--")]
+    return [flag for flag in flags if not re.search(rf"{re.escape(flag)}(?![\w.-])", known)]
+
+
+def pages() -> list[pathlib.Path]:
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_commands_and_scripts_of_the_pages_exist():
+    """The help of a command lists every flag that a page gives it."""
+    for page in pages():
+        text = page.read_text()
+        assert not missing_scripts(ROOT, text), page.name
+        named = set(re.findall(r"`sam-audio ([a-z][a-z-]*)", text))
+        assert named <= set(COMMANDS), (page.name, named - set(COMMANDS))
+        for words in commands(text):
+            assert not unknown_flags(words), (page.name, words)
+
+
+def test_unknown_command_flag_and_script_are_reported(tmp_path):
+    page = (
+        "```\nsam-audio evaluate --nothing 1 \\\n  --out DIR  # note\n```\npython launch/absent.py"
+    )
+    assert commands(page) == [["evaluate", "--nothing", "1", "--out", "DIR"]]
+    assert unknown_flags(commands(page)[0]) == ["--nothing"]
+    assert unknown_flags(["judge"]) == ["judge"]
+    assert missing_scripts(tmp_path, page) == ["launch/absent.py"]
