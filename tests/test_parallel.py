@@ -45,6 +45,13 @@ def test_parameters_lie_where_their_axes_say_unless_they_do_not_divide(inputs, s
     assert layout["bias"].spec == PartitionSpec()
 
 
+def test_two_axes_of_one_array_cannot_be_split_along_one_mesh_axis():
+    with pytest.raises(ValueError, match="two are split along one mesh axis"):
+        parallel.axes("heads", "mlp")
+    with pytest.raises(ValueError, match="two are split along one mesh axis"):
+        parallel.axes("batch", "embed")
+
+
 def test_constrain_without_a_mesh_does_nothing():
     x = jax.numpy.ones((2, 3))
     assert parallel.constrain(x, "batch", "frames") is x

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -175,8 +174,3 @@ def frame_to_sample(index: int, config: CodecConfig, sample_rate: int | None = N
     """The first sample of a frame, truncated."""
     ratio = (sample_rate or config.sample_rate) / config.sample_rate
     return int(index * config.hop * ratio)
-
-
-def random_message(codec: Codec, rows: int, key: jax.Array) -> Int[Array, "rows bits"]:
-    """Random bits, the reference's behaviour when it decodes."""
-    return jax.random.bernoulli(key, shape=(rows, codec.config.watermark_bits)).astype(jnp.int32)

@@ -47,7 +47,7 @@ def _dot_general(x: Array, kernel: Array, *contracted: Any, **unused: Any) -> Ar
 def linear(
     size_in: int,
     size_out: int,
-    axes: tuple[str, str],
+    axes: tuple[parallel.LogicalAxis, parallel.LogicalAxis],
     *,
     dtype: str,
     rngs: nnx.Rngs,

@@ -11,7 +11,14 @@ from sam_audio_jax import parallel
 class RMSNorm(nnx.Module):
     """`x / sqrt(mean(x^2) + eps) * scale` over the last axis; float32 inside, input's dtype out."""
 
-    def __init__(self, size: int, *, eps: float, axis: str = "vector", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        size: int,
+        *,
+        eps: float,
+        axis: parallel.LogicalAxis = "vector",
+        rngs: nnx.Rngs,
+    ):
         self.eps = eps
         self.scale = nnx.Param(jnp.ones(size), **parallel.axes(axis))
 
