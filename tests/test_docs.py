@@ -95,6 +95,23 @@ def missing_scripts(root: pathlib.Path, text: str) -> list[str]:
     return [script for script in named if not (root / script).is_file()]
 
 
+def missing_names(root: pathlib.Path, text: str) -> list[str]:
+    """Returns the files and names of modules, in backticks, that a page cites and `root` lacks.
+
+    Files may be written as seen from `root` or from the package; names are those that
+    `room/file.Name` or `file.Name` define.
+    """
+    folders = (root, root / "sam_audio_jax")
+    files = re.findall(r"`((?!sam_audio/)[\w/]+\.py)`", text)  # sam_audio/ is the reference's
+    missing = [f for f in files if not any((folder / f).is_file() for folder in folders)]
+    for module, name in re.findall(r"`([a-z_/]+)\.(?!py`|json`)([A-Za-z_]+)`", text):
+        path = root / "sam_audio_jax" / f"{module}.py"
+        defined = rf"^(?:class |def )?{name}\b"
+        if path.is_file() and not re.search(defined, path.read_text(), re.MULTILINE):
+            missing.append(f"{module}.{name}")
+    return missing
+
+
 @functools.cache
 def help_of(*words: str) -> str:
     """Returns what `sam-audio WORDS --help` prints."""
@@ -125,6 +142,7 @@ def test_commands_and_scripts_of_the_pages_exist():
     for page in pages():
         text = page.read_text()
         assert not missing_scripts(ROOT, text), page.name
+        assert not missing_names(ROOT, text), page.name
         named = set(re.findall(r"`sam-audio ([a-z][a-z-]*)", text))
         assert named <= set(COMMANDS), (page.name, named - set(COMMANDS))
         for words in commands(text):
@@ -139,3 +157,10 @@ def test_unknown_command_flag_and_script_are_reported(tmp_path):
     assert unknown_flags(commands(page)[0]) == ["--nothing"]
     assert unknown_flags(["judge"]) == ["judge"]
     assert missing_scripts(tmp_path, page) == ["launch/absent.py"]
+
+
+def test_missing_file_and_name_are_reported(tmp_path):
+    (tmp_path / "sam_audio_jax").mkdir()
+    (tmp_path / "sam_audio_jax" / "flow.py").write_text("class Sampler:\n    pass\n")
+    page = "`flow.py`, `flow.Sampler`, `sam_audio/model.py`; `absent.py`, `flow.Absent`"
+    assert missing_names(tmp_path, page) == ["absent.py", "flow.Absent"]
