@@ -1,20 +1,19 @@
-"""The Perception Encoder's image tower, which sees the frames of masked video.
+"""The Perception Encoder's image tower, which encodes the frames of masked video.
 
 Paper: arXiv 2504.13181. Arithmetic: docs/prompt_encoders.md, "Perception Encoder". The tower is
-frozen: one vector for each frame, computed once for a separation.
+frozen, and each frame gives one vector, computed once per separation. Batches of frames go through
+it in `clips.py`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Num, PyTree, UInt8
+from jaxtyping import Array, Float, Float32
 
 from sam_audio_jax import parallel
 from sam_audio_jax.errors import UserError
@@ -24,19 +23,18 @@ from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.mlp import Mlp
 from sam_audio_jax.nn.norm import LayerNorm
 
-THETA = 10_000.0  # of the rotary positions
-POOL_MLP = 4  # hidden over outer width of the pool's perceptron, whatever the blocks have
+THETA = 10_000.0  # base of the rotary frequencies
+POOL_MLP = 4  # hidden width of the pool's MLP over its outer width; not that of the blocks
 
 Images = Float[Array, "batch y x 3"]
 Tokens = Float[Array, "batch tokens width"]
-Frames = UInt8[np.ndarray, "_ _ _ 3"] | Float[np.ndarray, "_ _ _ 3"]  # count, height, width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionConfig:
     """Sizes of the tower; the defaults are the released PE-Core-L14-336."""
 
-    image_size: int = 336  # pixels; of the grid that the learned positions belong to
+    image_size: int = 336  # pixels per side; its patch grid has the learned positions
     patch_size: int = 14  # pixels
     width: int = 1024
     depth: int = 24
@@ -44,7 +42,7 @@ class VisionConfig:
     mlp: int = 4096
     output: int = 1024
     class_token: bool = True
-    layer_scale: float | None = None  # its value at birth; PE-Core has none
+    layer_scale: float | None = None  # initial value of the gains; PE-Core has no gains
     pool_heads: int = 8
     eps: float = 1e-5
     dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
@@ -77,9 +75,10 @@ class VisionConfig:
 def grid_angles(
     rows: int, columns: int, head_dim: int, *, class_token: bool
 ) -> Float[np.ndarray, "tokens pairs"]:
-    """Of every token: first half of the pairs turns with the column, second half with the row.
+    """Rotary angles of all tokens: half of the pairs encode the column, the others the row.
 
-    With a class token patches count from 1 and it is not turned. Large images are not rescaled.
+    With a class token, patches count from 1 and the class token has angle 0. Positions of grids
+    larger than the native one are not rescaled: they extrapolate.
     """
     first = int(class_token)
     table = rope.angles(max(rows, columns) + first, head_dim // 2, THETA)
@@ -97,12 +96,12 @@ class LayerScale(nnx.Module):
         return x * self.gain[...].astype(x.dtype)
 
 
-def _unscaled(x: Tokens) -> Tokens:
+def _identity(x: Tokens) -> Tokens:
     return x
 
 
 class Block(nnx.Module):
-    """Self-attention with 2D rotary positions, then the perceptron, both pre-normalised."""
+    """Self-attention with 2D rotary positions, then the MLP, both pre-normalised."""
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
         width, head_dim = config.width, config.width // config.heads
@@ -121,8 +120,8 @@ class Block(nnx.Module):
         self.mlp_norm = norm()
         self.mlp = Mlp(width, config.mlp, dtype=config.dtype, rngs=rngs)
         scale = config.layer_scale
-        self.attention_scale = _unscaled if scale is None else LayerScale(width, scale)
-        self.mlp_scale = _unscaled if scale is None else LayerScale(width, scale)
+        self.attention_scale = _identity if scale is None else LayerScale(width, scale)
+        self.mlp_scale = _identity if scale is None else LayerScale(width, scale)
 
     def __call__(self, x: Tokens, angle: Float[np.ndarray, "tokens pairs"]) -> Tokens:
         x = x + self.attention_scale(self.attention(self.attention_norm(x), angle=angle))
@@ -130,9 +129,9 @@ class Block(nnx.Module):
 
 
 class AttentionPool(nnx.Module):
-    """One learned query over all tokens, then a residual perceptron.
+    """Attention of one learned query over all tokens, then an MLP with a residual connection.
 
-    The query is not normalised and there is no residual around the attention.
+    The query is not normalised and there is no residual connection around the attention.
     """
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
@@ -159,7 +158,10 @@ class AttentionPool(nnx.Module):
 
 
 class VisionEncoder(nnx.Module):
-    """Images to one vector each. Any size works: positions are resized, rotations go on."""
+    """Encodes each image as one vector.
+
+    Images of any size work: learned positions are resized, rotary positions extrapolate.
+    """
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -192,18 +194,21 @@ class VisionEncoder(nnx.Module):
         )
 
     def patches(self, images: Images) -> Float[Array, "batch rows columns width"]:
-        """The patches' embedding; pixels beyond the last whole patch are left out."""
+        """Embeds the patches; pixels beyond the last whole patch are cropped.
+
+        Raises UserError for images smaller than a patch.
+        """
         patch = self.config.patch_size
         batch, height, width, colours = images.shape
         rows, columns = height // patch, width // patch
         if not rows or not columns:
             raise UserError(f"images of {width} x {height} pixels are smaller than a patch")
-        whole = images[:, : rows * patch, : columns * patch]
-        cut = whole.reshape(batch, rows, patch, columns, patch, colours)
-        return self.patch(cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1))
+        cropped = images[:, : rows * patch, : columns * patch]
+        grid = cropped.reshape(batch, rows, patch, columns, patch, colours)
+        return self.patch(grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1))
 
     def positions_at(self, rows: int, columns: int) -> Float[Array, "tokens width"]:
-        """The learned table, resized bilinearly for a grid that is not the native one."""
+        """The learned positions, resized bilinearly for any grid but the native one."""
         table, first, side = self.positions[...], int(self.config.class_token), self.config.grid
         if (rows, columns) == (side, side):
             return table
@@ -213,7 +218,7 @@ class VisionEncoder(nnx.Module):
         return jnp.concatenate([table[:first], resized.reshape(rows * columns, -1)])
 
     def embed(self, images: Images) -> Tokens:
-        """What the first block reads."""
+        """The residual stream before the first block."""
         x = self.patches(images)
         batch, rows, columns, width = x.shape
         x = x.reshape(batch, rows * columns, width)
@@ -223,7 +228,7 @@ class VisionEncoder(nnx.Module):
         return self.norm_in(x + self.positions_at(rows, columns).astype(x.dtype))
 
     def tokens(self, images: Images) -> Tokens:
-        """After the last block and its norm, the class token (if any) first."""
+        """The residual stream after the last block and norm; a class token comes first."""
         config, patch = self.config, self.config.patch_size
         angle = grid_angles(
             images.shape[1] // patch,
@@ -241,126 +246,9 @@ class VisionEncoder(nnx.Module):
         return self.norm_out(x)
 
     def encode(self, images: Images, *, normalize: bool = True) -> Float32[Array, "batch output"]:
-        """One vector for each image of `pixels`, by default of length 1."""
+        """Encodes images of values in -1..1 (`clips.pixels`), by default as unit vectors."""
         vector = self.project(self.pool(self.tokens(images))).astype(jnp.float32)
         if not normalize:
             return vector
         length = jnp.linalg.norm(vector, axis=-1, keepdims=True)
         return vector / jnp.maximum(length, 1e-12)
-
-
-def resize(frames: Num[Array, "frames y x 3"], size: int) -> Num[Array, "frames size size 3"]:
-    """Squashes to `size` x `size`: cubic (a = -0.5) with antialiasing.
-
-    As the reference, uint8 comes out as uint8, clamped and rounded half to even; floats overshoot.
-    """
-    if frames.shape[1:3] == (size, size):
-        return frames
-    shape = (frames.shape[0], size, size, 3)
-    smooth = jax.image.resize(frames.astype(jnp.float32), shape, "cubic", antialias=True)
-    if frames.dtype != jnp.uint8:
-        return smooth
-    return jnp.clip(jnp.round(smooth), 0, 255).astype(jnp.uint8)
-
-
-def pixels(frames: Num[Array, "frames y x 3"]) -> Float32[Array, "frames y x 3"]:
-    """0..255 to -1..1: `(x / 255 - 0.5) / 0.5`, to the bit for whole numbers.
-
-    XLA turns a division by 255 into a product that rounds differently; this sum does not.
-    """
-    x = frames.astype(jnp.float32)
-    return 2 * (x * (1 / 256) + x * (1 / (255 * 256))) - 1
-
-
-_resize = jax.jit(resize, static_argnames="size")
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "normalize"))
-def _encode(
-    graph: nnx.GraphDef,
-    state: PyTree,
-    frames: Num[Array, "frames y x 3"],
-    *,
-    normalize: bool,
-) -> Float32[Array, "frames output"]:
-    return nnx.merge(graph, state).encode(pixels(frames), normalize=normalize)
-
-
-def encode_clips(
-    model: VisionEncoder,
-    clips: Iterable[Frames | Iterable[Frames]],
-    *,
-    size: int | None = None,
-    normalize: bool = True,
-    most: int = 64,
-    mesh: Mesh | None = None,
-) -> list[Float32[np.ndarray, "frames output"]]:
-    """One vector for each frame of each clip; frames are resized here, to `size` (or the native).
-
-    A clip is an array of values in 0..255, or its pieces one after another (then only `most` frames
-    at full size are ever held). Clips of all lengths share slices of `most` frames, the last padded
-    to a power of two: at most log2(most) + 1 programs are compiled for the tower, and as many small
-    ones for each frame size. Slicing changes no number. With a mesh, `model`'s parameters must lie
-    on it (`parallel.parameter_shardings`); frames are shared out over its devices.
-    """
-    size = model.config.image_size if size is None else size
-    shares = 1 if mesh is None else parallel.batch_axis_size(mesh)
-    most = shares * max(1, most // shares)
-    graph, state = nnx.split(model)
-    state = nnx.as_pure(state)
-    lengths: list[int] = []
-
-    def small() -> Iterator[Frames]:
-        for number, clip in enumerate(clips):
-            lengths.append(0)
-            for piece in _pieces(clip, most):
-                lengths[-1] += len(piece)
-                yield _shrunk(piece, size, most)
-            if not lengths[-1]:
-                raise UserError(f"clip {number} has no frames")
-
-    def run(frames: Frames) -> Float32[np.ndarray, "frames output"]:
-        padded = _padded(frames, most, shares)
-        if mesh is None:
-            vectors = _encode(graph, state, padded, normalize=normalize)
-        else:
-            with jax.set_mesh(mesh):
-                placed = jax.device_put(padded, parallel.batch_sharding(mesh))
-                vectors = _encode(graph, state, placed, normalize=normalize)
-        return np.asarray(vectors)[: len(frames)]
-
-    vectors = [run(frames) for frames in _slices(small(), most)]
-    if not lengths:
-        return []
-    return np.split(np.concatenate(vectors), np.cumsum(lengths)[:-1])
-
-
-def _pieces(clip: Frames | Iterable[Frames], most: int) -> Iterator[Frames]:
-    for part in [clip] if isinstance(clip, np.ndarray) else clip:
-        yield from (part[start : start + most] for start in range(0, len(part), most))
-
-
-def _shrunk(frames: Frames, size: int, most: int) -> Frames:
-    if frames.shape[1:3] == (size, size):
-        return frames
-    return np.asarray(_resize(_padded(frames, most, 1), size=size))[: len(frames)]
-
-
-def _padded(frames: Frames, most: int, shares: int) -> Frames:
-    """Black frames fill up to `shares` times a power of two, or to `most`."""
-    groups = -(-len(frames) // shares)
-    rows = min(most, shares << (groups - 1).bit_length())
-    return np.pad(frames, ((0, rows - len(frames)), (0, 0), (0, 0), (0, 0)))
-
-
-def _slices(pieces: Iterable[Frames], most: int) -> Iterator[Frames]:
-    """The same frames, regrouped by `most`."""
-    held: list[Frames] = []
-    for piece in pieces:
-        held.append(piece)
-        if sum(map(len, held)) >= most:
-            frames = np.concatenate(held)
-            yield frames[:most]
-            held = [frames[most:]] if len(frames) > most else []
-    if held:
-        yield np.concatenate(held)

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.vision import SAM_AUDIO_PREFIX, released_config, vision_from_reference
-from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder, encode_clips
+from sam_audio_jax.encoders.clips import encode_clips
+from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.video.frames import Frames, latent_times, stream_at
 from sam_audio_jax.video.masks import check_keep

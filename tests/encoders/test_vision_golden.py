@@ -1,7 +1,6 @@
-"""The image tower against the reference's numbers (`pe_vision/`), and its view of videos."""
+"""The image tower and the features of videos against the reference's numbers (`pe_vision/`)."""
 
 import json
-import os
 import pathlib
 import re
 
@@ -13,11 +12,12 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from sam_audio_jax.convert.vision import tower_config, vision_from_reference, vision_to_reference
-from sam_audio_jax.encoders.vision import encode_clips, grid_angles, pixels, resize
+from sam_audio_jax.encoders.clips import encode_clips, pixels, resize
+from sam_audio_jax.encoders.vision import grid_angles
+from tests.conftest import fixtures
 
 pytestmark = pytest.mark.golden
-HERE = pathlib.Path(__file__).parent
-FOLDER = pathlib.Path(os.environ.get("SAM_AUDIO_FIXTURES") or HERE.parent / "golden") / "pe_vision"
+FOLDER = fixtures() / "pe_vision"
 SIZES = sorted(FOLDER.glob("*/io_*.safetensors"))
 RELATIVE = 2e-5  # of a tensor's largest absolute value, as the fixtures' README expects
 
@@ -46,20 +46,20 @@ def stages(encoder, images):
     rows, columns = patches.shape[1:3]
     angle = grid_angles(rows, columns, config.width // config.heads, class_token=config.class_token)
     x = encoder.embed(images)
-    seen = {
+    by_name = {
         "conv1": patches.transpose(0, 3, 1, 2),
         "pos_embed_used": encoder.positions_at(rows, columns)[None],
-        "rope_angles": jnp.repeat(angle, 2, axis=1),  # the reference writes each for both of a pair
+        "rope_angles": jnp.repeat(angle, 2, axis=1),  # both channels of a pair
         "ln_pre": x,
     }
     graph, layers = nnx.split(encoder.blocks)
     for layer in range(config.depth):
         block = nnx.merge(graph, jax.tree.map(lambda leaf, i=layer: leaf[i], layers))
-        seen[f"block{layer}.attn"] = block.attention(block.attention_norm(x), angle=angle)
-        x = seen[f"block{layer}"] = block(x, angle)
-    x = seen["ln_post"] = encoder.norm_out(x)
+        by_name[f"block{layer}.attn"] = block.attention(block.attention_norm(x), angle=angle)
+        x = by_name[f"block{layer}"] = block(x, angle)
+    x = by_name["ln_post"] = encoder.norm_out(x)
     probe = jnp.broadcast_to(encoder.pool.probe[...], (len(x), 1, x.shape[-1]))
-    return seen | {
+    return by_name | {
         "attn_pool.attn": encoder.pool.attention(probe, x),
         "attn_pool": encoder.pool(x)[:, None],
         "output": encoder.encode(images, normalize=False),
@@ -87,22 +87,22 @@ def test_export_gives_back_every_tensor(folder):
 @pytest.fixture(scope="module")
 def video():
     folder = FOLDER / "video_to_features"
-    facts = json.loads((folder / "config.json").read_text())
+    settings = json.loads((folder / "config.json").read_text())
     io = load_file(folder / "io.safetensors")
-    config = tower_config(facts["vision"])
-    return facts, io, vision_from_reference(load_file(folder / facts["weights"]), config)
+    config = tower_config(settings["vision"])
+    return settings, io, vision_from_reference(load_file(folder / settings["weights"]), config)
 
 
 def names(io, pattern):
     return sorted(name for name in io if re.fullmatch(pattern, name))
 
 
-def test_frames_are_resized_to_the_bit(video):
-    facts, io, _ = video
-    found = names(io, r"clip\d+_uint8")
-    assert found
-    for name in found:
-        clip, size = name.removesuffix("_uint8"), facts["image_size"]
+def test_resized_frames_equal_the_references_bit_by_bit(video):
+    settings, io, _ = video
+    stacks = names(io, r"clip\d+_uint8")
+    assert stacks
+    for name in stacks:
+        clip, size = name.removesuffix("_uint8"), settings["image_size"]
         small = resize(jnp.asarray(channels_last(io[name])), size)
         want = channels_last(io[f"{clip}_resized_uint8"])
         np.testing.assert_array_equal(small, want, err_msg=clip)
@@ -113,23 +113,23 @@ def test_frames_are_resized_to_the_bit(video):
 
 
 def test_clips_become_features(video):
-    facts, io, model = video
+    settings, io, model = video
     count = len(names(io, r"clip\d+_uint8"))
     clips = [channels_last(io[f"clip{number}_uint8"]) for number in range(count)]
-    assert [len(clip) for clip in clips] == facts["lengths"]
+    assert [len(clip) for clip in clips] == settings["lengths"]
     features = encode_clips(
         model,
         clips,
-        size=facts["image_size"],
-        normalize=facts["normalize_feature"],
-        most=facts["encode_batch_size"],
+        size=settings["image_size"],
+        normalize=settings["normalize_feature"],
+        batch_size=settings["encode_batch_size"],
     )
     longest = io["features_padded"].shape[1]
     padded = [np.pad(rows, ((0, longest - len(rows)), (0, 0))) for rows in features]
     near(np.stack(padded), io["features_padded"])
 
 
-def test_the_processors_view_of_frames(fixtures_dir):
+def test_the_processors_pixels_of_frames(fixtures_dir):
     io = load_file(fixtures_dir / "model" / "vision_transform.safetensors")
-    seen = pixels(resize(jnp.asarray(channels_last(io["frames"])), io["transformed"].shape[-1]))
-    np.testing.assert_allclose(seen, channels_last(io["transformed"]), atol=1e-6)
+    got = pixels(resize(jnp.asarray(channels_last(io["frames"])), io["transformed"].shape[-1]))
+    np.testing.assert_allclose(got, channels_last(io["transformed"]), atol=1e-6)

@@ -7,8 +7,8 @@ import pytest
 
 from sam_audio_jax import SAMAudio, SAMAudioProcessor
 from sam_audio_jax.convert.load import load_networks
+from sam_audio_jax.encoders.clips import encode_clips
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
-from sam_audio_jax.encoders.vision import encode_clips
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import video_prompts
 from sam_audio_jax.video.frames import latent_times, spread_indices
