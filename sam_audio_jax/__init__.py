@@ -1,4 +1,4 @@
-"""SAM Audio in JAX: separate any sound, told by text, time spans or a masked object in a video."""
+"""SAM Audio in JAX: separate any sound by a text, time spans or a masked object in a video."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Codec", "SAMAudio", "SAMAudioProcessor", "separate", "stream"]
 
-# Loaded on first use: the package itself imports in no time, and rooms may import each other.
+# Loaded on first use, so that importing the package alone does not import JAX.
 _HOMES = {
     "Codec": "sam_audio_jax.codec.codec",
     "SAMAudio": "sam_audio_jax.infer.separate",
