@@ -1,6 +1,7 @@
-"""Where a recording sounds, and how well that fits given spans (docs/scoring.md, "Sound activity").
+"""Spans in which a recording is not silent, and their overlap with spans of a prompt.
 
-In 16-bit integers from the first step on, so that spans are exact to the millisecond.
+Arithmetic: docs/scoring.md, "Sound activity". As in the reference it works on 16-bit integers,
+so that spans equal the reference's to the millisecond.
 """
 
 import dataclasses
@@ -12,10 +13,10 @@ from jaxtyping import Bool, Float, Int
 
 from sam_audio_jax.errors import UserError
 
-RATE = 24_000  # everything is measured at this rate
+RATE = 24_000  # Hz; recordings are resampled to it first
 PER_MS = RATE // 1000  # samples in a millisecond
-PEAK_STEP_MS = 100  # between the windows that find the loudest
-STEP_MS = 10  # between the windows that find silence
+PEAK_STEP_MS = 100  # between starts of the windows among which the loudest is searched
+STEP_MS = 10  # between starts of the windows that are tested for silence
 FULL_SCALE = 32_768
 MODES = ("rel_to_max", "abs")
 METRICS = ("iou", "precision", "recall")
@@ -27,9 +28,9 @@ Interval = tuple[float, float]  # start and end in seconds
 class ActivityConfig:
     """What counts as silence; the defaults are the reference ranker's."""
 
-    mode: str = "rel_to_max"  # dB below the loudest window; "abs": dBFS
+    mode: str = "rel_to_max"  # threshold_db is relative to the loudest window; "abs": dBFS
     threshold_db: float = -40.0
-    window_ms: int = 250  # no shorter silence exists; there is no shortest sound
+    window_ms: int = 250  # also the shortest silence; sounds may be of any length
 
     def __post_init__(self):
         if self.mode not in MODES:
@@ -40,17 +41,17 @@ class ActivityConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Activity:
-    """The sounding spans of a clip."""
+    """The spans of a clip that are not silent."""
 
     spans: list[Interval]
     peak: float  # RMS of the loudest window, full scale 1
     threshold_db: float  # dBFS; minus infinity for a clip of zeros
-    silence_ratio: float  # share of the clip outside the spans
+    silence_ratio: float  # 0..1, the part of the clip outside the spans
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """How found spans agree with wanted ones; a ratio without a denominator is 0."""
+    """Agreement of detected spans with reference spans; a ratio with denominator 0 is 0."""
 
     iou: float
     precision: float
@@ -58,92 +59,99 @@ class Overlap:
 
 
 def runs(active: Bool[np.ndarray, " cells"]) -> list[tuple[int, int]]:
-    """The (start, end) of every run of True, end excluded."""
+    """Returns the (start, end) of every run of True, end excluded."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], active.astype(np.int8), [0]))))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
 def to_pcm(wave: Float[np.ndarray, " samples"]) -> Int[np.ndarray, " samples"]:
-    """16-bit integers as the reference's WAV writer makes them: halves to even, saturated."""
+    """Converts to 16-bit integers as the reference's WAV writer: rounds half to even, clips."""
     scaled = np.rint(wave.astype(np.float64) * FULL_SCALE)
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def to_24k(pcm: Int[np.ndarray, " samples"], sample_rate: int) -> Int[np.ndarray, " resampled"]:
-    """Linear interpolation without a low-pass, in the integer arithmetic of the reference."""
+    """Resamples to 24 kHz by linear interpolation in the reference's integer arithmetic.
+
+    As in the reference there is no low-pass filter.
+    """
     divisor = math.gcd(sample_rate, RATE)
     source, target = sample_rate // divisor, RATE // divisor
     if source == target or not len(pcm):
         return pcm
-    place = np.arange((len(pcm) - 1) * target // source + 1) * source
-    after = -(-place // target)
-    share = after * target - place  # of the sample before, in parts of `target`
+    position = np.arange((len(pcm) - 1) * target // source + 1) * source  # in 1/target samples
+    right = -(-position // target)  # index of the sample at or after each position
+    weight = right * target - position  # of the sample before, out of `target`
     padded = np.concatenate(([0], pcm)).astype(np.int64) << 16
-    mixed = padded[after] * share + padded[after + 1] * (target - share)
+    mixed = padded[right] * weight + padded[right + 1] * (target - weight)
     return (np.trunc(mixed / target).astype(np.int64) >> 16).astype(np.int16)
 
 
 class _Windows:
-    """Integer RMS of any window of a clip, from a running sum of squares."""
+    """Integer RMS of any window of a clip, from a cumulative sum of squares."""
 
     def __init__(self, pcm: Int[np.ndarray, " samples"], window_ms: int):
         self.length_ms = round(1000 * len(pcm) / RATE)
         self.size = window_ms * PER_MS
         padded = np.zeros(max(len(pcm), self.length_ms * PER_MS), np.int64)
-        padded[: len(pcm)] = pcm  # a window may reach half a millisecond past the end
-        self.sums = np.concatenate(([0], np.cumsum(np.square(padded))))
+        padded[: len(pcm)] = pcm  # zeros fill the last millisecond, as lengths are rounded
+        self.cumulative = np.concatenate(([0], np.cumsum(np.square(padded))))
 
     def rms(self, starts_ms: Int[np.ndarray, " windows"]) -> Int[np.ndarray, " windows"]:
-        begin = starts_ms * PER_MS
-        return np.sqrt((self.sums[begin + self.size] - self.sums[begin]) / self.size).astype(int)
+        start = starts_ms * PER_MS
+        total = self.cumulative[start + self.size] - self.cumulative[start]
+        return np.sqrt(total / self.size).astype(int)
 
 
 def find_activity(
     wave: Float[np.ndarray, " samples"], sample_rate: int, config: ActivityConfig | None = None
 ) -> Activity:
-    """The sounding spans of a mono clip, to the millisecond."""
+    """Detects the spans of a mono clip that are not silent, to the millisecond.
+
+    A clip shorter than one window counts as sound throughout, as in the reference.
+    """
     config = config or ActivityConfig()
     windows = _Windows(to_24k(to_pcm(wave), sample_rate), config.window_ms)
     length = windows.length_ms
     last = length - config.window_ms
     peak = windows.rms(np.arange(0, last + 1, PEAK_STEP_MS)).max(initial=0) / FULL_SCALE
-    relative = 20 * math.log10(peak) if peak else -math.inf
-    threshold_db = config.threshold_db + (relative if config.mode == "rel_to_max" else 0.0)
+    peak_db = 20 * math.log10(peak) if peak else -math.inf
+    threshold_db = config.threshold_db + (peak_db if config.mode == "rel_to_max" else 0.0)
     if last < 0:
         sounding = [(0, length)]
     else:
         starts = np.union1d(np.arange(0, last + 1, STEP_MS), last)
         quiet = starts[windows.rms(starts) <= 10 ** (threshold_db / 20) * FULL_SCALE]
         silent = np.zeros(length, bool)
-        for start in quiet:  # windows that touch or overlap are one silence
+        for start in quiet:  # adjacent and overlapping windows join into one silence
             silent[start : start + config.window_ms] = True
         sounding = runs(~silent)
     spans = [(start / 1000, end / 1000) for start, end in sounding]
-    heard = sum(end - start for start, end in sounding)
+    sounding_ms = sum(end - start for start, end in sounding)
     return Activity(
         spans=spans,
         peak=float(peak),
         threshold_db=threshold_db,
-        silence_ratio=1 - heard / length if length else 0.0,
+        silence_ratio=1 - sounding_ms / length if length else 0.0,
     )
 
 
 def overlap(
-    found: Sequence[Interval], wanted: Sequence[Interval], *, merge: bool = False
+    detected: Sequence[Interval], reference: Sequence[Interval], *, merge: bool = False
 ) -> Overlap:
-    """Agreement of two lists of spans in seconds.
+    """Measures the agreement of two lists of spans in seconds.
 
-    As in the reference, spans of one list that overlap count twice and precision can exceed 1,
-    unless they are merged first.
+    As in the reference implementation, spans of one list that overlap count twice, so that
+    precision can exceed 1; with `merge` the spans of each list are merged first.
     """
     if merge:
-        found, wanted = merged(found), merged(wanted)
+        detected, reference = merged(detected), merged(reference)
     shared = sum(
         max(0.0, min(end, other_end) - max(start, other_start))
-        for start, end in found
-        for other_start, other_end in wanted
+        for start, end in detected
+        for other_start, other_end in reference
     )
-    lengths = [sum(end - start for start, end in spans) for spans in (found, wanted)]
+    lengths = [sum(end - start for start, end in spans) for spans in (detected, reference)]
     union = sum(lengths) - shared
     return Overlap(
         iou=shared / union if union else 0.0,
@@ -153,7 +161,7 @@ def overlap(
 
 
 def merged(spans: Sequence[Interval]) -> list[Interval]:
-    """Spans in time order, those that touch or overlap made one."""
+    """Returns the spans in time order; spans that touch or overlap are merged into one."""
     joined: list[Interval] = []
     for start, end in sorted(spans):
         if joined and start <= joined[-1][1]:
@@ -171,9 +179,12 @@ def span_score(
     metric: str = "iou",  # or precision, recall
     config: ActivityConfig | None = None,
 ) -> float:
-    """How well a candidate sounds where its "+" spans say; "-" spans are ignored (ours)."""
+    """Scores how well a candidate's sound covers the prompt's "+" spans.
+
+    "-" spans are ignored (our choice). Raises UserError for an unknown metric.
+    """
     if metric not in METRICS:
         raise UserError(f"activity metric {metric!r} is unknown; allowed: {', '.join(METRICS)}")
-    wanted = [(start, end) for token, start, end in spans if token == "+"]
-    found = find_activity(wave, sample_rate, config).spans
-    return getattr(overlap(found, wanted), metric)
+    reference = [(start, end) for token, start, end in spans if token == "+"]
+    detected = find_activity(wave, sample_rate, config).spans
+    return getattr(overlap(detected, reference), metric)

@@ -1,7 +1,7 @@
-"""PANNs' Cnn14, which recognises 527 kinds of sound: teacher of the separator's hidden states.
+"""PANNs' Cnn14, a tagger of 527 sound classes: teacher of the representation alignment.
 
-Paper: arXiv 1912.10211. Arithmetic: docs/scoring.md, "Cnn14". Frozen: the running
-statistics of its batch norms are parameters like the others, and nothing here updates them.
+Paper: arXiv 1912.10211. Arithmetic: docs/scoring.md, "Cnn14". The network is frozen: the running
+statistics of its batch norms are stored as parameters, and nothing here updates them.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Output = Float[Array, "batch frames_out bins_out channels_out"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cnn14Config:
-    """Front end and sizes; the defaults are the published checkpoints'."""
+    """Front end and sizes; the defaults are those of the published checkpoints."""
 
     sample_rate: int = 32_000
     window: int = 1024  # samples
@@ -50,11 +50,12 @@ class Cnn14Config:
 
     @property
     def width(self) -> int:
-        """Of the trunk and of the embeddings."""
+        """Channels of the trunk's output and of the embeddings."""
         return self.widths[-1]
 
     @property
     def frames_per_segment(self) -> int:
+        """Log-mel frames that the pooling reduces to one segment."""
         return 2 ** (len(self.widths) - 1)
 
     @property
@@ -64,7 +65,7 @@ class Cnn14Config:
 
     @property
     def shortest(self) -> int:
-        """Samples of the shortest wave that gives a segment."""
+        """Samples of the shortest wave that fills a segment."""
         return max((self.frames_per_segment - 1) * self.hop, self.window // 2 + 1)
 
 
@@ -79,13 +80,13 @@ class FrozenBatchNorm(nnx.Module):
         self.mean = nnx.Param(jnp.zeros(size), **axes)
         self.variance = nnx.Param(jnp.ones(size), **axes)
 
-    def __call__(self, x: Float[Array, "*places size"]) -> Float[Array, "*places size"]:
+    def __call__(self, x: Float[Array, "*cells size"]) -> Float[Array, "*cells size"]:
         gain = self.scale[...] * jax.lax.rsqrt(self.variance[...] + self.eps)
         return (x.astype(jnp.float32) - self.mean[...]) * gain + self.bias[...]
 
 
 class ConvNormRelu(nnx.Module):
-    """A 3 x 3 convolution without bias between zeros, its norm, ReLU."""
+    """A zero-padded 3 x 3 convolution without bias, then batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, eps: float, dtype: str, rngs: nnx.Rngs):
         self.dtype = dtype
@@ -107,7 +108,7 @@ class ConvNormRelu(nnx.Module):
 
 
 class ConvBlock(nnx.Module):
-    """Two convolutions, then the mean of 2 x 2 fields except in the last block."""
+    """Two convolutions, then 2 x 2 average pooling, except in the last block."""
 
     def __init__(self, inputs: int, outputs: int, *, pool: bool, config: Cnn14Config, rngs):
         conv = functools.partial(ConvNormRelu, eps=config.norm_eps, dtype=config.dtype, rngs=rngs)
@@ -122,14 +123,14 @@ class ConvBlock(nnx.Module):
 
 
 class Tags(NamedTuple):
-    """What sounds somewhere in a clip."""
+    """Sound classes of a whole clip."""
 
     embedding: Float[Array, "batch width"]
     probabilities: Float[Array, "batch classes"]
 
 
 class Events(NamedTuple):
-    """What sounds when; a segment lasts 0.32 s, a frame 10 ms."""
+    """Sound classes over time; in the published sizes a segment is 0.32 s, a frame 10 ms."""
 
     embedding: Float[Array, "batch segments width"]
     segments: Float[Array, "batch segments classes"]
@@ -138,9 +139,9 @@ class Events(NamedTuple):
 
 
 class Cnn14(nnx.Module):
-    """One trunk under two heads of the same parameters: `tag` (Cnn14), `detect` (DecisionLevelMax).
+    """One trunk and two heads that share parameters: `tag` (Cnn14) and `detect` (DecisionLevelMax).
 
-    Which of them is good depends on the checkpoint. All results are float32.
+    A checkpoint is trained for one of the two heads. All results are float32.
     """
 
     def __init__(self, config: Cnn14Config, *, rngs: nnx.Rngs):
@@ -159,7 +160,10 @@ class Cnn14(nnx.Module):
         self.classify = dense(config.width, config.classes, ("embed", "channels"))
 
     def log_mel(self, wave: Float[Array, "batch samples"]) -> Float[Array, "batch frames mels"]:
-        """Of a wave at the config's rate; UserError for less than one segment."""
+        """Log-mel spectrogram of a wave at `config.sample_rate`.
+
+        Raises UserError for a wave shorter than one segment.
+        """
         config = self.config
         if wave.shape[1] < config.shortest:
             raise UserError(
@@ -172,37 +176,44 @@ class Cnn14(nnx.Module):
         return front_end.log_mel(wave.astype(jnp.float32), config.window, config.hop, filters)
 
     def trunk(self, log_mel: Float[Array, "batch frames mels"]) -> Float[Array, "batch segments w"]:
+        """The output of the last block, averaged over frequency."""
         x = self.norm(log_mel)[..., None]
         for block in self.blocks:
             x = block(x)
         return jnp.mean(x, axis=2)
 
     def tag(self, trunk: Float[Array, "batch segments width"]) -> Tags:
-        """Sounds of the whole clip."""
+        """Classifies the whole clip."""
         embedding = self._embedding(jnp.max(trunk, axis=1) + jnp.mean(trunk, axis=1))
         return Tags(embedding, self._probabilities(embedding))
 
     def detect(self, trunk: Float[Array, "batch segments width"], frames: int) -> Events:
-        """Sounds of every segment, repeated for `frames` frames, and the loudest of each."""
+        """Classifies segments, `frames` frames (each by its segment) and the clip (by maxima)."""
         embedding = self.segment_embedding(trunk)
         segments = self._probabilities(embedding)
-        place = jnp.arange(frames) // self.config.frames_per_segment
-        repeated = segments[:, jnp.minimum(place, segments.shape[1] - 1)]
+        segment = jnp.arange(frames) // self.config.frames_per_segment
+        repeated = segments[:, jnp.minimum(segment, segments.shape[1] - 1)]
         return Events(embedding, segments, repeated, jnp.max(segments, axis=1))
 
     def segment_embedding(
         self, trunk: Float[Array, "batch segments width"]
     ) -> Float[Array, "batch segments width"]:
-        """Maximum plus mean over three segments; the mean counts the zeros at both ends."""
+        """Embeds each segment: maximum plus mean over it and its neighbours.
+
+        As in the reference, the mean includes zero padding at both ends of the clip.
+        """
         highest = nnx.max_pool(trunk, (3,), padding="SAME")
-        around = jnp.pad(trunk, ((0, 0), (1, 1), (0, 0)))
-        mean = (around[:, :-2] + around[:, 1:-1] + around[:, 2:]) / 3
+        padded = jnp.pad(trunk, ((0, 0), (1, 1), (0, 0)))
+        mean = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
         return self._embedding(highest + mean)
 
     def features(
         self, wave: Float[Array, "batch samples"], sample_rate: int, *, tensor: str = "embedding"
     ) -> Float[Array, "batch segments width"]:
-        """What the alignment loss aims at, of waves at any rate: embedding or trunk of segments."""
+        """Teacher features for the alignment loss, from waves at any sample rate.
+
+        `tensor` chooses the segments' "embedding" or the "trunk" before it.
+        """
         wave = front_end.resample(wave.astype(jnp.float32), sample_rate, self.config.sample_rate)
         trunk = self.trunk(self.log_mel(wave))
         return trunk if tensor == "trunk" else self.segment_embedding(trunk)

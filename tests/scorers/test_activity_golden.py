@@ -29,9 +29,9 @@ def waves(fixtures_dir):
 @pytest.fixture(scope="module")
 def cases(fixtures_dir):
     path = fixtures_dir / "sound_activity" / "sound_activity_cases.json"
-    found = json.loads(path.read_text())["cases"]
-    assert found
-    return found
+    stored = json.loads(path.read_text())["cases"]
+    assert stored
+    return stored
 
 
 def pairs(spans):
@@ -81,7 +81,7 @@ def test_level_matters_only_to_an_absolute_threshold():
     assert find_activity(quiet, RATE, ActivityConfig(mode="abs")).spans == []
 
 
-def test_rests_shorter_than_the_window_are_no_silence():
+def test_pauses_shorter_than_the_window_are_no_silence():
     assert len(find_activity(bursts((0.5, 1), (1.2, 2)), RATE).spans) == 1
     assert len(find_activity(bursts((0.5, 1), (1.4, 2)), RATE).spans) == 2
 

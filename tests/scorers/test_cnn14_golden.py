@@ -1,4 +1,4 @@
-"""PANNs' Cnn14 against the reference's numbers, from the wave to both heads."""
+"""PANNs' Cnn14 against the reference's numbers, from the wave to both heads (`panns/`)."""
 
 import dataclasses
 import json
@@ -17,28 +17,30 @@ pytestmark = pytest.mark.golden
 CONFIG = "_config.json"
 
 
-def config_of(said) -> Cnn14Config:
+def config_of(stored: dict) -> Cnn14Config:
     return Cnn14Config(
-        sample_rate=said["sample_rate"],
-        window=said["window"],
-        hop=said["hop"],
-        mels=said["mel_bins"],
-        low_hz=float(said["fmin"]),
-        high_hz=float(said["fmax"]),
-        widths=tuple(said["widths"]),
-        classes=said["classes"],
-        norm_eps=said["bn_eps"],
+        sample_rate=stored["sample_rate"],
+        window=stored["window"],
+        hop=stored["hop"],
+        mels=stored["mel_bins"],
+        low_hz=float(stored["fmin"]),
+        high_hz=float(stored["fmax"]),
+        widths=tuple(stored["widths"]),
+        classes=stored["classes"],
+        norm_eps=stored["bn_eps"],
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    said: dict
+    """One network of the folder: its stored config, its inputs and outputs, its weights."""
+
+    stored: dict
     io: dict
     weights: dict
 
     def network(self, **changes):
-        config = dataclasses.replace(config_of(self.said), **changes)
+        config = dataclasses.replace(config_of(self.stored), **changes)
         return cnn14_from_reference(self.weights, config)
 
 
@@ -46,14 +48,14 @@ class Case:
 def cases(fixtures_dir):
     """Every network of the folder."""
     folder = fixtures_dir / "panns"
-    found = {}
+    by_name = {}
     for path in sorted(folder.glob(f"*{CONFIG}")):
         stem = path.name.removesuffix(CONFIG)
         io = jax.tree.map(jnp.asarray, load_file(folder / f"{stem}_io.safetensors"))
         weights = load_file(folder / f"{stem}_weights.safetensors")
-        found[stem] = Case(json.loads(path.read_text()), io, weights)
-    assert found
-    return found
+        by_name[stem] = Case(json.loads(path.read_text()), io, weights)
+    assert by_name
+    return by_name
 
 
 def near(got, want, name, atol=1e-4):
@@ -72,14 +74,14 @@ def compare(got, want, compared):
 def run(network, wave):
     """Everything between wave and heads, under the fixture's names."""
     log_mel = network.log_mel(wave)
-    found = {"log_mel": log_mel, "bn0": network.norm(log_mel)}
-    x = found["bn0"][..., None]
+    states = {"log_mel": log_mel, "bn0": network.norm(log_mel)}
+    x = states["bn0"][..., None]
     for number, block in enumerate(network.blocks, start=1):
         x = block(x)
-        found[f"block_{number}"] = x.transpose(0, 3, 1, 2)
+        states[f"block_{number}"] = x.transpose(0, 3, 1, 2)
     trunk = network.trunk(log_mel)
     tags, events = network.tag(trunk), network.detect(trunk, log_mel.shape[1])
-    return found | {
+    return states | {
         "trunk": trunk.swapaxes(1, 2),
         "tagging.embedding": tags.embedding,
         "tagging.clipwise": tags.probabilities,
@@ -92,7 +94,7 @@ def run(network, wave):
 
 def test_filter_bank(cases):
     for case in cases.values():
-        config = config_of(case.said)
+        config = config_of(case.stored)
         ours = mel_filters(
             config.sample_rate, config.window, config.mels, config.low_hz, config.high_hz
         )
@@ -104,17 +106,17 @@ def test_every_activation_from_wave_to_heads(cases):
         network, compared = case.network(), {"wave", "mel_filterbank"}
         wave = case.io["wave"]
         compare(run(network, wave), case.io, compared)
-        short = wave[:, : case.said["short_case_samples"]]
+        short = wave[:, : case.stored["short_case_samples"]]
         shortened = {f"short.{name}": value for name, value in run(network, short).items()}
         compare(shortened, case.io, compared)
         assert compared == set(case.io)
         segments = network.trunk(network.log_mel(wave)).shape[1]
-        assert segments == case.said["segments"]
+        assert segments == case.stored["segments"]
 
 
 def test_features_are_the_detection_head_of_the_resampled_wave(cases):
     for case in cases.values():
-        network, rate = case.network(), case.said["sample_rate"]
+        network, rate = case.network(), case.stored["sample_rate"]
         features = jax.jit(network.features, static_argnames=("sample_rate", "tensor"))
         want = case.io["detection.segment_embedding"]
         near(features(case.io["wave"], rate), want, "features")
@@ -122,9 +124,9 @@ def test_features_are_the_detection_head_of_the_resampled_wave(cases):
         near(trunk.swapaxes(1, 2), case.io["trunk"], "trunk")
 
 
-def test_bfloat16_hears_about_the_same(cases):
+def test_bfloat16_is_close(cases):
     for case in cases.values():
-        low, rate = case.network(dtype="bfloat16"), case.said["sample_rate"]
+        low, rate = case.network(dtype="bfloat16"), case.stored["sample_rate"]
         got = jax.jit(low.features, static_argnums=1)(case.io["wave"], rate)
         want = case.io["detection.segment_embedding"]
         assert got.dtype == jnp.float32

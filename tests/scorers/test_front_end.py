@@ -1,4 +1,4 @@
-"""Resampling by the formula, term by term; pieces of a wave."""
+"""Resampling against the formula sample by sample; blocks of a wave; the Fourier matrix."""
 
 import math
 
@@ -14,34 +14,34 @@ from sam_audio_jax.scorers.cnn14 import Cnn14Config
 RATES = [(48_000, 32_000), (44_100, 32_000), (16_000, 32_000), (8_000, 32_000), (48_000, 16_000)]
 
 
-def plain_resample(wave, source, wanted):
-    """The sinc of docs/scoring.md, "Resampling and log-mel", one sample after the other."""
-    shared = math.gcd(source, wanted)
-    o, n = source // shared, wanted // shared
+def plain_resample(wave, from_rate, to_rate):
+    """The sinc of docs/scoring.md, "Resampling and log-mel", one output sample at a time."""
+    divisor = math.gcd(from_rate, to_rate)
+    o, n = from_rate // divisor, to_rate // divisor
     base = 0.99 * min(o, n)
     width = math.ceil(6 * o / base)
     padded = np.pad(wave.astype(np.float64), (width, width + o))
     out = []
     for number in range(math.ceil(n * len(wave) / o)):
-        turn, p = divmod(number, n)
+        stride, p = divmod(number, n)
         j = np.arange(-width, width + o)
         t = np.clip((j / o - p / n) * base, -6, 6)
         taps = np.cos(np.pi * t / 12) ** 2 * np.sinc(t) * base / o
-        out.append(padded[turn * o : turn * o + len(j)] @ taps)
+        out.append(padded[stride * o : stride * o + len(j)] @ taps)
     return np.array(out)
 
 
-@pytest.mark.parametrize(("source", "wanted"), RATES)
+@pytest.mark.parametrize(("from_rate", "to_rate"), RATES)
 @pytest.mark.parametrize("samples", [1, 700, 1537])
-def test_every_sample_is_the_formulas(source, wanted, samples):
+def test_every_sample_equals_the_formula(from_rate, to_rate, samples):
     wave = np.random.default_rng(samples).normal(size=(2, samples)).astype(np.float32)
-    got = front_end.resample(jnp.asarray(wave), source, wanted)
-    want = np.stack([plain_resample(row, source, wanted) for row in wave])
+    got = front_end.resample(jnp.asarray(wave), from_rate, to_rate)
+    want = np.stack([plain_resample(row, from_rate, to_rate) for row in wave])
     assert got.shape == want.shape
     np.testing.assert_allclose(got, want, atol=2e-6)
 
 
-def test_tones_stay_and_what_cannot_be_told_goes():
+def test_tones_below_the_lower_nyquist_frequency_stay_and_others_are_removed():
     time = jnp.arange(4800) / 48_000
     low, high = (jnp.sin(2 * jnp.pi * hz * time)[None] for hz in (1_000, 20_000))
     want = jnp.sin(2 * jnp.pi * 1_000 * jnp.arange(3200) / 32_000)
@@ -52,7 +52,7 @@ def test_tones_stay_and_what_cannot_be_told_goes():
     assert front_end.resample(low, 48_000, 48_000) is low
 
 
-def test_pieces_overlap_and_end_in_zeros():
+def test_blocks_overlap_and_are_padded_with_zeros():
     x = jnp.arange(1.0, 9.0)[None]
     got = front_end.blocks(x, 5, 3, 3)
     np.testing.assert_array_equal(got[0], [[1, 2, 3, 4, 5], [4, 5, 6, 7, 8], [7, 8, 0, 0, 0]])
@@ -62,11 +62,11 @@ def test_fourier_matrix_is_a_windowed_transform():
     wave = np.random.default_rng(0).normal(size=64).astype(np.float32)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)
     spectrum = np.fft.rfft(wave * hann)
-    both = np.concatenate([spectrum.real, spectrum.imag])
-    np.testing.assert_allclose(wave @ front_end.dft(64), both, atol=1e-5)
+    want = np.concatenate([spectrum.real, spectrum.imag])
+    np.testing.assert_allclose(wave @ front_end.dft(64), want, atol=1e-5)
 
 
-def test_too_short_a_wave_is_the_users_error():
+def test_a_wave_that_is_too_short_is_the_users_error():
     filters = front_end.mel_filters(8_000, 64, 8, 50.0, 4_000.0)
     with pytest.raises(UserError, match="32 samples are too few for an STFT window of 64"):
         jax.eval_shape(lambda x: front_end.log_mel(x, 64, 16, filters), jnp.zeros((1, 32)))
