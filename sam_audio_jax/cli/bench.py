@@ -42,7 +42,7 @@ SMALL = DitConfig(depth=12, width=1536, heads=12, mlp=4096, dropout=0.0, dtype="
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Timing:
     """One line of the table."""
 
     what: str
@@ -104,7 +104,7 @@ def train(depth: int) -> tuple[Callable, tuple]:
 
 
 def alive(state: nnx.State) -> nnx.State:
-    """The same with random numbers in place of zeros: a separator is born with velocity 0."""
+    """The same with random numbers in place of zeros: an initialised separator has velocity 0."""
 
     def redraw(path: tuple, x: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(4), zlib.crc32(str(path).encode()))
@@ -166,17 +166,19 @@ def separation(minutes: int) -> tuple[Callable, tuple]:
 
 
 PARTS = {
-    "dit": Part("DiT forward, small, 12 layers, 10 s", lambda: forward(12), FRAMES, "frames", 1.96),
-    "dit-2": Part("DiT forward, small width, 2 layers", lambda: forward(2), FRAMES, "frames"),
-    "train-2": Part("train step, small width, 2 layers", lambda: train(2), FRAMES, "frames"),
-    "encode": Part("codec encode, full size, 4 s", lambda: codec("encode"), SECONDS, "s", 5.3),
-    "decode": Part("codec decode, full size, 4 s", lambda: codec("decode"), SECONDS, "s", 9.6),
-    "minute": Part("separate 1 minute, tiny, 1 Euler step", lambda: separation(1), 60, "s"),
-    "hour": Part("separate 60 minutes, tiny, 1 Euler step", lambda: separation(60), 3600, "s"),
+    "dit": Timing(
+        "DiT forward, small, 12 layers, 10 s", lambda: forward(12), FRAMES, "frames", 1.96
+    ),
+    "dit-2": Timing("DiT forward, small width, 2 layers", lambda: forward(2), FRAMES, "frames"),
+    "train-2": Timing("train step, small width, 2 layers", lambda: train(2), FRAMES, "frames"),
+    "encode": Timing("codec encode, full size, 4 s", lambda: codec("encode"), SECONDS, "s", 5.3),
+    "decode": Timing("codec decode, full size, 4 s", lambda: codec("decode"), SECONDS, "s", 9.6),
+    "minute": Timing("separate 1 minute, tiny, 1 Euler step", lambda: separation(1), 60, "s"),
+    "hour": Timing("separate 60 minutes, tiny, 1 Euler step", lambda: separation(60), 3600, "s"),
 }
 
 
-def measure(part: Part, runs: int) -> str:
+def measure(part: Timing, runs: int) -> str:
     """One row of the table."""
     run, arguments = part.make()
     jax.block_until_ready(run(*arguments))

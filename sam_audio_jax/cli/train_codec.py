@@ -16,7 +16,7 @@ from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.codec.principal import principal
 from sam_audio_jax.convert.load import load_codec
-from sam_audio_jax.data.pipeline import Batches, ExcerptConfig, codec_excerpts
+from sam_audio_jax.data.pipeline import BatchStream, ExcerptConfig, codec_excerpts
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.codec_objective import (
@@ -34,7 +34,7 @@ MEASURED = 512  # excerpts from which the principal channels of a wider codec ar
 
 def excerpts(
     cfg: CodecTrainConfig, data: ExcerptConfig, *, index: int = 0, count: int = 1
-) -> Batches:
+) -> BatchStream:
     """Returns the batches of the whole run, or the `index`-th of `count` shares of them."""
     rate, hop = cfg.codec.sample_rate, cfg.codec.hop
     return codec_excerpts(data, rate, hop, cfg.batch, process_index=index, process_count=count)

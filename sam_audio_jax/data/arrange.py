@@ -16,7 +16,7 @@ FADE_S = 0.01  # at cuts inside a clip
 MOST_EVENTS = 3
 SIBLING_SHARE = 0.3  # repetitions that may change to another clip of the same source and caption
 
-Wave = Float32[np.ndarray, " samples"]
+Samples = Float32[np.ndarray, " samples"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Arranger:
         changed = rng.random() < self.config.speed_share
         return float(1 + rng.uniform(-1, 1) * self.config.speed) if changed else 1.0
 
-    def clip(self, number: int, speed: float, start: int = 0) -> tuple[Wave, int]:
+    def clip(self, number: int, speed: float, start: int = 0) -> tuple[Samples, int]:
         """A recording from sample `start` on, `speed` times as fast, and how much of it is sound.
 
         The wave is cut or padded to `samples`.
@@ -51,7 +51,7 @@ class Arranger:
         padded[:length] = wave[:length]
         return padded, length
 
-    def events(self, number: int, speed: float, rng: np.random.Generator) -> Wave:
+    def events(self, number: int, speed: float, rng: np.random.Generator) -> Samples:
         """One to three times the same clip with silence around and between them."""
         clip, length = self.clip(number, speed)
         longest = int(self.samples * rng.uniform(0.4, 0.9))
@@ -70,7 +70,7 @@ class Arranger:
 
     def repeated(
         self, number: int, siblings: Sequence[int], speed: float, rng: np.random.Generator
-    ) -> Wave:
+    ) -> Samples:
         """The clip, or another of its `siblings`, again and again until the end."""
         wave = np.zeros(self.samples, np.float32)
         surplus = self.waves.length(number) - int(self.samples * speed)
@@ -86,7 +86,7 @@ class Arranger:
                 clip, length = self.clip(number, speed)
         return wave
 
-    def stems(self, numbers: Sequence[int], rng: np.random.Generator) -> list[Wave]:
+    def stems(self, numbers: Sequence[int], rng: np.random.Generator) -> list[Samples]:
         """The same random stretch of every stem of a song, all at one speed."""
         speed = self.speed(rng)
         length = min(self.waves.length(number) for number in numbers)
@@ -94,7 +94,7 @@ class Arranger:
         start = int(rng.integers(max(1, length - needed)))
         return [self.clip(number, speed, start)[0] for number in numbers]
 
-    def tilted(self, wave: Wave, rng: np.random.Generator) -> Wave:
+    def tilted(self, wave: Samples, rng: np.random.Generator) -> Samples:
         """The highs up or down by up to `tilt_db`, a gentle slope around 1 kHz; random polarity."""
         gain = 10 ** (rng.uniform(-1, 1) * self.config.tilt_db / 20) * rng.choice((-1.0, 1.0))
         spectrum = np.fft.rfft(wave)
@@ -103,7 +103,7 @@ class Arranger:
         spectrum *= np.sign(gain) * np.exp(share * np.float32(np.log(abs(gain))))
         return np.fft.irfft(spectrum, len(wave)).astype(np.float32)
 
-    def _faded(self, wave: Wave) -> Wave:
+    def _faded(self, wave: Samples) -> Samples:
         """The wave with short ramps at both ends."""
         ramp = np.linspace(0, 1, int(FADE_S * self.sample_rate), dtype=np.float32)
         wave = wave.copy()

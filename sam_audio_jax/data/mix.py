@@ -8,10 +8,9 @@ import copy
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float32
 
 from sam_audio_jax.data import energy, text
-from sam_audio_jax.data.arrange import Arranger
+from sam_audio_jax.data.arrange import Arranger, Samples
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.source import Recording, Song
 from sam_audio_jax.data.waves import Waves
@@ -23,16 +22,14 @@ PEAK = 0.95  # largest magnitude of a mixture
 LEAST_STEM_S = 0.25  # of sound in a stem that is a target
 LEAST_REST_RMS = 1e-3  # of the other stems together
 
-Wave = Float32[np.ndarray, " samples"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
     """`mixture == target + residual` to the bit; the texts of one do not hold for the other."""
 
-    mixture: Wave
-    target: Wave
-    residual: Wave
+    mixture: Samples
+    target: Samples
+    residual: Samples
     target_texts: tuple[str, ...]
     residual_texts: tuple[str, ...]  # empty: the residual has no name and cannot be a target
     category: str  # "target/residual" of the recipe
@@ -42,7 +39,7 @@ class Mixture:
 class _Source:
     """One of the two sounds of a mixture before its level is set."""
 
-    wave: Wave
+    wave: Samples
     texts: tuple[str, ...]  # finest first; empty if it has no name
     claims: frozenset[str]  # every phrase that is true of it
     sources: frozenset[str]  # `source_id` of its recordings
@@ -202,8 +199,8 @@ class Mixer:
         )
 
     def _at_levels(
-        self, target: Wave, residual: Wave, keep_ratio: bool, rng: np.random.Generator
-    ) -> tuple[Wave, Wave]:
+        self, target: Samples, residual: Samples, keep_ratio: bool, rng: np.random.Generator
+    ) -> tuple[Samples, Samples]:
         """Target and residual with the target's level and their ratio set; the sum cannot clip.
 
         With `keep_ratio` both get the same gain: the stems of a song have levels of their own.

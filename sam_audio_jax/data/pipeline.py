@@ -27,9 +27,9 @@ from sam_audio_jax.data.source import load_manifests, load_songs
 from sam_audio_jax.data.waves import open_waves
 from sam_audio_jax.errors import UserError
 
-__all__ = ["Batches", "DataConfig", "ExcerptConfig", "codec_excerpts", "separation_batches"]
+__all__ = ["BatchStream", "DataConfig", "ExcerptConfig", "codec_excerpts", "separation_batches"]
 
-Batch = dict[str, np.ndarray]
+_Batch = dict[str, np.ndarray]
 
 
 @runtime_checkable
@@ -38,14 +38,14 @@ class Items(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Batch: ...
+    def __getitem__(self, index: int) -> _Batch: ...
 
 
 @runtime_checkable
 class BucketItems(Items, Protocol):
     """Items that a schedule can also have at a length of a bucket."""
 
-    def in_bucket(self, index: int, bucket: Bucket) -> Batch: ...
+    def in_bucket(self, index: int, bucket: Bucket) -> _Batch: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +60,12 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.items) // self.batch * self.rows
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> _Batch:
         number, row = divmod(index, self.rows)
         return self.items[number * self.batch + self.first + row]
 
 
-class Batches(Iterator[Batch]):
+class BatchStream(Iterator[_Batch]):
     """Grain's iterator over `items` in batches, with a state of one number.
 
     `batch` is the number of items of every batch, each with `frames`, or the schedule that assigns
@@ -94,14 +94,14 @@ class Batches(Iterator[Batch]):
             )
         self._item_frames = frames
         self._returned = 0
-        self._iterator: Iterator[Batch] | None = None
+        self._iterator: Iterator[_Batch] | None = None
         # Grain's own clean-up comes so late that it writes errors.
         atexit.register(_close, weakref.ref(self))
 
-    def __iter__(self) -> "Batches":
+    def __iter__(self) -> "BatchStream":
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> _Batch:
         if self._iterator is None:
             self._iterator = self._start()
         value = next(self._iterator)
@@ -127,7 +127,7 @@ class Batches(Iterator[Batch]):
         if close is not None:
             close()
 
-    def _start(self) -> Iterator[Batch]:
+    def _start(self) -> Iterator[_Batch]:
         threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
         stream = self._dataset().to_iter_dataset(threads)
         if self.workers:
@@ -171,7 +171,7 @@ class _BucketRows:
     def __len__(self) -> int:
         return 2**32
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> _Batch:
         bucket, first = self.schedule.bucket(index), self.schedule.first(index)
         rows = bucket.rows // self.process_count
         first += self.process_index * rows
@@ -179,7 +179,7 @@ class _BucketRows:
         return {name: np.stack([one[name] for one in examples]) for name in examples[0]}
 
 
-def _close(reference: weakref.ref[Batches]) -> None:
+def _close(reference: weakref.ref[BatchStream]) -> None:
     batches = reference()
     if batches is not None:
         batches.close()
@@ -193,13 +193,13 @@ def codec_excerpts(
     *,
     process_index: int | None = None,
     process_count: int | None = None,
-) -> Batches:
+) -> BatchStream:
     """Batches {"wave": float32 [rows, samples]} for the codec; samples fill whole frames."""
     recordings = load_manifests(config.source.manifests, config.source.split)
     waves = open_waves(recordings, sample_rate)
     samples = max(1, round(config.seconds * sample_rate / hop)) * hop
     items = Excerpts(config, recordings, waves, sample_rate, samples)
-    return Batches(
+    return BatchStream(
         items,
         batch,
         frames=samples // hop,
@@ -240,7 +240,7 @@ def separation_batches(
     *,
     process_index: int | None = None,
     process_count: int | None = None,
-) -> Batches:
+) -> BatchStream:
     """Batches for the separator at a codec's rate; keys and shapes in `data/examples.py`.
 
     With `config.cache` the signals are latents from there, else waves mixed on the fly. Every batch
@@ -262,7 +262,7 @@ def separation_batches(
             )
     else:
         items = MixedExamples(config, mixer(config, sample_rate, hop), sample_rate, hop)
-    return Batches(
+    return BatchStream(
         items,
         schedule or batch,
         frames=frames,

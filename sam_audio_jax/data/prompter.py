@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from sam_audio_jax.data import energy, span_prompts, text
 from sam_audio_jax.data.config import PromptConfig
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
-from sam_audio_jax.separator.prompts import frame_anchors
+from sam_audio_jax.separator.prompts import Span, frame_anchors
 
 LARGEST_OVERLAP = 0.7  # of activities; above it spans alone do not distinguish target and residual
 JITTER_SHARE = 0.5  # examples whose spans are jittered
@@ -63,7 +63,7 @@ class Prompter:
 
     def _spans(
         self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator
-    ) -> list[span_prompts.Span]:
+    ) -> list[Span]:
         """Spans of the sounds, now and then also of the silences or not of all sounds."""
         config = self.config
         plus, minus = span_prompts.positive(active, self.frame_rate), []

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from sam_audio_jax.scorers.activity import runs
-
-Span = tuple[str, float, float]  # "+" or "-", start and end in seconds
+from sam_audio_jax.separator.prompts import Span
 
 
 def positive(active: Bool[np.ndarray, " frames"], frame_rate: float) -> list[Span]:

@@ -163,9 +163,9 @@ def _table_line(cell: statistics.Cell) -> dict[str, Any]:
 
 def _baseline_rows(
     model: SAMAudio, mixtures: Sequence[Rendered], progress: bool
-) -> list[scoring.Row]:
+) -> list[scoring.ScoreRow]:
     """The scores of all baselines, one baseline after another."""
-    rows: list[scoring.Row] = []
+    rows: list[scoring.ScoreRow] = []
     for rendered in tqdm.tqdm(mixtures, "baselines", unit="item", disable=not progress):
         truth = (rendered.target, rendered.residual)
         coded = baselines.through_codec(model.networks.codec, truth)
@@ -176,7 +176,7 @@ def _baseline_rows(
 
 def _examples(
     mixtures: Sequence[Rendered], scores: scoring.Scores, count: int
-) -> list[report.Example]:
+) -> list[report.PlayedItem]:
     """Of each setting the mixture with the middle score, the worst, the best, up to `count`."""
     sisdri = {
         row["id"]: row["sisdri"]
@@ -194,5 +194,7 @@ def _examples(
             name = rendered.item.id
             raw = scores.waves[name]
             refined = baselines.masked(rendered.mixture, raw, rendered.sample_rate)
-            examples.append(report.Example(rendered, scores.kept_kind, sisdri[name], raw, refined))
+            examples.append(
+                report.PlayedItem(rendered, scores.kept_kind, sisdri[name], raw, refined)
+            )
     return examples

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from sam_audio_jax import audio
 from sam_audio_jax.data import energy, source, span_prompts
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.scorers.activity import TimeRange
 
 PEAK_TOLERANCE = 1e-3  # decoders of lossy clips differ by less, and the listed peak has four places
 MUSIC = "music playing"  # the caption of a whole piece in the lists
 
-TimeRange = tuple[float, float]  # start and end in seconds
 Wave = Float[np.ndarray, " samples"]
 
 

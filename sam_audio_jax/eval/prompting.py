@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.mixtures import Rendered, TimeRange, Wave, activity, overlap
+from sam_audio_jax.eval.mixtures import Rendered, Wave, activity, overlap
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.scorers.activity import TimeRange
 
 PROMPTS = ("text", "span", "text+span")  # kinds of prompt
 SAME_ACTIVITY = 0.9  # overlap of target's and residual's spans above which spans name neither

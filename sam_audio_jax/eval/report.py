@@ -49,7 +49,7 @@ LABELS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class PlayedItem:
     """One mixture to listen to: the mixture, the true stems and the separated ones."""
 
     rendered: Rendered
@@ -75,7 +75,7 @@ def write(
     folder: pathlib.Path,
     results: Mapping[str, Any],
     cells: Sequence[Cell],
-    examples: Sequence[Example],
+    examples: Sequence[PlayedItem],
     workdir: str | pathlib.Path | None,
 ) -> None:
     """Writes all files of an evaluation into an existing, empty folder."""
@@ -201,7 +201,7 @@ def _training(lines: Sequence[Mapping[str, Any]]) -> str:
     return f'<h2>Training</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
-def _example(example: Example) -> str:
+def _example(example: PlayedItem) -> str:
     """Players and spectrograms of one mixture."""
     item, waves = example.rendered.item, example.waves()
     sample_rate = example.rendered.sample_rate

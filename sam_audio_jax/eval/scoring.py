@@ -12,7 +12,7 @@ from sam_audio_jax.eval.prompting import PromptedMixture
 REFINES = ("none", "wiener")
 COLUMNS = ("sisdri", "sisdri_residual", "sisdr", "sisdr_residual", "logmel", "logmel_residual")
 FOLLOWING = ("following", "following_logmel")
-Row = dict[str, Any]
+ScoreRow = dict[str, Any]
 
 
 def score(rendered: Rendered, target: Wave, residual: Wave) -> dict[str, float]:
@@ -37,10 +37,10 @@ class Scores:
 
     def __init__(self, kept_kind: str):
         self.kept_kind = kept_kind  # kind of prompt whose waves are kept
-        self.rows: list[Row] = []
+        self.rows: list[ScoreRow] = []
         self.waves: dict[str, tuple[Wave, Wave]] = {}
         self.not_finite = 0
-        self._by_prompt: dict[tuple[str, str, bool], Row] = {}  # id, row, right prompt
+        self._by_prompt: dict[tuple[str, str, bool], ScoreRow] = {}  # id, row, right prompt
 
     def add(self, prompted: PromptedMixture, target: Wave, residual: Wave) -> None:
         """Scores the stems as generated and as refined on the mixture."""
@@ -60,7 +60,7 @@ class Scores:
         if prompted.right and prompted.kind == self.kept_kind:
             self.waves[item.id] = (target, residual)
 
-    def following(self) -> list[Row]:
+    def following(self) -> list[ScoreRow]:
         """One row for each mixture, kind of prompt and refinement that both prompts separated.
 
         A prompt is followed where the stem of the right prompt is closer to the true target than
@@ -87,7 +87,7 @@ class Scores:
         return rows
 
 
-def baseline_rows(rendered: Rendered, coded: baselines.StemPair | None) -> list[Row]:
+def baseline_rows(rendered: Rendered, coded: baselines.StemPair | None) -> list[ScoreRow]:
     """The scores of every baseline on one mixture; `coded` are its stems through the codec."""
     truth = (rendered.target, rendered.residual)
     item = rendered.item

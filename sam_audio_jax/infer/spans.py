@@ -18,7 +18,7 @@ from sam_audio_jax.encoders.span_predictor import SpanPredictor
 from sam_audio_jax.encoders.tokenizer import Tokenizer
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import pad_tokens
-from sam_audio_jax.scorers.activity import Interval, runs
+from sam_audio_jax.scorers.activity import TimeRange, runs
 from sam_audio_jax.separator.prompts import Span, valid_frames
 
 THRESHOLD = 0.3  # the reference's
@@ -117,7 +117,7 @@ def find_spans(
     sample_rate: int,
     valid: Bool[np.ndarray, "batch frames"] | None = None,
     exact: bool = False,
-) -> list[list[Interval]]:
+) -> list[list[TimeRange]]:
     """The maximal runs of frames above the threshold, in seconds; nothing is smoothed or merged.
 
     Without `valid` frames beyond an item's end count too. Seconds are rounded to float32 as in the
@@ -135,7 +135,7 @@ def find_spans(
     return [[(seconds(start), seconds(end)) for start, end in runs(row)] for row in on]
 
 
-def to_anchors(spans: Sequence[Interval]) -> list[Span]:
+def to_anchors(spans: Sequence[TimeRange]) -> list[Span]:
     """Prompts that say: it sounds here."""
     return [("+", start, end) for start, end in spans]
 

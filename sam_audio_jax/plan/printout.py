@@ -5,10 +5,10 @@ from typing import Any
 
 from sam_audio_jax.plan.chips import GIB, Slice
 
-Figures = dict[str, Any]
+_Figures = dict[str, Any]
 
 
-def train_text(f: Figures, target: Slice) -> str:
+def train_text(f: _Figures, target: Slice) -> str:
     """The figures of a training step, one line for each kind."""
     chip = target.chip
     mesh = ", ".join(f"{name} {size}" for name, size in f["mesh"].items())
@@ -35,7 +35,7 @@ def train_text(f: Figures, target: Slice) -> str:
     return "\n".join(lines)
 
 
-def _memory_lines(f: Figures, hbm: float) -> list[str]:
+def _memory_lines(f: _Figures, hbm: float) -> list[str]:
     """Whether a program fits into a chip's memory of `hbm` bytes, and what needs it."""
     if not f["compiles"]:
         return [f"  memory         DOES NOT FIT: {_gib(f['needed'])} of {_gib(hbm)} a chip"]
@@ -50,7 +50,7 @@ def _memory_lines(f: Figures, hbm: float) -> list[str]:
     ]
 
 
-def _collective_lines(collectives: Sequence[Figures]) -> list[str]:
+def _collective_lines(collectives: Sequence[_Figures]) -> list[str]:
     """One line for each kind of collective and mesh axes."""
     return [
         f"  {one['kind']:<18} over {'+'.join(one['axes']):<12} {one['sent'] / 1e9:8.3f} GB sent by "
@@ -59,13 +59,13 @@ def _collective_lines(collectives: Sequence[Figures]) -> list[str]:
     ]
 
 
-def sampler_text(f: Figures) -> str:
+def sampler_text(f: _Figures) -> str:
     """The memory and the collectives of the sampler."""
     lines = [f"sampler, {f['rows']} recordings at once", *_memory_lines(f, f["needed"] + f["free"])]
     return "\n".join(lines + _collective_lines(f["collectives"]))
 
 
-def row(f: Figures) -> str:
+def row(f: _Figures) -> str:
     """One line of a search."""
     mesh = ",".join(str(size) for size in f["mesh"].values())
     head = f"mesh {mesh:<12} remat {f['remat']:<10}"
@@ -77,7 +77,7 @@ def row(f: Figures) -> str:
     )
 
 
-def flags(f: Figures) -> str:
+def flags(f: _Figures) -> str:
     """The flags of `sam-audio train` for the layout of a plan."""
     mesh = " ".join(f"--mesh.{name} {size}" for name, size in f["mesh"].items())
     return f"{mesh} --separator.dit.remat {f['remat']}"

@@ -21,7 +21,7 @@ FULL_SCALE = 32_768
 MODES = ("rel_to_max", "abs")
 METRICS = ("iou", "precision", "recall")
 
-Interval = tuple[float, float]  # start and end in seconds
+TimeRange = tuple[float, float]  # start and end in seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class ActivityConfig:
 class Activity:
     """The spans of a clip that are not silent."""
 
-    spans: list[Interval]
+    spans: list[TimeRange]
     peak: float  # RMS of the loudest window, full scale 1
     threshold_db: float  # dBFS; minus infinity for a clip of zeros
     silence_ratio: float  # 0..1, the part of the clip outside the spans
@@ -137,7 +137,7 @@ def find_activity(
 
 
 def overlap(
-    detected: Sequence[Interval], reference: Sequence[Interval], *, merge: bool = False
+    detected: Sequence[TimeRange], reference: Sequence[TimeRange], *, merge: bool = False
 ) -> Overlap:
     """Measures the agreement of two lists of spans in seconds.
 
@@ -160,9 +160,9 @@ def overlap(
     )
 
 
-def merged(spans: Sequence[Interval]) -> list[Interval]:
+def merged(spans: Sequence[TimeRange]) -> list[TimeRange]:
     """Returns the spans in time order; spans that touch or overlap are merged into one."""
-    joined: list[Interval] = []
+    joined: list[TimeRange] = []
     for start, end in sorted(spans):
         if joined and start <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))

@@ -20,7 +20,7 @@ from sam_audio_jax.scorers import front_end
 
 HE = jax.nn.initializers.he_uniform()
 Image = Float[Array, "batch frames bins channels"]
-Output = Float[Array, "batch frames_out bins_out channels_out"]
+_Output = Float[Array, "batch frames_out bins_out channels_out"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class ConvNormRelu(nnx.Module):
         )
         self.norm = FrozenBatchNorm(outputs, eps=eps)
 
-    def __call__(self, x: Image) -> Output:
+    def __call__(self, x: Image) -> _Output:
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             self.kernel[...].astype(self.dtype),
@@ -116,7 +116,7 @@ class ConvBlock(nnx.Module):
         self.second = conv(outputs, outputs)
         self.pool = pool
 
-    def __call__(self, x: Image) -> Output:
+    def __call__(self, x: Image) -> _Output:
         x = self.second(self.first(x))
         x = nnx.avg_pool(x, (2, 2), strides=(2, 2)) if self.pool else x
         return parallel.constrain(x, "batch", "frames", "channels", "channels")

@@ -111,7 +111,7 @@ class Block(nnx.Module):
         self.modulation = nnx.Param(table, **parallel.axes("channels", "vector"))
         self.attention_norm = norm()
         self.attention = attention(kernel=config.attention)
-        # Ungated, so born small instead: together the layers add about one layer's worth.
+        # Ungated, so initialised small: together the layers add about one layer's worth.
         small = jax.nn.initializers.variance_scaling(
             (2 * config.depth) ** -2, "fan_in", "truncated_normal"
         )

@@ -13,7 +13,7 @@ from sam_audio_jax.nn.norm import LayerNorm
 class AlignVideo(nnx.Module):
     """`tanh(gate) * LayerNorm(project(video))`, which the model adds to the frames.
 
-    The paper says concatenated; the released model sums. The gate is born 0, as upstream's.
+    The paper says concatenated; the released model sums. The gate starts at 0, as in the reference.
     """
 
     def __init__(self, video_width: int, width: int, *, dtype: str, rngs: nnx.Rngs):
@@ -33,7 +33,7 @@ class AlignVideo(nnx.Module):
 class EmbedAnchors(nnx.Module):
     """`tanh(gate) * project(embed[id of the frame])`, which the model adds to the frames.
 
-    The last row of the table stands for padding: born 0 and never moved by a gradient.
+    The last row of the table stands for padding: it starts at 0 and no gradient changes it.
     """
 
     def __init__(self, anchors: int, anchor_width: int, width: int, *, dtype: str, rngs: nnx.Rngs):

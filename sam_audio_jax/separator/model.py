@@ -23,7 +23,7 @@ from sam_audio_jax.separator.representation_alignment import AlignmentHead
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeparatorConfig:
-    """The transformer and the widths of what it is told; the defaults are `small`."""
+    """The sizes of the transformer and of its conditions; the defaults are `small`."""
 
     dit: DitConfig = dataclasses.field(default_factory=DitConfig)
     channels: int = 128  # of the codec's latents; the state holds twice this, target then residual

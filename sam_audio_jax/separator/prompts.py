@@ -69,7 +69,7 @@ def frame_count(samples: int, hop: int) -> int:
 def valid_frames(
     sizes: Sequence[int], frames: int | None = None
 ) -> Bool[np.ndarray, "batch frames"]:
-    """True on the first `sizes[b]` of `frames` (the longest size unless told)."""
+    """True on the first `sizes[b]` of `frames` (default: the longest size)."""
     return np.arange(frames or max(sizes))[None, :] < np.asarray(sizes)[:, None]
 
 

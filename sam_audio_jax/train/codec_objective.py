@@ -28,7 +28,7 @@ from sam_audio_jax.train.optimizer import codec_decay_mask, decaying_schedule, m
 from sam_audio_jax.train.step import Scalars, Step, TrainState, apply_gradients, finish_step
 
 M = TypeVar("M", bound=nnx.Module)
-Wave = Float[Array, "batch samples"]
+_Wave = Float[Array, "batch samples"]
 
 
 def make_codec_training(
@@ -81,8 +81,8 @@ class _DiscriminatorStep:
     tx: optax.GradientTransformation
 
     def __call__(
-        self, step: Int[Array, ""], params: PyTree, opt_state: PyTree, real: Wave, fake: Wave
-    ) -> tuple[PyTree, PyTree, Float[Array, ""], Wave, Scalars]:
+        self, step: Int[Array, ""], params: PyTree, opt_state: PyTree, real: _Wave, fake: _Wave
+    ) -> tuple[PyTree, PyTree, Float[Array, ""], _Wave, Scalars]:
         """Updates the discriminator and evaluates the generator's loss against the updated one.
 
         Returns the discriminator's parameters and state of the optimiser, the generator's loss, its
@@ -90,7 +90,7 @@ class _DiscriminatorStep:
         neither runs nor changes, and the loss is 0.
         """
 
-        def train() -> tuple[PyTree, PyTree, Float[Array, ""], Wave, Scalars]:
+        def train() -> tuple[PyTree, PyTree, Float[Array, ""], _Wave, Scalars]:
             own_loss, grads = jax.value_and_grad(self.loss)(params, real, fake)
             new, new_opt_state = apply_gradients(self.tx, grads, opt_state, params)
             against = jax.value_and_grad(self.generator_loss, has_aux=True)
@@ -101,7 +101,7 @@ class _DiscriminatorStep:
             }
             return new, new_opt_state, value, fake_grad, metrics
 
-        def skip() -> tuple[PyTree, PyTree, Float[Array, ""], Wave, Scalars]:
+        def skip() -> tuple[PyTree, PyTree, Float[Array, ""], _Wave, Scalars]:
             _, _, *rest = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(train))
             return params, opt_state, *rest
 
@@ -109,7 +109,7 @@ class _DiscriminatorStep:
             return train()
         return jax.lax.cond(step >= self.config.adversarial_start, train, skip)
 
-    def loss(self, params: PyTree, real: Wave, fake: Wave) -> Float[Array, ""]:
+    def loss(self, params: PyTree, real: _Wave, fake: _Wave) -> Float[Array, ""]:
         """The discriminator's own loss, with real and fake rows in one pass."""
         maps = nnx.merge(self.graph, params)(jnp.concatenate([real, fake]))
         rows = len(real)
@@ -118,7 +118,7 @@ class _DiscriminatorStep:
         )
 
     def generator_loss(
-        self, fake: Wave, real: Wave, params: PyTree
+        self, fake: _Wave, real: _Wave, params: PyTree
     ) -> tuple[Float[Array, ""], Scalars]:
         """The adversarial and the feature matching loss of the generator."""
         discriminator = nnx.merge(self.graph, params)
@@ -179,8 +179,8 @@ class _CodecStep:
         )
 
     def reconstruct(
-        self, params: PyTree, wave: Wave, key: Key[Array, ""]
-    ) -> tuple[Wave, Float[Array, ""]]:
+        self, params: PyTree, wave: _Wave, key: Key[Array, ""]
+    ) -> tuple[_Wave, Float[Array, ""]]:
         """The wave decoded from a sample of the posterior, and the posterior's KL."""
         codec = nnx.merge(self.graph, params)
         mean, stdev = codec.moments(wave)
@@ -189,7 +189,7 @@ class _CodecStep:
         return fake, loss.kl(mean, stdev)
 
     def reconstruction_loss(
-        self, fake: Wave, divergence: Float[Array, ""], wave: Wave
+        self, fake: _Wave, divergence: Float[Array, ""], wave: _Wave
     ) -> tuple[Float[Array, ""], Scalars]:
         """The generator's losses without a discriminator; those of weight 0 are not computed."""
         weights = self.loss
@@ -216,7 +216,7 @@ def posterior_means(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _posterior_means(graph: nnx.GraphDef[Codec], params: PyTree, wave: Wave) -> Array:
+def _posterior_means(graph: nnx.GraphDef[Codec], params: PyTree, wave: _Wave) -> Array:
     return nnx.merge(graph, params).moments(wave)[0]
 
 
@@ -246,7 +246,7 @@ def evaluate_codec(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _round_trip_metrics(
-    graph: nnx.GraphDef[Codec], config: CodecLossConfig, params: PyTree, wave: Wave
+    graph: nnx.GraphDef[Codec], config: CodecLossConfig, params: PyTree, wave: _Wave
 ) -> Scalars:
     codec = nnx.merge(graph, params)
     mean, stdev = codec.moments(wave)

@@ -35,7 +35,7 @@ from sam_audio_jax.train.step import Scalars, Step, TrainState, train_step
 
 STEMS = ("mixture", "target", "residual")
 RANDOM_TEACHER = "random"  # checkpoint of a teacher for tests and plans
-Latents = Float[Array, "batch frames channels"]
+_Latents = Float[Array, "batch frames channels"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +260,7 @@ def teacher_frames(
     )
 
 
-def to_latents(codec: Codec, batch: dict[str, Array]) -> tuple[Latents, Latents, Latents]:
+def to_latents(codec: Codec, batch: dict[str, Array]) -> tuple[_Latents, _Latents, _Latents]:
     """Mixture, target, residual: waves `[batch, samples]` are encoded, latents are taken as is."""
     stems = [batch[name] for name in STEMS]
     if stems[0].ndim == 3:

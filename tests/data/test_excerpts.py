@@ -8,7 +8,7 @@ import pytest
 
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.excerpts import ExcerptConfig
-from sam_audio_jax.data.pipeline import Batches, codec_excerpts
+from sam_audio_jax.data.pipeline import BatchStream, codec_excerpts
 from sam_audio_jax.errors import UserError
 from tests.data.toy import HOP, RATE, assert_equal, take
 
@@ -18,7 +18,7 @@ def cfg(world) -> ExcerptConfig:
     return ExcerptConfig(source=SourceConfig(manifests=(world,)), seconds=0.5)
 
 
-def excerpts(cfg: ExcerptConfig, batch: int = 4, **processes: int) -> Batches:
+def excerpts(cfg: ExcerptConfig, batch: int = 4, **processes: int) -> BatchStream:
     return codec_excerpts(cfg, RATE, HOP, batch, **processes)
 
 

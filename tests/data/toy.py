@@ -78,12 +78,12 @@ def write_cache(
     )
 
 
-def separation(cfg: DataConfig, batch: int = 0, **processes: int) -> pipeline.Batches:
+def separation(cfg: DataConfig, batch: int = 0, **processes: int) -> pipeline.BatchStream:
     """Batches at the toy codec's rate."""
     return pipeline.separation_batches(cfg, RATE, HOP, batch, **processes)
 
 
-def take(batches: pipeline.Batches, count: int) -> list[Batch]:
+def take(batches: pipeline.BatchStream, count: int) -> list[Batch]:
     """The next `count` batches; their threads and processes are ended."""
     result = list(itertools.islice(batches, count))
     batches.close()
