@@ -1,7 +1,7 @@
-"""The ModernBERT encoder that reads texts for the span predictor and the judge.
+"""The ModernBERT encoder, which embeds texts for the span predictor and the judge.
 
-Arithmetic: docs/prompt_encoders.md, "ModernBERT". Released models use the first 22 layers of
-ModernBERT-large, without its final norm.
+Paper: arXiv 2412.13663. Arithmetic: docs/prompt_encoders.md, "ModernBERT". Released models use the
+first 22 layers of ModernBERT-large, without its final norm.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ from sam_audio_jax.nn.norm import LayerNorm, standardise
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModernBertConfig:
-    """Sizes of the encoder; the defaults are the part of ModernBERT-large that is used."""
+    """Sizes of the encoder; the defaults are the layers of ModernBERT-large that are used."""
 
     vocab_size: int = 50368
     width: int = 1024
-    depth: int = 22  # layers that are run; later ones of a checkpoint are not built
+    depth: int = 22  # layers that run; later layers of a checkpoint are not built
     heads: int = 16
     mlp: int = 2624
-    window: int = 128  # tokens; local layers see half of it to each side
-    global_every: int = 3  # layers 0, 3, 6, ... see all tokens
+    window: int = 128  # tokens; local layers attend to half of it on each side
+    global_every: int = 3  # layers 0, 3, 6, ... attend to all tokens
     global_theta: float = 160_000.0
     local_theta: float = 10_000.0
     eps: float = 1e-5
@@ -55,30 +55,33 @@ class ModernBertConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """What one layer is told besides its weights; stacked over layers, input of the scan."""
+    """Inputs of one layer besides its weights; stacked over layers, they are scanned with them."""
 
     attention_scale: Float[Array, "*layers width"]  # of the norm before the attention
-    first: Bool[Array, "*layers"]  # the first layer has no such norm
-    everywhere: Bool[Array, "*layers"]  # a global layer
+    is_first: Bool[Array, "*layers"]  # the first layer has no norm before the attention
+    is_global: Bool[Array, "*layers"]  # attends to all tokens, not to a window alone
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class View:
-    """What a kind of layer sees, global then local."""
+class AttentionInputs:
+    """Attention masks and rotary angles of both kinds of layers: global first, then local."""
 
-    mask: Bool[Array, "kinds batch tokens keys"]
-    angle: Float[Array, "kinds tokens pairs"]
+    mask: Bool[Array, "2 batch tokens keys"]  # True = may be attended to
+    angle: Float[Array, "2 tokens pairs"]
 
-    def of(self, layer: Layer) -> tuple[Bool[Array, "b tokens keys"], Float[Array, "tokens pairs"]]:
+    def of(
+        self, layer: Layer
+    ) -> tuple[Bool[Array, "batch tokens keys"], Float[Array, "tokens pairs"]]:
+        """Returns mask and angles of one layer."""
         return (
-            jnp.where(layer.everywhere, self.mask[0], self.mask[1]),
-            jnp.where(layer.everywhere, self.angle[0], self.angle[1]),
+            jnp.where(layer.is_global, self.mask[0], self.mask[1]),
+            jnp.where(layer.is_global, self.angle[0], self.angle[1]),
         )
 
 
 def exact_gelu(x: Array) -> Array:
-    """With the error function, not its tanh approximation."""
+    """GELU by the error function, not by its tanh approximation."""
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -108,25 +111,27 @@ class Block(nnx.Module):
         )
 
     def attend(
-        self, x: Float[Array, "batch tokens width"], layer: Layer, view: View
+        self, x: Float[Array, "batch tokens width"], layer: Layer, inputs: AttentionInputs
     ) -> Float[Array, "batch tokens width"]:
-        mask, angle = view.of(layer)
+        """The output of the attention, before it is added to the residual stream."""
+        mask, angle = inputs.of(layer)
         normal = standardise(x.astype(jnp.float32), (-1,), self.eps) * layer.attention_scale
-        normal = jnp.where(layer.first, x, normal.astype(x.dtype))
+        normal = jnp.where(layer.is_first, x, normal.astype(x.dtype))
         return self.attention(normal, mask=mask, angle=angle)
 
     def __call__(
-        self, x: Float[Array, "batch tokens width"], layer: Layer, view: View
+        self, x: Float[Array, "batch tokens width"], layer: Layer, inputs: AttentionInputs
     ) -> Float[Array, "batch tokens width"]:
-        x = x + self.attend(x, layer, view)
+        x = x + self.attend(x, layer, inputs)
         return x + self.mlp(self.mlp_norm(x))
 
 
 class ModernBert(nnx.Module):
-    """Token ids to the residual stream after `depth` layers, which no norm follows.
+    """Maps token ids to the residual stream after `depth` layers, without a final norm.
 
-    At padded positions the values are finite and mean nothing. One scan runs both kinds of layers:
-    what tells them apart are its inputs. The first layer's missing norm has no parameter.
+    Values at padded positions are finite and meaningless. One scan runs both kinds of layers; they
+    differ in the inputs of the scan (`Layer`). The first layer has no norm before its attention,
+    so `attention_scales` has one row less than there are layers.
     """
 
     def __init__(self, config: ModernBertConfig, *, rngs: nnx.Rngs):
@@ -156,21 +161,23 @@ class ModernBert(nnx.Module):
         return self.embed_norm(self.embed(ids))
 
     def layers(self) -> Layer:
+        """Inputs of all layers besides their weights, stacked."""
         number = jnp.arange(self.config.depth)
         scales = self.attention_scales[...]
         return Layer(
             attention_scale=jnp.concatenate([jnp.ones((1, self.config.width)), scales]),
-            first=number == 0,
-            everywhere=number % self.config.global_every == 0,
+            is_first=number == 0,
+            is_global=number % self.config.global_every == 0,
         )
 
-    def view(self, mask: Bool[Array, "batch tokens"]) -> View:
+    def attention_inputs(self, mask: Bool[Array, "batch tokens"]) -> AttentionInputs:
+        """Masks and angles for texts whose real tokens are True in `mask`."""
         config, tokens = self.config, mask.shape[1]
-        place = np.arange(tokens)
-        near = np.abs(place[:, None] - place[None, :]) <= config.window // 2
+        position = np.arange(tokens)
+        near = np.abs(position[:, None] - position[None, :]) <= config.window // 2
         angles = functools.partial(rope.angles, tokens, config.head_dim)
         keys = jnp.broadcast_to(mask[:, None, :], (mask.shape[0], tokens, tokens))
-        return View(
+        return AttentionInputs(
             mask=jnp.stack([keys, keys & near]),
             angle=jnp.stack([angles(config.global_theta), angles(config.local_theta)]),
         )
@@ -179,11 +186,11 @@ class ModernBert(nnx.Module):
         self, ids: Int[Array, "batch tokens"], mask: Bool[Array, "batch tokens"]
     ) -> Float[Array, "batch tokens width"]:
         """`mask` is True at real tokens."""
-        view = self.view(mask)
+        inputs = self.attention_inputs(mask)
         graph, blocks = nnx.split(self.blocks)
 
         def body(x, scanned):
             weights, layer = scanned
-            return nnx.merge(graph, weights)(x, layer, view), None
+            return nnx.merge(graph, weights)(x, layer, inputs), None
 
         return jax.lax.scan(body, self.embeddings(ids), (nnx.as_pure(blocks), self.layers()))[0]

@@ -1,4 +1,4 @@
-"""The PEAV transformer over audio frames, shared by the span predictor and the judge.
+"""The PEAV transformer over audio frames, used by the span predictor and the judge.
 
 Paper: arXiv 2512.19687. Arithmetic: docs/prompt_encoders.md, "PEAV".
 """
@@ -45,7 +45,7 @@ class PeavConfig:
 
     @property
     def theta(self) -> float:
-        """Base of the rotary frequencies; the `rope_theta` of published configs is not used."""
+        """Base of the rotary frequencies; `rope_theta` of published configs is not used."""
         return rope.base(self.max_positions)
 
     @property
@@ -74,20 +74,20 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "batch places width"],
+        x: Float[Array, "batch tokens width"],
         *,
-        valid: Bool[Array, "batch places"] | None,
-        angle: Float[np.ndarray, "places pairs"],
-    ) -> Float[Array, "batch places width"]:
+        valid: Bool[Array, "batch tokens"] | None,
+        angle: Float[np.ndarray, "tokens pairs"],
+    ) -> Float[Array, "batch tokens width"]:
         x = x + self.attention(self.attention_norm(x), mask=valid, angle=angle)
         return x + self.mlp(self.mlp_norm(x))
 
 
 class Peav(nnx.Module):
-    """Frames to frames and one vector for them all, from a class token that is put before them.
+    """Maps frames to frames and to one vector for all of them, that of a class token before them.
 
-    Padded frames are not attended to and not counted by the norms of the convolutions, but have
-    values of their own, as in the reference.
+    Padded frames are masked in attention and in the norms of the convolutions; as in the reference
+    their own outputs are not zeroed.
     """
 
     def __init__(self, config: PeavConfig, *, rngs: nnx.Rngs):
@@ -111,24 +111,24 @@ class Peav(nnx.Module):
         self,
         frames: Float[Array, "batch frames width"],
         valid: Bool[Array, "batch frames"] | None,
-    ) -> tuple[Float[Array, "batch places width"], Bool[Array, "batch places"] | None]:
-        """Class token and frames, `places = 1 + frames`, and which of them are valid."""
+    ) -> tuple[Float[Array, "batch tokens width"], Bool[Array, "batch tokens"] | None]:
+        """Returns class token and frames (`tokens = 1 + frames`) and which of them are valid."""
         batch, _, width = frames.shape
         token = jnp.broadcast_to(self.class_token[...].astype(frames.dtype), (batch, 1, width))
         if valid is not None:
             valid = jnp.concatenate([jnp.ones((batch, 1), bool), valid], axis=1)
         return jnp.concatenate([token, frames], axis=1), valid
 
-    def angles(self, places: int) -> Float[np.ndarray, "places pairs"]:
-        """Rotary angles; the class token has position 0."""
-        return rope.angles(places, self.config.head_dim, self.config.theta)
+    def angles(self, tokens: int) -> Float[np.ndarray, "tokens pairs"]:
+        """Rotary angles of all tokens; the class token has position 0."""
+        return rope.angles(tokens, self.config.head_dim, self.config.theta)
 
     def __call__(
         self,
         frames: Float[Array, "batch frames width"],
-        valid: Bool[Array, "batch frames"] | None = None,  # None = all are
+        valid: Bool[Array, "batch frames"] | None = None,  # None = all
     ) -> tuple[Float[Array, "batch frames width"], Float[Array, "batch width"]]:
-        """The frames and the class token's vector."""
+        """Returns the output at the frames and at the class token."""
         x, valid = self.with_class(frames, valid)
         x = self.patcher(x, valid)
         angle = self.angles(x.shape[1])

@@ -1,4 +1,4 @@
-"""PE-A-Frame: which frames of a recording hold the sound that a text names.
+"""PE-A-Frame: the frames of a recording in which the sound of a text occurs.
 
 Paper: arXiv 2512.19687. Arithmetic: docs/prompt_encoders.md, "PE-A-Frame".
 """
@@ -20,7 +20,7 @@ from sam_audio_jax.nn.conv import PlainConv1d
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.norm import LayerNorm
 
-HEAD_EPS = 1e-6
+HEAD_EPS = 1e-6  # of the heads' LayerNorm, as in the reference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,13 @@ class SpanPredictorConfig:
     audio: PeavConfig = dataclasses.field(default_factory=PeavConfig)
     text: ModernBertConfig = dataclasses.field(default_factory=ModernBertConfig)
     channels: int = 128  # of the codec's latents
-    embed: int = 1024  # width in which frames and texts are compared
+    embed: int = 1024  # width of the space in which frames and texts are compared
     sample_rate: int = 48_000
-    encoder_dim: int = 64  # of its own codec encoder: channels after the first convolution
+    encoder_dim: int = 64  # channels after the first convolution of its own codec encoder
     encoder_rates: tuple[int, ...] = (2, 8, 10, 12)  # strides; their product is the hop
-    waves: bool = False  # whether it holds that encoder; inside SAM Audio the codec gives latents
+    waves: bool = (
+        False  # whether to build that encoder; inside SAM Audio the codec computes the latents
+    )
 
     def __post_init__(self):
         for name in ("channels", "embed", "sample_rate", "encoder_dim"):
@@ -50,7 +52,7 @@ class SpanPredictorConfig:
 
 
 class WaveEncoder(nnx.Module):
-    """The mean of the codec's posterior, by a copy of its encoder without weight norm."""
+    """A copy of the codec's encoder without weight norm; returns the mean of the posterior."""
 
     def __init__(self, config: SpanPredictorConfig, *, rngs: nnx.Rngs):
         width = config.encoder_dim * 2 ** len(config.encoder_rates)
@@ -62,12 +64,12 @@ class WaveEncoder(nnx.Module):
     def __call__(
         self, wave: Float[Array, "batch samples"]
     ) -> Float[Array, "batch frames channels"]:
-        """Samples: whole frames (`codec.pad_to_hop`)."""
+        """Encodes waves whose length is a multiple of the hop (`codec.pad_to_hop`)."""
         return jnp.split(self.in_proj(self.encoder(wave[..., None])), 2, axis=-1)[0]
 
 
 class Head(nnx.Module):
-    """`project(norm(x))`; the result is not brought to length 1."""
+    """`project(norm(x))`; the result is not normalised to length 1."""
 
     def __init__(self, width: int, embed: int, *, dtype: str, rngs: nnx.Rngs):
         self.norm = LayerNorm(width, eps=HEAD_EPS, rngs=rngs)
@@ -78,7 +80,7 @@ class Head(nnx.Module):
 
 
 class SpanPredictor(nnx.Module):
-    """Latents and texts to a logit for every frame: item b is scored against text b."""
+    """Scores every frame of an item against the item's text: item b against text b."""
 
     def __init__(self, config: SpanPredictorConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -96,12 +98,16 @@ class SpanPredictor(nnx.Module):
         self.text = ModernBert(text, rngs=rngs)
         self.audio_head = Head(audio.width, config.embed, dtype=audio.dtype, rngs=rngs)
         self.text_head = Head(text.width, config.embed, dtype=text.dtype, rngs=rngs)
-        # Used as they are, without exp. Where a sigmoid over similarities usually starts (ours).
+        # Scale and bias are used as stored, without exp. The initial values are our choice, those
+        # of SigLIP (arXiv 2303.15343).
         self.logit_scale = nnx.Param(jnp.full(1, 10.0), **parallel.axes("channels"))
         self.logit_bias = nnx.Param(jnp.full(1, -10.0), **parallel.axes("channels"))
 
     def latents(self, wave: Float[Array, "batch samples"]) -> Float[Array, "batch frames channels"]:
-        """Of waves of whole frames; only a predictor that was loaded for waves can do it."""
+        """Encodes waves whose length is a multiple of the hop.
+
+        Raises UserError if the predictor was built without `config.waves`.
+        """
         if self.wave_encoder is None:
             raise UserError("this span predictor has no codec encoder: load it with waves=True")
         return self.wave_encoder(wave)
@@ -111,19 +117,20 @@ class SpanPredictor(nnx.Module):
         latents: Float[Array, "batch frames channels"],
         valid: Bool[Array, "batch frames"] | None = None,
     ) -> Float[Array, "batch frames embed"]:
-        """`latents` are the mean of the codec's posterior, before any normalisation of ours."""
+        """Embeds frames; `latents` are the mean of the codec's posterior, not normalised."""
         frames, _ = self.audio(self.project(latents), valid)
         return self.audio_head(frames)
 
     def embed_text(
         self, ids: Int[Array, "batch tokens"], mask: Bool[Array, "batch tokens"]
     ) -> Float[Array, "batch embed"]:
-        """Of the first token, [CLS]."""
+        """Embeds texts by the hidden state of their first token, [CLS]."""
         return self.text_head(self.text(ids, mask)[:, 0])
 
     def logits(
         self, audio: Float[Array, "batch frames embed"], text: Float[Array, "batch embed"]
     ) -> Float[Array, "batch frames"]:
+        """Scaled and shifted inner products, float32."""
         similarity = jnp.einsum("bte,be->bt", audio, text, preferred_element_type=jnp.float32)
         return similarity * self.logit_scale[...] + self.logit_bias[...]
 
@@ -133,8 +140,11 @@ class SpanPredictor(nnx.Module):
         ids: Int[Array, "batch tokens"],
         mask: Bool[Array, "batch tokens"],
         *,
-        valid: Bool[Array, "batch frames"] | None = None,  # None = all frames are
+        valid: Bool[Array, "batch frames"] | None = None,  # None = all frames
     ) -> Float[Array, "batch frames"]:
-        """The probability of the text's sound in each frame, float32, at padded frames too."""
+        """Returns the probability of the text's sound in each frame, float32.
+
+        Padded frames have a probability too; callers ignore it.
+        """
         logits = self.logits(self.embed_audio(latents, valid), self.embed_text(ids, mask))
         return jax.nn.sigmoid(logits)

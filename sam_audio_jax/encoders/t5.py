@@ -1,6 +1,7 @@
-"""The T5 encoder that reads text prompts (docs/prompt_encoders.md, "T5").
+"""The T5 encoder, which encodes text prompts.
 
-The full-size models use the frozen `t5-base`; small offline configs train the same module on bytes.
+Paper: arXiv 1910.10683. Arithmetic: docs/prompt_encoders.md, "T5". The full-size models use the
+frozen `t5-base`; small offline configs train the same module on bytes.
 """
 
 import dataclasses
@@ -25,11 +26,11 @@ class T5Config:
 
     vocab_size: int = 32128
     width: int = 768
-    head_dim: int = 64  # need not be width / heads
+    head_dim: int = 64  # may differ from width / heads
     heads: int = 12
     mlp: int = 3072
     depth: int = 12
-    buckets: int = 32  # of relative distances, both directions together
+    buckets: int = 32  # of relative distances, for both directions together
     max_distance: int = 128  # tokens; all longer distances share a bucket
     eps: float = 1e-6
     dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
@@ -49,14 +50,15 @@ class T5Config:
 def bucket(
     distance: Int[np.ndarray, "*shape"], buckets: int, max_distance: int
 ) -> Int[np.ndarray, "*shape"]:
-    """Bucket of each signed distance key - query: exact when near, logarithmic when far."""
-    half = buckets // 2
-    exact = half // 2
-    far = np.abs(distance)
-    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact))
-    steps = ratio / np.float32(np.log(max_distance / exact)) * np.float32(half - exact)
-    logarithmic = np.minimum(half - 1, exact + steps.astype(np.int32))
-    return np.where(distance > 0, half, 0) + np.where(far < exact, far, logarithmic)
+    """Bucket of each signed distance (key - query): exact if near, logarithmic if far."""
+    per_direction = buckets // 2
+    exact = per_direction // 2  # distances below this have a bucket each
+    size = np.abs(distance)
+    ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact))
+    steps = ratio / np.float32(np.log(max_distance / exact)) * np.float32(per_direction - exact)
+    logarithmic = np.minimum(per_direction - 1, exact + steps.astype(np.int32))
+    first = np.where(distance > 0, per_direction, 0)
+    return first + np.where(size < exact, size, logarithmic)
 
 
 class FeedForward(nnx.Module):
@@ -80,7 +82,7 @@ class Block(nnx.Module):
             config.width,
             config.heads,
             config.head_dim,
-            scale=1.0,  # T5 does not divide by sqrt(head_dim): its queries are born small
+            scale=1.0,  # T5 does not divide by sqrt(head_dim): its queries are initialised small
             qk_eps=None,
             dtype=config.dtype,
             query_init=jax.nn.initializers.normal((config.width * config.head_dim) ** -0.5),
@@ -100,7 +102,7 @@ class Block(nnx.Module):
 
 
 class T5Encoder(nnx.Module):
-    """Token ids to the last hidden state after the final norm, at padded positions too."""
+    """Maps token ids to the last hidden state after the final norm, at padded positions too."""
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
         self.config = config
@@ -128,9 +130,9 @@ class T5Encoder(nnx.Module):
         self.norm = RMSNorm(config.width, eps=config.eps, rngs=rngs)
 
     def position_bias(self, tokens: int) -> Float[Array, "heads tokens tokens"]:
-        """Added to the scores of every block, float32."""
-        places = np.arange(tokens)
-        distance = places[None, :] - places[:, None]
+        """The bias that every block adds to its attention scores, float32."""
+        position = np.arange(tokens)
+        distance = position[None, :] - position[:, None]
         index = bucket(distance, self.config.buckets, self.config.max_distance)
         return jnp.transpose(self.distance_bias[...][index], (2, 0, 1))
 
@@ -142,7 +144,7 @@ class T5Encoder(nnx.Module):
         gather = parallel.gather_layer(layers, self.config.dtype)
 
         def body(x, layer):
-            # Without it the partitioner splits activations as the weights are, on their width.
+            # Without this constraint the partitioner shards activations as the weights, by width.
             x = parallel.constrain(x, "batch", "tokens", "width")
             return nnx.merge(graph, gather(layer))(x, mask, bias), None
 

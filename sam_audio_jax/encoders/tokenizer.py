@@ -1,4 +1,7 @@
-"""Text prompts to token ids (docs/prompt_encoders.md, "T5"): bytes, or any tokenizer by name."""
+"""Tokenizers, which turn texts into token ids: bytes, or any tokenizer of transformers by name.
+
+The ids of T5: docs/prompt_encoders.md, "T5".
+"""
 
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
@@ -8,13 +11,17 @@ import transformers
 from jaxtyping import Bool, Int
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import first_line
 
-MAX_TOKENS = 512  # the end token included; upstream's `max_length`
+MAX_TOKENS = 512  # of a text, with its end token; `max_length` of the reference
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Ids padded on the right to the longest text or to `length`; mask True = real token."""
+    """Maps texts to ids and a mask, padded on the right to the longest text or to `length`.
+
+    The mask is True at real tokens.
+    """
 
     def __call__(
         self, texts: list[str], length: int | None = None
@@ -23,36 +30,37 @@ class Tokenizer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedTokenizer:
-    """Any tokenizer of transformers; texts longer than `length` (or 512) lose their end."""
+    """Any tokenizer of transformers; texts are truncated to `length` (or 512) tokens."""
 
     pretrained: Any  # a transformers tokenizer, called as in its documentation
 
     def __call__(
         self, texts: list[str], length: int | None = None
     ) -> tuple[Int[np.ndarray, "texts tokens"], Bool[np.ndarray, "texts tokens"]]:
-        out = self.pretrained(
+        encoded = self.pretrained(
             texts,
             truncation=True,
             max_length=length or MAX_TOKENS,
             padding="max_length" if length else "longest",
             return_tensors="np",
         )
-        return out["input_ids"].astype(np.int32), out["attention_mask"].astype(bool)
+        return encoded["input_ids"].astype(np.int32), encoded["attention_mask"].astype(bool)
 
 
 def tokenizer_for(name: str) -> PretrainedTokenizer:
-    """`byt5` (UTF-8 bytes, needs no file), a folder with a tokenizer, or a Hugging Face id.
+    """Loads the tokenizer `name`.
 
-    T5's, ModernBERT's or another one that transformers reads; a model's folder will do.
+    Allowed are `byt5` (UTF-8 bytes, needs no file), a folder with a tokenizer, which may be a
+    model's folder, and a Hugging Face id. Raises UserError for anything else and for a tokenizer
+    without a padding token.
     """
     if name == "byt5":
         return PretrainedTokenizer(transformers.ByT5Tokenizer())
     try:
         pretrained = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"no tokenizer {name!r}: {reason} "
+            f"no tokenizer {name!r}: {first_line(error)} "
             "(allowed: byt5, a tokenizer folder, a Hugging Face id)"
         ) from error
     if pretrained.pad_token is None:

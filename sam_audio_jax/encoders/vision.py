@@ -75,7 +75,7 @@ class VisionConfig:
 def grid_angles(
     rows: int, columns: int, head_dim: int, *, class_token: bool
 ) -> Float[np.ndarray, "tokens pairs"]:
-    """Rotary angles of all tokens: half of the pairs encode the column, the others the row.
+    """Rotary angles of all tokens: the first half of the pairs by column, the second by row.
 
     With a class token, patches count from 1 and the class token has angle 0. Positions of grids
     larger than the native one are not rescaled: they extrapolate.

@@ -1,4 +1,4 @@
-"""The span predictor against the reference's numbers, from every tensor of `io_*.safetensors`."""
+"""The span predictor against every tensor of the reference (`pe_a_frame/io_*.safetensors`)."""
 
 import json
 
@@ -15,9 +15,10 @@ from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import Peav, PeavConfig
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
+from tests.tiny import filled
 
-HIDDEN = 2e-5  # of a tensor's largest value, or of 10 where that is larger
-LOGITS = 1e-5
+HIDDEN = 2e-5  # times the larger of 10 and a tensor's largest absolute value
+LOGITS = 1e-5  # of logits and probabilities, absolute
 TEXT = "text_nth_hidden"
 TINY = SpanPredictorConfig(
     audio=PeavConfig(depth=2, width=16, heads=2, mlp=24),
@@ -44,9 +45,9 @@ def predictor(folder, tmp_path_factory) -> SpanPredictor:
 
 @pytest.fixture(scope="module")
 def cases(folder) -> dict[str, dict[str, np.ndarray]]:
-    found = {path.stem.removeprefix("io_"): load_file(path) for path in sorted(folder.glob("io_*"))}
-    assert found
-    return found
+    stored = {p.stem.removeprefix("io_"): load_file(p) for p in sorted(folder.glob("io_*"))}
+    assert stored
+    return stored
 
 
 def near(got, want, name=""):
@@ -55,44 +56,44 @@ def near(got, want, name=""):
 
 
 def audio_states(predictor: SpanPredictor, latents, valid) -> dict:
-    """Every hidden state of the audio tower, by the reference's names."""
+    """Returns every hidden state of the audio tower by its name in the reference."""
     peav = predictor.audio
     graph, blocks = nnx.split(peav.blocks)
-    found = {"data_proj": predictor.project(latents)}
-    x, places = peav.with_class(found["data_proj"], valid)
-    first = peav.patcher.first(x, places)
-    second = peav.patcher.second(first, places)
-    found |= {"resnet.block1": jnp.swapaxes(first, 1, 2)}
-    found |= {"resnet.block2": jnp.swapaxes(second, 1, 2)}
-    found["embeddings"] = x + second
+    states = {"data_proj": predictor.project(latents)}
+    x, tokens_valid = peav.with_class(states["data_proj"], valid)
+    first = peav.patcher.first(x, tokens_valid)
+    second = peav.patcher.second(first, tokens_valid)
+    states |= {"resnet.block1": jnp.swapaxes(first, 1, 2)}
+    states |= {"resnet.block2": jnp.swapaxes(second, 1, 2)}
+    states["embeddings"] = x + second
     angle = peav.angles(x.shape[1])
 
     def body(x, weights):
         block = nnx.merge(graph, weights)
-        attended = block.attention(block.attention_norm(x), mask=places, angle=angle)
-        x = block(x, valid=places, angle=angle)
+        attended = block.attention(block.attention_norm(x), mask=tokens_valid, angle=angle)
+        x = block(x, valid=tokens_valid, angle=angle)
         return x, (attended, x)
 
-    x, layers = jax.lax.scan(body, found["embeddings"], nnx.as_pure(blocks))
+    x, layers = jax.lax.scan(body, states["embeddings"], nnx.as_pure(blocks))
     for i, (attended, state) in enumerate(zip(*layers, strict=True)):
-        found |= {f"layer{i}.self_attn": attended, f"layer{i}": state}
-    found["norm"] = peav.norm(x)
-    found["output"] = out = peav.out(found["norm"])
-    found |= {"audio_last_hidden": out[:, 1:], "audio_pooled": out[:, 0]}
-    found["audio_head"] = found["audio_embeds"] = predictor.audio_head(out[:, 1:])
-    return found
+        states |= {f"layer{i}.self_attn": attended, f"layer{i}": state}
+    states["norm"] = peav.norm(x)
+    states["output"] = out = peav.out(states["norm"])
+    states |= {"audio_last_hidden": out[:, 1:], "audio_pooled": out[:, 0]}
+    states["audio_head"] = states["audio_embeds"] = predictor.audio_head(out[:, 1:])
+    return states
 
 
 def all_states(predictor: SpanPredictor, io: dict) -> dict:
-    """Everything that a fixture holds besides its inputs; `io` with latents and frame mask."""
+    """Returns what a fixture holds besides its inputs; `io` has latents and a frame mask."""
     ids, mask = io["input_ids"].astype(jnp.int32), io["attention_mask"].astype(bool)
-    found = audio_states(predictor, io["input_features"], io.get("frame_mask"))
-    found[TEXT] = predictor.text(ids, mask)
-    found["text_pooled"] = found[TEXT][:, 0]
-    found["text_head"] = found["text_embeds"] = predictor.text_head(found["text_pooled"])
-    found["logits"] = predictor.logits(found["audio_embeds"], found["text_embeds"])
-    found["probs"] = predictor(io["input_features"], ids, mask, valid=io.get("frame_mask"))
-    return found
+    states = audio_states(predictor, io["input_features"], io.get("frame_mask"))
+    states[TEXT] = predictor.text(ids, mask)
+    states["text_pooled"] = states[TEXT][:, 0]
+    states["text_head"] = states["text_embeds"] = predictor.text_head(states["text_pooled"])
+    states["logits"] = predictor.logits(states["audio_embeds"], states["text_embeds"])
+    states["probs"] = predictor(io["input_features"], ids, mask, valid=io.get("frame_mask"))
+    return states
 
 
 @pytest.mark.golden
@@ -112,19 +113,19 @@ def test_every_hidden_state(predictor, cases):
         if "padding_mask" in stored:
             step = hop if "input_values" in stored else 1
             io["frame_mask"] = stored["padding_mask"][:, ::step]
-        found = run(io)
+        states = run(io)
         inputs = ("input_features", "input_values", "dac_vae_features", "padding_mask")
-        assert set(found) == set(stored) - {*inputs, "input_ids", "attention_mask"}
+        assert set(states) == set(stored) - {*inputs, "input_ids", "attention_mask"}
         real = stored["attention_mask"].astype(bool)
-        near(found[TEXT][real], stored[TEXT][real], f"{case} {TEXT}")
-        for name in set(found) - {TEXT}:
-            near(found[name], stored[name], f"{case} {name}")
+        near(states[TEXT][real], stored[TEXT][real], f"{case} {TEXT}")
+        for name in set(states) - {TEXT}:
+            near(states[name], stored[name], f"{case} {name}")
             compared.add(name)
     assert "logits" in compared
 
 
 @pytest.mark.golden
-def test_config_says_the_hop(folder, predictor):
+def test_the_hop_is_that_of_the_config(folder, predictor):
     assert predictor.config.hop == json.loads((folder / "config.json").read_text())["hop_length"]
 
 
@@ -138,7 +139,7 @@ def inputs(lengths=(7, 4), tokens=5, seed=0):
 
 
 def jitted(config=TINY):
-    predictor = nnx.jit(lambda: SpanPredictor(config, rngs=nnx.Rngs(1)))()
+    predictor = filled(lambda: SpanPredictor(config, rngs=nnx.Rngs(0)))
     return jax.jit(lambda x, ids, mask, valid: predictor(x, ids, mask, valid=valid))
 
 
@@ -147,7 +148,7 @@ def tiny():
     return jitted()
 
 
-def test_items_do_not_hear_each_other_nor_padded_tokens(tiny):
+def test_items_and_padded_tokens_do_not_influence_each_other(tiny):
     latents, ids, mask, valid = inputs()
     mask[:, 4:] = False
     got = tiny(latents, ids, mask, valid)
@@ -168,8 +169,8 @@ def test_bfloat16_stays_near_float32(tiny):
     assert np.mean(np.abs(got - want)) < 0.05
 
 
-def test_a_mask_hides_padded_frames_from_attention_and_norm():
-    peav = nnx.jit(lambda: Peav(TINY.audio, rngs=nnx.Rngs(1)))()
+def test_padded_frames_do_not_influence_attention_and_norm():
+    peav = filled(lambda: Peav(TINY.audio, rngs=nnx.Rngs(0)))
     run = jax.jit(lambda x, valid: peav(x, valid))
     x = np.random.default_rng(0).standard_normal((1, 9, TINY.audio.width)).astype(np.float32)
     valid = np.arange(9)[None] < 6
@@ -181,7 +182,7 @@ def test_a_mask_hides_padded_frames_from_attention_and_norm():
     assert np.isfinite(again).all()
 
 
-def test_waves_need_their_encoder():
+def test_waves_need_the_wave_encoder():
     predictor = nnx.eval_shape(lambda: SpanPredictor(TINY, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError, match="waves=True"):
         predictor.latents(jnp.zeros((1, 8)))

@@ -31,7 +31,7 @@ def encoder(fixtures_dir, stored):
 
 
 @pytest.mark.golden
-def test_every_distance_has_the_references_bucket(io, encoder):
+def test_every_distance_has_the_bucket_of_the_reference(io, encoder):
     sizes = encoder.config
     got = bucket(np.asarray(io["bucket/relative"]), sizes.buckets, sizes.max_distance)
     np.testing.assert_array_equal(got, io["bucket/bucket"])

@@ -1,3 +1,5 @@
+"""Tokenizers by name: bytes, folders with a tokenizer, and what cannot serve as one."""
+
 import json
 
 import numpy as np
@@ -29,26 +31,28 @@ def test_unknown_tokenizer_is_the_users_error(tmp_path, monkeypatch):
 
 
 def save_byte_pairs(folder, **changes):
-    """A tokenizer folder as ModernBERT's: byte-level pairs, here without any merge."""
+    """Writes a tokenizer folder like ModernBERT's: byte-level pairs, here without any merge."""
     special = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3}
     letters = {c: i + 4 for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    made = Tokenizer(models.BPE(special | letters, [], unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs = Tokenizer(models.BPE(special | letters, [], unk_token="[UNK]"))
+    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     ends = [("[CLS]", 1), ("[SEP]", 2)]
-    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
-    made.save(str(folder / "tokenizer.json"))
+    pairs.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+    pairs.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"} | changes
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    (folder / "config.json").write_text(json.dumps({"nth_text_layer": 22}))  # no model of theirs
+    (folder / "config.json").write_text(
+        json.dumps({"nth_text_layer": 22})
+    )  # not a model type that transformers knows
 
 
-def test_a_models_folder_serves_as_tokenizer(tmp_path):
+def test_a_models_folder_is_allowed(tmp_path):
     save_byte_pairs(tmp_path, padding_side="left")
     ids, mask = tokenizer_for(str(tmp_path))(["Dog", "", "dog"])
     assert ids[:, 0].tolist() == [1, 1, 1]
     assert mask.sum(axis=1).tolist() == [5, 2, 5]
     np.testing.assert_array_equal(ids[1], [1, 2, 3, 3, 3])
-    assert ids[0, 1] != ids[2, 1]  # texts are taken as they are, capitals too
+    assert ids[0, 1] != ids[2, 1]  # texts are not changed, nor are capitals
 
 
 def test_a_tokenizer_that_cannot_pad_is_the_users_error(tmp_path):

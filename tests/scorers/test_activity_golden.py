@@ -49,12 +49,12 @@ def test_samples_at_24_khz(waves, cases):
 def test_spans_and_levels(waves, cases):
     for name, case in cases.items():
         config = ActivityConfig(mode=case["mode"], threshold_db=case["threshold_db"])
-        found = find_activity(waves[f"{name}.wave"], case["sample_rate"], config)
-        assert found.spans == pairs(case["nonsilent_spans"]), name
-        assert found.peak == case["peak_rms"], name
+        got = find_activity(waves[f"{name}.wave"], case["sample_rate"], config)
+        assert got.spans == pairs(case["nonsilent_spans"]), name
+        assert got.peak == case["peak_rms"], name
         limit = case["absolute_threshold_db"]
-        assert found.threshold_db == pytest.approx(-np.inf if limit is None else limit), name
-        assert found.silence_ratio == pytest.approx(case["silence_ratio"], abs=1e-12), name
+        assert got.threshold_db == pytest.approx(-np.inf if limit is None else limit), name
+        assert got.silence_ratio == pytest.approx(case["silence_ratio"], abs=1e-12), name
 
 
 @pytest.mark.golden
