@@ -1,0 +1,86 @@
+"""The transformer of `small` with random weights: its forward pass and its training step.
+
+arXiv 2512.18099, table 12 for the sizes. The weights are float32, and so are all products.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import PyTree
+
+from sam_audio_jax.separator.dit import DitConfig
+from sam_audio_jax.separator.flow import FlowConfig, flow_loss
+from sam_audio_jax.separator.model import Separator, SeparatorConfig
+from sam_audio_jax.separator.prompts import Conditions
+
+FRAMES = 250  # 10 s
+TOKENS = 32  # of the text
+SMALL = DitConfig(depth=12, width=1536, heads=12, mlp=4096, dropout=0.0, dtype="float32")
+
+Program = tuple[Callable[..., Any], tuple]  # a jitted function and its arguments
+
+
+def random_weights(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+    """Initialises a network in one compiled call; returns its graph and its state."""
+    graph = nnx.graphdef(nnx.eval_shape(make))
+    return graph, jax.jit(lambda: nnx.as_pure(nnx.state(make())))()
+
+
+def random_conditions(config: SeparatorConfig) -> Conditions:
+    """Returns random conditions of one mixture: every frame valid, no span, video and text."""
+    keys = iter(jax.random.split(jax.random.key(1), 3))
+
+    def draw(*shape: int) -> jax.Array:
+        return jax.random.normal(next(keys), (1, *shape))
+
+    return Conditions(
+        mixture=draw(FRAMES, config.channels),
+        text=draw(TOKENS, config.text_width),
+        text_mask=jnp.ones((1, TOKENS), bool),
+        video=draw(FRAMES, config.video_width),
+        anchors=jnp.zeros((1, FRAMES), jnp.int32),
+        valid=jnp.ones((1, FRAMES), bool),
+    )
+
+
+def random_latents(config: SeparatorConfig) -> jax.Array:
+    """Returns normal latents of target and residual, [1, FRAMES, 2 * channels]."""
+    return jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
+
+
+def forward(depth: int) -> Program:
+    """Returns one evaluation of the velocity with `depth` layers."""
+    config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
+    graph, state = random_weights(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    run = jax.jit(lambda s, x, t, c: nnx.merge(graph, s)(x, t, c))
+    return run, (state, random_latents(config), jnp.array([0.5]), random_conditions(config))
+
+
+def train(depth: int) -> Program:
+    """Returns one step of AdamW on the flow loss with `depth` layers."""
+    config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
+    graph, state = random_weights(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    tx = optax.adamw(1e-4)
+    conditions = random_conditions(config)
+    latents = random_latents(config)
+    every_frame = jnp.ones((1, FRAMES), bool)
+
+    @jax.jit
+    def step(state: PyTree, moments: optax.OptState) -> tuple[PyTree, optax.OptState]:
+        def loss(state: PyTree) -> jax.Array:
+            separator = nnx.merge(graph, state)
+
+            def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
+                return separator(x, t, conditions)
+
+            return flow_loss(velocity, latents, every_frame, jax.random.key(3), FlowConfig())
+
+        updates, moments = tx.update(jax.grad(loss)(state), moments, state)
+        return optax.apply_updates(state, updates), moments
+
+    return step, (state, jax.jit(tx.init)(state))
