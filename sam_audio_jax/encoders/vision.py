@@ -36,14 +36,14 @@ class VisionConfig:
 
     image_size: int = 336  # pixels per side; its patch grid has the learned positions
     patch_size: int = 14  # pixels
-    width: int = 1024
+    width: int = 1024  # residual stream
     depth: int = 24
     heads: int = 16
     mlp: int = 4096
-    output: int = 1024
-    class_token: bool = True
+    output: int = 1024  # features of a frame
+    class_token: bool = True  # before the patches
     layer_scale: float | None = None  # initial value of the gains; PE-Core has no gains
-    pool_heads: int = 8
+    pool_heads: int = 8  # of the attention that pools all tokens
     eps: float = 1e-5
     dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
 
@@ -80,7 +80,7 @@ def grid_angles(
     With a class token, patches count from 1 and the class token has angle 0. Positions of grids
     larger than the native one are not rescaled: they extrapolate.
     """
-    first = int(class_token)
+    first = int(class_token)  # tokens before the patches
     table = rope.angles(max(rows, columns) + first, head_dim // 2, THETA)
     row, column = np.indices((rows, columns)).reshape(2, -1) + first
     return np.pad(np.concatenate([table[column], table[row]], axis=1), ((first, 0), (0, 0)))

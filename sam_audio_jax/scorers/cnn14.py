@@ -208,7 +208,11 @@ class Cnn14(nnx.Module):
         return self._embedding(highest + mean)
 
     def features(
-        self, wave: Float[Array, "batch samples"], sample_rate: int, *, tensor: str = "embedding"
+        self,
+        wave: Float[Array, "batch samples"],
+        sample_rate: int,
+        *,
+        tensor: Literal["embedding", "trunk"] = "embedding",
     ) -> Float[Array, "batch segments width"]:
         """Teacher features for the alignment loss, from waves at any sample rate.
 
