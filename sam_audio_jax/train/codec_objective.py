@@ -18,6 +18,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from sam_audio_jax import parallel
 from sam_audio_jax.codec import loss
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.discriminator import Discriminator
@@ -67,9 +68,8 @@ def make_codec_training(
 
 
 def _initialised(make: Callable[[], M]) -> tuple[nnx.GraphDef[M], PyTree]:
-    """Structure and parameters; compiled as one program, which is faster than one per weight."""
-    graph = nnx.graphdef(nnx.eval_shape(make))
-    return graph, jax.jit(lambda: nnx.as_pure(nnx.state(make())))()
+    graph, state = nnx.split(parallel.init_sharded(make))
+    return graph, nnx.as_pure(state)
 
 
 @dataclasses.dataclass(frozen=True)

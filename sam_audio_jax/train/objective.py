@@ -19,7 +19,6 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.flow import draw_path, masked_mse
 from sam_audio_jax.separator.model import PromptedSeparator
@@ -110,10 +109,7 @@ def make_separator_training(
     plan = abstract_training(config, codec, mesh)
     layout = plan.layout
     if start is None:
-        initialise = jax.jit(
-            lambda: nnx.as_pure(nnx.state(plan.make())), out_shardings=layout.params
-        )
-        params = initialise()
+        params = nnx.as_pure(nnx.state(parallel.init_sharded(plan.make, mesh)))
     else:
         params = jax.device_put(_weights(start, plan.state.params, config), layout.params)
     moments = jax.jit(plan.optimizer.init, out_shardings=layout.opt_state)(params)
@@ -149,7 +145,6 @@ def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
         raise UserError("alignment.teacher_checkpoint is empty; name a Cnn14 file")
     if config.teacher_checkpoint != RANDOM_TEACHER:
         return load_cnn14(config.teacher_checkpoint, config.teacher, mesh)
-    mesh = mesh or parallel.make_mesh(MeshConfig(), jax.devices()[:1])
     return parallel.init_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
 
 
@@ -280,9 +275,11 @@ def check_codec(config: TrainConfig, codec: Codec) -> None:
 def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any:
     weights = nnx.as_pure(nnx.state(start))
     if config.alignment.weight:
-        weights["alignment"] = jax.jit(
-            lambda: nnx.as_pure(nnx.state(make_model(config).alignment))
-        )()
+
+        def head() -> nnx.Module:
+            return make_model(config).alignment or nnx.Module()
+
+        weights["alignment"] = nnx.as_pure(nnx.state(parallel.init_sharded(head)))
     shapes = jax.tree.map(lambda x: x.shape, weights)
     if shapes != jax.tree.map(lambda x: x.shape, like):
         raise UserError("init_from has another text encoder or separator than the config")
