@@ -170,24 +170,44 @@ class Workdir:
         write_json(self.config_file, run)
 
 
-def find_checkpoint(name: str) -> tuple[Workdir, int] | None:
-    """The run and the step that a path means; None when it is not of a run.
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """One whole checkpoint of a run."""
+
+    workdir: Workdir
+    step: int
+    run: dict[str, Any]  # as `Workdir.read_config` returns it
+
+    @property
+    def folder(self) -> pathlib.Path:
+        return self.workdir.checkpoint(self.step)
+
+    def fields(self, needed: str) -> dict[str, Any]:
+        """The config of the run. Raises `UserError` when it does not have the field `needed`."""
+        if needed not in self.run["config"]:
+            raise UserError(
+                f"{self.workdir.path} is the workdir of a {self.run['experiment']}, "
+                f"which has no {needed}"
+            )
+        return self.run["config"]
+
+
+def find_checkpoint(name: str) -> Checkpoint | None:
+    """The checkpoint that a path means; None when the path is not of a run.
 
     `name` is WORKDIR (its newest step), WORKDIR/best or WORKDIR/checkpoints/STEP. Raises
     `UserError` when the run has no such checkpoint.
     """
     path = pathlib.Path(name)
-    if path.name.isdigit() and path.parent.name == "checkpoints":
-        workdir = Workdir(path.parent.parent)
-        steps = workdir.steps()
-        if int(path.name) not in steps:
-            raise UserError(f"no checkpoint {path}; saved are {steps}")
-        return workdir, int(path.name)
+    named_step = path.name.isdigit() and path.parent.name == "checkpoints"
     best = path.name == "best" and not path.exists()
-    workdir = Workdir(path.parent if best else path)
+    workdir = Workdir(path.parent.parent if named_step else path.parent if best else path)
+    steps = workdir.steps()
+    if named_step and int(path.name) not in steps:
+        raise UserError(f"no checkpoint {path}; saved are {steps}")
     if not workdir.config_file.is_file() or "experiment" not in read_json(workdir.config_file):
         return None
-    steps = workdir.steps()
     if not steps:
         raise UserError(f"{workdir.path} has no checkpoint yet")
-    return workdir, workdir.best_step() if best else steps[-1]
+    step = int(path.name) if named_step else workdir.best_step() if best else steps[-1]
+    return Checkpoint(workdir, step, workdir.read_config())

@@ -14,7 +14,8 @@ from flax import nnx
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert import load
+from sam_audio_jax.convert.codec import load_codec_folder, save_codec_folder
+from sam_audio_jax.convert.load import load_codec, load_networks
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.eval.evaluation import evaluate_model
@@ -29,9 +30,9 @@ from sam_audio_jax.workdir import Workdir
 def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
     """Returns the frozen codec: once there are checkpoints, the workdir's own copy of it."""
     if workdir.steps():
-        return load.load_codec_folder(workdir.codec)
+        return load_codec_folder(workdir.codec)
     if cfg.codec_checkpoint:
-        return load.load_codec(cfg.codec_checkpoint)
+        return load_codec(cfg.codec_checkpoint)
     return Codec(cfg.codec, rngs=nnx.Rngs(cfg.seed))
 
 
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
     codec = frozen_codec(workdir, cfg)
-    start = load.load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
+    start = load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
     state, step, frozen = make_separator_training(cfg, codec, mesh, start)
     rate, hop = cfg.codec.sample_rate, cfg.codec.hop
     index, count = parallel.process_rows(mesh)
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
         cfg.data, rate, hop, cfg.batch, process_index=index, process_count=count
     )
     if not workdir.steps():
-        distributed.run_on_first(lambda: load.save_codec_folder(workdir.codec, codec))
+        distributed.run_on_first(lambda: save_codec_folder(workdir.codec, codec))
     loop.train_and_evaluate(
         cfg,
         workdir=workdir.path,

@@ -1,7 +1,7 @@
-"""Reference names and files of PANNs' Cnn14 (docs/scoring.md, "Cnn14").
+"""PANNs' Cnn14: the names of its tensors and its published files (docs/scoring.md, "Cnn14").
 
-Both published checkpoints hold the same tensors, among them the constants of the front end and
-counters of training, which are not parameters here: they are checked, and written again.
+Both published checkpoints hold the same tensors, among them the constants of the front end, which
+are checked, and counters of training, which are left out: neither are parameters here.
 """
 
 import pathlib
@@ -10,18 +10,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.convert.names import LINEAR, Layout, Row, Table, to_reference
+from sam_audio_jax.convert.names import LINEAR, Row, Table, TensorLayout
 from sam_audio_jax.convert.tensors import State, Tensor, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers import front_end
 from sam_audio_jax.scorers.cnn14 import Cnn14, Cnn14Config
 
-MODEL_KEY = "model"  # of a .pth file: where the tensors are
+MODEL_KEY = "model"  # of the tensors in a .pth file
 COUNTER = "num_batches_tracked"
 REAL, IMAGINARY = (f"spectrogram_extractor.stft.conv_{part}.weight" for part in ("real", "imag"))
 FILTERS = "logmel_extractor.melW"
 CONSTANTS = (REAL, IMAGINARY, FILTERS)
-CONV2D = Layout(  # [out, in, frames, bins] <-> [frames, bins, in, out]
+CONV2D = TensorLayout(  # [out, in, frames, bins] <-> [frames, bins, in, out]
     lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1)
 )
 TOLERANCE = 1e-4  # of the filter bank, relative to its largest value
@@ -40,10 +40,10 @@ def cnn14_rows(config: Cnn14Config) -> list[Row]:
     """Every parameter of a network of this configuration."""
     rows = _norm("bn0", "norm")
     for number in range(len(config.widths)):
-        for place, name in ((1, "first"), (2, "second")):
+        for layer, name in ((1, "first"), (2, "second")):
             theirs, ours = f"conv_block{number + 1}", f"blocks.{number}.{name}"
-            rows.append(Row(f"{theirs}.conv{place}.weight", f"{ours}.kernel", CONV2D))
-            rows += _norm(f"{theirs}.bn{place}", f"{ours}.norm")
+            rows.append(Row(f"{theirs}.conv{layer}.weight", f"{ours}.kernel", CONV2D))
+            rows += _norm(f"{theirs}.bn{layer}", f"{ours}.norm")
     for theirs, ours in (("fc1", "embed"), ("fc_audioset", "classify")):
         rows.append(Row(f"{theirs}.weight", f"{ours}.kernel", LINEAR))
         rows.append(Row(f"{theirs}.bias", f"{ours}.bias"))
@@ -51,7 +51,7 @@ def cnn14_rows(config: Cnn14Config) -> list[Row]:
 
 
 def cnn14_table(config: Cnn14Config) -> Table[Cnn14]:
-    """Where a network of this configuration is stored."""
+    """The names of all tensors of a network of this configuration."""
     return Table(lambda: Cnn14(config, rngs=nnx.Rngs(0)), cnn14_rows(config), 0, "Cnn14 checkpoint")
 
 
@@ -65,9 +65,9 @@ def used(state: State) -> dict[str, Tensor]:
 
 
 def cnn14_from_reference(state: State, config: Cnn14Config, mesh: Mesh | None = None) -> Cnn14:
-    """Builds the network; `UserError` for tensors or a filter bank that do not fit."""
+    """Builds the network. Raises `UserError` for tensors or a filter bank that do not fit."""
     if FILTERS in state:
-        theirs, ours = np.asarray(state[FILTERS]), _filters(config)
+        theirs, ours = np.asarray(state[FILTERS]), filters(config)
         if theirs.shape != ours.shape or np.abs(theirs - ours).max() > TOLERANCE * ours.max():
             raise UserError(
                 f"Cnn14 checkpoint was trained with another {FILTERS} than {config.mels} bands of "
@@ -76,23 +76,10 @@ def cnn14_from_reference(state: State, config: Cnn14Config, mesh: Mesh | None = 
     return cnn14_table(config).build(used(state), mesh)
 
 
-def cnn14_to_reference(network: Cnn14) -> dict[str, np.ndarray]:
-    """The inverse of `cnn14_from_reference`, with constants; counters are written as 0."""
-    config = network.config
-    state = to_reference(network, cnn14_rows(config), 0)
-    real, imaginary = np.split(front_end.dft(config.window).T[:, None], 2)
-    constants = {REAL: real, IMAGINARY: imaginary, FILTERS: _filters(config)}
-    ends = ("running_mean", COUNTER)
-    counters = {
-        name.replace(*ends): np.array(0, np.int64) for name in state if name.endswith(ends[0])
-    }
-    return state | constants | counters
-
-
 def load_cnn14(name: str, config: Cnn14Config, mesh: Mesh | None = None) -> Cnn14:
-    """The network of a published `.pth` file, or of its tensors in a `.safetensors` file.
+    """Reads a published `.pth` file, or its tensors in a `.safetensors` file.
 
-    UserError: no such file, or one that does not fit.
+    Raises `UserError` when there is no such file or when it does not fit.
     """
     path = pathlib.Path(name)
     if not path.is_file():
@@ -102,7 +89,8 @@ def load_cnn14(name: str, config: Cnn14Config, mesh: Mesh | None = None) -> Cnn1
     return cnn14_from_reference(state, config, mesh)
 
 
-def _filters(config: Cnn14Config) -> np.ndarray:
+def filters(config: Cnn14Config) -> np.ndarray:
+    """The filter bank of the front end, `[frequencies, mels]`."""
     return front_end.mel_filters(
         config.sample_rate, config.window, config.mels, config.low_hz, config.high_hz
     )

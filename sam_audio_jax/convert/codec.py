@@ -1,40 +1,49 @@
-"""Reference names of the codec's tensors (docs/codec.md, "Names").
+"""The codec: its part of `config.json`, names of tensors (docs/codec.md, "Names"), its own folder.
 
-Names are without the checkpoint's `audio_codec.` prefix, unless one is asked for.
+Names are without the checkpoint's `audio_codec.` prefix, unless a prefix is an argument.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig
-from sam_audio_jax.convert.names import (
-    CONV,
-    LINEAR,
-    SAME,
-    Layout,
-    Row,
-    Table,
-    to_reference,
+from sam_audio_jax.config import from_dict, to_dict
+from sam_audio_jax.convert.model_files import open_state
+from sam_audio_jax.convert.names import CONV, LINEAR, SAME, Row, Table, TensorLayout
+from sam_audio_jax.convert.tensors import State, write_state
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_json, whole_folder, write_json
+
+FIELDS = (
+    "sample_rate",
+    "encoder_dim",
+    "encoder_rates",
+    "latent_dim",
+    "decoder_dim",
+    "decoder_rates",
+    "codebook_dim",
 )
-from sam_audio_jax.convert.tensors import State
+# What upstream's codec config also holds and never uses.
+UNUSED = {"n_codebooks": 16, "codebook_size": 1024, "quantizer_dropout": False}
 
-GAIN = Layout(lambda w: w.reshape(-1), lambda w: w.reshape(-1, 1, 1))
-ALPHA = Layout(lambda w: w.reshape(-1), lambda w: w.reshape(1, -1, 1))
+GAIN = TensorLayout(lambda w: w.reshape(-1), lambda w: w.reshape(-1, 1, 1))
+ALPHA = TensorLayout(lambda w: w.reshape(-1), lambda w: w.reshape(1, -1, 1))
 # [in, out, window]
-TRANSPOSED = Layout(lambda w: w.transpose(2, 0, 1), lambda w: w.transpose(1, 2, 0))
+TRANSPOSED = TensorLayout(lambda w: w.transpose(2, 0, 1), lambda w: w.transpose(1, 2, 0))
 
 
-def _normed(theirs: str, ours: str, layout: Layout = CONV) -> Iterator[Row]:
+def _normed(theirs: str, ours: str, layout: TensorLayout = CONV) -> Iterator[Row]:
     yield Row(f"{theirs}.weight_g", f"{ours}.scale", GAIN)
     yield Row(f"{theirs}.weight_v", f"{ours}.direction", layout)
     yield Row(f"{theirs}.bias", f"{ours}.bias")
 
 
-def _plain(theirs: str, ours: str, layout: Layout = CONV) -> Iterator[Row]:
+def _plain(theirs: str, ours: str, layout: TensorLayout = CONV) -> Iterator[Row]:
     yield Row(f"{theirs}.weight", f"{ours}.kernel", layout)
     yield Row(f"{theirs}.bias", f"{ours}.bias")
 
@@ -68,10 +77,10 @@ def _decoder(depth: int) -> Iterator[Row]:
         yield from _normed(f"{theirs}.1", f"{ours}.up", TRANSPOSED)
         for slot, j in ((4, 0), (5, 1), (8, 2)):
             yield from _residual(f"{theirs}.{slot}", f"{ours}.units.{j}")
-    # The clean decoder's own tail lies under the watermark's name in the reference.
-    tail = "decoder.wm_model.encoder_block.pre"
-    yield Row(f"{tail}.0.alpha", "decoder.snake.alpha", ALPHA)
-    yield from _normed(f"{tail}.1", "decoder.out")
+    # The reference keeps the last layers of the clean decoder under the watermark's name.
+    last = "decoder.wm_model.encoder_block.pre"
+    yield Row(f"{last}.0.alpha", "decoder.snake.alpha", ALPHA)
+    yield from _normed(f"{last}.1", "decoder.out")
 
 
 def _elu_unit(theirs: str, ours: str) -> Iterator[Row]:
@@ -113,11 +122,11 @@ def codec_rows(config: CodecConfig, prefix: str = "") -> list[Row]:
     return [dataclasses.replace(row, theirs=prefix + row.theirs) for row in rows]
 
 
-def watermark_settings(state: State, depth: int) -> dict:
-    """What upstream hard-codes about the mark, read off tensor shapes.
+def _watermark_fields(state: State, depth: int) -> dict[str, Any]:
+    """Sizes of the watermark that upstream does not store, from the shapes of its tensors.
 
-    A state without any mark has no rates. Where a tensor is missing, its twin or the default stands
-    in: the table of that mark then names what is missing.
+    A state without a watermark has no rates. Where one of its tensors is missing, the shape is
+    taken from its counterpart or the default; the table of these sizes then names what is missing.
     """
     message = "decoder.wm_model.msg_processor.msg_processor.weight"
     blocks = [f"decoder.model.{i + 1}.block" for i in range(depth)]
@@ -140,16 +149,54 @@ def watermark_settings(state: State, depth: int) -> dict:
 
 
 def codec_table(config: CodecConfig, prefix: str = "") -> Table[Codec]:
-    """Where a codec of this configuration is stored."""
+    """The names of all tensors of a codec of this configuration."""
     rows = codec_rows(config, prefix)
     return Table(lambda: Codec(config, rngs=nnx.Rngs(0)), rows, 0, "codec checkpoint")
 
 
-def codec_from_reference(state: State, config: CodecConfig, mesh: Mesh | None = None) -> Codec:
-    """Builds the codec; raises `UserError` naming every tensor that does not fit."""
+def codec_config(
+    values: Mapping[str, Any],
+    state: State,
+    latents: Mapping[str, float] | None = None,
+    prefix: str = "",
+) -> CodecConfig:
+    """Reads "audio_codec" of `config.json`, and the sizes of the watermark from the tensors.
+
+    Upstream stores mean and std but never uses them: those in `latents` count. Raises `UserError`
+    for an unknown key.
+    """
+    unknown = sorted(set(values) - {*FIELDS, *UNUSED, "mean", "std"})
+    if unknown:
+        raise UserError(
+            f"config.json: unknown key audio_codec.{unknown[0]}, allowed are "
+            + ", ".join((*FIELDS, *UNUSED))
+        )
+    fields = {
+        name: tuple(v) if isinstance(v := values[name], list) else v
+        for name in FIELDS
+        if name in values
+    }
+    depth = len(fields.get("decoder_rates", CodecConfig.decoder_rates))
+    bare = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return CodecConfig(**fields, **(latents or {}), **_watermark_fields(bare, depth))
+
+
+def codec_config_to_reference(config: CodecConfig, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `codec_config`; `known` is an "audio_codec" whose other keys are kept."""
+    fields = {name: getattr(config, name) for name in FIELDS}
+    fields |= {name: list(v) for name, v in fields.items() if isinstance(v, tuple)}
+    return {**UNUSED, "mean": 0.0, "std": 1.0, **known, **fields}
+
+
+def save_codec_folder(folder: pathlib.Path, codec: Codec) -> None:
+    """Writes the codec alone, under the reference's tensor names; an old folder is replaced."""
+    with whole_folder(folder, overwrite=True) as part:
+        write_json(part / "codec.json", to_dict(codec.config))
+        write_state(part / "checkpoint.safetensors", codec_table(codec.config).stored(codec))
+
+
+def load_codec_folder(folder: pathlib.Path, *, mesh: Mesh | None = None) -> Codec:
+    """Reads what `save_codec_folder` wrote. Raises `UserError` that names every misfit."""
+    config = from_dict(CodecConfig, read_json(folder / "codec.json"))
+    state = open_state(folder, "checkpoint")
     return codec_table(config).build(state, mesh)
-
-
-def codec_to_reference(codec: Codec) -> dict[str, np.ndarray]:
-    """The exact inverse of `codec_from_reference`."""
-    return to_reference(codec, codec_rows(codec.config), 0)

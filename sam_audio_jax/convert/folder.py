@@ -3,7 +3,7 @@
     config.json                   upstream's keys
     checkpoint.safetensors | .pt  tensors under upstream's names: codec, separator, vision tower
     t5/                           config.json, model.safetensors [, tokenizer files]: text encoder
-    sam_audio_jax.json            ours: tokenizer, latent mean and std, sampler defaults, notes
+    sam_audio_jax.json            ours: format, tokenizer, mean and std of latents, sampler, notes
 
 An official folder has neither of the last two: its text encoder is the `t5-base` of config.json.
 Tensors of other networks (vision tower, rankers, span predictor) stay in their file until a folder
@@ -12,8 +12,6 @@ is written, which then holds them as well.
 
 import dataclasses
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -21,133 +19,136 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.codec.codec import Codec, CodecConfig
-from sam_audio_jax.convert.codec import codec_table, watermark_settings
-from sam_audio_jax.convert.files import find_folder, open_state, read_json, write_json
-from sam_audio_jax.convert.names import Table
-from sam_audio_jax.convert.separator import separator_table
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.codec import codec_config, codec_table
+from sam_audio_jax.convert.model_files import (
+    TOKENIZER_FILES,
+    copy_tokenizer,
+    find_folder,
+    has_tokenizer,
+    open_state,
+)
+from sam_audio_jax.convert.names import Compute, StoredNetwork
+from sam_audio_jax.convert.separator import separator_config, separator_table
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_config_to_reference, t5_table
 from sam_audio_jax.convert.tensors import State, Tensor, write_state
-from sam_audio_jax.convert.upstream_config import (
-    TEXT_DEFAULTS,
-    Dtype,
-    checked_config,
-    codec_config,
-    separator_config,
-    upstream_config,
-)
-from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
+from sam_audio_jax.convert.upstream_config import TEXT_DEFAULTS, upstream_config, with_defaults
+from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.separator.model import PromptedSeparator, Separator, SeparatorConfig
+from sam_audio_jax.files import check_format, read_json, whole_folder, write_json
+from sam_audio_jax.separator.model import PromptedSeparator, Separator
 
+OURS = "sam_audio_jax.json"
+FORMAT = 1  # of OURS
 FileDtype = Literal["float32", "float16"]
+PATTERNS = ("config.json", "checkpoint.*", "t5/*", OURS)
+TEXT_PATTERNS = ("config.json", "model*.safetensors*", *TOKENIZER_FILES)
 CODEC_PREFIX = "audio_codec."
 TOWER_PREFIX = "vision_encoder."
-ELSEWHERE = (
+OTHER_PREFIXES = (  # of networks that a folder may hold and that are not read with it
     TOWER_PREFIX,
     "text_encoder.",
     "visual_ranker.",
     "text_ranker.",
     "span_predictor.",
 )
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "spiece.model"),
-    *("special_tokens_map.json", "added_tokens.json"),
-)
+UNSCALED = {"mean": 0.0, "std": 1.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A folder of which settings and headers were read: every tensor is there and fits."""
+class Contents:
+    """Everything that is written into a model folder; tensors may still be elsewhere."""
 
-    stored_config: dict[str, Any]  # of upstream, as it is
-    config: dict[str, Any]  # with defaults filled in
-    extra: dict[str, Any]  # ours, without latents and tokenizer
-    latents: dict[str, float]
-    tokenizer: str
-    text_config: dict[str, Any]
+    config: Mapping[str, Any]  # upstream's
+    extra: Mapping[str, Any]  # other values of sam_audio_jax.json
+    latents: Mapping[str, float]  # mean and std
+    tokenizer: str  # a name, or a folder with its files
+    state: State  # of codec, separator and other networks
+    text_config: Mapping[str, Any]
     text_state: State
-    state: State  # all of the checkpoint
-    codec: Table[Codec]
-    encoder: Table[T5Encoder]
-    separator: Table[Separator]
-    text_sizes: T5Config
-    separator_sizes: SeparatorConfig
-
-    def part(self, *prefixes: str) -> dict[str, Tensor]:
-        """Tensors of the checkpoint with one of these prefixes; without any, the separator's."""
-        if not prefixes:
-            other = (CODEC_PREFIX, *ELSEWHERE)
-            return {name: w for name, w in self.state.items() if not name.startswith(other)}
-        return {name: w for name, w in self.state.items() if name.startswith(prefixes)}
-
-    def misfits(self) -> list[str]:
-        return [
-            *self.codec.misfits(self.part(CODEC_PREFIX)),
-            *self.separator.misfits(self.part()),
-            *(f"t5: {wrong}" for wrong in self.encoder.misfits(encoder_only(self.text_state))),
-        ]
 
 
-def open_folder(path: str | pathlib.Path, *, compute: Dtype = "float32") -> Opened:
-    """Settings and headers of a folder or Hugging Face id; no tensor is read.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """A folder whose configs and headers were read: every tensor is there and fits."""
 
-    UserError: nothing there, or something does not fit; one line names every such tensor.
+    contents: Contents
+    config: dict[str, Any]  # upstream's, with defaults filled in
+    codec: StoredNetwork[Codec]
+    text_encoder: StoredNetwork[T5Encoder]
+    separator: StoredNetwork[Separator]
+    others: State  # tensors of other networks
+
+
+def open_folder(path: str | pathlib.Path, *, compute: Compute = "float32") -> ModelFolder:
+    """Reads configs and headers of a folder or Hugging Face id, but no tensor.
+
+    Raises `UserError` when there is none, or with one line that names every tensor that does not
+    fit.
     """
-    folder = find_folder(str(path), ("config.json", "checkpoint.*", "t5/*", "sam_audio_jax.json"))
-    stored_config = read_json(folder / "config.json")
-    config = checked_config(stored_config)
-    ours = folder / "sam_audio_jax.json"
-    extra = read_json(ours) if ours.exists() else {}
-    state = open_state(folder, "checkpoint")
-    latents = extra.pop("latents", {})
-    depth = len(config["audio_codec"].get("decoder_rates", CodecConfig().decoder_rates))
-    bare = {name.removeprefix(CODEC_PREFIX): w for name, w in state.items()}
-    codec_sizes = codec_config(config["audio_codec"], latents, watermark_settings(bare, depth))
-    text_folder = _text_folder(folder, config["text_encoder"]["name"])
+    folder = find_folder(str(path), PATTERNS)
+    stored_config, extra = read_json(folder / "config.json"), {}
+    if (folder / OURS).exists():
+        extra = read_json(folder / OURS)
+        check_format(folder / OURS, extra, FORMAT)
+    latents, tokenizer = extra.pop("latents", {}), extra.pop("tokenizer", None)
+    extra.pop("format", None)
+    config = with_defaults(stored_config)
+    text_name = config["text_encoder"]["name"]
+    own_text = (folder / "t5").is_dir()
+    text_folder = folder / "t5" if own_text else find_folder(text_name, TEXT_PATTERNS)
     text_config = read_json(text_folder / "config.json")
-    text_sizes = t5_config(text_config, compute)
-    separator_sizes = separator_config(config, compute)
-    text_state = open_state(text_folder, "model")
-    opened = Opened(
-        stored_config=stored_config,
-        config=config,
+    state, text_state = open_state(folder, "checkpoint"), open_state(text_folder, "model")
+    if not tokenizer:
+        tokenizer = str(text_folder) if has_tokenizer(text_folder) else text_name
+
+    codec_state, separator_state, others = _split(state)
+    codec_sizes = codec_config(config["audio_codec"], codec_state, latents, CODEC_PREFIX)
+    codec = StoredNetwork(codec_table(codec_sizes, CODEC_PREFIX), codec_state)
+    text_table = t5_table(t5_config(text_config, compute))
+    text_encoder = StoredNetwork(text_table, encoder_only(text_state))
+    separator = StoredNetwork(separator_table(separator_config(config, compute)), separator_state)
+    misfits = codec.misfits() + separator.misfits()
+    misfits += [f"t5: {misfit}" for misfit in text_encoder.misfits()]
+    if misfits:
+        raise UserError(f"{folder} does not fit its config: {'; '.join(misfits)}")
+    contents = Contents(
+        config=stored_config,
         extra=extra,
-        latents=latents,
-        tokenizer=extra.pop("tokenizer", None) or _tokenizer(text_folder, config),
-        text_config=text_config,
-        text_state=text_state if text_folder == folder / "t5" else encoder_only(text_state),
+        latents=UNSCALED | latents,
+        tokenizer=tokenizer,
         state=state,
-        codec=codec_table(codec_sizes, CODEC_PREFIX),
-        encoder=t5_table(text_sizes),
-        separator=separator_table(separator_sizes),
-        text_sizes=text_sizes,
-        separator_sizes=separator_sizes,
+        text_config=text_config,
+        text_state=text_state if own_text else text_encoder.state,
     )
-    if wrong := opened.misfits():
-        raise UserError(f"{folder} does not fit its config: {'; '.join(wrong)}")
-    return opened
+    return ModelFolder(
+        contents=contents,
+        config=config,
+        codec=codec,
+        text_encoder=text_encoder,
+        separator=separator,
+        others=others,
+    )
 
 
 def load_folder(
-    path: str | pathlib.Path, *, compute: Dtype = "float32", mesh: Mesh | None = None
-) -> tuple[Codec, PromptedSeparator, str, dict]:
-    """Codec, text encoder with separator, tokenizer name, and everything else worth keeping.
+    path: str | pathlib.Path, *, compute: Compute = "float32", mesh: Mesh | None = None
+) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
+    """Reads codec, text encoder with separator, tokenizer name, and everything else worth keeping.
 
     `path` is a folder or a Hugging Face id; `compute` the dtype of the transformers' products; with
-    a mesh every parameter is born in its places. The last result holds our extras
-    (`sam_audio_jax.json`) and what was read but not used: under "upstream" the config, under "rest"
-    the tensors, still in their file. `save_folder` takes it back. Raises as `open_folder`.
+    a mesh every parameter is sharded while it is read. The last result holds the other values of
+    `sam_audio_jax.json`, under "upstream" the config, and under "rest" the tensors that were not
+    read, still in their file. `save_folder` takes it back. Raises as `open_folder`.
     """
-    opened = open_folder(path, compute=compute)
-    codec = opened.codec.read(opened.part(CODEC_PREFIX), mesh)
-    prompted = nnx.eval_shape(
-        lambda: PromptedSeparator(opened.text_sizes, opened.separator_sizes, rngs=nnx.Rngs(0))
-    )
-    prompted.text_encoder = opened.encoder.read(opened.text_state, mesh)
-    prompted.separator = opened.separator.read(opened.part(), mesh)
-    unused = {"upstream": opened.config, "rest": opened.part(*ELSEWHERE)}
-    return codec, prompted, opened.tokenizer, opened.extra | unused
+    folder = open_folder(path, compute=compute)
+    text, sizes = folder.text_encoder.table.abstract.config, folder.separator.table.abstract.config
+    prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
+    codec = folder.codec.read(mesh)
+    prompted.text_encoder = folder.text_encoder.read(mesh)
+    prompted.separator = folder.separator.read(mesh)
+    unread = {"upstream": folder.config, "rest": folder.others}
+    return codec, prompted, folder.contents.tokenizer, dict(folder.contents.extra) | unread
 
 
 def save_folder(
@@ -161,32 +162,30 @@ def save_folder(
     fold: bool = False,
     tower: str | pathlib.Path | None = None,
 ) -> bool:
-    """Writes the folder beside its place and renames it; an existing one is a `UserError`.
+    """Writes a new folder, whole or not at all; returns whether it holds a vision tower.
 
-    `dtype` is that of the files (float16 halves them); None keeps what everything has. `extra` as
-    from `load_folder`. `fold` moves the latents' mean and std into the codec, whose results
-    upstream's code then shares. `tower` is another folder, whose vision tower is put in. The result
-    says whether there is one, without which upstream's code does not load the folder.
+    Without a tower upstream's code does not load the folder; `tower` is another folder whose tower
+    is put in. `dtype` is that of the files (float16 halves them); None keeps what each tensor has.
+    `extra` is as from `load_folder`. `fold` moves the latents' mean and std into the weights of the
+    codec, because upstream's code does not apply them. Raises `UserError` when `path` exists, when
+    the tower does not fit, and for values too large for `dtype`.
     """
     extra = dict(extra or {})
-    upstream, rest = extra.pop("upstream", {}), extra.pop("rest", {})
-    mean, std = codec.config.mean, codec.config.std
-    state = dict(codec_table(codec.config, CODEC_PREFIX).stored(codec))
+    upstream, others = extra.pop("upstream", {}), extra.pop("rest", {})
+    text_encoder, separator = prompted.text_encoder, prompted.separator
     text_name = TEXT_DEFAULTS["name"] if pathlib.Path(tokenizer_name).is_dir() else tokenizer_name
-    encoder, separator = prompted.text_encoder, prompted.separator
-    return _write_folder(
-        pathlib.Path(path),
-        config=upstream_config(codec.config, prompted, text_name, upstream),
+    state = codec_table(codec.config, CODEC_PREFIX).stored(codec)
+    state |= separator_table(separator.config).stored(separator)
+    contents = Contents(
+        config=upstream_config(codec.config, separator.config, text_name, upstream),
         extra=extra,
-        state=state | separator_table(separator.config).stored(separator) | dict(rest),
-        latents={"mean": mean, "std": std},
-        text_config=t5_config_to_reference(encoder.config),
-        text_state=t5_table(encoder.config).stored(encoder),
+        latents={"mean": codec.config.mean, "std": codec.config.std},
         tokenizer=tokenizer_name,
-        dtype=dtype,
-        fold=fold,
-        tower=tower,
+        state=state | dict(others),
+        text_config=t5_config_to_reference(text_encoder.config),
+        text_state=t5_table(text_encoder.config).stored(text_encoder),
     )
+    return _write_folder(pathlib.Path(path), contents, dtype=dtype, fold=fold, tower=tower)
 
 
 def copy_folder(
@@ -197,86 +196,84 @@ def copy_folder(
     fold: bool = False,
     tower: str | pathlib.Path | None = None,
 ) -> bool:
-    """From a folder or Hugging Face id to a folder of its own with the same tensors, bit by bit.
+    """Copies a folder or Hugging Face id into a new folder with the same tensors, bit by bit.
 
-    One tensor is held at a time; all are checked first. The rest as `save_folder`.
+    All tensors are checked first, then one is held at a time. The rest is as in `save_folder`.
     """
-    opened = open_folder(source)
-    return _write_folder(
-        pathlib.Path(path),
-        config=opened.stored_config,
-        extra=opened.extra,
-        state=opened.state,
-        latents={"mean": 0.0, "std": 1.0} | opened.latents,
-        text_config=opened.text_config,
-        text_state=opened.text_state,
-        tokenizer=opened.tokenizer,
-        dtype=dtype,
-        fold=fold,
-        tower=tower,
-    )
+    contents = open_folder(source).contents
+    return _write_folder(pathlib.Path(path), contents, dtype=dtype, fold=fold, tower=tower)
 
 
 def _write_folder(
     path: pathlib.Path,
+    contents: Contents,
     *,
-    config: Mapping[str, Any],
-    extra: Mapping[str, Any],
-    state: State,
-    latents: Mapping[str, float],
-    text_config: Mapping[str, Any],
-    text_state: State,
-    tokenizer: str,
     dtype: FileDtype | None,
     fold: bool,
     tower: str | pathlib.Path | None,
 ) -> bool:
-    if path.exists():
-        raise UserError(f"{path} exists already: give the path of a new folder")
-    own_tokenizer = pathlib.Path(tokenizer).is_dir()
-    unscaled = {"mean": 0.0, "std": 1.0}
-    if fold and latents != unscaled:
-        state, latents = dict(state) | folded_scale(state, **latents), unscaled
-    if tower is not None:
-        config, state = _with_tower(config, state, open_folder(tower))
-    ours = {"latents": dict(latents), "tokenizer": None if own_tokenizer else tokenizer}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
-        new = pathlib.Path(place) / "new"
-        (new / "t5").mkdir(parents=True)
-        write_json(new / "config.json", config)
-        write_json(new / "sam_audio_jax.json", dict(extra) | ours)
-        write_state(new / "checkpoint.safetensors", state, dtype)
-        write_json(new / "t5" / "config.json", text_config)
-        write_state(new / "t5" / "model.safetensors", text_state, dtype)
-        for name in TOKENIZER_FILES if own_tokenizer else ():
-            if (pathlib.Path(tokenizer) / name).exists():
-                shutil.copy(pathlib.Path(tokenizer) / name, new / "t5" / name)
-        new.rename(path)
-    return any(name.startswith(TOWER_PREFIX) for name in state)
+    with whole_folder(path) as part:
+        if fold:
+            contents = _folded(contents)
+        if tower is not None:
+            contents = _with_tower(contents, open_folder(tower))
+        tokenizer_folder = pathlib.Path(contents.tokenizer)
+        has_files = tokenizer_folder.is_dir()
+        ours = {
+            "format": FORMAT,
+            "latents": dict(contents.latents),
+            "tokenizer": None if has_files else contents.tokenizer,
+        }
+        write_json(part / "config.json", contents.config)
+        write_json(part / OURS, dict(contents.extra) | ours)
+        write_state(part / "checkpoint.safetensors", contents.state, dtype)
+        write_json(part / "t5" / "config.json", contents.text_config)
+        write_state(part / "t5" / "model.safetensors", contents.text_state, dtype)
+        if has_files:
+            copy_tokenizer(tokenizer_folder, part / "t5")
+    return any(name.startswith(TOWER_PREFIX) for name in contents.state)
 
 
-def _with_tower(
-    config: Mapping[str, Any], state: State, other: Opened
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Settings and tensors with the vision tower of another folder."""
-    found, settings = other.part(TOWER_PREFIX), other.config["vision_encoder"]
-    if not found:
+def _split(state: State) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of the codec, of the separator, and of other networks, under their full names."""
+    codec, separator, others = {}, {}, {}
+    for name, tensor in state.items():
+        if name.startswith(CODEC_PREFIX):
+            codec[name] = tensor
+        elif name.startswith(OTHER_PREFIXES):
+            others[name] = tensor
+        else:
+            separator[name] = tensor
+    return codec, separator, others
+
+
+def _with_tower(contents: Contents, other: ModelFolder) -> Contents:
+    """The contents with the vision tower of another folder."""
+    settings = other.config["vision_encoder"]
+    tower = {name: t for name, t in other.others.items() if name.startswith(TOWER_PREFIX)}
+    if not tower:
         raise UserError("the folder that was named for its vision tower has none")
-    width = checked_config(dict(config))["vision_encoder"]["dim"]
+    width = with_defaults(contents.config)["vision_encoder"]["dim"]
     if settings["dim"] != width:
         raise UserError(
             f"a vision tower of {settings['dim']} features does not fit a separator for {width}"
         )
-    own = {name: w for name, w in state.items() if not name.startswith(TOWER_PREFIX)}
-    return dict(config) | {"vision_encoder": settings}, own | found
+    rest = {name: t for name, t in contents.state.items() if not name.startswith(TOWER_PREFIX)}
+    config = dict(contents.config) | {"vision_encoder": settings}
+    return dataclasses.replace(contents, config=config, state=rest | tower)
 
 
-def folded_scale(state: State, mean: float, std: float) -> dict[str, np.ndarray]:
-    """The bottleneck's tensors that make `(z - mean) / std` the latents of an unscaled codec."""
+def _folded(contents: Contents) -> Contents:
+    """The contents with a codec whose latents need no scale.
+
+    The weights of its bottleneck are changed so that `(z - mean) / std` are its latents.
+    """
+    if contents.latents == UNSCALED:
+        return contents
+    state, mean, std = contents.state, contents.latents["mean"], contents.latents["std"]
     into, out = (f"{CODEC_PREFIX}quantizer.{name}" for name in ("in_proj", "out_proj"))
-    names = (f"{into}.weight_g", f"{into}.bias")
-    names += (f"{out}.weight_g", f"{out}.weight_v", f"{out}.bias")
+    names = [f"{into}.weight_g", f"{into}.bias"]
+    names += [f"{out}.weight_g", f"{out}.weight_v", f"{out}.bias"]
     gain_in, bias_in, gain, direction, bias = (np.asarray(state[n], np.float32) for n in names)
     is_mean = np.arange(len(bias_in)) < len(bias_in) // 2
     length = np.sqrt(np.square(direction).sum(axis=(1, 2), keepdims=True))
@@ -287,17 +284,5 @@ def folded_scale(state: State, mean: float, std: float) -> dict[str, np.ndarray]
         f"{out}.weight_g": gain * std,
         f"{out}.bias": bias + shift,
     }
-    return {name: values.astype(state[name].dtype) for name, values in folded.items()}
-
-
-def _text_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
-    if (folder / "t5").is_dir():
-        return folder / "t5"
-    return find_folder(name, ("config.json", "model*.safetensors*", *TOKENIZER_FILES))
-
-
-def _tokenizer(text_folder: pathlib.Path, config: dict) -> str:
-    """The text encoder's folder when it has tokenizer files, else the name in the config."""
-    if any((text_folder / name).exists() for name in TOKENIZER_FILES):
-        return str(text_folder)
-    return config["text_encoder"]["name"]
+    folded = {name: values.astype(state[name].dtype) for name, values in folded.items()}
+    return dataclasses.replace(contents, state=dict(state) | folded, latents=UNSCALED)

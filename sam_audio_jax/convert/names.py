@@ -1,15 +1,15 @@
 """Tables of names: reference tensors <-> our parameters, both ways, with every misfit named.
 
 A row pairs a reference name with the path of our parameter. `{layer}` in a reference name stands
-for the layers, which our side stacks on axis 0. A `Layout` turns a stored tensor
-into ours and back. Rows of one reference name hold consecutive pieces of its first axis, in the
-table's order: so a fused projection becomes queries, keys and values.
+for the layers, which our side stacks on axis 0. A `TensorLayout` turns a stored tensor into ours
+and back. Rows of one reference name hold consecutive pieces of its first axis, in the order of the
+table: so a fused projection becomes queries, keys and values.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -19,27 +19,32 @@ from sam_audio_jax.convert.tensors import State, Stored
 from sam_audio_jax.convert.transfer import shardings, to_device, to_host
 from sam_audio_jax.errors import UserError
 
+Compute = Literal["float32", "bfloat16"]  # dtype of matrix products; parameters are float32
 M = TypeVar("M", bound=nnx.Module)
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """How one stored tensor becomes ours, and back; works on any array with numpy's methods."""
+class TensorLayout:
+    """How one stored tensor becomes ours, and back; both work on any array with NumPy's methods."""
 
     to_ours: Callable[[Any], Any]
     to_theirs: Callable[[Any], Any]
 
 
-SAME = Layout(lambda w: w, lambda w: w)
-LINEAR = Layout(lambda w: w.T, lambda w: w.T)  # [out, in] <-> [in, out]
-CONV = Layout(lambda w: w.transpose(2, 1, 0), lambda w: w.transpose(2, 1, 0))  # [out, in, window]
-POINTWISE = Layout(lambda w: w[:, :, 0].T, lambda w: w.T[:, :, None])  # a conv of window 1
-# Gains of queries and keys, whose neighbours are turned in pairs, ours half against half (nn/rope).
-PAIRS = Layout(lambda w: w.reshape(-1, 2).T.reshape(-1), lambda w: w.reshape(2, -1).T.reshape(-1))
+SAME = TensorLayout(lambda w: w, lambda w: w)
+LINEAR = TensorLayout(lambda w: w.T, lambda w: w.T)  # [out, in] <-> [in, out]
+# [out, in, window] <-> [window, in, out]
+CONV = TensorLayout(lambda w: w.transpose(2, 1, 0), lambda w: w.transpose(2, 1, 0))
+POINTWISE = TensorLayout(lambda w: w[:, :, 0].T, lambda w: w.T[:, :, None])  # a conv of window 1
+# Gains of queries and keys. The reference rotates neighbouring elements, we rotate the first half
+# of a head against the second (nn/rope.py).
+PAIRS = TensorLayout(
+    lambda w: w.reshape(-1, 2).T.reshape(-1), lambda w: w.reshape(2, -1).T.reshape(-1)
+)
 
 
-def neighbours(heads: int) -> Layout:
-    """Kernels and biases of queries and keys with such pairs, heads outside as ours."""
+def neighbours(heads: int) -> TensorLayout:
+    """Kernels and biases of queries and keys, paired as `PAIRS`; heads are outermost in both."""
 
     def to_ours(w: Any) -> Any:
         return w.reshape(heads, -1, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape).T
@@ -48,7 +53,7 @@ def neighbours(heads: int) -> Layout:
         rows = w.T
         return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
-    return Layout(to_ours, to_theirs)
+    return TensorLayout(to_ours, to_theirs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +62,17 @@ class Row:
 
     theirs: str
     ours: str
-    layout: Layout = SAME
+    layout: TensorLayout = SAME
     layers: range | None = None  # the layers that have this tensor; None: all of the network
+
+    @property
+    def stacked(self) -> bool:
+        """Whether our parameter holds the tensors of all layers, on axis 0."""
+        return "{layer}" in self.theirs
 
     def names(self, depth: int) -> list[str]:
         """Reference names; one of them, or one for each layer."""
-        if "{layer}" not in self.theirs:
+        if not self.stacked:
             return [self.theirs]
         layers = range(depth) if self.layers is None else self.layers
         return [self.theirs.replace("{layer}", str(layer)) for layer in layers]
@@ -74,42 +84,9 @@ def parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
     return {".".join(map(str, path)): variable for path, variable in flat}
 
 
-def shapes(model: nnx.Module, rows: Sequence[Row], depth: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of its reference checkpoint; the model may be abstract (`eval_shape`)."""
-    wanted = {}
-    for row, shape, place in _pieces(model, rows):
-        whole = (place.stop, *shape[1:]) if shape else ()
-        wanted |= dict.fromkeys(row.names(depth), whole)
-    return wanted
-
-
-def _pieces(model: nnx.Module, rows: Sequence[Row]) -> Iterator[tuple[Row, tuple[int, ...], slice]]:
-    """For every row its stored shape and where it lies on the first axis of the named tensor."""
-    ours = parameters(model)
-    ends: dict[str, int] = {}
-    for row in rows:
-        stacked = "{layer}" in row.theirs
-        shape = ours[row.ours].shape[1:] if stacked else ours[row.ours].shape
-        theirs = row.layout.to_theirs(np.broadcast_to(np.float32(0), shape)).shape
-        start = ends.get(row.theirs, 0)
-        ends[row.theirs] = start + (theirs[0] if theirs else 1)
-        yield row, theirs, slice(start, ends[row.theirs])
-
-
-def misfits(wanted: Mapping[str, tuple[int, ...]], state: State) -> Iterator[str]:
-    """One phrase for every tensor that is missing, unexpected or of another shape."""
-    for name, shape in wanted.items():
-        if name not in state:
-            yield f"missing {name} {list(shape)}"
-        elif tuple(state[name].shape) != shape:
-            yield f"{name} has shape {list(state[name].shape)}, not {list(shape)}"
-    for name in sorted(set(state) - set(wanted)):
-        yield f"unexpected {name}"
-
-
 @dataclasses.dataclass(frozen=True)
 class Table(Generic[M]):
-    """One network of a checkpoint: how it is made, and where each of its parameters is stored."""
+    """One network: how it is made, and under which name each of its parameters is stored."""
 
     make: Callable[[], M]  # only traced
     rows: Sequence[Row]
@@ -118,19 +95,26 @@ class Table(Generic[M]):
 
     @functools.cached_property
     def abstract(self) -> M:
-        """The network without values; to trace it is most of the work of a check."""
+        """The network without values; tracing it is most of the work of a check."""
         return nnx.eval_shape(self.make)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its tensors in the reference's checkpoint."""
-        return shapes(self.abstract, self.rows, self.depth)
+        return self._shapes(self.abstract)
 
     def misfits(self, state: State) -> list[str]:
         """A phrase for each tensor that is missing, unexpected or mis-shaped; no tensor is read."""
-        return list(misfits(self.shapes(), state))
+        wanted = self.shapes()
+        phrases = []
+        for name, shape in wanted.items():
+            if name not in state:
+                phrases.append(f"missing {name} {list(shape)}")
+            elif tuple(state[name].shape) != shape:
+                phrases.append(f"{name} has shape {list(state[name].shape)}, not {list(shape)}")
+        return phrases + [f"unexpected {name}" for name in sorted(set(state) - set(wanted))]
 
     def build(self, state: State, mesh: Mesh | None = None) -> M:
-        """`read`, after a check: a `UserError` names every tensor that does not fit."""
+        """Checks and reads. Raises `UserError` that names every tensor that does not fit."""
         if wrong := self.misfits(state):
             raise UserError(f"{self.what} does not fit its config: {'; '.join(wrong)}")
         return self.read(state, mesh)
@@ -138,55 +122,80 @@ class Table(Generic[M]):
     def read(self, state: State, mesh: Mesh | None = None) -> M:
         """The network with the weights of a state that is known to fit, in float32.
 
-        With a mesh every parameter is born in its places, tensor by tensor.
+        With a mesh every parameter is sharded while it is read, tensor by tensor.
         """
         graph, abstract = nnx.split(self.abstract)
-        places = shardings(abstract, mesh)
         sources = {
-            row.ours: (row, shape, cut) for row, shape, cut in _pieces(self.abstract, self.rows)
+            row.ours: (row.layout, row.names(self.depth), piece if shape else ())
+            for row, shape, piece in self._pieces(self.abstract)
         }
+        stacked = {row.ours for row in self.rows if row.stacked}
+        sharding = shardings(abstract, mesh)
         flat = []
         for path, variable in nnx.to_flat_state(abstract):
-            row, shape, cut = sources[".".join(map(str, path))]
-            pieces = (
-                row.layout.to_ours(np.asarray(state[name])[cut if shape else ()])
-                for name in row.names(self.depth)
-            )
-            stacked = "{layer}" in row.theirs
-            value = to_device(variable.shape, pieces, places[path], stacked=stacked)
+            ours = ".".join(map(str, path))
+            layout, names, piece = sources[ours]
+            arrays = (layout.to_ours(np.asarray(state[name])[piece]) for name in names)
+            value = to_device(variable.shape, arrays, sharding[path], stacked=ours in stacked)
             flat.append((path, variable.replace(value)))
         return nnx.merge(graph, nnx.from_flat_state(flat))
 
     def stored(self, model: M) -> dict[str, Stored]:
-        """The inverse of `read`."""
-        return stored(model, self.rows, self.depth)
+        """The inverse of `read`: tensors under reference names, copied to the host when read."""
+        ours = parameters(model)
+        pieces: dict[str, list[Callable[[], np.ndarray]]] = {}
+        for row in self.rows:
+            value = ours[row.ours][...]
+            for layer, name in enumerate(row.names(self.depth)):
+                copy = functools.partial(to_host, value, layer if row.stacked else None)
+                piece = functools.partial(_to_theirs, row.layout, copy)
+                pieces.setdefault(name, []).append(piece)
+        return {
+            name: Stored(
+                shape, np.dtype(np.float32), functools.partial(_concatenated, pieces[name])
+            )
+            for name, shape in self._shapes(model).items()
+        }
+
+    def _shapes(self, model: nnx.Module) -> dict[str, tuple[int, ...]]:
+        wanted = {}
+        for row, shape, piece in self._pieces(model):
+            whole = (piece.stop, *shape[1:]) if shape else ()
+            wanted |= dict.fromkeys(row.names(self.depth), whole)
+        return wanted
+
+    def _pieces(self, model: nnx.Module) -> Iterator[tuple[Row, tuple[int, ...], slice]]:
+        """For every row its stored shape and its slice of the first axis of the named tensor."""
+        ours = parameters(model)
+        ends: dict[str, int] = {}
+        for row in self.rows:
+            shape = ours[row.ours].shape[1:] if row.stacked else ours[row.ours].shape
+            theirs = row.layout.to_theirs(np.broadcast_to(np.float32(0), shape)).shape
+            start = ends.get(row.theirs, 0)
+            ends[row.theirs] = start + (theirs[0] if theirs else 1)
+            yield row, theirs, slice(start, ends[row.theirs])
 
 
-def stored(model: nnx.Module, rows: Sequence[Row], depth: int) -> dict[str, Stored]:
-    """Every parameter under its reference name, fetched when somebody asks for it."""
-    ours = parameters(model)
-    parts: dict[str, list[Callable[[], np.ndarray]]] = {}
-    for row in rows:
-        value = ours[row.ours][...]
-        stacked = "{layer}" in row.theirs
-        for layer, name in enumerate(row.names(depth)):
-            fetch = functools.partial(to_host, value, layer if stacked else None)
-            parts.setdefault(name, []).append(functools.partial(_theirs, row.layout, fetch))
-    return {
-        name: Stored(shape, np.dtype(np.float32), functools.partial(_joined, parts[name]))
-        for name, shape in shapes(model, rows, depth).items()
-    }
+@dataclasses.dataclass(frozen=True)
+class StoredNetwork(Generic[M]):
+    """A network in a checkpoint: its table and the tensors that should fill it."""
+
+    table: Table[M]
+    state: State
+
+    def misfits(self) -> list[str]:
+        """As `Table.misfits`."""
+        return self.table.misfits(self.state)
+
+    def read(self, mesh: Mesh | None = None) -> M:
+        """As `Table.read`."""
+        return self.table.read(self.state, mesh)
 
 
-def _theirs(layout: Layout, fetch: Callable[[], np.ndarray]) -> np.ndarray:
-    return layout.to_theirs(fetch())
+def _to_theirs(layout: TensorLayout, copy: Callable[[], np.ndarray]) -> np.ndarray:
+    return layout.to_theirs(copy())
 
 
-def _joined(parts: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
-    arrays = [part() for part in parts]
+def _concatenated(pieces: Sequence[Callable[[], np.ndarray]]) -> np.ndarray:
+    arrays = [piece() for piece in pieces]
     return np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
-
-
-def to_reference(model: nnx.Module, rows: Sequence[Row], depth: int) -> dict[str, np.ndarray]:
-    """The inverse of `Table.build`: tensors under reference names, in the reference's shapes."""
-    return {name: np.asarray(tensor) for name, tensor in stored(model, rows, depth).items()}

@@ -1,6 +1,6 @@
-"""Reference names of the span predictor's tensors, its config, its folder.
+"""The span predictor PE-A-Frame: its `config.json`, the names of its tensors, its folder.
 
-Arithmetic: docs/prompt_encoders.md, "PE-A-Frame". `convert/peav.py` has both transformers.
+The network: docs/prompt_encoders.md, "PE-A-Frame". `convert/peav.py` has its two transformers.
 """
 
 import pathlib
@@ -8,13 +8,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.codec import ALPHA
-from sam_audio_jax.convert.files import find_folder, open_state, read_json
-from sam_audio_jax.convert.names import CONV, LINEAR, Row, Table, to_reference
+from sam_audio_jax.convert.model_files import (
+    TOKENIZER_FILES,
+    find_folder,
+    has_tokenizer,
+    open_state,
+)
+from sam_audio_jax.convert.names import CONV, LINEAR, Compute, Row, Table
 from sam_audio_jax.convert.peav import (
     fields_of,
     modernbert_config,
@@ -24,14 +28,13 @@ from sam_audio_jax.convert.peav import (
     refuse_others,
 )
 from sam_audio_jax.convert.tensors import State, Tensor
-from sam_audio_jax.convert.upstream_config import Dtype
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_json
 
 NAMES = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large")  # as SAM Audio's config says
 HUB = "facebook/"
 TOKENIZER = "answerdotai/ModernBERT-large"  # where the model's folder has none
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CODEC = "audio_model.dac_vae_encoder."
 
 # Keys of `config.json` -> our fields with the defaults of the reference's classes.
@@ -94,45 +97,38 @@ def _conv(theirs: str, ours: str) -> list[Row]:
 def used(state: State, config: SpanPredictorConfig) -> dict[str, Tensor]:
     """The tensors without those that no forward pass reads.
 
-    These are text layers beyond the last one used, the text model's final norm, the way out of the
-    codec's bottleneck and, in a predictor for latents, the codec's encoder.
+    Left out are the text layers after the last one used, the text model's final norm, the output
+    projection of the codec's bottleneck and, in a predictor for latents, the codec's encoder.
     """
-    dead = (f"{CODEC}bottleneck.out_proj.", "text_model.final_norm.")
-    dead = dead if config.waves else (CODEC, *dead)
+    unread = (f"{CODEC}bottleneck.out_proj.", "text_model.final_norm.")
+    unread = unread if config.waves else (CODEC, *unread)
     later = re.compile(r"text_model\.layers\.(\d+)\.")
 
     def is_used(name: str) -> bool:
         layer = later.match(name)
         too_late = layer is not None and int(layer[1]) >= config.text.depth
-        return not (too_late or name.startswith(dead))
+        return not (too_late or name.startswith(unread))
 
     return {name: tensor for name, tensor in state.items() if is_used(name)}
 
 
 def span_predictor_table(config: SpanPredictorConfig) -> Table[SpanPredictor]:
-    """Where a span predictor of this configuration is stored; each row names its own layers."""
-    rows = span_predictor_rows(config)
+    """The names of all tensors that a span predictor of this configuration uses."""
     return Table(
-        lambda: SpanPredictor(config, rngs=nnx.Rngs(0)), rows, 0, "span predictor checkpoint"
+        lambda: SpanPredictor(config, rngs=nnx.Rngs(0)),
+        span_predictor_rows(config),
+        0,  # each row names its own layers
+        "span predictor checkpoint",
     )
 
 
-def span_predictor_from_reference(
-    state: State, config: SpanPredictorConfig, mesh: Mesh | None = None
-) -> SpanPredictor:
-    """Builds the predictor; raises `UserError` naming every tensor that does not fit."""
-    return span_predictor_table(config).build(used(state, config), mesh)
-
-
-def span_predictor_to_reference(predictor: SpanPredictor) -> dict[str, np.ndarray]:
-    """The exact inverse of `span_predictor_from_reference`, without the unused tensors."""
-    return to_reference(predictor, span_predictor_rows(predictor.config), 0)
-
-
 def span_predictor_config(
-    values: Mapping[str, Any], *, compute: Dtype = "float32", waves: bool = False
+    values: Mapping[str, Any], *, compute: Compute = "float32", waves: bool = False
 ) -> SpanPredictorConfig:
-    """Reads the reference's `config.json`; settings that are not built are `UserError`s."""
+    """Reads the reference's `config.json`; with `waves` the predictor has a codec encoder.
+
+    Raises `UserError` for settings that are not built here.
+    """
     audio = values.get("audio_model", {})
     codec = fields_of(audio.get("dac_vae_encoder", {}), CODEC_FIELDS)
     codec["encoder_rates"] = tuple(codec["encoder_rates"])
@@ -155,26 +151,25 @@ def span_predictor_config(
 def load_span_predictor(
     path: str | pathlib.Path,
     *,
-    compute: Dtype = "float32",
+    compute: Compute = "float32",
     waves: bool = False,
     mesh: Mesh | None = None,
 ) -> tuple[SpanPredictor, str]:
-    """The predictor and the name of its tokenizer (`tokenizer_for`), from a folder with
-    `config.json` and `checkpoint` or `model` (.safetensors, .pt) under the reference's names.
+    """Reads a span predictor; returns it and the name of its tokenizer, for `tokenizer_for`.
 
-    `path` is a folder, a Hugging Face id or a name as in SAM Audio's config (`pe-a-frame-large`).
-    With `waves` it holds its own codec encoder and takes recordings, not latents alone.
-    UserError: nothing there, or what is there does not fit; all misfits in one line.
+    `path` is a folder with `config.json` and `checkpoint` or `model` (.safetensors, .pt), a
+    Hugging Face id or a name as in SAM Audio's config (`pe-a-frame-large`). With `waves` the
+    predictor has its own codec encoder and takes recordings as well as latents. Raises `UserError`
+    when there is none or when it does not fit; one line names every misfit.
     """
     name = HUB + str(path) if str(path) in NAMES and not pathlib.Path(path).is_dir() else str(path)
     folder = find_folder(
         name, ("config.json", "checkpoint.*", "model.safetensors", *TOKENIZER_FILES)
     )
     config = span_predictor_config(read_json(folder / "config.json"), compute=compute, waves=waves)
-    stem = "checkpoint" if list(folder.glob("checkpoint.*")) else "model"
+    state = open_state(folder, "checkpoint", "model")
     try:
-        predictor = span_predictor_from_reference(open_state(folder, stem), config, mesh)
+        predictor = span_predictor_table(config).build(used(state, config), mesh)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    own = any((folder / file).exists() for file in TOKENIZER_FILES)
-    return predictor, str(folder) if own else TOKENIZER
+    return predictor, str(folder) if has_tokenizer(folder) else TOKENIZER

@@ -1,15 +1,14 @@
-"""Reference names and config sections of the transformers that span predictor and judge share.
+"""The two transformers of the span predictor: their sections of `config.json`, names of tensors.
 
-These are PEAV over audio frames and ModernBERT over texts (docs/prompt_encoders.md). Names
-start with `theirs`, paths with `ours`, dots included.
+These are PEAV over audio frames and ModernBERT over texts (docs/prompt_encoders.md). Reference
+names start with the argument `theirs`, paths of our parameters with `ours`, dots included.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sam_audio_jax.convert.names import LINEAR, PAIRS, SAME, Layout, Row, neighbours
+from sam_audio_jax.convert.names import LINEAR, PAIRS, SAME, Compute, Row, TensorLayout, neighbours
 from sam_audio_jax.convert.separator import conv_block_rows
-from sam_audio_jax.convert.upstream_config import Dtype
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.errors import UserError
@@ -42,7 +41,7 @@ TEXT_FIXED = {
 
 
 def peav_rows(theirs: str, ours: str, config: PeavConfig) -> list[Row]:
-    """Every tensor of a PEAV transformer; heads are outside, as ours (unlike the separator's)."""
+    """Every tensor of a PEAV transformer; its heads are outermost, unlike the separator's."""
     attention = {"q": "query", "k": "key", "v": "value", "o": "out"}
     layouts = dict.fromkeys("qk", neighbours(config.heads))
     rows = [Row(f"{theirs}embeddings.cls_token", f"{ours}class_token")]
@@ -88,15 +87,16 @@ def modernbert_rows(theirs: str, ours: str, config: ModernBertConfig) -> list[Ro
 
 
 def _layer_rows(
-    theirs: str, ours: str, table: Sequence[tuple[str, str, Layout]], layers: range
+    theirs: str, ours: str, table: Sequence[tuple[str, str, TensorLayout]], layers: range
 ) -> list[Row]:
     return [Row(f"{theirs}.{{layer}}.{t}", f"{ours}.{o}", layout, layers) for t, o, layout in table]
 
 
-def peav_config(values: Mapping[str, Any], where: str, compute: Dtype = "float32") -> PeavConfig:
-    """The transformer's section of a `config.json`; `where` is what errors call it.
+def peav_config(values: Mapping[str, Any], where: str, compute: Compute = "float32") -> PeavConfig:
+    """Reads the section of `config.json` of a PEAV transformer; errors call it `where`.
 
-    Its `rope_theta` is not read: the reference's code has another one.
+    Its `rope_theta` is not read, because the reference's code does not read it either. Raises
+    `UserError` for settings that are not built here.
     """
     config = PeavConfig(**fields_of(values, PEAV_FIELDS), dtype=compute)
     heads = {"num_key_value_heads": config.heads, "head_dim": config.head_dim}
@@ -105,12 +105,13 @@ def peav_config(values: Mapping[str, Any], where: str, compute: Dtype = "float32
 
 
 def modernbert_config(
-    values: Mapping[str, Any], where: str, layers: int, compute: Dtype = "float32"
+    values: Mapping[str, Any], where: str, layers: int, compute: Compute = "float32"
 ) -> ModernBertConfig:
-    """The text model's section, of which the first `layers` layers are run.
+    """Reads the text model's section, called `where` in errors; its first `layers` layers are run.
 
     Both spellings of transformers are read: `global_attn_every_n_layers` and `*_rope_theta` of
-    version 4, `layer_types` and `rope_parameters` of version 5.
+    version 4, `layer_types` and `rope_parameters` of version 5. Raises `UserError` for settings
+    that are not built here.
     """
     refuse_others(values, TEXT_FIXED, where)
     total = values.get("num_hidden_layers", 28)
@@ -147,7 +148,7 @@ def modernbert_config(
 
 
 def fields_of(values: Mapping[str, Any], table: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
-    """Our fields; what is missing or null has the default of the reference's class."""
+    """Values of our fields; for a missing or null key the default of the reference's class."""
     return {
         ours: default if values.get(theirs) is None else values[theirs]
         for theirs, (ours, default) in table.items()
@@ -155,7 +156,7 @@ def fields_of(values: Mapping[str, Any], table: Mapping[str, tuple[str, Any]]) -
 
 
 def refuse_others(values: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> None:
-    """A setting with another value than the one that is built; `None` is the class default."""
+    """Raises `UserError` for settings other than those in `fixed`; None means the default."""
     wrong = [
         f"{where}.{key}={values[key]!r} is not supported, only {value!r}"
         for key, value in fixed.items()

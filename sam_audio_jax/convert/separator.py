@@ -1,7 +1,7 @@
-"""Reference names of the separator's tensors and its part of `config.json` (docs/model.md).
+"""The separator: its part of `config.json` and the names of its tensors (docs/model.md).
 
-Heads: the reference splits channels as `(element, head)` and turns neighbouring elements; ours are
-`(head, half, pair)` (see `nn/attention.py`, `nn/rope.py`). Queries, keys and their norms are
+Heads: the reference splits channels as `(element, head)` and rotates neighbouring elements; ours
+are `(head, half, pair)` (see `nn/attention.py`, `nn/rope.py`). Queries, keys and their norms are
 reordered here, values only from `(element, head)` to `(head, element)`; nothing else changes.
 """
 
@@ -9,9 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from sam_audio_jax.convert.names import (
     CONV,
@@ -19,12 +17,11 @@ from sam_audio_jax.convert.names import (
     PAIRS,
     POINTWISE,
     SAME,
-    Layout,
+    Compute,
     Row,
     Table,
-    to_reference,
+    TensorLayout,
 )
-from sam_audio_jax.convert.tensors import State
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -57,22 +54,28 @@ TRANSFORMER_DEFAULTS: dict[str, Any] = {
 }
 # The released models have these values; no other is built here.
 FIXED = (
-    *("fc_bias", "non_linearity", "use_rope", "timestep_non_linearity", "t_block_non_linearity"),
-    *("t_block_bias", "context_non_linearity", "in_channels"),
+    "fc_bias",
+    "non_linearity",
+    "use_rope",
+    "timestep_non_linearity",
+    "t_block_non_linearity",
+    "t_block_bias",
+    "context_non_linearity",
+    "in_channels",
 )
 
 
-def _rotated(heads: int) -> Layout:
+def _rotated(heads: int) -> TensorLayout:
     """Kernels of queries and keys."""
-    return Layout(
+    return TensorLayout(
         lambda w: w.reshape(-1, 2, heads, w.shape[1]).transpose(3, 2, 1, 0).reshape(w.shape[::-1]),
         lambda w: w.reshape(w.shape[0], heads, 2, -1).transpose(3, 2, 1, 0).reshape(w.shape[::-1]),
     )
 
 
-def _headwise(heads: int) -> Layout:
+def _headwise(heads: int) -> TensorLayout:
     """Kernels of values."""
-    return Layout(
+    return TensorLayout(
         lambda w: w.reshape(-1, heads, w.shape[1]).transpose(2, 1, 0).reshape(w.shape[::-1]),
         lambda w: w.reshape(w.shape[0], heads, -1).transpose(2, 1, 0).reshape(w.shape[::-1]),
     )
@@ -154,7 +157,7 @@ def separator_rows(config: SeparatorConfig) -> list[Row]:
 
 
 def separator_table(config: SeparatorConfig) -> Table[Separator]:
-    """Where a separator of this configuration is stored."""
+    """The names of all tensors of a separator of this configuration."""
     return Table(
         lambda: Separator(config, rngs=nnx.Rngs(0)),
         separator_rows(config),
@@ -163,17 +166,29 @@ def separator_table(config: SeparatorConfig) -> Table[Separator]:
     )
 
 
-def separator_from_reference(
-    state: State, config: SeparatorConfig, mesh: Mesh | None = None
-) -> Separator:
-    """Builds the separator; raises `UserError` naming every tensor that does not fit."""
-    return separator_table(config).build(state, mesh)
+def separator_config(config: Mapping[str, Any], compute: Compute) -> SeparatorConfig:
+    """Reads all of `config.json` that is about the separator; defaults must be filled in.
 
-
-def separator_to_reference(separator: Separator) -> dict[str, np.ndarray]:
-    """The exact inverse of `separator_from_reference`."""
-    config = separator.config
-    return to_reference(separator, separator_rows(config), config.dit.depth)
+    Raises `UserError` for widths that contradict each other, and as `dit_from_reference`.
+    """
+    if config["in_channels"] % 6:
+        raise UserError(f"config.json: in_channels={config['in_channels']} must be a multiple of 6")
+    channels = config["in_channels"] // 6
+    dit = dit_from_reference(config["transformer"], compute)
+    out = config["transformer"].get("out_channels", TRANSFORMER_DEFAULTS["out_channels"])
+    if out != 2 * channels:
+        raise UserError(
+            f"config.json: transformer.out_channels={out} must be a third of "
+            f"in_channels={config['in_channels']}"
+        )
+    return SeparatorConfig(
+        dit=dit,
+        channels=channels,
+        text_width=config["text_encoder"]["dim"],
+        video_width=config["vision_encoder"]["dim"],
+        anchors=config["num_anchors"],
+        anchor_width=config["anchor_embedding_dim"],
+    )
 
 
 def feed_forward_size(transformer: Mapping[str, Any]) -> int:
@@ -184,8 +199,11 @@ def feed_forward_size(transformer: Mapping[str, Any]) -> int:
     return multiple * math.ceil(size / multiple)
 
 
-def dit_from_reference(transformer: Mapping[str, Any], dtype: str) -> DitConfig:
-    """The transformer's config; unknown keys and settings that are not built are `UserError`s."""
+def dit_from_reference(transformer: Mapping[str, Any], dtype: Compute) -> DitConfig:
+    """Reads "transformer" of `config.json`.
+
+    Raises `UserError` for unknown keys and for settings that no released model has.
+    """
     unknown = sorted(set(transformer) - set(TRANSFORMER_DEFAULTS))
     if unknown:
         raise UserError(
@@ -216,12 +234,12 @@ def dit_from_reference(transformer: Mapping[str, Any], dtype: str) -> DitConfig:
         context_norm=full["context_norm"],
         max_positions=full["max_positions"],
         frequency_width=full["frequency_embedding_dim"],
-        dtype="bfloat16" if dtype == "bfloat16" else "float32",
+        dtype=dtype,
     )
 
 
 def dit_to_reference(config: DitConfig, out_channels: int, known: Mapping[str, Any]) -> dict:
-    """The "transformer" object; `known` gives what a config that was read had to say."""
+    """The inverse of `dit_from_reference`; `known` is a "transformer" whose other keys are kept."""
     full = TRANSFORMER_DEFAULTS | dict(known)
     full |= {
         "dim": config.width,

@@ -1,4 +1,4 @@
-"""Reference names of the T5 encoder's tensors and its `config.json`.
+"""The T5 text encoder: its `config.json` and the names of its tensors, those of transformers.
 
 The network: docs/prompt_encoders.md, "T5".
 """
@@ -6,13 +6,10 @@ The network: docs/prompt_encoders.md, "T5".
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
-from sam_audio_jax.convert.names import LINEAR, Row, Table, to_reference
+from sam_audio_jax.convert.names import LINEAR, Compute, Row, Table
 from sam_audio_jax.convert.tensors import State, Tensor
-from sam_audio_jax.convert.upstream_config import Dtype
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 
@@ -54,29 +51,19 @@ def t5_rows() -> list[Row]:
 
 
 def t5_table(config: T5Config) -> Table[T5Encoder]:
-    """Where an encoder of this configuration is stored."""
+    """The names of all tensors of an encoder of this configuration."""
     return Table(
         lambda: T5Encoder(config, rngs=nnx.Rngs(0)), t5_rows(), config.depth, "T5 checkpoint"
     )
 
 
 def encoder_only(state: State) -> dict[str, Tensor]:
-    """Without the decoder and the tied copy of the embedding."""
+    """The tensors without the decoder and the tied copy of the embedding."""
     return {name: w for name, w in state.items() if name != TIED and not name.startswith(UNUSED)}
 
 
-def t5_from_reference(state: State, config: T5Config, mesh: Mesh | None = None) -> T5Encoder:
-    """Builds the encoder; raises `UserError` naming every tensor that does not fit."""
-    return t5_table(config).build(encoder_only(state), mesh)
-
-
-def t5_to_reference(encoder: T5Encoder) -> dict[str, np.ndarray]:
-    """The exact inverse of `t5_from_reference` (without the tied copy of the embedding)."""
-    return to_reference(encoder, t5_rows(), encoder.config.depth)
-
-
-def t5_config(values: Mapping[str, Any], dtype: Dtype = "float32") -> T5Config:
-    """Reads a Hugging Face T5 `config.json`."""
+def t5_config(values: Mapping[str, Any], dtype: Compute = "float32") -> T5Config:
+    """Reads a T5 `config.json`. Raises `UserError` for a feed-forward with a gate."""
     kind = values.get("feed_forward_proj", "relu")
     if kind != "relu":
         raise UserError(f"T5 config: feed_forward_proj={kind!r} is not supported, only 'relu'")
@@ -87,7 +74,7 @@ def t5_config(values: Mapping[str, Any], dtype: Dtype = "float32") -> T5Config:
 
 
 def t5_config_to_reference(config: T5Config) -> dict[str, Any]:
-    """What transformers needs to load the exported encoder."""
+    """The inverse of `t5_config`, with what transformers needs to load the encoder."""
     return {theirs: getattr(config, ours) for theirs, ours in FIELDS.items()} | {
         "architectures": ["T5EncoderModel"],
         "dropout_rate": 0.1,

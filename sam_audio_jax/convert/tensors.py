@@ -1,7 +1,7 @@
-"""Tensors that stay in their files until somebody asks, and files written one tensor at a time.
+"""Tensors that stay in their files until they are read, and files written one tensor at a time.
 
 A `State` maps names to tensors. A `Stored` one is known by shape and dtype; `numpy.asarray` reads
-it, so that whoever walks a state holds one tensor at a time, however large the checkpoint.
+it, so that a loop over a state holds one tensor at a time, however large the checkpoint.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import first_line, whole_file
 
 # Names of the safetensors format, in the order in which its own writer sorts them.
 DTYPES = {
@@ -44,7 +45,7 @@ MAPPED_BYTES = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A tensor elsewhere (in a file, on a device); each `numpy.asarray` fetches it anew."""
+    """A tensor in a file or on a device; each `numpy.asarray` reads it again."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -62,7 +63,8 @@ State = Mapping[str, Tensor]
 def open_safetensors(path: pathlib.Path) -> dict[str, Stored]:
     """The tensors of a safetensors file; only its header is read.
 
-    Tensors are read, not mapped, so that no page of the file stays behind in this process.
+    Tensors are read, not mapped, so that no page of the file counts as this process's memory.
+    Raises `UserError` for a file that is not whole, and for a dtype that NumPy does not have.
     """
     try:
         with safe_open(path, "numpy"):  # checks header, offsets and length
@@ -71,27 +73,27 @@ def open_safetensors(path: pathlib.Path) -> dict[str, Stored]:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {_line(error)}") from error
+        raise UserError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
     header.pop("__metadata__", None)
     state = {}
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES:
             raise UserError(f"{path}: {name} has dtype {entry['dtype']}, which cannot be read")
         shape, dtype = tuple(entry["shape"]), DTYPES[entry["dtype"]]
-        place = 8 + size + entry["data_offsets"][0]
-        read = functools.partial(_read_piece, path, name, place, shape, dtype)
+        offset = 8 + size + entry["data_offsets"][0]
+        read = functools.partial(_read_tensor, path, name, offset, shape, dtype)
         state[name] = Stored(shape, dtype, read)
     return state
 
 
-def _read_piece(
-    path: pathlib.Path, name: str, place: int, shape: tuple[int, ...], dtype: np.dtype
+def _read_tensor(
+    path: pathlib.Path, name: str, offset: int, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
     size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     try:
-        raw = np.fromfile(path, np.uint8, size, offset=place)
+        raw = np.fromfile(path, np.uint8, size, offset=offset)
     except OSError as error:
-        raise UserError(f"{path}: {name} cannot be read: {_line(error)}") from error
+        raise UserError(f"{path}: {name} cannot be read: {first_line(error)}") from error
     if len(raw) < size:
         raise UserError(f"{path} was cut off: {name} has {len(raw)} of {size} bytes")
     return raw.view(dtype).reshape(shape)
@@ -100,24 +102,25 @@ def _read_piece(
 def open_torch(path: pathlib.Path, key: str = "") -> dict[str, Stored]:
     """The tensors of a pickled state dict, weights only: nothing in the file can run.
 
-    `key` names the state dict in a file that holds more. The data of today's files (zip archives)
-    stays in the file; a file of before torch 1.6 is held whole.
+    `key` names the state dict in a file that holds more. The data of zip archives, which torch
+    writes since version 1.6, stays in the file; an older file is held whole. Raises `UserError` for
+    a damaged file, one that holds other things than tensors, and without torch.
     """
     file = _TorchFile(path, key)
     state = {}
     for name, tensor in file.tensors.items():
-        kind = getattr(tensor, "dtype", None)
-        dtype = _numpy_dtype(str(kind).removeprefix("torch."))
+        torch_dtype = getattr(tensor, "dtype", None)
+        dtype = _numpy_dtype(str(torch_dtype).removeprefix("torch."))
         if dtype is None:
-            found = type(tensor).__name__ if kind is None else kind
-            raise UserError(f"{path}: {name} is no tensor that can be read but {found}")
+            kind = type(tensor).__name__ if torch_dtype is None else torch_dtype
+            raise UserError(f"{path}: {name} is no tensor that can be read but {kind}")
         read = functools.partial(file.read, name, dtype)
         state[str(name)] = Stored(tuple(tensor.shape), dtype, read)
     return state
 
 
 class _TorchFile:
-    """A state dict mapped by torch; the mapping is made anew after `MAPPED_BYTES` of reading."""
+    """A state dict mapped by torch; it is mapped again after `MAPPED_BYTES` of reading."""
 
     def __init__(self, path: pathlib.Path, key: str):
         self.path, self.key = path, key
@@ -125,18 +128,20 @@ class _TorchFile:
         self.load()
 
     def load(self) -> None:
-        self.touched = 0
-        found = _load_torch(self.path, mapped=self.mapped)
-        if self.key and not isinstance(found.get(self.key), dict):
+        self.read_bytes = 0
+        content = _load_torch(self.path, mapped=self.mapped)
+        if self.key and not isinstance(content.get(self.key), dict):
             raise UserError(f"{self.path} holds no tensors under {self.key!r}")
-        self.tensors = found[self.key] if self.key else found
+        self.tensors = content[self.key] if self.key else content
 
     def read(self, name: str, dtype: np.dtype) -> np.ndarray:
-        if self.mapped and self.touched > MAPPED_BYTES:
+        if self.mapped and self.read_bytes > MAPPED_BYTES:
             self.load()
         tensor = self.tensors[name].detach().contiguous()
-        self.touched += tensor.nbytes
-        flat = tensor.reshape(-1).view(_torch().uint8).numpy()  # numpy knows no bfloat16 of torch's
+        self.read_bytes += tensor.nbytes
+        flat = (
+            tensor.reshape(-1).view(_torch().uint8).numpy()
+        )  # NumPy does not know torch's bfloat16
         return flat.view(dtype).reshape(tuple(tensor.shape))
 
 
@@ -155,33 +160,29 @@ def _load_torch(path: pathlib.Path, *, mapped: bool) -> dict[str, Any]:
             f"or give {path.stem}.safetensors"
         ) from error
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors or is damaged; nothing in it was run"
         ) from error
     except Exception as error:  # a broken pickle can raise anything
-        raise UserError(f"{path} is not a whole file of tensors: {_line(error)}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}, not names with tensors")
-    return found
+        raise UserError(f"{path} is not a whole file of tensors: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not names with tensors")
+    return content
 
 
 def _numpy_dtype(name: str) -> np.dtype | None:
     return next((dtype for dtype in NAMES if dtype.name == name), None)
 
 
-def _line(error: Exception) -> str:
-    """An error's first line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def write_state(path: pathlib.Path, state: State, dtype: str | None = None) -> None:
-    """A safetensors file, tensor by tensor, whole or not at all; as the format's own writer's.
+    """Writes a safetensors file, tensor by tensor, whole or not at all.
 
-    `dtype` is that of floating tensors in the file; None keeps each tensor's own.
+    Its bytes are those that the library of the format writes. `dtype` is that of floating tensors
+    in the file; None keeps each tensor's own. Raises `UserError` for values too large for it.
     """
-    kinds = {name: _written(tensor.dtype, dtype) for name, tensor in state.items()}
+    kinds = {name: _file_dtype(tensor.dtype, dtype) for name, tensor in state.items()}
     order = list(NAMES)
     # Wide types first keep every tensor aligned.
     names = sorted(state, key=lambda name: (-order.index(kinds[name]), name))
@@ -192,22 +193,20 @@ def write_state(path: pathlib.Path, state: State, dtype: str | None = None) -> N
         start, end = end, end + kinds[name].itemsize * int(np.prod(shape, dtype=np.int64))
         entry = {"dtype": NAMES[kinds[name]], "shape": list(shape), "data_offsets": [start, end]}
         header[name] = entry
-    said = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    said += b" " * (-len(said) % 8)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(len(said).to_bytes(8, "little") + said)
-            for name in names:
-                values = _cast(name, np.asarray(state[name]), kinds[name])
-                file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with whole_file(path) as part, part.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name in names:
+            values = _cast(name, np.asarray(state[name]), kinds[name])
+            file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
 
 
 def write_torch(path: pathlib.Path, state: State, dtype: str | None = None) -> None:
-    """A pickled state dict for code that reads nothing else; torch holds all of it at once."""
+    """Writes a pickled state dict, for code that reads nothing else; torch holds all of it.
+
+    `dtype` as in `write_state`. Raises `UserError` without torch.
+    """
     try:
         torch = _torch()
     except ImportError as error:
@@ -216,19 +215,15 @@ def write_torch(path: pathlib.Path, state: State, dtype: str | None = None) -> N
         ) from error
     tensors = {}
     for name, tensor in state.items():
-        kind = _written(tensor.dtype, dtype)
+        kind = _file_dtype(tensor.dtype, dtype)
         values = np.ascontiguousarray(_cast(name, np.asarray(tensor), kind))
         flat = torch.from_numpy(values.reshape(-1).view(np.uint8).copy())
         tensors[name] = flat.view(getattr(torch, kind.name)).reshape(tuple(tensor.shape))
-    partial = path.with_name(path.name + ".partial")
-    try:
-        torch.save(tensors, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        torch.save(tensors, part)
 
 
-def _written(own: np.dtype, wanted: str | None) -> np.dtype:
+def _file_dtype(own: np.dtype, wanted: str | None) -> np.dtype:
     if own not in NAMES:
         raise UserError(f"tensors of dtype {own} cannot be written")
     floating = NAMES[own].startswith(("F", "BF"))

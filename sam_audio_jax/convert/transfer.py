@@ -1,11 +1,11 @@
 """Parameters between host and devices, one tensor at a time.
 
-The host holds what it keeps anyway (the shards of its devices) and the one tensor on its way.
+The host holds the shards of its devices, and one tensor on its way to or from them.
 """
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,11 +16,11 @@ from jax.sharding import Mesh, Sharding
 
 from sam_audio_jax import parallel
 
-LINE = 64  # bytes; an array that starts on a cache line is taken over by the CPU's device as it is
+LINE = 64  # bytes; JAX's CPU device uses an array that starts on a cache line without a copy
 
 
 def shardings(abstract: Any, mesh: Mesh | None) -> dict[tuple, Sharding | None]:
-    """Where each parameter of a module's state lies, by its path; None without a mesh."""
+    """The sharding of each parameter of a module's state, by its path; None without a mesh."""
     paths = [path for path, _ in nnx.to_flat_state(abstract)]
     if mesh is None:
         return dict.fromkeys(paths)
@@ -35,35 +35,36 @@ def to_device(
     *,
     stacked: bool,
 ) -> jax.Array:
-    """A float32 array from the layers in `pieces` (or, not stacked, from the one piece).
+    """Makes a float32 array from `pieces`: one for each layer if `stacked`, else one in all.
 
-    Each piece goes straight into the shards of this host's devices and is then let go. The layers
-    of a stack are on every device.
+    Each piece is copied into the shards of this host's devices and then released. Every device has
+    a share of all layers of a stack. Without a sharding the array is on the default device.
     """
-    places: Mapping = {None: (slice(None),) * len(shape)}  # an array of no particular device
+    indices: Mapping = {None: (slice(None),) * len(shape)}
     if sharding is not None:
-        places = sharding.addressable_devices_indices_map(shape)
-    bounds = {device: _bounds(index, shape) for device, index in places.items()}
+        indices = sharding.addressable_devices_indices_map(shape)
+    bounds = {device: _bounds(index, shape) for device, index in indices.items()}
     shards = {bound: _aligned([stop - start for start, stop in bound]) for bound in bounds.values()}
+    slices = {bound: tuple(slice(start, stop) for start, stop in bound) for bound in shards}
     for layer, piece in enumerate(pieces):
         for bound, shard in shards.items():
-            if not stacked:
-                shard[...] = piece[_slices(bound)]
+            if stacked:
+                shard[layer] = piece[slices[bound][1:]]
             else:
-                shard[layer] = piece[_slices(bound[1:])]
+                shard[...] = piece[slices[bound]]
     arrays = [jax.device_put(shards[bound], device) for device, bound in bounds.items()]
     if sharding is None:
         return arrays[0].block_until_ready()
-    whole = jax.make_array_from_single_device_arrays(shape, sharding, arrays)
-    return whole.block_until_ready()  # so that copies on their way do not pile up
+    array = jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+    return array.block_until_ready()  # so that copies on their way do not pile up
 
 
 def to_host(value: jax.Array, layer: int | None = None) -> np.ndarray:
-    """A parameter, or one layer of it, on the host; with several hosts, on each of them."""
+    """Copies a parameter, or one layer of it, to the host; with several hosts, to each of them."""
     if not value.is_fully_addressable:
         part = value if layer is None else value[layer]
         return np.asarray(multihost_utils.process_allgather(part, tiled=True))
-    # Not `np.asarray(value)`, whose result a sharded array keeps for itself.
+    # Not `np.asarray(value)`, whose result a sharded array keeps until it is deleted.
     whole = np.empty(value.shape if layer is None else value.shape[1:], value.dtype)
     for shard in value.addressable_shards:
         if layer is None:
@@ -79,11 +80,8 @@ def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int
     return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
 
 
-def _slices(bounds: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
-    return tuple(slice(start, stop) for start, stop in bounds)
-
-
-def _aligned(shape: Any) -> np.ndarray:
+def _aligned(shape: Sequence[int]) -> np.ndarray:
+    """An uninitialised float32 array that starts on a cache line."""
     size = 4 * int(np.prod(shape, dtype=np.int64))
     raw = np.empty(size + LINE, np.uint8)
     start = -raw.ctypes.data % LINE

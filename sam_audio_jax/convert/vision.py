@@ -1,13 +1,13 @@
-"""Reference names and settings of the Perception Encoder.
+"""The Perception Encoder: its config and the names of its tensors.
 
 The network: docs/prompt_encoders.md, "Perception Encoder".
 
 A file of the whole CLIP model also holds its text tower and `logit_scale`, which nothing here runs:
-`tower_and_rest` tells them apart, so that a writer can put them back. A SAM Audio checkpoint has
-all of it under `vision_encoder.model.`.
+`tower_and_rest` separates them, so that a writer can put them back. A SAM Audio checkpoint has all
+of it under `vision_encoder.model.`.
 
-Heads: the reference turns neighbouring elements of queries and keys, ours are `(head, half, pair)`
-(see `nn/rope.py`), so their rows are reordered.
+Heads: the reference rotates neighbouring elements of queries and keys, ours are
+`(head, half, pair)` (see `nn/rope.py`), so their rows are reordered.
 """
 
 import dataclasses
@@ -15,13 +15,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.convert.names import LINEAR, SAME, Layout, Row, Table, neighbours, to_reference
+from sam_audio_jax.convert.names import LINEAR, SAME, Compute, Row, Table, TensorLayout, neighbours
 from sam_audio_jax.convert.tensors import State, Tensor
-from sam_audio_jax.convert.upstream_config import Dtype
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
 
@@ -29,8 +27,12 @@ SAM_AUDIO_PREFIX = "vision_encoder.model."
 TOWER = "visual."
 # The rest of the CLIP model. Its `transformer.` is the text tower's.
 REST = (
-    *("transformer.", "token_embedding.", "positional_embedding", "ln_final."),
-    *("text_projection", "logit_scale"),
+    "transformer.",
+    "token_embedding.",
+    "positional_embedding",
+    "ln_final.",
+    "text_projection",
+    "logit_scale",
 )
 RELEASED = {"PE-Core-L14-336": VisionConfig()}
 
@@ -48,16 +50,16 @@ FIELDS = {
 }
 
 
-def _patches(side: int) -> Layout:
-    """A convolution by its own window `[out, 3, y, x]` <-> a matrix `[(y, x, 3), out]`."""
-    return Layout(
+def _patches(side: int) -> TensorLayout:
+    """A convolution with stride = window, `[out, 3, y, x]` <-> a matrix `[(y, x, 3), out]`."""
+    return TensorLayout(
         lambda w: w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0]),
         lambda w: w.reshape(side, side, 3, -1).transpose(3, 2, 0, 1),
     )
 
 
-def _attention(theirs: str, ours: str, turned: Layout) -> list[Row]:
-    fused = {"query": turned, "key": turned, "value": LINEAR}
+def _attention(theirs: str, ours: str, rotated: TensorLayout) -> list[Row]:
+    fused = {"query": rotated, "key": rotated, "value": LINEAR}
     return [
         *(
             Row(f"{theirs}.in_proj_{t}", f"{ours}.{name}.{o}", layout)
@@ -96,7 +98,9 @@ def vision_rows(config: VisionConfig) -> list[Row]:
         *_norm(f"{block}.ln_2", "blocks.mlp_norm"),
         *_mlp(f"{block}.mlp", "blocks.mlp"),
         *_norm(f"{TOWER}ln_post", "norm_out"),
-        Row(f"{TOWER}attn_pool.probe", "pool.probe", Layout(lambda w: w[0], lambda w: w[None])),
+        Row(
+            f"{TOWER}attn_pool.probe", "pool.probe", TensorLayout(lambda w: w[0], lambda w: w[None])
+        ),
         *_attention(f"{TOWER}attn_pool.attn", "pool.attention", LINEAR),
         *_norm(f"{TOWER}attn_pool.layernorm", "pool.norm"),
         *_mlp(f"{TOWER}attn_pool.mlp", "pool.mlp"),
@@ -113,8 +117,8 @@ def vision_rows(config: VisionConfig) -> list[Row]:
 def tower_and_rest(state: State, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tower's tensors under `visual.`, and the unused rest under its full names.
 
-    Names that do not start with `prefix` are in neither; a name under it that is no part of the
-    CLIP model counts to the tower, which then refuses it.
+    Names that do not start with `prefix` are in neither. A name under it that is not part of the
+    CLIP model is counted to the tower, so that the check of the tower names it.
     """
     tower, rest = {}, {}
     for full, tensor in state.items():
@@ -129,7 +133,7 @@ def tower_and_rest(state: State, prefix: str = "") -> tuple[dict[str, Tensor], d
 
 
 def vision_table(config: VisionConfig) -> Table[VisionEncoder]:
-    """Where a tower of this configuration is stored."""
+    """The names of all tensors of a tower of this configuration."""
     return Table(
         lambda: VisionEncoder(config, rngs=nnx.Rngs(0)),
         vision_rows(config),
@@ -141,19 +145,15 @@ def vision_table(config: VisionConfig) -> Table[VisionEncoder]:
 def vision_from_reference(
     state: State, config: VisionConfig, prefix: str = "", mesh: Mesh | None = None
 ) -> VisionEncoder:
-    """Builds the tower; raises `UserError` naming every tensor that does not fit."""
+    """Builds the tower. Raises `UserError` that names every tensor that does not fit."""
     return vision_table(config).build(tower_and_rest(state, prefix)[0], mesh)
 
 
-def vision_to_reference(encoder: VisionEncoder, prefix: str = "") -> dict[str, np.ndarray]:
-    """The exact inverse of `vision_from_reference`; add the rest that was set aside."""
-    config = encoder.config
-    state = to_reference(encoder, vision_rows(config), config.depth)
-    return {prefix + name: tensor for name, tensor in state.items()}
+def tower_config(values: Mapping[str, Any], dtype: Compute = "float32") -> VisionConfig:
+    """Reads the reference's model configuration (keys of `FIELDS`, `mlp_ratio`, `pool_type`).
 
-
-def tower_config(values: Mapping[str, Any], dtype: Dtype = "float32") -> VisionConfig:
-    """Reads the reference's model configuration (keys of `FIELDS`, `mlp_ratio`, `pool_type`)."""
+    Raises `UserError` for a pool that is not built here.
+    """
     kind = values.get("pool_type", "attn")
     if kind != "attn":
         raise UserError(f"vision config: pool_type={kind!r} is not supported, only 'attn'")
@@ -176,8 +176,11 @@ def tower_config_to_reference(config: VisionConfig) -> dict[str, Any]:
     }
 
 
-def released_config(values: Mapping[str, Any], dtype: Dtype = "float32") -> VisionConfig:
-    """The tower that "vision_encoder" of a SAM Audio `config.json` names, checked against it."""
+def released_config(values: Mapping[str, Any], dtype: Compute = "float32") -> VisionConfig:
+    """The tower that "vision_encoder" of a SAM Audio `config.json` names.
+
+    Raises `UserError` for an unknown name, or for settings that contradict it.
+    """
     name = values["name"]
     if name not in RELEASED:
         raise UserError(

@@ -11,15 +11,13 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from sam_audio_jax.codec.codec import (
-    CodecConfig,
     frame_to_sample,
     pad_to_hop,
     sample_to_frame,
 )
 from sam_audio_jax.convert.codec import (
-    codec_from_reference,
-    codec_to_reference,
-    watermark_settings,
+    codec_config,
+    codec_table,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -35,9 +33,7 @@ def case(request):
     settings = json.loads((FOLDER / f"{request.param}.json").read_text())
     stored = load_file(FOLDER / f"{request.param}.weights.safetensors")
     state = {name.removeprefix(PREFIX): value for name, value in stored.items()}
-    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["codec"].items()}
-    mark = watermark_settings(state, len(sizes["decoder_rates"]))
-    codec = codec_from_reference(state, CodecConfig(**sizes, **mark))
+    codec = codec_table(codec_config(settings["codec"], state)).build(state)
     tensors = load_file(FOLDER / f"{request.param}.tensors.safetensors")
     return settings, codec, {k: channels_last(v) for k, v in tensors.items()}, state
 
@@ -148,7 +144,7 @@ def test_indices(case):
 
 def test_export_gives_the_same_tensors_back(case):
     _, codec, _, state = case
-    exported = codec_to_reference(codec)
+    exported = codec_table(codec.config).stored(codec)
     assert set(exported) == set(state)
     for name, value in state.items():
         np.testing.assert_array_equal(exported[name], value, err_msg=name)

@@ -1,18 +1,18 @@
-"""The reference's tiny model as a folder of its own, and what `load_folder` makes of it."""
+"""The reference's tiny model as a folder of its own, and as `load_folder` reads it."""
 
 import pathlib
 import shutil
 
 import pytest
 
-from sam_audio_jax.cli import convert as command
+from sam_audio_jax.cli import convert
 from sam_audio_jax.convert.folder import load_folder
 
 
 @pytest.fixture(scope="session")
-def door():
+def command():
     """The module of `sam-audio convert`."""
-    return command
+    return convert
 
 
 @pytest.fixture(scope="session")

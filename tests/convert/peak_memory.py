@@ -19,13 +19,13 @@ from sam_audio_jax.parallel import MeshConfig
 
 
 def memory(kind: str) -> int:
-    """Bytes by /proc/self/status: VmRSS now, VmHWM at most since `reset`."""
-    said = pathlib.Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"{kind}:\s+(\d+) kB", said)[1])
+    """Bytes of /proc/self/status: VmRSS is the use now, VmHWM the peak since the last reset."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{kind}:\s+(\d+) kB", status)[1])
 
 
 def peak_of(work) -> tuple[int, object]:
-    """Peak over what was there before, and the result."""
+    """Returns the peak above the use before, in bytes, and the result of `work`."""
     before = memory("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     result = work()

@@ -4,17 +4,17 @@ import pytest
 
 
 @pytest.mark.golden
-def test_a_folder_is_converted(door, reference, tmp_path):
+def test_a_folder_is_converted(command, reference, tmp_path):
     out = tmp_path / "out"
-    assert door.main(["--from", str(reference), "--to", str(out), "--dtype", "float16"]) == 0
+    assert command.main(["--from", str(reference), "--to", str(out), "--dtype", "float16"]) == 0
     assert {path.name for path in out.iterdir()} == {
         *("config.json", "checkpoint.safetensors", "sam_audio_jax.json", "t5")
     }
 
 
 @pytest.mark.golden
-def test_an_export_without_a_vision_tower_says_so(door, reference, tmp_path, capsys):
-    assert door.main(["--from", str(reference), "--to", str(tmp_path / "out"), "--export"]) == 0
+def test_an_export_without_a_vision_tower_says_so(command, reference, tmp_path, capsys):
+    assert command.main(["--from", str(reference), "--to", str(tmp_path / "out"), "--export"]) == 0
     assert "note: no vision tower in it" in capsys.readouterr().err
     assert (tmp_path / "out" / "checkpoint.safetensors").is_file()
 
@@ -27,9 +27,9 @@ def test_an_export_without_a_vision_tower_says_so(door, reference, tmp_path, cap
         ["--from", "a", "--to", "out", "--x"],
     ],
 )
-def test_bad_calls_end_with_one_line_and_status_2(door, argv, tmp_path, monkeypatch, capsys):
+def test_bad_calls_end_with_one_line_and_status_2(command, argv, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert door.main(argv) == 2
+    assert command.main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

@@ -67,6 +67,22 @@ def test_our_settings_survive(loaded, tmp_path):
 
 
 @pytest.mark.golden
+def test_a_folder_of_a_newer_format_is_refused_and_one_without_a_number_is_the_first(
+    loaded, tmp_path
+):
+    save_folder(tmp_path / "new", *loaded)
+    ours = tmp_path / "new" / "sam_audio_jax.json"
+    values = json.loads(ours.read_text())
+    assert values["format"] == 1
+    ours.write_text(json.dumps(values | {"format": 2}))
+    with pytest.raises(UserError, match=r"sam_audio_jax\.json has format 2, .* reads 1 to 1: "):
+        load_folder(tmp_path / "new")
+    del values["format"]
+    ours.write_text(json.dumps(values))
+    assert "format" not in load_folder(tmp_path / "new")[3]
+
+
+@pytest.mark.golden
 def test_export_moves_the_scale_of_latents_into_the_codec(loaded, tmp_path):
     codec, prompted, tokenizer, extra = loaded
     graph, state = nnx.split(codec)

@@ -10,7 +10,7 @@ import sys
 import pytest
 from safetensors import safe_open
 
-from sam_audio_jax.convert.synthetic import write_synthetic
+from tests.convert.synthetic import write_synthetic
 
 HERE = pathlib.Path(__file__).parent
 SCRIPT = HERE / "peak_memory.py"
@@ -33,11 +33,10 @@ def settings(width: int, depth: int) -> tuple[dict, dict]:
 @pytest.mark.skipif(not SCRIPT.exists() or sys.platform != "linux", reason="reads /proc")
 def test_a_model_is_never_held_twice(tmp_path):
     """Loading holds the model and 1.3 times the largest tensor; copying and saving hold less."""
-    mark = {"watermark_rates": ()}
     tower = {"vision_encoder.model.token_embedding.weight": (4 * 1024, 1024)}
     for name, width, depth in (("small", 64, 2), ("large", 768, 6)):
         config, text = settings(width, depth)
-        write_synthetic(tmp_path / name, config, text, watermark=mark, rest=tower)
+        write_synthetic(tmp_path / name, config, text, rest=tower)
     with safe_open(tmp_path / "large" / "checkpoint.safetensors", "numpy") as file:
         sizes = {n: 4 * int(_count(file.get_slice(n).get_shape())) for n in file.keys()}  # noqa: SIM118
     held = sum(size for name, size in sizes.items() if not name.startswith("vision_encoder."))
@@ -50,14 +49,14 @@ def test_a_model_is_never_held_twice(tmp_path):
         env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}"},
     )
     assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
+    measured = json.loads(run.stdout)
     one = 1.3 * largest + SLACK
-    assert 0.9 * held < found["loading"] < held + one, found
-    assert found["copying"] < one, found
-    assert found["saving"] < one, found
-    assert found["shards"] == DEVICES
-    assert found["moved"] == 0, "device_put of what is in its place copied"
-    assert found["finite"]
+    assert 0.9 * held < measured["loading"] < held + one, measured
+    assert measured["copying"] < one, measured
+    assert measured["saving"] < one, measured
+    assert measured["shards"] == DEVICES
+    assert measured["moved"] == 0, "device_put copied arrays that had the right sharding"
+    assert measured["finite"]
     for copy in ("copy", "copy.saved"):
         for name in ("checkpoint.safetensors", "t5/model.safetensors"):
             assert filecmp.cmp(tmp_path / "large" / name, tmp_path / copy / name, shallow=False)

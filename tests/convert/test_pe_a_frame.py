@@ -15,7 +15,6 @@ from sam_audio_jax.convert.pe_a_frame import (
     load_span_predictor,
     span_predictor_config,
     span_predictor_table,
-    span_predictor_to_reference,
     used,
 )
 from sam_audio_jax.errors import UserError
@@ -81,7 +80,7 @@ def test_there_and_back_changes_no_bit(folder):
     predictor, tokenizer = load_span_predictor(folder, waves=True)
     assert tokenizer == TOKENIZER
     stored = load_file(folder / "model.safetensors")
-    back = span_predictor_to_reference(predictor)
+    back = span_predictor_table(predictor.config).stored(predictor)
     assert set(back) == set(used(stored, predictor.config)) < set(stored)
     for name, tensor in back.items():
         np.testing.assert_array_equal(tensor, stored[name], err_msg=name)

@@ -9,16 +9,17 @@ import pytest
 from flax import nnx
 
 from sam_audio_jax.codec.codec import CodecConfig
-from sam_audio_jax.convert.codec import codec_table, watermark_settings
+from sam_audio_jax.convert.codec import codec_config, codec_table
 from sam_audio_jax.convert.folder import CODEC_PREFIX, TOWER_PREFIX
 from sam_audio_jax.convert.separator import (
     dit_from_reference,
     dit_to_reference,
     feed_forward_size,
+    separator_config,
     separator_rows,
     separator_table,
 )
-from sam_audio_jax.convert.upstream_config import checked_config, codec_config, separator_config
+from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 
@@ -47,7 +48,7 @@ def test_every_row_names_a_parameter_and_none_is_left_out():
 
 
 @pytest.mark.parametrize("size", ["small", "base", "large"])
-def test_every_tensor_of_a_released_checkpoint_has_its_place(size):
+def test_every_tensor_of_a_released_checkpoint_is_known(size):
     """Codec and separator have what is listed, name by name; the rest is the CLIP model's."""
     path = SPEC / f"checkpoint_params_{size}.json"
     if not path.exists():
@@ -58,9 +59,8 @@ def test_every_tensor_of_a_released_checkpoint_has_its_place(size):
         name.removeprefix(CODEC_PREFIX): np.broadcast_to(np.float32(0), shape)
         for name, shape in want.items()
     }
-    full = checked_config({"transformer": listed["transformer"]})
-    depth = len(CodecConfig().decoder_rates)
-    codec = codec_config(full["audio_codec"], {}, watermark_settings(bare, depth))
+    full = with_defaults({"transformer": listed["transformer"]})
+    codec = codec_config(full["audio_codec"], bare)
     assert codec == CodecConfig()
     got = codec_table(codec, CODEC_PREFIX).shapes()
     got |= separator_table(separator_config(full, "float32")).shapes()

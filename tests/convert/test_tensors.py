@@ -1,4 +1,4 @@
-"""Files of tensors: unread until asked for, byte for byte the format's own, every break named."""
+"""Files of tensors: read when needed, byte for byte as the format's library, every damage named."""
 
 import json
 import pickle
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sam_audio_jax.convert.files import open_state
+from sam_audio_jax.convert.model_files import open_state
 from sam_audio_jax.convert.tensors import Stored, open_safetensors, open_torch, write_state
 from sam_audio_jax.errors import UserError
 
@@ -34,16 +34,16 @@ def test_what_is_written_is_what_the_formats_own_writer_writes(state, tmp_path):
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
-def test_headers_tell_shapes_and_tensors_are_read_one_by_one(state, tmp_path):
+def test_headers_give_shapes_and_tensors_are_read_one_by_one(state, tmp_path):
     state["brain"] = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16)
     write_state(tmp_path / "file", state)
-    found = open_safetensors(tmp_path / "file")
-    assert {n: (t.shape, t.dtype) for n, t in found.items()} == {
+    opened = open_safetensors(tmp_path / "file")
+    assert {n: (t.shape, t.dtype) for n, t in opened.items()} == {
         n: (w.shape, w.dtype) for n, w in state.items()
     }
     for name, tensor in state.items():
-        np.testing.assert_array_equal(np.asarray(found[name]), tensor)
-    assert np.asarray(found["brain"], np.float32).dtype == np.float32
+        np.testing.assert_array_equal(np.asarray(opened[name]), tensor)
+    assert np.asarray(opened["brain"], np.float32).dtype == np.float32
 
 
 def test_copies_of_files_are_the_same_bytes(state, tmp_path):
@@ -98,16 +98,16 @@ def test_what_is_no_safetensors_file_is_the_users_error(content, tmp_path):
 
 
 def test_a_model_in_parts_is_one_state(state, tmp_path):
-    half = dict(list(state.items())[:3])
-    write_state(tmp_path / "one", half)
-    write_state(tmp_path / "two", {name: w for name, w in state.items() if name not in half})
-    places = {name: "one" if name in half else "two" for name in state}
+    first = dict(list(state.items())[:3])
+    write_state(tmp_path / "one", first)
+    write_state(tmp_path / "two", {name: w for name, w in state.items() if name not in first})
+    part_of = {name: "one" if name in first else "two" for name in state}
     index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": places}))
-    found = open_state(tmp_path, "model")
+    index.write_text(json.dumps({"weight_map": part_of}))
+    opened = open_state(tmp_path, "model")
     for name, tensor in state.items():
-        np.testing.assert_array_equal(np.asarray(found[name]), tensor)
-    index.write_text(json.dumps({"weight_map": places | {"lost": "one"}}))
+        np.testing.assert_array_equal(np.asarray(opened[name]), tensor)
+    index.write_text(json.dumps({"weight_map": part_of | {"lost": "one"}}))
     with pytest.raises(UserError, match="lost in one"):
         open_state(tmp_path, "model")
 
@@ -120,7 +120,7 @@ def test_pickled_checkpoints_need_torch_and_say_so(tmp_path, monkeypatch):
 
 
 class Trap:
-    """A pickle of this runs `print` when it is read."""
+    """A pickle of this class runs `print` when it is read."""
 
     def __reduce__(self):
         return print, ("the pickle ran",)
@@ -136,14 +136,14 @@ class TestWithTorch:
         monkeypatch.setattr("sam_audio_jax.convert.tensors.MAPPED_BYTES", 16)
         tensors = {name: torch.from_numpy(w.copy()) for name, w in state.items()}
         tensors["brain"] = torch.arange(6).reshape(2, 3).to(torch.bfloat16)
-        tensors["turned"] = torch.arange(6.0).reshape(2, 3).T
+        tensors["transposed"] = torch.arange(6.0).reshape(2, 3).T
         path = tmp_path / "checkpoint.pt"
         torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
-        found = open_state(tmp_path, "checkpoint")
+        opened = open_state(tmp_path, "checkpoint")
         for name, tensor in tensors.items():
-            assert found[name].shape == tuple(tensor.shape)
-            got = np.asarray(found[name])
-            assert got.dtype == found[name].dtype
+            assert opened[name].shape == tuple(tensor.shape)
+            got = np.asarray(opened[name])
+            assert got.dtype == opened[name].dtype
             want = tensor.float() if name == "brain" else tensor
             np.testing.assert_array_equal(got.astype(want.numpy().dtype), want.numpy())
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sam_audio_jax.convert.names import shapes
 from sam_audio_jax.convert.vision import (
     RELEASED,
     SAM_AUDIO_PREFIX,
@@ -18,7 +17,7 @@ from sam_audio_jax.convert.vision import (
     tower_config_to_reference,
     vision_from_reference,
     vision_rows,
-    vision_to_reference,
+    vision_table,
 )
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
@@ -30,8 +29,7 @@ TINY = VisionConfig(**SIZES, output=6, pool_heads=4)
 
 
 def wanted(config):
-    model = nnx.eval_shape(lambda: VisionEncoder(config, rngs=nnx.Rngs(0)))
-    return shapes(model, vision_rows(config), config.depth)
+    return vision_table(config).shapes()
 
 
 def listed(name):
@@ -88,10 +86,10 @@ def test_there_and_back_changes_no_bit_and_keeps_the_rest(prefix):
     tower, rest = tower_and_rest(state | others, prefix)
     assert set(rest) == set(others) - {"proj.weight"}
     assert {prefix + name for name in tower} == set(state)
-    back = vision_to_reference(vision_from_reference(state | others, TINY, prefix), prefix)
-    assert set(back) == set(state)
-    for name, tensor in state.items():
-        np.testing.assert_array_equal(back[name], tensor, err_msg=name)
+    back = vision_table(TINY).stored(vision_from_reference(state | others, TINY, prefix))
+    assert {prefix + name for name in back} == set(state)
+    for name, tensor in back.items():
+        np.testing.assert_array_equal(tensor, state[prefix + name], err_msg=name)
 
 
 def test_one_error_names_every_tensor_that_does_not_fit():
@@ -102,13 +100,13 @@ def test_one_error_names_every_tensor_that_does_not_fit():
     state["visuals"] = np.zeros(1, np.float32)
     with pytest.raises(UserError) as error:
         vision_from_reference(state, TINY)
-    for said in (
+    for message in (
         "missing visual.proj [16, 6]",
         "resblocks.0.attn.in_proj_weight has shape [16, 16], not [48, 16]",
         "unexpected visual.surplus",
         "unexpected visuals",
     ):
-        assert said in str(error.value)
+        assert message in str(error.value)
 
 
 @pytest.mark.parametrize("mlp", [24, 21, 7, 43, 1])
@@ -125,15 +123,15 @@ def test_the_released_tower_by_its_name():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"name": "PE-Core-X"}, f"name='PE-Core-X' is unknown; known: {NAME}"),
         ({"dim": 768}, "dim=768 is not supported"),
         ({"interpolation_mode": "BILINEAR"}, "interpolation_mode='BILINEAR' is not supported"),
     ],
 )
-def test_another_tower_is_the_users_error(changes, said):
-    with pytest.raises(UserError, match=said):
+def test_another_tower_is_the_users_error(changes, message):
+    with pytest.raises(UserError, match=message):
         released_config({"name": NAME} | changes)
 
 

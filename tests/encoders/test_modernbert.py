@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from sam_audio_jax.convert.names import Table, to_reference
+from sam_audio_jax.convert.names import Table
 from sam_audio_jax.convert.pe_a_frame import modernbert_config, modernbert_rows
 from sam_audio_jax.encoders.modernbert import ModernBert, ModernBertConfig
 from sam_audio_jax.errors import UserError
@@ -30,17 +30,16 @@ def stored(folder):
     return load_file(folder / "weights.safetensors")
 
 
+def table(config) -> Table[ModernBert]:
+    rows = modernbert_rows("", "", config)
+    return Table(lambda: ModernBert(config, rngs=nnx.Rngs(0)), rows, config.depth, "ModernBERT")
+
+
 @pytest.fixture(scope="module")
 def bert(folder, stored) -> ModernBert:
     values = json.loads((folder / "config.json").read_text())
     config = modernbert_config(values, "text_model", values["num_hidden_layers"])
-    table = Table(
-        lambda: ModernBert(config, rngs=nnx.Rngs(0)),
-        modernbert_rows("", "", config),
-        config.depth,
-        "ModernBERT",
-    )
-    return table.build({n: w for n, w in stored.items() if not n.startswith("final_norm.")})
+    return table(config).build({n: w for n, w in stored.items() if not n.startswith("final_norm.")})
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,7 @@ def test_every_hidden_state(bert, stored, batches):
 
 @pytest.mark.golden
 def test_export_gives_back_every_tensor(bert, stored):
-    back = to_reference(bert, modernbert_rows("", "", bert.config), bert.config.depth)
+    back = table(bert.config).stored(bert)
     assert set(back) == {name for name in stored if not name.startswith("final_norm.")}
     for name, tensor in back.items():
         np.testing.assert_array_equal(tensor, stored[name], err_msg=name)

@@ -9,7 +9,7 @@ from flax import nnx
 from safetensors.flax import load_file
 from safetensors.numpy import load_file as load_numpy
 
-from sam_audio_jax.convert.t5 import t5_config, t5_from_reference, t5_to_reference
+from sam_audio_jax.convert.t5 import t5_config, t5_table
 from sam_audio_jax.encoders.t5 import T5Config, bucket
 from sam_audio_jax.errors import UserError
 
@@ -27,7 +27,7 @@ def stored(fixtures_dir):
 @pytest.fixture(scope="module")
 def encoder(fixtures_dir, stored):
     config = t5_config(json.loads((fixtures_dir / "model" / "t5" / "config.json").read_text()))
-    return t5_from_reference(stored, config)
+    return t5_table(config).build(stored)
 
 
 @pytest.mark.golden
@@ -64,7 +64,7 @@ def test_hidden_states_layer_by_layer(io, encoder):
 
 @pytest.mark.golden
 def test_export_gives_back_every_tensor(stored, encoder):
-    back = t5_to_reference(encoder)
+    back = t5_table(encoder.config).stored(encoder)
     assert set(back) == set(stored)
     for name, tensor in stored.items():
         np.testing.assert_array_equal(back[name], tensor, err_msg=name)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from sam_audio_jax.convert.vision import tower_config, vision_from_reference, vision_to_reference
+from sam_audio_jax.convert.vision import tower_config, vision_from_reference, vision_table
 from sam_audio_jax.encoders.clips import encode_clips, pixels, resize
 from sam_audio_jax.encoders.vision import grid_angles
 from tests.conftest import fixtures
@@ -78,7 +78,8 @@ def test_every_stage(path):
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in SIZES}), ids=lambda p: p.name)
 def test_export_gives_back_every_tensor(folder):
-    stored, back = load_file(folder / "weights.safetensors"), vision_to_reference(tower(folder))
+    stored, encoder = load_file(folder / "weights.safetensors"), tower(folder)
+    back = vision_table(encoder.config).stored(encoder)
     assert set(back) == set(stored)
     for name, tensor in stored.items():
         np.testing.assert_array_equal(back[name], tensor, err_msg=name)

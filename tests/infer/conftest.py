@@ -8,7 +8,7 @@ from sam_audio_jax import SAMAudio
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.config import to_dict
 from sam_audio_jax.convert.folder import save_folder
-from sam_audio_jax.convert.vision import SAM_AUDIO_PREFIX, vision_to_reference
+from sam_audio_jax.convert.vision import SAM_AUDIO_PREFIX, vision_table
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.separator.model import PromptedSeparator
 from tests import tiny
@@ -25,11 +25,12 @@ def folder(tmp_path_factory):
     codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
     codec.decoder.out.scale[...] *= 0.1  # waves well below full scale
     tower = tiny.filled(lambda: VisionEncoder(VISION, rngs=nnx.Rngs(0)))
+    stored = vision_table(VISION).stored(tower)
     path = tmp_path_factory.mktemp("checkpoint") / "folder"
     extra = {
         "sampler": {"method": "euler", "steps": 2},
         "vision": to_dict(VISION),
-        "rest": vision_to_reference(tower, SAM_AUDIO_PREFIX),
+        "rest": {SAM_AUDIO_PREFIX + name: tensor for name, tensor in stored.items()},
     }
     save_folder(path, codec, prompted, "byt5", extra)
     return path

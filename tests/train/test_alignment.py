@@ -13,7 +13,8 @@ from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert import load as runs
+from sam_audio_jax.convert.codec import save_codec_folder
+from sam_audio_jax.convert.load import convert, load_networks
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
 from sam_audio_jax.separator.model import PromptedSeparator
@@ -171,14 +172,14 @@ def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tm
     line = Workdir(tmp_path / "whole").read_metrics()[-1]
     assert line["loss"] == pytest.approx(line["flow"] + 0.5 * line["alignment"], rel=1e-5)
 
-    runs.save_codec_folder(tmp_path / "whole" / "codec", codec)
-    _, prompted, _, _ = runs.load_networks(str(tmp_path / "whole"))
+    save_codec_folder(tmp_path / "whole" / "codec", codec)
+    _, prompted, _, _ = load_networks(str(tmp_path / "whole"))
     assert prompted.alignment is None
     weights = nnx.as_pure(nnx.state(prompted))
     assert set(weights) == {"text_encoder", "separator"}
     assert all(same(weights[name], whole.ema[name]) for name in weights)
-    assert not runs.convert(str(tmp_path / "whole"), str(tmp_path / "exported"))
-    again = runs.load_networks(str(tmp_path / "exported"))[1]
+    assert not convert(str(tmp_path / "whole"), str(tmp_path / "exported"))
+    again = load_networks(str(tmp_path / "exported"))[1]
     written = nnx.as_pure(nnx.state(again))
     assert all(same(written[name], weights[name]) for name in weights)
     on, _, _ = make_separator_training(config, codec, mesh(), again)  # a head anew

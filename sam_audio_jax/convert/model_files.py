@@ -1,0 +1,96 @@
+"""Files of a model folder: where a named folder is, its tensors, its tokenizer."""
+
+import os
+import pathlib
+import shutil
+
+import huggingface_hub
+
+from sam_audio_jax.convert.tensors import Stored, open_safetensors, open_torch
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import first_line, read_json
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "spiece.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def find_folder(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
+    """A local folder, or the snapshot of a Hugging Face id (only files that match `patterns`).
+
+    Raises `UserError` when there is no such folder or id, or when the hub does not give it.
+    """
+    folder = pathlib.Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise UserError(f"no model folder {name}")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    try:
+        snapshot = huggingface_hub.snapshot_download(
+            name, allow_patterns=list(patterns), local_files_only=offline
+        )
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        reason = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+        raise UserError(f"{name} is no folder, nor in the Hugging Face cache; {reason}") from error
+    except huggingface_hub.errors.GatedRepoError as error:
+        raise UserError(
+            f"{name} is gated: accept its terms at huggingface.co/{name} and run `hf auth login`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{name} is neither a folder nor a Hugging Face id: {first_line(error)}"
+        ) from error
+    return pathlib.Path(snapshot)
+
+
+def open_state(folder: pathlib.Path, *stems: str) -> dict[str, Stored]:
+    """The tensors of the first stem that has a file, unread.
+
+    That is `stem`.safetensors, `stem`.safetensors.index.json with the parts that it names, or
+    `stem`.pt. Raises `UserError` when no stem has one, or for a file that is not whole.
+    """
+    for stem in stems:
+        whole, index, pickled = (
+            folder / f"{stem}{suffix}"
+            for suffix in (".safetensors", ".safetensors.index.json", ".pt")
+        )
+        if whole.exists():
+            return open_file(whole)
+        if index.exists():
+            return _open_parts(index)
+        if pickled.exists():
+            return open_file(pickled)
+    raise UserError(f"{folder} has neither {stems[0]}.safetensors nor {stems[0]}.pt")
+
+
+def open_file(path: pathlib.Path) -> dict[str, Stored]:
+    """The tensors of one .safetensors or .pt file, unread."""
+    return open_torch(path) if path.suffix == ".pt" else open_safetensors(path)
+
+
+def _open_parts(index: pathlib.Path) -> dict[str, Stored]:
+    part_of = read_json(index).get("weight_map", {})
+    parts = {
+        part: open_safetensors(index.with_name(part)) for part in sorted(set(part_of.values()))
+    }
+    lost = [f"{name} in {part}" for name, part in part_of.items() if name not in parts[part]]
+    if lost:
+        raise UserError(f"{index} names tensors that are not there: {', '.join(lost)}")
+    return {name: parts[part][name] for name, part in part_of.items()}
+
+
+def has_tokenizer(folder: pathlib.Path) -> bool:
+    """Whether any file of a tokenizer is in the folder."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def copy_tokenizer(source: pathlib.Path, folder: pathlib.Path) -> None:
+    """Copies the files of a tokenizer, as many as there are."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copy(source / name, folder / name)

@@ -1,0 +1,93 @@
+"""Networks of a training run, with the averaged weights (EMA) of one of its checkpoints.
+
+`sam_audio_jax/workdir.py` knows the files of a run. A checkpoint has the items params, ema and
+rest; only the item that is named is read, and only the part of it that is wanted.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import orbax.checkpoint.experimental.v1 as ocp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from sam_audio_jax import parallel
+from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.config import from_dict
+from sam_audio_jax.convert.codec import load_codec_folder
+from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import first_line, read_json
+from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
+from sam_audio_jax.workdir import Checkpoint
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+def load_run(
+    checkpoint: Checkpoint, *, mesh: Mesh | None = None
+) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
+    """Reads the networks of a separator's run; the result is that of `folder.load_folder`.
+
+    Raises `UserError` for the run of something else, and for a checkpoint of another config.
+    """
+    codec_folder, folder = checkpoint.workdir.codec, checkpoint.folder
+    config = checkpoint.fields("separator")
+    text = from_dict(T5Config, config["text"])
+    separator = from_dict(SeparatorConfig, config["separator"])
+    codec = load_codec_folder(codec_folder, mesh=mesh)
+    prompted = _read_module(
+        folder, lambda: PromptedSeparator(text, separator, rngs=nnx.Rngs(0)), mesh=mesh
+    )
+    extra = {"trained": {"step": checkpoint.step}, "sampler": config.get("sampler", {})}
+    return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
+
+
+def load_run_codec(checkpoint: Checkpoint) -> Codec:
+    """Reads the codec that a separator's run was trained with, or the one that a run trains."""
+    workdir = checkpoint.workdir
+    if workdir.codec.is_dir():
+        return load_codec_folder(workdir.codec)
+    fields = checkpoint.fields("discriminator")["codec"]
+    if workdir.latents_file.is_file():
+        fields |= read_json(workdir.latents_file)
+    config = from_dict(CodecConfig, fields)
+    return _read_module(checkpoint.folder, lambda: Codec(config, rngs=nnx.Rngs(0)), "generator")
+
+
+def read_item(checkpoint: pathlib.Path, item: str, like: PyTree) -> PyTree:
+    """Reads one item (`ema`, `params`) of a checkpoint, and nothing else of it.
+
+    `like` gives tree, shapes, dtypes and, if set, shardings; a part of the saved tree is enough.
+    Raises `UserError` when the checkpoint has no such item.
+    """
+    if not (checkpoint / item).is_dir():
+        raise UserError(f"no {item} in checkpoint {checkpoint}")
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        return ocp.load(str(checkpoint.absolute()), like, checkpointable_name=item)
+
+
+def _read_module(
+    checkpoint: pathlib.Path, make: Callable[[], M], part: str = "", *, mesh: Mesh | None = None
+) -> M:
+    """The module that `make` builds, from the averaged weights or the part of them with a name."""
+    graph, abstract = nnx.split(nnx.eval_shape(make))
+    pure = nnx.as_pure(abstract)
+    if mesh:
+        shardings = parallel.parameter_shardings(abstract, mesh)
+    else:
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shardings = jax.tree.map(lambda _: device, pure)
+    like = parallel.with_shardings(pure, shardings)
+    try:
+        weights = read_item(checkpoint, "ema", {part: like} if part else like)
+    except ValueError as error:
+        raise UserError(
+            f"checkpoint {checkpoint} is of another config: {first_line(error)}"
+        ) from error
+    return nnx.merge(graph, weights[part] if part else weights)
