@@ -5,7 +5,7 @@ its tensors and nothing else in one file:
 
     load.py                      what the name means: a checkpoint of a run or a model folder
     folder.py, model_files.py    a model folder: its JSON files are read, its tensor files opened
-    run.py                       a run: its config is read, then the averaged weights (Orbax)
+    training_run.py              a run: its config is read, then the averaged weights (Orbax)
     codec.py t5.py separator.py  for each network its config and the table of its tensors
     names.py                     the table against the tensors: every misfit, else our layout
     transfer.py, tensors.py      tensor by tensor from the file into the shards of the devices

@@ -16,7 +16,7 @@ from sam_audio_jax.convert.folder import (
     save_folder,
 )
 from sam_audio_jax.convert.model_files import find_folder
-from sam_audio_jax.convert.run import load_run, load_run_codec
+from sam_audio_jax.convert.training_run import load_run, load_run_codec
 from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json

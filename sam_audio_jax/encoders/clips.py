@@ -1,4 +1,4 @@
-"""Frames of video clips to features: resizing, pixel values, batches through the image tower.
+"""ClipFrames of video clips to features: resizing, pixel values, batches through the image tower.
 
 Arithmetic: docs/prompt_encoders.md, "Perception Encoder".
 """
@@ -17,7 +17,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
 
-Frames = UInt8[np.ndarray, "_ _ _ 3"] | Float[np.ndarray, "_ _ _ 3"]  # count, height, width
+ClipFrames = UInt8[np.ndarray, "_ _ _ 3"] | Float[np.ndarray, "_ _ _ 3"]  # count, height, width
 
 
 def resize(frames: Num[Array, "frames y x 3"], size: int) -> Num[Array, "frames size size 3"]:
@@ -60,7 +60,7 @@ def _encode(
 
 def encode_clips(
     model: VisionEncoder,
-    clips: Iterable[Frames | Iterable[Frames]],
+    clips: Iterable[ClipFrames | Iterable[ClipFrames]],
     *,
     size: int | None = None,
     normalize: bool = True,
@@ -70,8 +70,8 @@ def encode_clips(
     """Returns one vector for each frame of each clip.
 
     A clip is an array of values in 0..255, or an iterable of consecutive pieces of one; with pieces
-    at most `batch_size` frames are in memory at full size. Frames are resized here, to `size` or
-    the tower's native size. Frames of all clips share batches of `batch_size`; the last batch is
+    at most `batch_size` frames are in memory at full size. ClipFrames are resized here, to `size` or
+    the tower's native size. ClipFrames of all clips share batches of `batch_size`; the last batch is
     padded to a power of two, so the tower compiles at most log2(batch_size) + 1 programs, and
     resizing as many for each frame size. No result depends on the batch that its frame is in.
 
@@ -86,7 +86,7 @@ def encode_clips(
     state = nnx.as_pure(state)
     lengths: list[int] = []
 
-    def resized() -> Iterator[Frames]:
+    def resized() -> Iterator[ClipFrames]:
         """All frames of all clips, piece by piece; `lengths` counts the frames of each clip."""
         for number, clip in enumerate(clips):
             lengths.append(0)
@@ -96,7 +96,7 @@ def encode_clips(
             if not lengths[-1]:
                 raise UserError(f"clip {number} has no frames")
 
-    def encode(frames: Frames) -> Float32[np.ndarray, "frames output"]:
+    def encode(frames: ClipFrames) -> Float32[np.ndarray, "frames output"]:
         padded = _pad(frames, batch_size, shards)
         if mesh is None:
             vectors = _encode(graph, state, padded, normalize=normalize)
@@ -112,28 +112,28 @@ def encode_clips(
     return np.split(np.concatenate(vectors), np.cumsum(lengths)[:-1])
 
 
-def _pieces(clip: Frames | Iterable[Frames], batch_size: int) -> Iterator[Frames]:
+def _pieces(clip: ClipFrames | Iterable[ClipFrames], batch_size: int) -> Iterator[ClipFrames]:
     """Splits a clip into pieces of at most `batch_size` frames."""
     for part in [clip] if isinstance(clip, np.ndarray) else clip:
         yield from (part[start : start + batch_size] for start in range(0, len(part), batch_size))
 
 
-def _resize_piece(frames: Frames, size: int, batch_size: int) -> Frames:
+def _resize_piece(frames: ClipFrames, size: int, batch_size: int) -> ClipFrames:
     if frames.shape[1:3] == (size, size):
         return frames
     return np.asarray(_resize(_pad(frames, batch_size, 1), size=size))[: len(frames)]
 
 
-def _pad(frames: Frames, batch_size: int, shards: int) -> Frames:
+def _pad(frames: ClipFrames, batch_size: int, shards: int) -> ClipFrames:
     """Appends black frames up to `shards` times a power of two, at most to `batch_size`."""
     per_shard = -(-len(frames) // shards)
     rows = min(batch_size, shards << (per_shard - 1).bit_length())
     return np.pad(frames, ((0, rows - len(frames)), (0, 0), (0, 0), (0, 0)))
 
 
-def _batches(pieces: Iterable[Frames], batch_size: int) -> Iterator[Frames]:
+def _batches(pieces: Iterable[ClipFrames], batch_size: int) -> Iterator[ClipFrames]:
     """Regroups the frames of all pieces, in order, into batches of `batch_size`."""
-    waiting: list[Frames] = []
+    waiting: list[ClipFrames] = []
     for piece in pieces:
         waiting.append(piece)
         if sum(map(len, waiting)) >= batch_size:

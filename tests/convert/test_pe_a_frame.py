@@ -1,7 +1,6 @@
 """The span predictor's names and shapes at full size, its folder both ways, every misfit named."""
 
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -19,7 +18,7 @@ from sam_audio_jax.convert.pe_a_frame import (
 )
 from sam_audio_jax.errors import UserError
 
-SPEC = pathlib.Path(os.environ.get("SAM_AUDIO_SPEC") or "../shared/spec")
+INVENTORIES = pathlib.Path(__file__).parents[1] / "golden" / "inventories"
 SIZES = {  # width, MLP, layers, heads; parameters: all, used for a pass from latents
     "small": (768, 2048, 12, 6, 513_484_866, 412_265_730),
     "base": (1024, 2752, 16, 8, 634_449_730, 533_230_594),
@@ -56,10 +55,9 @@ def published(size: str) -> dict:
 
 @pytest.mark.parametrize("size", list(SIZES))
 def test_names_and_shapes_at_full_size(size):
-    path = SPEC / f"checkpoint_params_pe_a_frame_{size}.json"
-    if not path.exists():
-        pytest.skip("the list of the released checkpoint's tensors is not here")
-    listed = json.loads(path.read_text())["params"]
+    listed = json.loads((INVENTORIES / f"checkpoint_params_pe_a_frame_{size}.json").read_text())[
+        "params"
+    ]
     config = span_predictor_config(published(size), waves=True)
     assert config.audio.theta == 20_000
     abstract = {n: np.broadcast_to(np.float32(0), shape) for n, shape in listed.items()}

@@ -1,7 +1,6 @@
 """Names, shapes and sizes of the reference, at tiny and at full size."""
 
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -23,7 +22,7 @@ from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 
-SPEC = pathlib.Path(os.environ.get("SAM_AUDIO_SPEC") or "../shared/spec")
+INVENTORIES = pathlib.Path(__file__).parents[1] / "golden" / "inventories"
 
 
 @pytest.mark.parametrize(("width", "mlp"), [(1536, 4096), (2048, 5504), (2816, 7552)])
@@ -50,10 +49,7 @@ def test_every_row_names_a_parameter_and_none_is_left_out():
 @pytest.mark.parametrize("size", ["small", "base", "large"])
 def test_every_tensor_of_a_released_checkpoint_is_known(size):
     """Codec and separator have what is listed, name by name; the rest is the CLIP model's."""
-    path = SPEC / f"checkpoint_params_{size}.json"
-    if not path.exists():
-        pytest.skip("the list of the released checkpoint's tensors is not here")
-    listed = json.loads(path.read_text())
+    listed = json.loads((INVENTORIES / f"checkpoint_params_{size}.json").read_text())
     want = {name: tuple(shape) for name, shape in tensors_of(listed).items()}
     bare = {
         name.removeprefix(CODEC_PREFIX): np.broadcast_to(np.float32(0), shape)

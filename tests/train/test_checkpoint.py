@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sam_audio_jax.convert.run import read_item
+from sam_audio_jax.convert.training_run import read_item
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import CheckpointConfig
 from sam_audio_jax.workdir import Workdir
