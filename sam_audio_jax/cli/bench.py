@@ -14,24 +14,24 @@ import sys
 from sam_audio_jax import config
 from sam_audio_jax.bench import dtypes, timing
 from sam_audio_jax.bench.parts import PARTS
-from sam_audio_jax.cli.command import command
+from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.errors import UserError
 
 NAMES = (*PARTS, "dtypes")
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
-    """The options of the command. Raises `UserError` for an unknown part or no runs."""
+    """The options of the command. Raises `UserError` for what cannot be understood."""
     parser = config.ArgumentParser(__doc__, command="bench")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--runs", type=int, default=5, help="of each part, after one to compile")
+    parser.add_argument(
+        "--runs", type=at_least(1), default=5, help="of each part, after one to compile"
+    )
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:
         raise UserError(f"no part {unknown[0]!r}; there are {', '.join(NAMES)}")
-    if options.runs < 1:
-        raise UserError(f"--runs {options.runs} must be 1 or more")
     return options
 
 

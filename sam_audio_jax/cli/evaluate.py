@@ -9,7 +9,7 @@ import pathlib
 from typing import Any, get_args
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import command
+from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.mixtures import folder_of
@@ -32,10 +32,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="folder to make; must not exist")
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS)
     parser.add_argument("--method", choices=get_args(Method), help="of the solver")
-    parser.add_argument("--steps", type=int, help="of the solver")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, help="so many items, spread over the settings")
-    parser.add_argument("--listen", type=int, default=2, help="items of each setting to listen to")
+    parser.add_argument("--steps", type=at_least(1), help="of the solver")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the noise")
+    parser.add_argument("--limit", type=at_least(1), help="so many items, spread over the settings")
+    parser.add_argument(
+        "--listen", type=at_least(0), default=2, help="items of each setting to listen to"
+    )
     options = parser.parse_args(argv)
     if bool(options.workdir) == bool(options.checkpoint):
         raise UserError("give either --workdir DIR or --checkpoint PATH")

@@ -31,8 +31,7 @@ import argparse
 import pathlib
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import command
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.plan import chips, figures
 from sam_audio_jax.plan.programs import at_longest_bucket
 from sam_audio_jax.train.config import TrainConfig
@@ -48,8 +47,12 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("config", metavar="CONFIG", help="the training that is planned")
     parser.add_argument("--topology", help="v5e:16x16, v5p-512, ...; default: the recipe's slice")
     parser.add_argument("--search", action="store_true", help="try meshes and remat, rank them")
-    parser.add_argument("--tries", type=int, default=6, help="layouts that --search compiles")
-    parser.add_argument("--rows", type=int, default=1, help="recordings per chip in the sampler")
+    parser.add_argument(
+        "--tries", type=at_least(1), default=6, help="layouts that --search compiles"
+    )
+    parser.add_argument(
+        "--rows", type=at_least(1), default=1, help="recordings per chip in the sampler"
+    )
     parser.add_argument("--fast", action="store_true", help="less effort of the compiler")
     parser.add_argument("--skip-sampler", action="store_true", help="plan the training step only")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file, too")
@@ -60,8 +63,6 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: list[str]) -> int:
     """Prints a plan or a search; the exit status is 1 where something does not fit."""
     options, flags = read_options(argv)
-    if options.tries < 1 or options.rows < 1:
-        raise UserError(f"--tries {options.tries} and --rows {options.rows} must be 1 or more")
     recipe = options.config.rpartition("@")[2].removeprefix("finetune-")
     target = chips.parse(options.topology or recipe)
     cfg = at_longest_bucket(config.from_cli([options.config, *flags], TrainConfig))

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import command
+from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.errors import UserError
@@ -29,8 +29,10 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("config", metavar="CONFIG", help="of the training; names the codec")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the cache")
-    parser.add_argument("--items", type=int, default=20_000, help="mixtures, whole shards of 64")
-    parser.add_argument("--batch", type=int, default=8, help="mixtures encoded at once")
+    parser.add_argument(
+        "--items", type=at_least(1), default=20_000, help="mixtures, whole shards of 64"
+    )
+    parser.add_argument("--batch", type=at_least(1), default=8, help="mixtures encoded at once")
     return parser.parse_known_args(argv)
 
 
@@ -54,8 +56,6 @@ def make_cache_teacher(cfg: TrainConfig, rate: int) -> shards.Teacher | None:
 def main(argv: list[str]) -> None:
     """Writes or extends one cache."""
     options, flags = read_options(argv)
-    if options.items < 1 or options.batch < 1:
-        raise UserError(f"--items {options.items} and --batch {options.batch} must be 1 or more")
     cfg = config.from_cli([options.config, *flags], TrainConfig)
     if not cfg.codec_checkpoint:
         raise UserError("codec_checkpoint is empty; name a trained codec")

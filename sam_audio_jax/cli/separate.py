@@ -22,7 +22,7 @@ from typing import get_args
 import jax
 
 from sam_audio_jax import config, parallel
-from sam_audio_jax.cli.command import command
+from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder
@@ -57,16 +57,18 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("--mask-keeps", choices=KEEP, default="object", help="what of the video stays visible")
     add("--predict-spans", action="store_true", help="find the spans of texts without any")
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
-    add("--candidates", type=int, default=1, help="solves, of which the best is kept")
+    add("--candidates", type=at_least(1), default=1, help="solves, of which the best is kept")
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
     add("--refine", choices=("wiener",), help="divide the recording itself: all channels, its rate")
     add("--method", choices=get_args(Method), help="of the solver")
-    add("--steps", type=int, help="of the solver")
-    add("--seed", type=int, default=0, help="of the noise: the same seed gives the same bytes")
+    add("--steps", type=at_least(1), help="of the solver")
+    add("--seed", type=at_least(0), default=0, help="of the noise: equal seeds, equal bytes")
     add("--noise", help=".npy with the noise itself, [frames, 2 * latent channels]")
     add("--overwrite", action="store_true", help="replace an earlier result of one recording")
-    add("--processes", type=int, help="that share the manifest; default: by the environment")
-    add("--process", type=int, help="which of them this one is, from 0")
+    add(
+        "--processes", type=at_least(1), help="that share the manifest; default: by the environment"
+    )
+    add("--process", type=at_least(0), help="which of them this one is, from 0")
     args = parser.parse_args(argv)
     if bool(args.input) == bool(args.manifest):
         raise UserError("give either one INPUT or --manifest ITEMS.jsonl")

@@ -31,7 +31,7 @@ def test_cells_of_a_row():
     ("argv", "message"),
     [
         (["dti"], "no part 'dti'; there are dit, dit-2,"),
-        (["dit", "--runs", "0"], "--runs 0 must be 1 or more"),
+        (["dit", "--runs", "0"], "argument --runs: 0 must be 1 or more"),
         (["--run", "1"], "unrecognized arguments: --run"),
     ],
 )

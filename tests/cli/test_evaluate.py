@@ -16,6 +16,9 @@ from sam_audio_jax.cli.evaluate import main
         (["--checkpoint", "tiny", "--out", "."], "--out . exists"),
         (["nothing.py", "--workdir", "w", "--out", "o"], "no config file nothing.py"),
         (["--checkpoint", "tiny", "--prompts", "image", "--out", "o"], "invalid choice: 'image'"),
+        (["--checkpoint", "tiny", "--out", "o", "--seed", "-1"], "--seed: -1 must be 0 or more"),
+        (["--checkpoint", "tiny", "--out", "o", "--limit", "0"], "--limit: 0 must be 1 or more"),
+        (["--checkpoint", "tiny", "--out", "o", "--steps", "x"], "invalid int value: 'x'"),
         (["--checkpoint", "tiny", "--stps", "3", "--out", "o"], "--stps"),
     ],
 )

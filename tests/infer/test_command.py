@@ -79,7 +79,7 @@ def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[
         "span short": ([street, "--span", "+", "0.5"], "expected 3 arguments"),
         "noise": ([street, "--noise", str(here / "noise.npy"), *model], "shape (3, 3)"),
         "no noise": ([street, "--noise", str(here / "n.npy")], "no noise file"),
-        "steps": ([street, "--steps", "0", *model], "steps=0 must be 1 or more"),
+        "steps": ([street, "--steps", "0", *model], "--steps: 0 must be 1 or more"),
         "method": ([street, "--method", "rk4"], "invalid choice: 'rk4'"),
         "checkpoint": ([street, "--checkpoint", "tinny"], "no checkpoint 'tinny'; shipped:"),
         "option": ([street, "--masks", "x"], "--masks"),

@@ -106,7 +106,7 @@ def test_a_plan_that_does_not_fit_says_so():
         (["small"], "topology"),
         (["small@v5e-512", "--topology", "v5e-256"], "no recipe"),
         (["codec_tiny", "--topology", "v5e-256"], "holds a CodecTrainConfig, not a TrainConfig"),
-        (["small", "--topology", "v5e-256", "--rows", "0"], "--rows 0 must be 1 or more"),
+        (["small", "--topology", "v5e-256", "--rows", "0"], "argument --rows: 0 must be 1 or more"),
     ],
 )
 def test_wrong_inputs_are_one_line(argv, message, capsys):

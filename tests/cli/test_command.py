@@ -1,0 +1,41 @@
+"""Numbers with a lower limit: a wrong one is an error of one line before anything is loaded."""
+
+import pytest
+
+from sam_audio_jax import config
+from sam_audio_jax.cli import prepare, separate
+from sam_audio_jax.cli.command import at_least
+from sam_audio_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("-1", "argument --seed: -1 must be 0 or more"),
+        ("1.5", "argument --seed: invalid int value: '1.5'"),
+    ],
+)
+def test_a_lower_limit(text, message):
+    parser = config.ArgumentParser(None, command="any")
+    parser.add_argument("--seed", type=at_least(0))
+    assert parser.parse_args(["--seed", "0"]).seed == 0
+    with pytest.raises(UserError) as caught:
+        parser.parse_args(["--seed", text])
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "message"),
+    [
+        (separate.main, ["a.wav", "--seed", "-1"], "--seed: -1 must be 0 or more"),
+        (separate.main, ["a.wav", "--steps", "0"], "--steps: 0 must be 1 or more"),
+        (separate.main, ["a.wav", "--candidates", "0"], "--candidates: 0 must be 1 or more"),
+        (separate.main, ["a.wav", "--process", "-1"], "--process: -1 must be 0 or more"),
+        (prepare.main, ["tiny", "--items", "0"], "--items: 0 must be 1 or more"),
+        (prepare.main, ["tiny", "--batch", "-8"], "--batch: -8 must be 1 or more"),
+    ],
+)
+def test_wrong_numbers(main, argv, message, capsys, tmp_path):
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"error: argument {message}\n"
+    assert not list(tmp_path.iterdir())
