@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Codec", "SAMAudio", "SAMAudioProcessor", "separate", "stream"]
 
 # Loaded on first use, so that importing the package alone does not import JAX.
-_HOMES = {
+_MODULES = {
     "Codec": "sam_audio_jax.codec.codec",
     "SAMAudio": "sam_audio_jax.infer.separate",
     "SAMAudioProcessor": "sam_audio_jax.infer.processor",
@@ -22,10 +22,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})

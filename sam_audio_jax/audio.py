@@ -77,6 +77,7 @@ def header_length(path: str | os.PathLike) -> tuple[int, int] | None:
 
 
 def _load_with_av(path: pathlib.Path) -> tuple[Float32[np.ndarray, "channels samples"], int]:
+    """Decodes with FFmpeg; returns samples and rate. Raises UserError where there is no sound."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
@@ -156,6 +157,7 @@ def write_wav(
 
 @functools.cache
 def _hann(window: int) -> Float32[np.ndarray, " window"]:
+    """Returns the periodic Hann window."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
 
 
@@ -197,6 +199,7 @@ def istft(
 
 @functools.cache
 def _meter(sample_rate: int) -> pyloudnorm.Meter:
+    """Returns the meter of a rate; its filters are designed once."""
     return pyloudnorm.Meter(sample_rate)
 
 

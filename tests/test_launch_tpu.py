@@ -30,14 +30,14 @@ def test_there_is_a_script_for_each_kind_of_cluster():
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_scripts_parse_and_tell_what_they_would_do(script):
+def test_scripts_parse_and_print_what_they_would_do(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert "Environment: NAME" in call(script, "--help").stdout
     done = call(script, "--dry-run", *COMMAND)
     assert done.returncode == 0, done.stderr
-    made = [shlex.split(line) for line in done.stdout.splitlines()]
+    printed = [shlex.split(line) for line in done.stdout.splitlines()]
     tool = {"gke_xpk": "xpk", "queued_resources": "gcloud", "slurm": "sbatch"}[script.stem]
-    commands = [words for words in made if words[0] == tool]
+    commands = [words for words in printed if words[0] == tool]
     assert commands, done.stdout
     run_on_hosts = shlex.split(commands[-1][-1].removeprefix("--command=").removeprefix("--wrap="))
     assert run_on_hosts[-4:] == COMMAND  # the space in the folder's name survives

@@ -5,7 +5,7 @@
 #   bash launch/tpu/gke_xpk.sh [--dry-run] \
 #       launch/train.py configs/small.py@v5e-256 --workdir /mnt/runs/small
 #
-# The workdir and the caches lie on a volume that every pod mounts (xpk storage attach).
+# The workdir and the caches are stored on a volume that every pod mounts (xpk storage attach).
 #
 # Environment: NAME (sam-audio), CLUSTER, ZONE, PROJECT, TPU_TYPE (v5litepod-256), SLICES (1), IMAGE
 # (a container with this repository in its working folder and the package installed), RESTARTS (20).

@@ -5,12 +5,12 @@
 #   bash launch/tpu/queued_resources.sh [--dry-run] \
 #       launch/train.py configs/small.py@v5e-256 --workdir /mnt/runs/small
 #
-# The workdir and the caches lie on storage that every host mounts; SETUP is where to mount it.
+# The workdir and the caches are on storage that every host mounts; SETUP is where to mount it.
 #
 # Environment: NAME (sam-audio), ZONE, PROJECT, ACCELERATOR (v5litepod-256), VERSION
 # (v2-alpha-tpuv5-lite), SOURCE (the git URL of this repository, which the hosts must be able
 # to read), SPOT=1 for pre-emptible chips, ATTEMPTS (20), WAIT (60, seconds between
-# looks), SETUP (a command for every host before the start, e.g. gcsfuse BUCKET /mnt/runs). The hosts
+# two queries of the state), SETUP (a command for every host before the start, e.g. gcsfuse BUCKET /mnt/runs). The hosts
 # find each other by the metadata of the slice. Exit status 2 is an error that a new start does not
 # mend. The slice is kept: delete it with the last command printed.
 set -euo pipefail
@@ -25,23 +25,23 @@ VERSION="${VERSION:-v2-alpha-tpuv5-lite}"
 SOURCE="${SOURCE:?set SOURCE, the git URL of this repository}"
 ATTEMPTS="${ATTEMPTS:-20}"
 WAIT="${WAIT:-60}"
-PLACE=(--zone "$ZONE" --project "$PROJECT")
+LOCATION=(--zone "$ZONE" --project "$PROJECT")
 
-on_all_hosts() { run gcloud compute tpus tpu-vm ssh "$NAME" "${PLACE[@]}" --worker=all --command="$1"; }
+on_all_hosts() { run gcloud compute tpus tpu-vm ssh "$NAME" "${LOCATION[@]}" --worker=all --command="$1"; }
 
 create() {
     local kind=()
     [ -z "${SPOT:-}" ] || kind=(--spot)
-    run gcloud compute tpus queued-resources create "$NAME" --node-id "$NAME" "${PLACE[@]}" \
+    run gcloud compute tpus queued-resources create "$NAME" --node-id "$NAME" "${LOCATION[@]}" \
         --accelerator-type "$ACCELERATOR" --runtime-version "$VERSION" "${kind[@]}"
 }
 
 delete() {
-    run gcloud compute tpus queued-resources delete "$NAME" "${PLACE[@]}" --force --quiet
+    run gcloud compute tpus queued-resources delete "$NAME" "${LOCATION[@]}" --force --quiet
 }
 
 state() {
-    gcloud compute tpus queued-resources describe "$NAME" "${PLACE[@]}" \
+    gcloud compute tpus queued-resources describe "$NAME" "${LOCATION[@]}" \
         --format='value(state.state)' 2>/dev/null || echo ABSENT
 }
 
@@ -74,5 +74,5 @@ for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
     echo "attempt $attempt ended with status $status; starting again" >&2
     sleep "$WAIT"
 done
-echo "when done: gcloud compute tpus queued-resources delete $NAME ${PLACE[*]} --force"
+echo "when done: gcloud compute tpus queued-resources delete $NAME ${LOCATION[*]} --force"
 exit "$status"

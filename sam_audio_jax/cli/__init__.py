@@ -62,6 +62,7 @@ def help_text() -> str:
 
 
 def _unknown(name: str) -> str:
+    """Returns the error about a name that is no command, with the nearest one."""
     known = f"the commands are {', '.join(COMMANDS)}"
     if not name:
         return f"no command given; {known}"

@@ -2,9 +2,9 @@
 
 Reads a shipped name, a training workdir or one step of it, a folder in the upstream layout (with
 checkpoint.pt or checkpoint.safetensors) or a Hugging Face id; writes upstream's layout with
-safetensors and the text encoder beside it. --export makes the folder mean the same to upstream's
-code, which knows no scale of the latents (it is moved into the codec's weights) and wants a vision
-tower: a model trained here gets one by --tower PATH_OR_HF_ID.
+safetensors and the text encoder beside it. --export writes the folder for upstream's code, which
+has no scale of the latents (it is folded into the codec's weights) and requires a vision tower: a
+model trained here gets one by --tower PATH_OR_HF_ID.
 
 The frozen encoders are read too, each recognised by what its folder holds: pe-a-frame-small, -base
 and -large, T5 and PE-Core-L14-336 (a folder or its .pt file, which --export writes again, with
@@ -48,6 +48,6 @@ def main(argv: list[str]) -> None:
     print(f"{options.to}: {', '.join(names)}", file=sys.stderr)
     if options.export and not complete:
         print(
-            "note: no vision tower in it, which upstream's code wants: name one by --tower",
+            "note: no vision tower in it, which upstream's code requires: name one by --tower",
             file=sys.stderr,
         )

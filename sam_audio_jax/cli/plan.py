@@ -4,7 +4,7 @@ sam-audio plan large@v5e-256
 sam-audio plan large --topology v5p:4x8x8 --search
 
 Compiles the real training step and the real sampler with the TPU's compiler (libtpu, no hardware).
-Takes minutes of CPU; --fast asks the compiler for less effort, which needs more memory on the chip.
+Takes minutes of CPU; with --fast the compiler makes less effort, and the programs need more memory.
 """
 
 import os

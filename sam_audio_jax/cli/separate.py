@@ -132,8 +132,8 @@ def separate_many(args: argparse.Namespace) -> bool:
         print(f"{len(entries) - len(failed)} of {len(entries)} are in {args.out}", file=sys.stderr)
     else:
         print(
-            f"process {rank.index} of {rank.count} has ended: {len(failed)} of its items failed; "
-            f"{args.out} holds what all have made",
+            f"process {rank.index} of {rank.count} is done: {len(failed)} of its items failed; "
+            f"{args.out} holds the results of all processes",
             file=sys.stderr,
         )
     return not failed

@@ -53,6 +53,7 @@ def si_sdr_improvement(
 
 @functools.lru_cache(maxsize=4)
 def _mel_bank(sample_rate: int, window: int) -> np.ndarray:
+    """Returns the Slaney filters [bands, window // 2 + 1]."""
     # A narrow band between two bins stays empty; it is the same for both sounds.
     bands = min(BANDS, window // 4)
     return librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands)

@@ -19,7 +19,9 @@ from sam_audio_jax.data import energy, source, span_prompts
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.activity import TimeRange
 
-PEAK_TOLERANCE = 1e-3  # decoders of lossy clips differ by less, and the listed peak has four places
+PEAK_TOLERANCE = (
+    1e-3  # decoders of lossy clips differ by less, and the listed peak has four decimals
+)
 MUSIC = "music playing"  # the caption of a whole piece in the lists
 
 Wave = Float[np.ndarray, " samples"]
@@ -87,7 +89,7 @@ class Rendered:
 
 
 def folder_of(bench: str | pathlib.Path) -> pathlib.Path:
-    """The folder of a bench, given by name or path; `embedded` is the one in the package.
+    """The folder of a bench, by its name or path; `embedded` is the one in the package.
 
     Raises UserError where it lacks `manifest.jsonl` or `mixtures.jsonl`.
     """
@@ -155,8 +157,8 @@ def render(bench: Bench, item: FixedMixture) -> Rendered:
 def activity(wave: Wave, sample_rate: int) -> tuple[TimeRange, ...]:
     """The time ranges in which a stem sounds, by the rule of the span prompts in training."""
     hop = round(energy.CELL_S * sample_rate)
-    found = span_prompts.positive(energy.activity(wave, sample_rate, hop), sample_rate / hop)
-    return tuple((start, end) for _, start, end in found)
+    spans = span_prompts.positive(energy.activity(wave, sample_rate, hop), sample_rate / hop)
+    return tuple((start, end) for _, start, end in spans)
 
 
 def overlap(first: tuple[TimeRange, ...], second: tuple[TimeRange, ...]) -> float:
@@ -167,6 +169,7 @@ def overlap(first: tuple[TimeRange, ...], second: tuple[TimeRange, ...]) -> floa
 
 
 def _stem(bench: Bench, item: FixedMixture, events: tuple[PlacedClip, ...], name: str) -> Wave:
+    """Sums the events of one stem; `name` is what errors call it."""
     total = np.zeros(item.samples, np.float64)
     for event in events:
         clip = _decode(bench.clips[event.clip])
@@ -194,14 +197,17 @@ def _stem(bench: Bench, item: FixedMixture, events: tuple[PlacedClip, ...], name
 
 @functools.lru_cache(maxsize=32)  # a clip returns in several events and neighbouring items
 def _decode(path: str) -> audio.Audio:
+    """Decodes a clip; the last ones are kept."""
     return audio.load(path)
 
 
 def _wrong(path: pathlib.Path, item: FixedMixture, what: str) -> UserError:
+    """Returns an error that names the file, the line and the mixture."""
     return UserError(f"{path} line {item.line}: mixture {item.id}: {what}")
 
 
 def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixture:
+    """Reads one line of the list; raises UserError where a field is missing or impossible."""
     try:
         item = FixedMixture(
             id=str(entry["id"]),
@@ -237,6 +243,7 @@ def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixtu
 
 
 def _events(entries: list[dict[str, Any]]) -> tuple[PlacedClip, ...]:
+    """Reads the events of one stem."""
     return tuple(
         PlacedClip(
             e["clip"], int(e["start"]), int(e["samples"]), int(e["offset"]), float(e["gain"])

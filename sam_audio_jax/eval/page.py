@@ -68,6 +68,7 @@ def number(interval: Interval | None, *, percent: bool = False) -> str:
 
 
 def _signless(value: float) -> str:
+    """Formats with one decimal; zero has no sign."""
     return f"{value:.1f}".replace("-0.0", "0.0").replace("-", "&minus;")
 
 
@@ -136,6 +137,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Averages runs of neighbouring points, so that at most POINTS remain."""
     parts = min(POINTS, len(x))
     pairs = zip(np.array_split(x, parts), np.array_split(y, parts), strict=True)
     means = [(float(a.mean()), float(b.mean())) for a, b in pairs]

@@ -1,8 +1,8 @@
 """Roofline of a training step: its time at the chips' peak rates, and the share of them used.
 
 Every matrix product takes the longer of its operations at the peak rate and its bytes at the
-memory's; element-wise work is taken as fused into them. Collectives go around rings along the
-torus dimensions that their mesh axes cover. The truth lies above: kernels do not reach the peak.
+memory's; element-wise work counts as fused into them. Collectives go around rings along the
+torus dimensions that their mesh axes cover. The real time is longer: kernels do not reach the peak.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Work:
     """Operations and time of one chip in one training step."""
 
     useful: float  # operations of the model, forwards and backwards
-    done: float  # with those made twice by rematerialisation
+    done: float  # with those that rematerialisation repeats
     seconds: float  # of all products at their roofline
 
 

@@ -21,30 +21,32 @@ class Product:
 
 def products(run: Callable[..., Any], *arguments: Any) -> list[Product]:
     """Every product of `run(*arguments)`; arguments may be `jax.ShapeDtypeStruct`s."""
-    found: list[Product] = []
-    _walk(jax.make_jaxpr(run)(*arguments).jaxpr, 1, found)
-    return found
+    counted: list[Product] = []
+    _walk(jax.make_jaxpr(run)(*arguments).jaxpr, 1, counted)
+    return counted
 
 
-def total(found: list[Product]) -> int:
+def total(counted: list[Product]) -> int:
     """Floating-point operations, a multiply-add being two."""
-    return sum(product.times * product.flops for product in found)
+    return sum(product.times * product.flops for product in counted)
 
 
-def _walk(jaxpr: core.Jaxpr, times: int, found: list[Product]) -> None:
+def _walk(jaxpr: core.Jaxpr, times: int, counted: list[Product]) -> None:
+    """Appends the products of a jaxpr that runs `times` times, and of those inside it."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name == "dot_general":
-            found.append(_dot(equation, times))
+            counted.append(_dot(equation, times))
         elif name == "conv_general_dilated":
-            found.append(_convolution(equation, times))
+            counted.append(_convolution(equation, times))
         trips = equation.params["length"] if name == "scan" else 1
         for value in equation.params.values():
             for inner in _inner(value):
-                _walk(inner, times * trips, found)
+                _walk(inner, times * trips, counted)
 
 
 def _inner(value: Any) -> list[core.Jaxpr]:
+    """Returns the jaxprs in a parameter of an equation."""
     if isinstance(value, core.ClosedJaxpr):
         return [value.jaxpr]
     if isinstance(value, core.Jaxpr):
@@ -55,10 +57,12 @@ def _inner(value: Any) -> list[core.Jaxpr]:
 
 
 def _bytes(variable: Any) -> int:
+    """Returns the size of a variable."""
     return math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
 
 
 def _dot(equation: Any, times: int) -> Product:
+    """Returns the work of a `dot_general`."""
     (inner, _), (batch, _) = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     depth = math.prod(left[axis] for axis in inner)
@@ -69,6 +73,7 @@ def _dot(equation: Any, times: int) -> Product:
 
 
 def _convolution(equation: Any, times: int) -> Product:
+    """Returns the work of a `conv_general_dilated`."""
     numbers = equation.params["dimension_numbers"]
     kernel = equation.invars[1].aval.shape
     depth = math.prod(kernel) // kernel[numbers.rhs_spec[0]]

@@ -49,7 +49,7 @@ def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
     `mesh` has the sizes of its axes in order.
     """
     computations = _computations(text)
-    found = []
+    instructions = []
     for name, times in _times(computations).items():
         for line in computations[name]:
             match = _OP.match(line)
@@ -65,7 +65,7 @@ def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
             if name.startswith(SCATTERED):
                 kind = "reduce-scatter"
             source = _NAME.search(line)
-            found.append(
+            instructions.append(
                 Collective(
                     kind=kind,
                     axes=axes,
@@ -76,24 +76,26 @@ def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
                     source=source[1] if source else "",
                 )
             )
-    return found
+    return instructions
 
 
 def _size(shape: re.Match[str]) -> int:
+    """Returns the bytes of an array such as `bf16[8,128]`."""
     width = BYTES.get(shape[1]) or int(shape[1][1:]) // 8
     return width * math.prod(int(side) for side in shape[2].split(",") if side)
 
 
 def _computations(text: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    """Returns the lines of each computation by its name; the program's own is ENTRY."""
+    bodies: dict[str, list[str]] = {}
     current: list[str] = []
     for line in text.splitlines():
         head = _HEAD.match(line)
         if head:
-            current = found["ENTRY" if head[1] else head[2]] = []
+            current = bodies["ENTRY" if head[1] else head[2]] = []
         else:
             current.append(line)
-    return found
+    return bodies
 
 
 def _times(computations: dict[str, list[str]]) -> dict[str, int]:
@@ -166,6 +168,8 @@ def _group(line: str, devices: int) -> Sequence[int] | Int[np.ndarray, " group"]
 
 
 def _arranged(shape: str, source: str, order: str | None) -> Int[np.ndarray, "..."]:
+    """Returns device numbers in XLA's iota notation: counted in `source`, transposed, reshaped."""
+
     def numbers(text: str) -> list[int]:
         return [int(n) for n in text.split(",")]
 

@@ -33,7 +33,7 @@ class Program:
     """The compiler's figures of one program, for one chip; sizes in bytes."""
 
     fits: bool  # by the compiler, which goes by the peak of use
-    needed: float  # arguments, results that are not given back in them, temporaries
+    needed: float  # arguments, results that do not reuse their buffers, temporaries
     arguments: float = 0.0
     temporaries: float = 0.0
     donated: float = 0.0
@@ -98,29 +98,30 @@ def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = T
     state = parallel.with_shardings(
         nnx.as_pure(abstract), parallel.parameter_shardings(abstract, mesh)
     )
-    place = parallel.batch_sharding(mesh)
-    given: dict[str, Any] = batch_shapes(config, rows, place)
-    frames = given["valid"].shape[1]
+    sharding = parallel.batch_sharding(mesh)
+    shapes: dict[str, Any] = batch_shapes(config, rows, sharding)
+    frames = shapes["valid"].shape[1]
 
     def shaped(*shape: int) -> Any:
-        return jax.ShapeDtypeStruct((rows, *shape), jnp.float32, sharding=place)
+        return jax.ShapeDtypeStruct((rows, *shape), jnp.float32, sharding=sharding)
 
     kept = ("valid", "text_ids", "text_mask", "anchors")
     prompts = Prompts(
         wave=shaped(frames * config.codec.hop),
         noise=shaped(frames, 2 * config.codec.codebook_dim),
-        **{name: given[name] for name in kept},
+        **{name: shapes[name] for name in kept},
     )
     sampler = {"sampler": config.sampler}
     return _compiled(solve.separate_batch, (graph, state, prompts), sampler, mesh, fast)
 
 
 def _compiled(
-    jitted: Any, given: tuple[PyTree, ...], named: dict[str, Any], mesh: Mesh, fast: bool
+    jitted: Any, arguments: tuple[PyTree, ...], static: dict[str, Any], mesh: Mesh, fast: bool
 ) -> Program:
+    """Compiles a jitted function for the mesh; `fits` is False where the compiler lacks memory."""
     start = time.monotonic()
     with jax.set_mesh(mesh):
-        lowered = jitted.lower(*given, **named)
+        lowered = jitted.lower(*arguments, **static)
         try:
             compiled = lowered.compile(compiler_options=FAST if fast else None)
         except jax.errors.JaxRuntimeError as error:

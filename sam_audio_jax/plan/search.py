@@ -21,7 +21,7 @@ LEAST_FSDP_ROWS = 8  # a weight cut thinner than the chip's tiles is gathered at
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A mesh and a rematerialisation, with a rough estimate made without compiling."""
+    """A mesh and a rematerialisation, with a rough estimate that needs no compiler."""
 
     mesh: MeshConfig
     remat: str

@@ -1,4 +1,4 @@
-"""The frames of a video that belong to given times of its sound, masked or as they are."""
+"""The frames of a video that belong to times of its sound, masked or as they are."""
 
 import functools
 import math
@@ -44,6 +44,7 @@ def nearest(timed: Iterable[tuple[float, T]], times: Float[np.ndarray, " size"])
 
 
 def _rising(timed: Iterable[tuple[float, T]]) -> Iterator[tuple[float, T]]:
+    """Leaves out items whose time is not later than that of the one before."""
     last = -math.inf
     for time, item in timed:
         if time > last:
@@ -121,11 +122,13 @@ def _paired(
 
 
 def _pictures(path: pathlib.Path, name: str) -> Iterator[tuple[float, Picture]]:
+    """Yields the frames of a file with their times, converted to RGB only when needed."""
     for time, frame in decode_frames(path, name):
         yield time, functools.partial(to_rgb, frame)
 
 
 def _as_frames(source: Any, name: str) -> Frames:
+    """Returns an array with its channels last; raises UserError for another dtype or shape."""
     frames = np.asarray(source)
     if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[3] != 3:
         frames = np.moveaxis(frames, 1, 3)
@@ -142,6 +145,7 @@ def _as_frames(source: Any, name: str) -> Frames:
 def _check_size(
     mask: Bool[np.ndarray, "_ _"], shape: tuple[int, ...], name: str
 ) -> Bool[np.ndarray, "_ _"]:
+    """Returns the mask; raises UserError unless it has the height and width of `shape`."""
     if mask.shape != shape[:2]:
         ours, theirs = (f"{size[1]} x {size[0]}" for size in (mask.shape, shape))
         raise UserError(f"the mask of {name} is {ours} pixels, the video {theirs}")

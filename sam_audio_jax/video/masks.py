@@ -82,15 +82,18 @@ def mask_videos(videos: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> li
 
 
 def _is_object(frame: av.VideoFrame) -> Bool[np.ndarray, "_ _"]:
+    """Returns which pixels of a mask picture are bright."""
     return to_grey(frame) > BRIGHT
 
 
 def _any_size(mask: Callable[[T], np.ndarray], frame: T, height: int, width: int) -> np.ndarray:
+    """Draws a mask that has a size of its own; a `FrameMask` once the first two are bound."""
     del height, width  # a picture has its own size, which the caller compares
     return mask(frame)
 
 
 def _from_folder(folder: pathlib.Path, name: str) -> Iterator[FrameMask]:
+    """Yields the masks of a folder of pictures, one picture at a time."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
     if not paths:
         raise UserError(f"{name}: the folder of masks {folder} has no pictures")
@@ -100,6 +103,7 @@ def _from_folder(folder: pathlib.Path, name: str) -> Iterator[FrameMask]:
 
 
 def _from_array(mask: np.ndarray, name: str) -> Iterator[FrameMask]:
+    """Returns the masks of an array; raises UserError for another dtype or shape."""
     if mask.ndim == 4 and mask.shape[1] == 1:  # the reference's masks have an axis for channels
         mask = mask[:, 0]
     if mask.ndim != 3 or mask.dtype not in (np.bool_, np.uint8):
@@ -111,6 +115,7 @@ def _from_array(mask: np.ndarray, name: str) -> Iterator[FrameMask]:
 
 
 def _read_npz(path: pathlib.Path, name: str) -> np.ndarray:
+    """Returns the array `mask` of a file, or its only one."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = list(arrays)
@@ -124,6 +129,7 @@ def _read_npz(path: pathlib.Path, name: str) -> np.ndarray:
 
 
 def _from_regions(source: Any, name: str) -> Iterator[FrameMask]:
+    """Returns the masks of a list of regions, which is checked whole before any is drawn."""
     if isinstance(source, str) or not isinstance(source, Sequence):
         raise UserError(
             f"the mask of {name} must be a path, an array or a list of regions, not {source!r}"
@@ -133,6 +139,7 @@ def _from_regions(source: Any, name: str) -> Iterator[FrameMask]:
 
 
 def _parse_regions(entry: Any, name: str) -> list[Region]:
+    """Returns the regions of one frame; raises UserError for what is none."""
     if entry is None:
         return []
     if not isinstance(entry, Sequence) or isinstance(entry, str):
@@ -152,6 +159,7 @@ def _parse_regions(entry: Any, name: str) -> list[Region]:
 def _draw_regions(
     regions: list[Region], height: int, width: int
 ) -> Bool[np.ndarray, "height width"]:
+    """Returns the mask that is True inside any of the regions."""
     row, column = np.ogrid[:height, :width]
     mask = np.zeros((height, width), bool)
     for region in regions:

@@ -67,6 +67,7 @@ def _mux(
     codec: str,
     name: str,
 ) -> None:
+    """Copies the packets of the pictures and encodes the sound between them, in order of time."""
     pictures = video_stream(source, name)
     copied = out.add_stream_from_template(pictures, opaque=True)
     layout = "mono" if len(samples) == 1 else "stereo"

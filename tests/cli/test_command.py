@@ -1,5 +1,8 @@
 """Numbers with a lower limit: a wrong one is an error of one line before anything is loaded."""
 
+import io
+import sys
+
 import pytest
 
 from sam_audio_jax import config
@@ -22,6 +25,13 @@ def test_a_lower_limit(text, message):
     with pytest.raises(UserError) as caught:
         parser.parse_args(["--seed", text])
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_wrong_flag_is_named_whatever_the_terminal_encodes(encoding, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    with pytest.raises(UserError, match=r"^Unrecognized options: --flag"):
+        config.from_cli(["tiny", "--flag", "1"])
 
 
 @pytest.mark.parametrize(

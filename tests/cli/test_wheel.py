@@ -51,10 +51,10 @@ def sam_audio(wheel, tmp_path_factory):
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     where = "import sam_audio_jax, sys; sys.exit(sam_audio_jax.__file__)"
-    found = subprocess.run(
+    imported = subprocess.run(
         [python, "-c", where], cwd=folder, env=environment(PYTHONPATH=""), capture_output=True
     )
-    assert pathlib.Path(found.stderr.decode().strip()).is_relative_to(site)
+    assert pathlib.Path(imported.stderr.decode().strip()).is_relative_to(site)
 
     def call(*arguments: str) -> str:
         command = (str(folder / "bin" / "sam-audio"), *arguments)

@@ -17,8 +17,8 @@ from sam_audio_jax.plan import chips
     ],
 )
 def test_names_of_a_slice(name, same, count):
-    found = chips.parse(name)
-    assert (found.name, found.chips) == (same, count)
+    parsed = chips.parse(name)
+    assert (parsed.name, parsed.chips) == (same, count)
 
 
 @pytest.mark.parametrize("name", ["v5e", "v5e-7", "v5e:4x4x4", "v9e:2x2", "v5p:4x4", "v5e:0x4", ""])

@@ -38,8 +38,8 @@ def test_convolutions():
             x, w, (2,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
         )
 
-    given = jnp.ones((2, 11, 3)), jnp.ones((5, 3, 7))
-    assert flops.total(flops.products(run, *given)) == 2 * (2 * 4 * 7) * (5 * 3)
+    arguments = jnp.ones((2, 11, 3)), jnp.ones((5, 3, 7))
+    assert flops.total(flops.products(run, *arguments)) == 2 * (2 * 4 * 7) * (5 * 3)
 
 
 @pytest.fixture(scope="module")

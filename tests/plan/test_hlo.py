@@ -40,8 +40,8 @@ NOTATIONS = {
 
 @pytest.mark.parametrize("groups", NOTATIONS.values(), ids=NOTATIONS.keys())
 def test_every_notation_of_groups(groups):
-    found = collectives(PROGRAM.replace("GROUPS", groups), MESH)
-    gather = next(one for one in found if one.kind == "all-gather")
+    read = collectives(PROGRAM.replace("GROUPS", groups), MESH)
+    gather = next(one for one in read if one.kind == "all-gather")
     assert (gather.axes, gather.ways, gather.times) == (("fsdp",), 4, 22)
     assert gather.sent == 22 * 128 * 3 / 4
     assert gather.source.endswith("dot")
@@ -54,11 +54,11 @@ def test_turned_iota_lies_along_the_other_axis():
 
 
 def test_kinds_loops_and_sizes():
-    found = {
+    read = {
         one.kind: one for one in collectives(PROGRAM.replace("GROUPS", NOTATIONS["iota"]), MESH)
     }
-    scatter = found["reduce-scatter"]
+    scatter = read["reduce-scatter"]
     assert (scatter.axes, scatter.times, scatter.sent) == (("fsdp",), 22, 22 * 128 * 3 / 4)
-    total = found["all-reduce"]  # the one among all; the one of single devices is left out
+    total = read["all-reduce"]  # the one among all; the one of single devices is left out
     assert (total.axes, total.result, total.sent) == (("data", "fsdp"), 44, 2 * 44 * 7 / 8)
-    assert (found["collective-permute"].axes, found["collective-permute"].sent) == (("data",), 8)
+    assert (read["collective-permute"].axes, read["collective-permute"].sent) == (("data",), 8)
