@@ -70,8 +70,8 @@ def encode_clips(
     """Returns one vector for each frame of each clip.
 
     A clip is an array of values in 0..255, or an iterable of consecutive pieces of one; with pieces
-    at most `batch_size` frames are in memory at full size. ClipFrames are resized here, to `size` or
-    the tower's native size. ClipFrames of all clips share batches of `batch_size`; the last batch is
+    at most `batch_size` frames are in memory at full size. Frames are resized here, to `size` or
+    the tower's native size. Frames of all clips share batches of `batch_size`; the last batch is
     padded to a power of two, so the tower compiles at most log2(batch_size) + 1 programs, and
     resizing as many for each frame size. No result depends on the batch that its frame is in.
 
