@@ -100,8 +100,9 @@ def test_a_config_imports_its_siblings_and_leaves_no_trace(tmp_path):
     assert not {"start", "more"} & (set(sys.modules) - modules)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("name", "shipped"), [("train", "tiny"), ("train_codec", "codec_tiny")])
-def test_training_commands_say_one_line_and_end_with_2(name, shipped, tmp_path):
+def test_training_commands_print_one_line_and_end_with_status_2(name, shipped, tmp_path):
     command = [sys.executable, f"launch/{name}.py", shipped, "--workdir", str(tmp_path / "w")]
     done = subprocess.run(
         [*command, "--no-such-key", "3"],
@@ -118,7 +119,7 @@ def test_training_commands_say_one_line_and_end_with_2(name, shipped, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "built",
+    "original",
     [
         Outer(inner=Inner(rates=(5,), pairs=(("b", 1.0), ("c", 2.0))), kind="two"),
         RunConfig(optim=OptimConfig(peak_lr=2e-3)),
@@ -126,9 +127,9 @@ def test_training_commands_say_one_line_and_end_with_2(name, shipped, tmp_path):
         TrainConfig(),
     ],
 )
-def test_a_config_survives_json(built):
-    values = json.loads(json.dumps(config.to_dict(built)))
-    assert config.from_dict(type(built), values) == built
+def test_a_config_survives_json(original):
+    values = json.loads(json.dumps(config.to_dict(original)))
+    assert config.from_dict(type(original), values) == original
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_a_file_may_hold_several_recipes(file):
         config.from_cli([f"{file}@long"])
 
 
-def test_every_recipe_of_the_paper_stands():
+def test_every_recipe_of_the_paper_is_shipped():
     for size, budget in (("small", 96_000), ("base", 120_000), ("large", 144_000)):
         for slice_ in ("v5e-256", "v5p-512", "v6e-256"):
             cfg = config.from_cli([str(ROOT / "configs" / f"{size}.py") + f"@{slice_}"])

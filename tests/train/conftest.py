@@ -171,7 +171,7 @@ class Processes:
         deadline = time.monotonic() + TIMEOUT_S
         while not (path.is_file() and path.stat().st_size):
             assert all(process.poll() is None for process in self.processes), self.output(0)[-3000:]
-            assert time.monotonic() < deadline, f"{path} never came"
+            assert time.monotonic() < deadline, f"{path} was never written"
             time.sleep(0.02)
 
 

@@ -54,7 +54,7 @@ def codec():
 @pytest.fixture(scope="module")
 def training(codec):
     """State, step and frozen weights of a run on latents with cached features."""
-    config = dataclasses.replace(ALIGNED, data=dataclasses.replace(TINY.data, cache="made"))
+    config = dataclasses.replace(ALIGNED, data=dataclasses.replace(TINY.data, cache="features"))
     return make_separator_training(config, codec, mesh())
 
 
@@ -154,7 +154,7 @@ def test_settings_that_cannot_be_are_the_users_error():
 
 def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tmp_path, same):
     start, step, frozen = training
-    config = dataclasses.replace(ALIGNED, data=dataclasses.replace(TINY.data, cache="made"))
+    config = dataclasses.replace(ALIGNED, data=dataclasses.replace(TINY.data, cache="features"))
     train = functools.partial(
         loop.train_and_evaluate, step=step, mesh=mesh(), frames_per_step=8 * FRAMES, frozen=frozen
     )
@@ -165,8 +165,8 @@ def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tm
         return train(some, workdir=tmp_path / name, state=state, batches=Cached())
 
     whole = run("whole", 4)
-    run("halves", 2)
-    assert same(run("halves", 4).params, whole.params)
+    run("resumed", 2)
+    assert same(run("resumed", 4).params, whole.params)
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), start.params, whole.params)
     assert min(jax.tree.leaves(moved["alignment"])) > 0
     line = Workdir(tmp_path / "whole").read_metrics()[-1]
@@ -182,7 +182,7 @@ def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tm
     again = load_networks(str(tmp_path / "exported"))[1]
     written = nnx.as_pure(nnx.state(again))
     assert all(same(written[name], weights[name]) for name in weights)
-    on, _, _ = make_separator_training(config, codec, mesh(), again)  # a head anew
+    on, _, _ = make_separator_training(config, codec, mesh(), again)  # with a new alignment head
     assert set(on.params) == set(start.params)
     assert same(on.params["separator"], weights["separator"])
 

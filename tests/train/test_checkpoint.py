@@ -16,9 +16,9 @@ def test_parameters_are_read_without_the_rest(train, tmp_path):
     for item in ("rest", "params"):
         shutil.rmtree(step / item)
     kernel = jax.ShapeDtypeStruct((8, 8), np.float32)
-    found = read_item(step, "ema", {"kernel": kernel})
-    assert list(found) == ["kernel"]
-    np.testing.assert_array_equal(found["kernel"], state.ema["kernel"])
+    restored = read_item(step, "ema", {"kernel": kernel})
+    assert list(restored) == ["kernel"]
+    np.testing.assert_array_equal(restored["kernel"], state.ema["kernel"])
     with pytest.raises(UserError, match="no params in checkpoint"):
         read_item(step, "params", {"kernel": kernel})
 

@@ -65,11 +65,11 @@ def test_a_signal_saves_and_ends_and_the_next_start_goes_on(
 
 
 def test_a_signal_cuts_an_evaluation_short_and_it_is_made_again(train, tmp_path):
-    asked = []
+    evaluated = []
 
     def evaluate(state, step):
-        asked.append(step)
-        if len(asked) == 1:
+        evaluated.append(step)
+        if len(evaluated) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(30)
         return distance(state, step)
@@ -77,7 +77,7 @@ def test_a_signal_cuts_an_evaluation_short_and_it_is_made_again(train, tmp_path)
     assert int(train("run", evaluate=evaluate).step) == 10
     train("run", evaluate=evaluate)
     train("run", evaluate=evaluate)  # finished: nothing is left to do
-    assert asked == [10, 10, 20, 30]
+    assert evaluated == [10, 10, 20, 30]
     lines = [line for line in Workdir(tmp_path / "run").read_metrics() if line["group"] == "eval"]
     assert [line["score"] for line in lines] == [0.0, -10.0, -20.0]
 
@@ -109,13 +109,13 @@ def test_an_evaluation_without_the_best_metric_is_the_users_error(train):
 
 
 def test_time_ends_a_run_too(train, batches, tmp_path):
-    asked = []
+    evaluated = []
     slow = batches(at={2: lambda: time.sleep(0.7)})
     state = train(
-        "run", batches=slow, max_minutes=0.01, evaluate=lambda s, n: asked.append(n) or {}
+        "run", batches=slow, max_minutes=0.01, evaluate=lambda s, n: evaluated.append(n) or {}
     )
     assert int(state.step) < 30
-    assert asked == [int(state.step)]
+    assert evaluated == [int(state.step)]
     assert saved(tmp_path / "run")[-1] == int(state.step)
     assert int(train("run", max_minutes=0.01).step) == int(state.step)
 

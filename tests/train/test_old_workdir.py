@@ -11,6 +11,7 @@ import pytest
 from sam_audio_jax.workdir import Workdir
 from tests.children import environment
 
+pytestmark = pytest.mark.processes
 ROOT = pathlib.Path(__file__).parent.parent.parent
 ARCHIVE = pathlib.Path(__file__).parent / "golden" / "workdir_v1.tar.gz"
 # Of steps 11 to 15, by the version that wrote the workdir (see golden/README.md).
@@ -23,7 +24,6 @@ LOSSES = [
 ]
 
 
-@pytest.mark.processes
 def test_a_workdir_of_format_1_is_continued_with_the_losses_of_its_own_version(tmp_path):
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")

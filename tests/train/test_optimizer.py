@@ -15,8 +15,8 @@ def shapes():
     text = T5Config(vocab_size=16, width=8, head_dim=4, heads=2, mlp=8, depth=2)
     dit = DitConfig(depth=2, width=8, heads=2, mlp=8)
     sizes = SeparatorConfig(dit=dit, channels=4, text_width=8, video_width=4, anchor_width=4)
-    made = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
-    return nnx.as_pure(nnx.state(made))
+    model = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
+    return nnx.as_pure(nnx.state(model))
 
 
 def test_exactly_the_kernels_decay():
