@@ -45,8 +45,10 @@ def pair(mean):
     """A predictor that finds something in `wave`, and its tokenizer."""
     finder, tokenizer = SpanPredictor(CONFIG, rngs=nnx.Rngs(0)), tokenizer_for("byt5")
     (likely,) = span_probabilities(finder, tokenizer, mean, None, ["dog"])
-    middle = float(np.median(np.log(likely / (1 - likely))))
-    finder.logit_bias[...] += math.log(THRESHOLD / (1 - THRESHOLD)) - middle
+    logits = np.sort(np.log(likely / (1 - likely)))[8:17]  # of the 25 frames those in the middle
+    widest = int(np.argmax(np.diff(logits)))  # no frame is so near that a rounding decides
+    boundary = float(logits[widest : widest + 2].mean())
+    finder.logit_bias[...] += math.log(THRESHOLD / (1 - THRESHOLD)) - boundary
     return finder, tokenizer
 
 
