@@ -18,11 +18,11 @@ from sam_audio_jax.infer.collate import Prompts, Tokenize, collate_batch, collat
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.options import Options
-from sam_audio_jax.infer.predictor import Source, SpanFinder
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.rerank import PromptView, Scorer, SpanIoU
 from sam_audio_jax.infer.solve import Networks, Solver
+from sam_audio_jax.infer.span_prediction import Source, SpanFinder
 from sam_audio_jax.infer.stems import Separated, Stems, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
 from sam_audio_jax.separator.flow import SamplerConfig

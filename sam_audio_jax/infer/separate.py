@@ -23,9 +23,9 @@ from sam_audio_jax.infer.engine import Engine
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.options import Options, choose_sampler, one_of
-from sam_audio_jax.infer.predictor import Source
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.rerank import Scorer
+from sam_audio_jax.infer.span_prediction import Source
 from sam_audio_jax.infer.stems import Stems
 from sam_audio_jax.infer.video_prompts import make_clip, stored_tower
 from sam_audio_jax.separator.flow import SamplerConfig

@@ -1,10 +1,14 @@
-"""From texts to the spans in which their sounds are heard (docs/prompt_encoders.md, "Spans").
+"""Predicts in which spans the sound of a text is audible (docs/prompt_encoders.md, "Spans").
+
+`SpanFinder` is the predictor that belongs to a model; the functions serve a predictor alone:
 
 predictor, name = load_span_predictor("pe-a-frame-large")
-anchors = predict_spans(predictor, tokenizer_for(name), latents, valid, ["dog barking"])
+spans = predict_spans(predictor, tokenizer_for(name), latents, valid, ["dog barking"])
 """
 
 import functools
+import math
+import os
 from collections.abc import Sequence
 
 import jax
@@ -13,9 +17,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from sam_audio_jax.codec.codec import pad_to_hop
+from sam_audio_jax.codec.codec import CodecConfig, pad_to_hop
+from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.encoders.span_predictor import SpanPredictor
-from sam_audio_jax.encoders.tokenizer import Tokenizer
+from sam_audio_jax.encoders.tokenizer import Tokenizer, tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import pad_tokens
 from sam_audio_jax.scorers.activity import TimeRange, runs
@@ -26,6 +31,56 @@ LEAST_TOKENS = 16  # texts are padded to this or a larger power of two
 BELOW = 1 - 2.0**-48  # a few roundings of float64: rounded up it is the frame, never the next one
 
 Latents = Float[Array, "batch frames channels"] | Float[np.ndarray, "batch frames channels"]
+Source = tuple[SpanPredictor, Tokenizer] | str | os.PathLike | None  # loaded, or its checkpoint
+
+
+class SpanFinder:
+    """The span predictor of a model, loaded when it is first needed."""
+
+    def __init__(self, source: Source, codec: CodecConfig):
+        self.source, self.codec = source, codec
+
+    def require(self) -> None:
+        """Raises `UserError` without a predictor; does not load one."""
+        if self.source is None:
+            raise UserError(
+                "this model has no span predictor: give span_predictor=NAME_OR_FOLDER to it, "
+                "or spans instead of predict_spans"
+            )
+
+    @functools.cached_property
+    def predictor(self) -> tuple[SpanPredictor, Tokenizer]:
+        """The network and its tokenizer; raises `UserError` if its frames are not the codec's."""
+        self.require()
+        if isinstance(self.source, tuple):
+            predictor, tokenizer = self.source
+        else:
+            predictor, name = load_span_predictor(str(self.source))
+            tokenizer = tokenizer_for(name)
+        rate = predictor.config.sample_rate / predictor.config.hop
+        if not math.isclose(rate, self.codec.frame_rate):
+            raise UserError(
+                f"the span predictor has {rate:g} frames a second, "
+                f"the codec {self.codec.frame_rate:g}"
+            )
+        return predictor, tokenizer
+
+    def __call__(
+        self,
+        latents: Float[np.ndarray, "batch frames channels"],
+        valid: Bool[np.ndarray, "batch frames"],
+        texts: Sequence[str],
+        *,
+        padding: bool,
+    ) -> list[tuple[Span, ...]]:
+        """Returns the spans of each item.
+
+        `latents` are normalised as the separator receives them; with `padding`, spans may lie
+        beyond an item's end.
+        """
+        unscaled = latents * np.float32(self.codec.std) + np.float32(self.codec.mean)
+        spans = predict_spans(*self.predictor, unscaled, valid, texts, padding=padding)
+        return [tuple(row) for row in spans]
 
 
 def predict_spans(
@@ -39,10 +94,10 @@ def predict_spans(
     padding: bool = False,
     exact: bool = False,
 ) -> list[list[Span]]:
-    """For each item its anchors `("+", start, end)` in seconds, in time order, perhaps none.
+    """Returns the spans `("+", start, end)` of each item in seconds, in time order, perhaps none.
 
     `latents` are the mean of the codec's posterior, before any normalisation (`Codec.moments`);
-    `valid` is True at an item's own frames (None: all are); texts are taken as they are.
+    `valid` is True at an item's own frames (None: all are); texts are used as they are.
     Spans end with their item. `padding=True` reports those beyond it too: the reference does, where
     they reach the separator as anchors of padded frames. `exact`: see `find_spans`.
     The network is compiled once for each shape of the latents and power of two of the tokens.
@@ -50,7 +105,7 @@ def predict_spans(
     probabilities = span_probabilities(predictor, tokenizer, latents, valid, texts)
     inside = None if padding or valid is None else np.asarray(valid)
     config = predictor.config
-    found = find_spans(
+    ranges = find_spans(
         probabilities,
         threshold,
         hop=config.hop,
@@ -58,7 +113,7 @@ def predict_spans(
         valid=inside,
         exact=exact,
     )
-    return [to_anchors(spans) for spans in found]
+    return [positive_spans(row) for row in ranges]
 
 
 def span_probabilities(
@@ -68,7 +123,10 @@ def span_probabilities(
     valid: Bool[np.ndarray, "batch frames"] | Bool[Array, "batch frames"] | None,
     texts: Sequence[str],
 ) -> Float[np.ndarray, "batch frames"]:
-    """How likely each frame of item b holds the sound of text b; see `predict_spans`."""
+    """Returns how likely each frame of item b holds the sound of text b; see `predict_spans`.
+
+    Raises `UserError` for latents, texts or tokens that do not fit the predictor.
+    """
     config = predictor.config
     if latents.shape[-1] != config.channels:
         raise UserError(
@@ -118,10 +176,10 @@ def find_spans(
     valid: Bool[np.ndarray, "batch frames"] | None = None,
     exact: bool = False,
 ) -> list[list[TimeRange]]:
-    """The maximal runs of frames above the threshold, in seconds; nothing is smoothed or merged.
+    """Returns the maximal runs of frames above the threshold, in seconds; none is merged.
 
-    Without `valid` frames beyond an item's end count too. Seconds are rounded to float32 as in the
-    reference, of which nearly half lie a hair above their frame: as anchors, whose bounds are
+    Without `valid`, frames beyond an item's end count too. Seconds are rounded to float32 as in the
+    reference, of which nearly half lie a little above their frame: as anchors, whose bounds are
     rounded up, they start and end one frame late. `exact` ones keep their frames.
     """
     on = probabilities > np.float32(threshold)
@@ -135,15 +193,15 @@ def find_spans(
     return [[(seconds(start), seconds(end)) for start, end in runs(row)] for row in on]
 
 
-def to_anchors(spans: Sequence[TimeRange]) -> list[Span]:
-    """Prompts that say: it sounds here."""
-    return [("+", start, end) for start, end in spans]
+def positive_spans(ranges: Sequence[TimeRange]) -> list[Span]:
+    """Returns prompts which say that it sounds in these ranges."""
+    return [("+", start, end) for start, end in ranges]
 
 
 def wave_latents(
     predictor: SpanPredictor, waves: Sequence[Float[np.ndarray, " _samples"]]
 ) -> tuple[Float[Array, "batch frames channels"], Bool[np.ndarray, "batch frames"]]:
-    """Latents and valid frames of mono waves, for a predictor that is used by itself.
+    """Returns latents and valid frames of mono waves, for a predictor that is used by itself.
 
     It must hold its codec encoder. Each wave is reflected to whole frames, then padded with zeros.
     """

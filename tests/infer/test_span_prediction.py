@@ -14,7 +14,7 @@ from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import spans
+from sam_audio_jax.infer import span_prediction
 from sam_audio_jax.infer.processor import anchor_slots
 from sam_audio_jax.separator.prompts import ANCHOR_IDS, frame_anchors
 
@@ -57,7 +57,7 @@ def test_spans_from_the_references_probabilities(folder):
     stored = load_file(folder / "span_patterns.safetensors")
     grid = {"hop": listed["hop_length"], "sample_rate": listed["sampling_rate"]}
     for threshold, want in listed["spans"].items():
-        got = spans.find_spans(stored["probs"], float(threshold), **grid)
+        got = span_prediction.find_spans(stored["probs"], float(threshold), **grid)
         assert got == pairs(want), threshold
 
 
@@ -76,7 +76,7 @@ def test_spans_from_the_references_recordings(folder, tmp_path):
         for threshold, want in json.loads((folder / f"spans_{case}.json").read_text()).items():
             for item, row in enumerate(pairs(want)):
                 here = slice(item, item + 1)
-                got = spans.predict_spans(
+                got = span_prediction.predict_spans(
                     predictor,
                     Words(ids[here], mask[here]),
                     latents[here],
@@ -85,7 +85,7 @@ def test_spans_from_the_references_recordings(folder, tmp_path):
                     float(threshold),
                     padding=True,
                 )
-                assert got == [spans.to_anchors(row)], (case, threshold, item)
+                assert got == [span_prediction.positive_spans(row)], (case, threshold, item)
 
 
 def latents_of(predictor, io):
@@ -96,7 +96,7 @@ def latents_of(predictor, io):
         return latents, np.ones(latents.shape[:2], bool) if mask is None else mask
     ends = [None] * len(io["input_values"]) if mask is None else mask.sum(axis=1)
     waves = [wave[0, :end] for wave, end in zip(io["input_values"], ends, strict=True)]
-    return spans.wave_latents(predictor, waves)
+    return span_prediction.wave_latents(predictor, waves)
 
 
 @pytest.mark.golden
@@ -105,7 +105,10 @@ def test_anchors_of_the_references_spans(folder):
     stored = load_file(folder / "span_to_anchor.safetensors")
     patterns = load_file(folder / "span_patterns.safetensors")["probs"]
     rows = patterns[listed["pattern_rows"]]
-    anchors = [spans.to_anchors(row) for row in spans.find_spans(rows, listed["threshold"], **GRID)]
+    anchors = [
+        span_prediction.positive_spans(row)
+        for row in span_prediction.find_spans(rows, listed["threshold"], **GRID)
+    ]
     assert anchors == pairs(listed["anchors"])
     mask = stored["pad_mask"]
     ids, alignment = anchor_slots(anchors, mask.sum(axis=1).tolist(), frames=mask.shape[1], **GRID)
@@ -116,8 +119,8 @@ def test_anchors_of_the_references_spans(folder):
 def begun(frame, *, exact, frames):
     """The frame in which the span that starts at `frame` starts as an anchor."""
     on = np.arange(frames)[None] >= frame
-    found = spans.find_spans(on.astype(np.float32), exact=exact, **GRID)
-    anchors = frame_anchors(spans.to_anchors(found[0]), 0, frames, **GRID)
+    found = span_prediction.find_spans(on.astype(np.float32), exact=exact, **GRID)
+    anchors = frame_anchors(span_prediction.positive_spans(found[0]), 0, frames, **GRID)
     return int(np.argmax(anchors == ANCHOR_IDS["+"]))
 
 
@@ -127,7 +130,7 @@ def test_every_frame_rounds_as_in_the_reference(folder):
     stored = load_file(folder / "span_to_anchor.safetensors")
     frames = int(stored["frame"].max()) + 2
     alternating = (np.arange(frames)[None] % 2 == 0).astype(np.float32)
-    starts = [start for start, _ in spans.find_spans(alternating, **GRID)[0]]
+    starts = [start for start, _ in span_prediction.find_spans(alternating, **GRID)[0]]
     even = stored["frame"] % 2 == 0
     np.testing.assert_array_equal(np.float32(starts)[: even.sum()], stored["seconds_float32"][even])
     for frame in [*range(0, 60), *range(60, frames - 2, 97)]:
@@ -138,22 +141,24 @@ def test_every_frame_rounds_as_in_the_reference(folder):
 @pytest.mark.parametrize(("hop", "rate"), [(1920, 48_000), (640, 16_000), (1024, 44_100), (7, 3)])
 def test_exact_anchors_keep_their_frames(hop, rate):
     on = (np.arange(5000)[None] % 3 > 0).astype(np.float32)
-    found = spans.find_spans(on, hop=hop, sample_rate=rate, exact=True)
-    anchors = frame_anchors(spans.to_anchors(found[0]), 0, 5000, hop=hop, sample_rate=rate)
+    found = span_prediction.find_spans(on, hop=hop, sample_rate=rate, exact=True)
+    anchors = frame_anchors(
+        span_prediction.positive_spans(found[0]), 0, 5000, hop=hop, sample_rate=rate
+    )
     np.testing.assert_array_equal(anchors == ANCHOR_IDS["+"], on[0] > 0)
 
 
 def test_threshold_is_strict_and_gaps_split():
     rows = np.array([[0.3, 0.31, 0.3, 0.9], [0, 0, 0, 0]], np.float32)
-    found = spans.find_spans(rows, 0.3, hop=1, sample_rate=1)
+    found = span_prediction.find_spans(rows, 0.3, hop=1, sample_rate=1)
     assert found == [[(1.0, 2.0), (3.0, 4.0)], []]
 
 
 def test_spans_end_with_their_item_when_asked():
     rows = np.ones((2, 6), np.float32)
     valid = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]], bool)
-    assert spans.find_spans(rows, hop=1, sample_rate=1, valid=valid) == [[(0.0, 4.0)], []]
-    assert spans.find_spans(rows, hop=1, sample_rate=1) == [[(0.0, 6.0)], [(0.0, 6.0)]]
+    assert span_prediction.find_spans(rows, hop=1, sample_rate=1, valid=valid) == [[(0.0, 4.0)], []]
+    assert span_prediction.find_spans(rows, hop=1, sample_rate=1) == [[(0.0, 6.0)], [(0.0, 6.0)]]
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +183,13 @@ def latents(batch, frames, seed=0):
 def test_text_lengths_share_programs_and_padding_is_left_out(tiny):
     x, valid = latents(2, 9), np.arange(9)[None] < np.array([[9], [5]])
     texts = ["a", "b"]
-    before = spans._probabilities._cache_size()
+    before = span_prediction._probabilities._cache_size()
     for tokens in (3, 9, 16):
-        inside = spans.predict_spans(tiny, words(2, tokens), x, valid, texts, 0.0)
-    assert spans._probabilities._cache_size() == before + 1
-    everywhere = spans.predict_spans(tiny, words(2, 16), x, valid, texts, 0.0, padding=True)
+        inside = span_prediction.predict_spans(tiny, words(2, tokens), x, valid, texts, 0.0)
+    assert span_prediction._probabilities._cache_size() == before + 1
+    everywhere = span_prediction.predict_spans(
+        tiny, words(2, 16), x, valid, texts, 0.0, padding=True
+    )
     second = TINY.hop / TINY.sample_rate
     assert [row[-1][2] for row in inside] == pytest.approx([9 * second, 5 * second])
     assert [row[-1][2] for row in everywhere] == pytest.approx([9 * second, 9 * second])
@@ -190,7 +197,7 @@ def test_text_lengths_share_programs_and_padding_is_left_out(tiny):
 
 def test_waves_become_latents_of_whole_frames(tiny):
     waves = [np.sin(np.arange(n, dtype=np.float32)) for n in (17, 32)]
-    found, valid = spans.wave_latents(tiny, waves)
+    found, valid = span_prediction.wave_latents(tiny, waves)
     assert found.shape == (2, 8, TINY.channels)
     assert valid.sum(axis=1).tolist() == [5, 8]
 
@@ -198,10 +205,12 @@ def test_waves_become_latents_of_whole_frames(tiny):
 def test_what_does_not_fit_is_the_users_error(tiny):
     x = latents(2, 4)
     with pytest.raises(UserError, match="1 texts were given with 2 items"):
-        spans.predict_spans(tiny, words(1, 3), x, None, ["a"])
+        span_prediction.predict_spans(tiny, words(1, 3), x, None, ["a"])
     with pytest.raises(UserError, match="4 latent channels, the span predictor 3"):
-        spans.predict_spans(tiny, words(2, 3), np.zeros((2, 4, 4), np.float32), None, ["a", "b"])
+        span_prediction.predict_spans(
+            tiny, words(2, 3), np.zeros((2, 4, 4), np.float32), None, ["a", "b"]
+        )
     foreign = words(2, 3)
     foreign.ids[0, 0] = TINY.text.vocab_size
     with pytest.raises(UserError, match="belongs to another model"):
-        spans.predict_spans(tiny, foreign, x, None, ["a", "b"])
+        span_prediction.predict_spans(tiny, foreign, x, None, ["a", "b"])

@@ -15,8 +15,8 @@ from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import predictor as room
-from sam_audio_jax.infer.spans import THRESHOLD, predict_spans, span_probabilities
+from sam_audio_jax.infer import span_prediction
+from sam_audio_jax.infer.span_prediction import THRESHOLD, predict_spans, span_probabilities
 
 RATE, HOP = 8_000, 320
 CONFIG = SpanPredictorConfig(
@@ -85,13 +85,13 @@ def test_predicted_spans_are_those_that_one_could_have_given(able, wave, found):
 
 
 def test_given_spans_stay_and_every_item_is_asked_once(able, wave, found, monkeypatch):
-    asked, predict = [], room.predict_spans
+    asked, predict = [], span_prediction.predict_spans
 
     def counted(finder, tokenizer, latents, valid, texts, **options):
         asked.append((latents.shape[0], list(texts)))
         return predict(finder, tokenizer, latents, valid, texts, **options)
 
-    monkeypatch.setattr(room, "predict_spans", counted)
+    monkeypatch.setattr(span_prediction, "predict_spans", counted)
     given = [None, [("+", 0.1, 0.5)]]
     stems = able.separate(
         [wave, wave], ["dog", "dog"], given, sample_rate=RATE, predict_spans=True, candidates=3
@@ -119,7 +119,7 @@ def test_the_predictor_is_loaded_when_it_is_first_needed(folder, pair, wave, mon
         loaded.append(path)
         return pair[0], "byt5"
 
-    monkeypatch.setattr(room, "load_span_predictor", load)
+    monkeypatch.setattr(span_prediction, "load_span_predictor", load)
     model = SAMAudio.from_pretrained(folder, span_predictor="pe-a-frame-small")
     assert not loaded
     for _ in range(2):
