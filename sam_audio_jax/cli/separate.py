@@ -13,11 +13,9 @@ meet.
 """
 
 import argparse
-import dataclasses
 import os
 import pathlib
 import sys
-from typing import get_args
 
 import jax
 
@@ -29,9 +27,8 @@ from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer import inputs, output
 from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
+from sam_audio_jax.infer.options import FLAGS, SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.separator.flow import Method
-from sam_audio_jax.video.masks import KEEP
 
 MANIFEST_ONLY = ("process", "processes")
 ONE_RECORDING_ONLY = ("text", "span", "video", "mask", "noise", "overwrite")
@@ -54,15 +51,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     )
     add("--video", help="the picture to the sound; without --mask it is masked already")
     add("--mask", help="of the object: a video, a folder of pictures, .npz or .json of regions")
-    add("--mask-keeps", choices=KEEP, default="object", help="what of the video stays visible")
-    add("--predict-spans", action="store_true", help="find the spans of texts without any")
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
-    add("--candidates", type=at_least(1), default=1, help="solves, of which the best is kept")
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
-    add("--refine", choices=("wiener",), help="divide the recording itself: all channels, its rate")
-    add("--method", choices=get_args(Method), help="of the solver")
-    add("--steps", type=at_least(1), help="of the solver")
-    add("--seed", type=at_least(0), default=0, help="of the noise: equal seeds, equal bytes")
+    for name, argument in FLAGS.items():
+        kind = {"type": at_least(argument["at_least"])} if "at_least" in argument else {}
+        others = {key: value for key, value in argument.items() if key != "at_least"}
+        add(f"--{name.replace('_', '-')}", **kind, **others)
     add("--noise", help=".npy with the noise itself, [frames, 2 * latent channels]")
     add("--overwrite", action="store_true", help="replace an earlier result of one recording")
     add(
@@ -90,6 +84,7 @@ def main(argv: list[str]) -> int:
 
 def separate_one(args: argparse.Namespace) -> None:
     """Separates one recording; checks all that can be checked before it loads the networks."""
+    options = settings(args).options
     output.check_result_folder(args.out, overwrite=args.overwrite)
     recording = inputs.read(args.input)
     seconds = recording.samples.shape[-1] / recording.sample_rate
@@ -100,18 +95,18 @@ def separate_one(args: argparse.Namespace) -> None:
     if not (args.text or args.span or args.video):
         print("note: no text, span or video: the model chooses what to separate", file=sys.stderr)
     model = load(args)
-    options = settings(args).options(model)
+    model.pipeline.check_options(options)
     item = model.item(
         recording,
         args.text,
         args.span,
         video=args.video,
         mask=args.mask,
-        mask_keeps=args.mask_keeps,
+        mask_keeps=options.mask_keeps,
         name=args.input,
     )
     print(f"separating {seconds:.1f} s", file=sys.stderr)
-    (stems,) = model.separate_items([item], options, [noise])
+    (stems,) = model.pipeline.separate_items([item], options, [noise])
     with whole_folder(args.out, overwrite=True) as folder:
         names = output.write_one(folder, item, stems)
     print(f"wrote {', '.join(names)} to {args.out}", file=sys.stderr)
@@ -153,8 +148,8 @@ def process_rank(args: argparse.Namespace) -> ProcessRank:
 
 def settings(args: argparse.Namespace) -> Settings:
     """Returns the options that do not depend on the recording and its prompts."""
-    names = (field.name for field in dataclasses.fields(Settings))
-    return Settings(**{name: getattr(args, name) for name in names})
+    options = SeparateOptions(**{name: getattr(args, name) for name in FLAGS})
+    return Settings(checkpoint=args.checkpoint, span_predictor=args.span_predictor, options=options)
 
 
 def load(args: argparse.Namespace) -> SAMAudio:

@@ -168,7 +168,7 @@ def _baseline_rows(
     rows: list[scoring.ScoreRow] = []
     for rendered in tqdm.tqdm(mixtures, "baselines", unit="item", disable=not progress):
         truth = (rendered.target, rendered.residual)
-        coded = baselines.through_codec(model.networks.codec, truth)
+        coded = baselines.through_codec(model.codec, truth)
         rows += scoring.baseline_rows(rendered, coded)
     order = {name: index for index, name in enumerate(baselines.NAMES)}
     return sorted(rows, key=lambda row: order[row["row"]])

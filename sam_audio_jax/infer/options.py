@@ -1,8 +1,13 @@
-"""How a separation runs: solver, noise, candidates, and what is done with the stems."""
+"""How a separation runs: solver, noise, candidates, and what is done with the stems.
+
+`SeparateOptions` is the one declaration: Python (`SAMAudio.separate`), the settings.json of a
+manifest's run (`to_dict`) and the command line (`field.metadata`) follow its fields.
+"""
 
 import dataclasses
+import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,25 +15,52 @@ from jaxtyping import Float, Int
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import draw_noise
 from sam_audio_jax.infer.rerank import Scorer
-from sam_audio_jax.separator.flow import SamplerConfig, checked_method
+from sam_audio_jax.separator.flow import Method, SamplerConfig, checked_method
+from sam_audio_jax.video.masks import KEEP
 
 REFINEMENTS = (None, "wiener")
-TORCHDIFFEQ = {"heun2": "heun"}  # names of the reference's solver library that are not ours
+
+
+def _flag(text: str, **argument: Any) -> Mapping[str, Any]:
+    """Metadata of a field that is a flag of the command line; `argument`: of argparse, or `at_least`."""
+    return types.MappingProxyType({"flag": {"help": text} | argument})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Of one call, checked; the same for all of its items."""
+class SeparateOptions:
+    """Validated options of one `separate` call; shared by all its items.
 
-    sampler: SamplerConfig
-    scorer: Scorer  # judges candidates, where there are two or more
-    seed: int = 0  # of the noise, where none is given
-    candidates: int = 1  # solves per item, of which the scorer keeps one
-    predict_spans: bool = False  # for items that were given none
+    Raises UserError for a value that is not allowed.
+    """
+
+    method: Method | None = dataclasses.field(  # None: what the model's config says
+        default=None, metadata=_flag("of the solver", choices=get_args(Method))
+    )
+    steps: int | None = dataclasses.field(  # None: what the model's config says
+        default=None, metadata=_flag("of the solver", at_least=1)
+    )
+    seed: int = dataclasses.field(  # of the noise that no caller passes
+        default=0,
+        metadata=_flag("of the noise: equal seeds, equal bytes", at_least=0),
+    )
+    candidates: int = dataclasses.field(  # solves per item, of which the scorer keeps one
+        default=1, metadata=_flag("solves, of which the best is kept", at_least=1)
+    )
+    predict_spans: bool = dataclasses.field(  # for items without spans
+        default=False, metadata=_flag("find the spans of texts without any", action="store_true")
+    )
+    refine: str | None = dataclasses.field(  # "wiener": divide the recording itself
+        default=None,
+        metadata=_flag("divide the recording itself: all channels, its rate", choices=("wiener",)),
+    )
+    mask_keeps: str = dataclasses.field(  # what of a masked video stays visible
+        default="object", metadata=_flag("what of the video stays visible", choices=KEEP)
+    )
     watermark: Any = None  # None, "random", or bits: `[bits]` or `[waves, bits]`
-    refine: str | None = None  # "wiener": divide the recording itself
+    scorer: Scorer | None = None  # ranks two or more candidates; None: the model's. Not saved.
 
     def __post_init__(self):
+        self.sampler(SamplerConfig())
         if self.candidates < 1:
             raise UserError(f"candidates={self.candidates} must be 1 or more")
         if self.refine not in REFINEMENTS:
@@ -36,14 +68,30 @@ class Options:
         if self.refine and self.watermark is not None:
             raise UserError("refined stems are the recording's own: they carry no watermark")
 
+    def sampler(self, default: SamplerConfig) -> SamplerConfig:
+        """Returns the solver's settings, those of `default` where these options have none."""
+        return SamplerConfig(
+            method=default.method if self.method is None else checked_method(self.method),
+            steps=default.steps if self.steps is None else self.steps,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the options as plain JSON values, without the scorer."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["scorer"]
+        if self.watermark is not None and not isinstance(self.watermark, str):
+            fields["watermark"] = np.asarray(self.watermark).tolist()
+        return fields
+
     def noise(self, frames: int, state: int) -> Float[np.ndarray, "candidates frames state"]:
-        """x(0) of the seed, the same for every item; frames added behind change none before."""
+        """Draws x(0) from the seed, the same for every item; a longer one starts with it."""
         return np.stack([draw_noise(self.seed, frames, state, n) for n in range(self.candidates)])
 
     def messages(self, waves: int, bits: int) -> Int[np.ndarray, "waves bits"] | None:
-        """Watermark bits of `waves` decoded waves, in decoding order; None leaves them clean.
+        """Returns the watermark of `waves` decoded waves, in decoding order; None: no watermark.
 
-        `"random"` is what the reference does at every call; here the seed decides.
+        `"random"` is what the reference does at every call; here the seed decides. Raises UserError
+        if the bits do not fit the codec.
         """
         if self.watermark is None:
             return None
@@ -59,50 +107,9 @@ class Options:
         return np.broadcast_to(message, (waves, bits)).astype(np.int32)
 
 
-def choose_sampler(
-    default: SamplerConfig,
-    *,
-    method: str | None = None,
-    steps: int | None = None,
-    ode: str | None = None,
-    ode_opt: Mapping[str, Any] | None = None,
-) -> SamplerConfig:
-    """The sampler of one call: what it says, else `default`.
-
-    `ode` is another name of `method`. `ode_opt` is the reference's form of both:
-    `{"method": "midpoint", "options": {"step_size": 1 / 16}}`.
-    """
-    method = one_of("method", method, "ode", ode)
-    if ode_opt is not None:
-        given_method, given_steps = _parse_ode_opt(ode_opt)
-        method = one_of("method", method, "ode_opt", given_method)
-        steps = one_of("steps", steps, "ode_opt", given_steps)
-    return SamplerConfig(
-        method=default.method if method is None else checked_method(method),
-        steps=default.steps if steps is None else steps,
-    )
-
-
-def _parse_ode_opt(ode_opt: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    form = "{'method': 'midpoint', 'options': {'step_size': 0.0625}}"
-    if not isinstance(ode_opt, Mapping) or not set(ode_opt) <= {"method", "options"}:
-        raise UserError(f"ode_opt={ode_opt!r} must be like {form}")
-    method, settings = ode_opt.get("method"), ode_opt.get("options") or {}
-    if not isinstance(settings, Mapping) or not set(settings) <= {"step_size"}:
-        raise UserError(f"ode_opt options {settings!r} are unknown; allowed: 'step_size'")
-    if method is not None:
-        method = TORCHDIFFEQ.get(method, method)
-    if "step_size" not in settings:
-        return method, None
-    size = settings["step_size"]
-    steps = round(1 / size) if isinstance(size, int | float) and 0 < size <= 1 else 0
-    if not steps or abs(steps * size - 1) > 1e-6:
-        raise UserError(f"ode_opt step_size={size!r} must be 1 / a whole number of steps")
-    return method, steps
-
-
-def one_of(name: str, value: Any, other_name: str, other: Any) -> Any:
-    """The one of two names of a thing that was used."""
-    if value is not None and other is not None:
-        raise UserError(f"{name} and {other_name} are two names of one thing: give one of them")
-    return other if value is None else value
+FIELDS = tuple(field.name for field in dataclasses.fields(SeparateOptions))
+FLAGS: dict[str, dict[str, Any]] = {  # name -> arguments of the command line's flag
+    field.name: {"default": field.default} | dict(field.metadata["flag"])
+    for field in dataclasses.fields(SeparateOptions)
+    if "flag" in field.metadata
+}

@@ -38,7 +38,7 @@ class Batch:
     sizes: Int[np.ndarray, " batch"]  # latent frames of each
     audio_pad_mask: Bool[np.ndarray, "batch frames"]  # True = a recording's own frame
     descriptions: list[str]
-    anchors: list[tuple[Span, ...]] | None  # None: nothing was said, spans may be predicted
+    anchors: list[tuple[Span, ...]] | None  # None: no argument, spans may be predicted
     anchor_ids: Int[np.ndarray, "batch slots"]
     anchor_alignment: Int[np.ndarray, "batch frames"]
     masked_videos: list[Clip | None] | None = None
@@ -50,7 +50,7 @@ class Batch:
         return len(self.descriptions)
 
     def check_grid(self, sample_rate: int, hop: int) -> None:
-        """UserError: made for a model with other frames."""
+        """Raises UserError if the batch has other frames than the model."""
         if (self.audio_sampling_rate, self.audio_hop_length) != (sample_rate, hop):
             raise UserError(
                 f"the batch has frames of {self.audio_hop_length} samples at "
@@ -63,12 +63,12 @@ class Batch:
         return self.audio_pad_mask.shape[1]
 
     @property
-    def asked(self) -> list[PromptView]:
-        """The prompts of each item."""
+    def prompt_views(self) -> list[PromptView]:
+        """Returns the prompts of each item."""
         spans = self.anchors or [()] * len(self)
         clips = self.masked_videos or [None] * len(self)
         rows = zip(self.descriptions, spans, clips, strict=True)
-        return [PromptView(text=text, spans=said, video=clip) for text, said, clip in rows]
+        return [PromptView(text=text, spans=marked, video=clip) for text, marked, clip in rows]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,9 +107,9 @@ class SAMAudioProcessor:
         UserError: lists of unequal lengths, and whatever cannot be read.
         """
         counts = {"audios": audios, "anchors": anchors, "masked_videos": masked_videos}
-        for name, given in counts.items():
-            if given is not None and len(given) != len(descriptions):
-                raise UserError(f"{len(descriptions)} descriptions with {len(given)} {name}")
+        for name, values in counts.items():
+            if values is not None and len(values) != len(descriptions):
+                raise UserError(f"{len(descriptions)} descriptions with {len(values)} {name}")
         if not len(descriptions):
             raise UserError("a batch needs at least one item")
         for number, text in enumerate(descriptions):

@@ -28,18 +28,18 @@ class Scorer(Protocol):
         targets: Float[np.ndarray, "candidates samples"],
         mixture: Float[np.ndarray, " mixture_samples"],
         sample_rate: int,
-        asked: PromptView,
+        prompts: PromptView,
     ) -> Float[np.ndarray, " candidates"]:
         """Scores of one item's targets, all at `sample_rate`."""
         ...
 
 
-def check(scorer: Scorer, asked: PromptView, name: str, *, predicted: bool = False) -> None:
+def check(scorer: Scorer, prompts: PromptView, name: str, *, predicted: bool = False) -> None:
     """Refuses an item that the scorer has nothing to judge by; `predicted`: spans will come."""
     has = {
-        "text": bool(asked.text),
-        "spans": predicted or bool(asked.sounding),
-        "video": asked.video is not None,
+        "text": bool(prompts.text),
+        "spans": predicted or bool(prompts.sounding),
+        "video": prompts.video is not None,
     }
     if not has[scorer.needs]:
         wanted = {"spans": "'+' spans", "text": "a text", "video": "a masked video"}[scorer.needs]
@@ -53,10 +53,10 @@ def rank(
     targets: Float[np.ndarray, "candidates samples"],
     mixture: Float[np.ndarray, " mixture_samples"],
     sample_rate: int,
-    asked: PromptView,
+    prompts: PromptView,
 ) -> tuple[int, Float[np.ndarray, " candidates"]]:
     """The best candidate, the first of equals, and all scores."""
-    scores = np.asarray(scorer.score(targets, mixture, sample_rate, asked), np.float32)
+    scores = np.asarray(scorer.score(targets, mixture, sample_rate, prompts), np.float32)
     if scores.shape != targets.shape[:1] or not np.isfinite(scores).all():
         raise ValueError(f"{type(scorer).__name__} made {scores} of {len(targets)} candidates")
     return int(np.argmax(scores)), scores
@@ -77,12 +77,14 @@ class SpanIoU:
         targets: Float[np.ndarray, "candidates samples"],
         mixture: Float[np.ndarray, " mixture_samples"],
         sample_rate: int,
-        asked: PromptView,
+        prompts: PromptView,
     ) -> Float[np.ndarray, " candidates"]:
         """Agreement of each target's sound activity with the spans; 0 where there are none."""
         return np.array(
             [
-                span_score(target, sample_rate, asked.spans, metric=self.metric, config=self.config)
+                span_score(
+                    target, sample_rate, prompts.spans, metric=self.metric, config=self.config
+                )
                 for target in targets
             ]
         )

@@ -23,7 +23,7 @@ class Stems:
     residual: Float[np.ndarray, "*channels samples"]
     sample_rate: int
     scores: Float[np.ndarray, " candidates"] | None = None  # of every candidate, if there were two
-    spans: tuple[Span, ...] = ()  # that the model was told: given, or predicted from the text
+    spans: tuple[Span, ...] = ()  # of the prompt, or predicted from its text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,12 @@ from jaxtyping import Float
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import parse_spans
+from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, hop_and_margin
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
 from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer, WindowQueue
+from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.separator.prompts import Span
 
 
@@ -28,7 +30,7 @@ def stream(
     spans: Sequence[Sequence] | None = None,
     window_s: float = 10.0,
     overlap_s: float = 2.5,
-    method: str | None = None,
+    method: Method | None = None,
     steps: int | None = None,
     seed: int = 0,
     refine: str | None = None,
@@ -43,21 +45,22 @@ def stream(
     no error.
     UserError: wrong arguments at once, wrong blocks when they arrive.
     """
-    options = model.options(method=method, steps=steps, seed=seed, refine=refine)
+    pipeline = model.pipeline
+    options = SeparateOptions(method=method, steps=steps, seed=seed, refine=refine)
     if not isinstance(text, str | None):
         raise UserError(f"text must be a string, not {text!r}")
     if sample_rate < 1:
         raise UserError(f"sample_rate={sample_rate} must be positive")
     queue = WindowQueue(
-        model.long_audio,
+        pipeline.long_audio,
         text or "",
         _check_spans(spans),
         window_s=window_s,
         overlap_s=overlap_s,
-        sampler=options.sampler,
+        sampler=options.sampler(model.sampler),
         seed=options.seed,
     )
-    return Stream(queue, blocks, sample_rate, model.refinement if options.refine else None)
+    return Stream(queue, blocks, sample_rate, pipeline.refinement if options.refine else None)
 
 
 def _check_spans(spans: Sequence[Sequence] | None) -> tuple[Span, ...]:

@@ -20,6 +20,7 @@ from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, run
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.long_audio import Layout, LongAudio, LongAudioConfig
+from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.separator.windows import lay_windows, window_starts
 
 RATE = 8_000
@@ -36,13 +37,14 @@ def windowed(folder):
 
 def windowing(model, config=SHORT) -> LongAudio:
     """The model's networks with other windows."""
-    return LongAudio(model.long_audio.solver, model.networks, model.tokenizer, config)
+    pipeline = model.pipeline
+    return LongAudio(pipeline.long_audio.solver, pipeline.networks, pipeline.tokenizer, config)
 
 
 def solve(model, wave, seed=0, config=SHORT, **said) -> np.ndarray:
     """Stems by windows, whatever the length."""
     run = windowing(model, config)
-    noise = inputs.draw_noise(seed, model.networks.codec.config.frames(len(wave)), 16)
+    noise = inputs.draw_noise(seed, model.codec.config.frames(len(wave)), 16)
     return run(run.encode(wave), noise[None], **(SOLVER | said))[0]
 
 
@@ -72,7 +74,7 @@ def test_prompts_reach_their_windows_alone(model, noise_of):
     )
     told_frame = 9 * 25
     first = min(start for start in window_starts(250, 50, 12) if start + 50 > told_frame)
-    early = (first - decoder_context(model.networks.codec.config)) * 320
+    early = (first - decoder_context(model.codec.config)) * 320
     np.testing.assert_array_equal(plain[:, :early], told[:, :early])
     assert np.abs(plain - told)[:, early:].max() > 1e-4
 
@@ -101,7 +103,7 @@ def test_long_recordings_take_this_way_by_themselves(windowed, noise_of, monkeyp
 
 def test_positions_do_not_limit_the_length(model, noise_of):
     """500 positions are 20 s: pieces and windows end there, recordings do not."""
-    assert model.long_audio.longest == 500
+    assert model.pipeline.long_audio.longest == 500
     wave = noise_of(24.0)
     stems = model.separate(wave, "dog", sample_rate=RATE, steps=1)
     assert stems.target.shape == wave.shape
@@ -139,7 +141,7 @@ def test_spans_of_a_long_recording_are_predicted_piece_by_piece(windowed, noise_
     wave = noise_of(8.0)
     spans = [("+", 0.2, 0.6), ("+", 3.2, 3.6), ("+", 6.2, 6.6)]
     given = windowed.separate(wave, "dog", spans, sample_rate=RATE)
-    monkeypatch.setattr(windowed, "span_finder", Finder())
+    monkeypatch.setattr(windowed.pipeline, "span_finder", Finder())
     found = windowed.separate(wave, "dog", sample_rate=RATE, predict_spans=True)
     assert [shapes[1] for shapes in asked] == [(1, 75), (1, 75), (1, 50)]
     np.testing.assert_allclose([span[1:] for span in found.spans], [span[1:] for span in spans])
@@ -148,9 +150,9 @@ def test_spans_of_a_long_recording_are_predicted_piece_by_piece(windowed, noise_
 
 def test_a_watermark_is_refused(windowed, noise_of):
     item = windowed.item(noise_of(8.0), "dog", sample_rate=RATE)
-    options = dataclasses.replace(windowed.options(), watermark="random")
+    options = SeparateOptions(watermark="random")
     with pytest.raises(UserError, match="audio is too long for a watermark"):
-        windowed.separate_items([item], options)
+        windowed.pipeline.separate_items([item], options)
 
 
 def test_long_items_of_a_manifest(windowed, noise_of, tmp_path):
@@ -160,7 +162,7 @@ def test_long_items_of_a_manifest(windowed, noise_of, tmp_path):
         lines.append({"id": f"item{number}", "audio": f"{number}.wav", "text": "dog"})
     lines[1]["spans"] = [["+", 5.0, 6.0]]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    settings = Settings(checkpoint="x", seed=1)
+    settings = Settings(checkpoint="x", options=SeparateOptions(seed=1))
     entries = read_manifest(tmp_path / "items.jsonl")
     assert run(windowed, entries, tmp_path / "out", settings) == {}
     for number, spans in enumerate((None, [("+", 5.0, 6.0)], None)):

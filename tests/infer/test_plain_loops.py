@@ -31,11 +31,11 @@ class Whole:
 
 
 def whole(model, wave, features) -> Whole:
-    codec, separator = model.networks.codec, model.networks.separator
-    ids, mask = model.tokenizer([TEXT])
-    mixture, text = jax.jit(lambda *x: (codec.encode(x[0]), model.networks.text_encoder(*x[1:])))(
-        wave[None], ids, mask
-    )
+    codec, separator = model.pipeline.networks.codec, model.pipeline.networks.separator
+    ids, mask = model.pipeline.tokenizer([TEXT])
+    mixture, text = jax.jit(
+        lambda *x: (codec.encode(x[0]), model.pipeline.networks.text_encoder(*x[1:]))
+    )(wave[None], ids, mask)
     frames = mixture.shape[1]
     grid = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop}
     anchors = frame_anchors(SPANS, 0, frames, **grid)[None]
@@ -74,7 +74,9 @@ def test_long_audio_merges_at_every_call(model, noise_of):
     wave = noise_of(10.0, seed=1)  # the last window overlaps its neighbour by more than the others
     features = np.random.default_rng(2).standard_normal((250, 4)).astype(np.float32)
     noise = inputs.draw_noise(0, 250, 16)
-    run = LongAudio(model.long_audio.solver, model.networks, model.tokenizer, SHORT)
+    run = LongAudio(
+        model.pipeline.long_audio.solver, model.pipeline.networks, model.pipeline.tokenizer, SHORT
+    )
     prompts = {"text": TEXT, "spans": SPANS, "sampler": flow.SamplerConfig(steps=2)}
     made = run(run.encode(wave), noise[None], features=features, **prompts)[0]
 

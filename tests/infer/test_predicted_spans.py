@@ -123,7 +123,7 @@ def test_the_predictor_is_loaded_when_it_is_first_needed(folder, pair, wave, mon
     model = SAMAudio.from_pretrained(folder, span_predictor="pe-a-frame-small")
     assert not loaded
     for _ in range(2):
-        assert model.span_finder(
+        assert model.pipeline.span_finder(
             np.zeros((1, 25, 8), "f4"), np.ones((1, 25), bool), ["dog"], padding=False
         )
     assert loaded == ["pe-a-frame-small"]

@@ -148,7 +148,7 @@ def test_paths_are_brought_to_the_models_rate(tmp_path):
     assert batch.wav_sizes.tolist() == [2_000, 50]
     assert batch.anchors is None
     np.testing.assert_allclose(batch.audios[1, 0, :50], wave[:, :50].mean(0), atol=1e-7)
-    assert [one.text for one in batch.asked] == ["dog", ""]
+    assert [one.text for one in batch.prompt_views] == ["dog", ""]
 
 
 def test_the_grid_is_that_of_the_model(folder):

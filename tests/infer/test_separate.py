@@ -7,6 +7,7 @@ from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.buckets import BucketConfig
+from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.separator import flow
 
 RATE = 8_000
@@ -53,6 +54,17 @@ def test_the_references_names_mean_the_same(model, noise_of):
         [noise_of(1.01)], descriptions=["dog"], anchors=[[("+", 0.2, 0.6)]], sample_rate=RATE
     )
     same(ours[0], theirs[0], atol=0)
+
+
+def test_options_are_an_object_or_arguments(model, noise_of):
+    wave, options = noise_of(1.01), SeparateOptions(seed=3, steps=1)
+    stems = model.separate(wave, "dog", sample_rate=RATE, options=options)
+    same(stems, model.separate(wave, "dog", sample_rate=RATE, seed=3, steps=1), atol=0)
+    replaced = model.separate(wave, "dog", sample_rate=RATE, options=options, seed=4)
+    same(replaced, model.separate(wave, "dog", sample_rate=RATE, seed=4, steps=1), atol=0)
+    assert SeparateOptions(**options.to_dict()) == options
+    with pytest.raises(TypeError, match="unexpected keyword argument 'step'"):
+        model.separate(wave, sample_rate=RATE, step=1)
 
 
 def test_an_item_does_not_depend_on_its_company(model, noise_of):

@@ -42,7 +42,7 @@ def test_what_the_tower_sees_conditions_the_solve(model, noise_of, frames, mask)
     visible = frames * mask[..., None]
     same(stems, model.separate(**said, masked_videos=visible), atol=0)
     chosen = visible[spread_indices(COUNT, 26)]
-    (features,) = encode_clips(model.video_features.tower, [chosen])
+    (features,) = encode_clips(model.pipeline.video_features.tower, [chosen])
     same(stems, model.separate(**said, video_features=features))
     others = [
         model.separate(**said),
@@ -57,7 +57,7 @@ def test_what_the_tower_sees_conditions_the_solve(model, noise_of, frames, mask)
 def test_a_video_file_is_seen_at_the_times_of_the_latents(model, noise_of, frames, tmp_path):
     path = write_video(tmp_path / "street.mkv", frames, rate=5)
     chosen = frames_at(path, latent_times(26, 320, RATE))
-    (features,) = encode_clips(model.video_features.tower, [chosen])
+    (features,) = encode_clips(model.pipeline.video_features.tower, [chosen])
     said = {"audio": noise_of(1.01), "sample_rate": RATE}
     same(model.separate(**said, video=path), model.separate(**said, video_features=features))
 
@@ -80,7 +80,7 @@ def test_a_processors_batch_may_hold_videos(model, noise_of, frames):
     features = [np.zeros((25, 4), "f4") for _ in waves]
     for row, clip, size in zip(features, (frames, frames[:2]), batch.sizes, strict=True):
         row[:size] = encode_clips(
-            model.video_features.tower, [clip[spread_indices(len(clip), int(size))]]
+            model.pipeline.video_features.tower, [clip[spread_indices(len(clip), int(size))]]
         )[0]
     plain = processor(["dog", "cat"], waves)
     given = model.separate(type(plain)(**vars(plain) | {"video_features": features}))
@@ -97,7 +97,7 @@ def test_frames_are_chosen_as_by_the_references_processor(fixtures_dir, model):
     processor = SAMAudioProcessor(
         audio_sampling_rate=facts["sample_rate"], audio_hop_length=facts["hop"]
     )
-    codec = model.networks.codec.config
+    codec = model.codec.config
     cases = [case for case in facts["frames"] if case["kind"] == "tensor"]
     assert cases
     for case in cases:

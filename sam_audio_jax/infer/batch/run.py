@@ -12,6 +12,7 @@ import math
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -24,7 +25,7 @@ from sam_audio_jax.infer.batch.lengths import measure
 from sam_audio_jax.infer.batch.manifest import Entry
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item
-from sam_audio_jax.infer.options import Options
+from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.output import write_stems
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
@@ -37,24 +38,13 @@ class Settings:
     """Settings that a folder of results depends on; every run into it must have the same."""
 
     checkpoint: str
-    seed: int = 0
-    method: str | None = None
-    steps: int | None = None
-    refine: str | None = None
-    candidates: int = 1
-    predict_spans: bool = False
     span_predictor: str | None = None
-    mask_keeps: str = "object"
+    options: SeparateOptions = dataclasses.field(default_factory=SeparateOptions)
 
-    def options(self, model: SAMAudio) -> Options:
-        return model.options(
-            method=self.method,
-            steps=self.steps,
-            seed=self.seed,
-            refine=self.refine,
-            candidates=self.candidates,
-            predict_spans=self.predict_spans,
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the content of SETTINGS: one level, the options among the others."""
+        own = {"checkpoint": self.checkpoint, "span_predictor": self.span_predictor}
+        return own | self.options.to_dict()
 
 
 def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
@@ -69,8 +59,8 @@ def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
         saved = read_json(out / SETTINGS)
     except UserError:
         raise UserError(f"{out} holds other files and no run of a manifest") from None
-    now = dataclasses.asdict(settings)
-    then = dataclasses.asdict(Settings(checkpoint="")) | saved  # older runs had fewer settings
+    now = settings.to_dict()
+    then = Settings(checkpoint="").to_dict() | saved  # older runs had fewer settings
     changed = [
         f"{key}: then {then[key]!r}, now {value!r}"
         for key, value in now.items()
@@ -94,7 +84,7 @@ def run(
     process's.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / SETTINGS, dataclasses.asdict(settings))
+    write_json(out / SETTINGS, settings.to_dict())
     return _Run(model, entries, out, settings, rank or ProcessRank()).run()
 
 
@@ -110,7 +100,8 @@ class _Run:
         rank: ProcessRank,
     ):
         self.model, self.entries, self.out, self.rank = model, entries, out, rank
-        self.options, self.mask_keeps = settings.options(model), settings.mask_keeps
+        self.pipeline, self.options = model.pipeline, settings.options
+        self.pipeline.check_options(self.options)
         self.ledger = Ledger(out, {entry.id: entry.line for entry in entries}, rank)
         self.failed: dict[str, str] = {}  # id -> reason
         self.frames: dict[str, int] = {}  # id -> latent frames, for items that can be read
@@ -118,7 +109,7 @@ class _Run:
     def run(self) -> dict[str, str]:
         self.measure()
         readable = [entry for entry in self.entries if entry.id in self.frames]
-        plan = self.model.plan([self.frames[e.id] for e in readable], self.options.candidates)
+        plan = self.pipeline.plan([self.frames[e.id] for e in readable], self.options.candidates)
         own_groups = plan[self.rank.index :: self.rank.count]
         done = self.ledger.done
         total = sum(len(group.items) for group in own_groups)
@@ -138,7 +129,7 @@ class _Run:
 
     def measure(self) -> None:
         """Fills `frames`; process 0 records the failure of items that cannot be read."""
-        codec = self.model.networks.codec.config
+        codec = self.model.codec.config
         pending = [entry for entry in self.entries if entry.id not in self.ledger.done]
         lengths, unreadable = measure([entry.audio for entry in pending], self.out, self.rank)
         for entry in self.entries:
@@ -164,10 +155,10 @@ class _Run:
                 entry.spans,
                 video=entry.video,
                 mask=entry.mask,
-                mask_keeps=self.mask_keeps,
+                mask_keeps=self.options.mask_keeps,
                 name=entry.id,
             )
-            self.model.check(item, self.options)
+            self.pipeline.check(item, self.options)
         except UserError as error:
             self.failed[entry.id] = str(error)
             return None
@@ -182,17 +173,17 @@ class _Run:
         as_planned = {
             name: item
             for name, item in items.items()
-            if self.model.frames(item) == self.frames[name]
+            if self.pipeline.frames(item) == self.frames[name]
         }
         if as_planned:
             like = next(iter(as_planned.values()))
             rows = [as_planned.get(entry.id) or self.placeholder(like, entry) for entry in members]
-            self.write(members, as_planned, self.model.solve_group(group, rows, self.options))
+            self.write(members, as_planned, self.pipeline.solve_group(group, rows, self.options))
         for entry in members:
             if entry.id in items and entry.id not in as_planned:
                 item = items[entry.id]
-                (alone,) = self.model.plan([self.model.frames(item)], self.options.candidates)
-                stems = self.model.solve_group(alone, [item], self.options)
+                (alone,) = self.pipeline.plan([self.pipeline.frames(item)], self.options.candidates)
+                stems = self.pipeline.solve_group(alone, [item], self.options)
                 self.write([entry], {entry.id: item}, stems)
 
     def placeholder(self, like: Item, entry: Entry) -> Item:
@@ -200,10 +191,10 @@ class _Run:
         frames = self.frames[entry.id]
         done = self.ledger.done
         spans = done[entry.id][1] if entry.id in done else entry.spans
-        width = self.model.networks.separator.config.video_width
+        width = self.pipeline.video_width
         return dataclasses.replace(
             like,
-            wave=np.zeros(frames * self.model.networks.codec.config.hop, np.float32),
+            wave=np.zeros(frames * self.model.codec.config.hop, np.float32),
             text=entry.text or "",
             spans=tuple((token, start, end) for token, start, end in spans),
             features=None if entry.video is None else np.zeros((frames, width), np.float32),

@@ -11,9 +11,10 @@ from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, run
 from sam_audio_jax.infer.buckets import BucketConfig
+from sam_audio_jax.infer.options import SeparateOptions
 
 RATE = 8_000
-SETTINGS = Settings(checkpoint="x", seed=1)
+SETTINGS = Settings(checkpoint="x", options=SeparateOptions(seed=1))
 
 
 def write_recording(path: pathlib.Path, seconds: float, seed: int) -> None:
@@ -53,7 +54,7 @@ def items(recordings, tmp_path) -> pathlib.Path:
 @pytest.fixture
 def paired(model, monkeypatch) -> SAMAudio:
     """The model, solving two items at once: the manifest is five groups of three shapes."""
-    monkeypatch.setattr(model, "buckets", BucketConfig(batch=2))
+    monkeypatch.setattr(model.pipeline, "buckets", BucketConfig(batch=2))
     return model
 
 

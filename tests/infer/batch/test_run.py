@@ -10,6 +10,7 @@ from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
+from sam_audio_jax.infer.options import SeparateOptions
 from tests.infer.batch.conftest import RATE, SETTINGS, ids, stems, write_recording
 from tests.video.clips import greys
 from tests.video.clips import write as write_video
@@ -91,7 +92,7 @@ def test_lines_may_name_videos(paired, items, tmp_path):
 
 
 def test_candidates_of_a_manifest(paired, items, tmp_path):
-    settings = Settings(checkpoint="x", candidates=2)
+    settings = Settings(checkpoint="x", options=SeparateOptions(candidates=2))
     failed = run(paired, read_manifest(items)[1:3], tmp_path / "out", settings)
     assert list(failed) == ["item2"]
     assert "candidates of item2 cannot be ranked: SpanIoU needs '+' spans" in failed["item2"]
@@ -128,6 +129,10 @@ def test_a_folder_belongs_to_its_settings(tmp_path):
     (tmp_path / "settings.json").write_text('{"checkpoint": "x", "seed": 2}')
     with pytest.raises(UserError, match="seed: then 2, now 1"):
         check_run_folder(tmp_path, SETTINGS)
+    older = {"checkpoint": "x", "seed": 1, "method": None, "steps": None, "refine": None}
+    older |= {"candidates": 1, "predict_spans": False, "span_predictor": None}
+    (tmp_path / "settings.json").write_text(json.dumps(older))  # before `watermark` was among them
+    check_run_folder(tmp_path, SETTINGS)
     (tmp_path / "settings.json").unlink()
     (tmp_path / ".settings.12345678.part.json").touch()  # another process is about to start
     check_run_folder(tmp_path, SETTINGS)

@@ -1,4 +1,4 @@
-"""Checked items and batches through the networks: noise, groups, candidates, whole stems."""
+"""Runs checked items and batches through the networks: noise, groups, candidates, stems."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.collate import Prompts, Tokenize, collate_batch, collate_items, with_spans
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
-from sam_audio_jax.infer.options import Options
+from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.rerank import PromptView, Scorer, SpanIoU
@@ -31,8 +31,8 @@ from sam_audio_jax.separator.model import PromptedSeparator
 Candidates = Float[np.ndarray, "candidates stems samples"]
 
 
-class Engine:
-    """Holds the networks and the programs compiled for them."""
+class Pipeline:
+    """The networks and the programs compiled for them: from checked items to stems."""
 
     def __init__(
         self,
@@ -71,15 +71,20 @@ class Engine:
 
     @property
     def sample_rate(self) -> int:
-        """Of the codec: what generated stems come out at."""
+        """Samples a second of the codec, and of the stems that it decodes."""
         return self.networks.codec.config.sample_rate
 
+    @property
+    def video_width(self) -> int:
+        """Numbers in a frame of video features."""
+        return self.networks.separator.config.video_width
+
     def frames(self, item: Item) -> int:
-        """Latent frames of an item."""
+        """Returns the latent frames of an item."""
         return self.networks.codec.config.frames(len(item.wave))
 
     def plan(self, frames: Sequence[int], candidates: int = 1) -> list[Group]:
-        """Which items of these lengths (in frames) are solved together, at which padded length.
+        """Returns which items of these lengths (in frames) are solved together, and how padded.
 
         Candidates are rows of the batch like items, so they take room in a group.
         """
@@ -91,8 +96,15 @@ class Engine:
         longest = self.long_audio.longest
         return group(frames, buckets, longest=longest, shares=self._solver.shares)
 
-    def check(self, item: Item, options: Options, noise: Any = None) -> None:
-        """Refuses what an item and the options of its call cannot do together."""
+    def check_options(self, options: SeparateOptions) -> None:
+        """Raises UserError for options that this model cannot follow."""
+        if options.watermark is not None and self.networks.codec.watermark is None:
+            raise UserError("this model's codec has no watermark")
+        if options.predict_spans:
+            self.span_finder.require()
+
+    def check(self, item: Item, options: SeparateOptions, noise: Any = None) -> None:
+        """Raises UserError for what an item and the options of its call cannot do together."""
         if noise is not None:
             self._noise(item, noise, self.frames(item), options)
         if options.watermark is not None and self.frames(item) > self.long_audio.longest:
@@ -103,53 +115,60 @@ class Engine:
         self._check_rank(item.prompts, options, item.name)
 
     def separate_items(
-        self, items: Sequence[Item], options: Options, noises: Sequence[Any] | None = None
+        self, items: Sequence[Item], options: SeparateOptions, noises: Sequence[Any] | None = None
     ) -> list[Stems]:
-        """Stems of checked items, in their order."""
-        given = noises or [None] * len(items)
-        for item, noise in zip(items, given, strict=True):  # what is wrong is refused before work
+        """Returns the stems of checked items, in their order.
+
+        `noises`: x(0) of each, None where the seed draws it. Raises UserError before any work.
+        """
+        own_noises = noises or [None] * len(items)
+        for item, noise in zip(items, own_noises, strict=True):
             self.check(item, options, noise)
+        self.check_options(options)
         options.messages(1, self.networks.codec.config.watermark_bits)
         stems: dict[int, Stems] = {}
         for part in self.plan([self.frames(item) for item in items], options.candidates):
             members = [items[i] for i in part.items]
-            made = self.solve_group(part, members, options, [given[i] for i in part.items])
-            stems |= dict(zip(part.items, made, strict=True))
+            solved = self.solve_group(part, members, options, [own_noises[i] for i in part.items])
+            stems |= dict(zip(part.items, solved, strict=True))
         return [stems[number] for number in range(len(items))]
 
     def solve_group(
         self,
         part: Group,
         items: Sequence[Item],
-        options: Options,
+        options: SeparateOptions,
         noises: Sequence[Any] | None = None,
     ) -> list[Stems]:
-        """The items of one group of `plan`: one call of the compiled program, or a long one."""
+        """Returns the stems of one group of `plan`: one batch, or one recording in windows."""
         drawn = [
             self._noise(item, noise, part.frames, options)
             for item, noise in zip(items, noises or [None] * len(items), strict=True)
         ]
         if part.frames > self.long_audio.longest:
-            waves, asked = self._solve_long(items[0], drawn[0], options)
+            waves, views = self._solve_long(items[0], drawn[0], options)
         else:
             prompts = collate_items(
                 items, drawn, part, codec=self.networks.codec, tokenizer=self.tokenizer
             )
             bits = self.networks.codec.config.watermark_bits
             message = options.messages(1, bits)  # one for all waves: it depends on no neighbour
-            told = [item.prompts for item in items]
-            waves, asked = self._solve(prompts, told, options, message, padding=False)
+            views = [item.prompts for item in items]
+            waves, views = self._solve(prompts, views, options, message, padding=False)
         stems = []
-        for item, told, candidates in zip(items, asked, waves, strict=False):
+        for item, view, candidates in zip(items, views, waves, strict=False):
             cut = candidates[..., : len(item.wave)]
-            best, scores = self._choose(cut, item.wave, told, options)
+            best, scores = self._choose(cut, item.wave, view, options)
             target, residual = cut[best]
-            made = Stems(target, residual, self.sample_rate, scores, told.spans)
-            stems.append(refined(item, made, self.refinement) if options.refine else made)
+            generated = Stems(target, residual, self.sample_rate, scores, view.spans)
+            stems.append(refined(item, generated, self.refinement) if options.refine else generated)
         return stems
 
-    def separate_batch(self, batch: Batch, options: Options, noise: Any = None) -> Separated:
-        """A processor's batch, solved in one call as the reference does."""
+    def separate_batch(
+        self, batch: Batch, options: SeparateOptions, noise: Any = None
+    ) -> Separated:
+        """Solves a processor's batch in one call, as the reference does."""
+        self.check_options(options)
         config = self.networks.codec.config
         rows, frames, hop = len(batch) * options.candidates, batch.frames, config.hop
         if options.refine:
@@ -162,9 +181,9 @@ class Engine:
             )
         if batch.anchors is not None:
             options = dataclasses.replace(options, predict_spans=False)
-        asked = batch.asked
-        for number, one in enumerate(asked):
-            self._check_rank(one, options, f"item {number}")
+        views = batch.prompt_views
+        for number, view in enumerate(views):
+            self._check_rank(view, options, f"item {number}")
         if noise is None:
             noise = np.concatenate([options.noise(frames, self._state)] * len(batch))
         noise = inputs.check_noise(noise, frames, self._state, rows, "this batch")
@@ -179,12 +198,12 @@ class Engine:
             codec=self.networks.codec,
             tokenizer=self.tokenizer,
         )
-        waves, asked = self._solve(prompts, asked, options, message, padding=True)
+        waves, views = self._solve(prompts, views, options, message, padding=True)
         chosen, scores = [], []
         mixtures, lengths = batch.audios[:, 0], hop * batch.sizes
-        for item, told in enumerate(asked):
+        for item, view in enumerate(views):
             cut = waves[item, ..., : lengths[item]]
-            best, scored = self._choose(cut, mixtures[item, : lengths[item]], told, options)
+            best, scored = self._choose(cut, mixtures[item, : lengths[item]], view, options)
             chosen.append(cut[best])
             scores.append(scored)
         return Separated(
@@ -194,97 +213,101 @@ class Engine:
             sample_rate=self.sample_rate,
             wav_sizes=batch.wav_sizes.tolist(),
             scores=None if options.candidates == 1 else np.stack(scores),
-            spans=[told.spans for told in asked],
+            spans=[view.spans for view in views],
         )
 
     def _solve(
         self,
         prompts: Prompts,
-        asked: list[PromptView],
-        options: Options,
+        views: list[PromptView],
+        options: SeparateOptions,
         message: Int[np.ndarray, "waves bits"] | None,
         *,
         padding: bool,
     ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[PromptView]]:
-        """Waves of all rows, and what the items were told.
+        """Returns the waves of all rows, and the prompts by which the items were separated.
 
         `padding`: predicted spans may lie beyond an item's end, as in the reference.
         """
         if options.predict_spans:
-            prompts, asked = self._predict(prompts, asked, padding)
+            prompts, views = self._predict(prompts, views, padding)
         if message is not None:
             last = np.minimum(np.arange(2 * len(prompts.noise)), len(message) - 1)
             prompts = dataclasses.replace(prompts, message=jnp.asarray(message[last]))
-        return self._solver(prompts, options.sampler), asked
+        return self._solver(prompts, options.sampler(self.sampler)), views
 
     def _solve_long(
-        self, item: Item, noises: Float[np.ndarray, "candidates frames state"], options: Options
+        self,
+        item: Item,
+        noises: Float[np.ndarray, "candidates frames state"],
+        options: SeparateOptions,
     ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[PromptView]]:
         """`_solve` of one recording in windows; its spans are predicted piece by piece."""
-        asked, mixture = item.prompts, self.long_audio.encode(item.wave)
-        if options.predict_spans and not asked.spans:
-            rate, found = self.networks.codec.config.frame_rate, []
+        view, mixture = item.prompts, self.long_audio.encode(item.wave)
+        if options.predict_spans and not view.spans:
+            rate, predicted = self.networks.codec.config.frame_rate, []
             for start in range(0, len(mixture), self.long_audio.longest):
                 piece = mixture[None, start : start + self.long_audio.longest]
                 valid = np.ones(piece.shape[:2], bool)
-                (spans,) = self.span_finder(piece, valid, [asked.text], padding=False)
-                found += [
+                (spans,) = self.span_finder(piece, valid, [view.text], padding=False)
+                predicted += [
                     (token, begin + start / rate, end + start / rate) for token, begin, end in spans
                 ]
-            asked = dataclasses.replace(asked, spans=tuple(found))
+            view = dataclasses.replace(view, spans=tuple(predicted))
         waves = self.long_audio(
             mixture,
             noises,
             text=item.text,
-            spans=asked.spans,
+            spans=view.spans,
             features=item.features,
-            sampler=options.sampler,
+            sampler=options.sampler(self.sampler),
         )
-        return waves[None], [asked]
+        return waves[None], [view]
 
     def _predict(
-        self, prompts: Prompts, asked: list[PromptView], padding: bool
+        self, prompts: Prompts, views: list[PromptView], padding: bool
     ) -> tuple[Prompts, list[PromptView]]:
-        """With spans for the items that have none, before the solve that they condition.
+        """Adds spans to the items that have none, before the solve that they condition.
 
         The release predicts them too late to change anything (docs/model.md,
         "Differences from the reference").
         """
         prompts = self._solver.encode(prompts)
-        count, valid = len(asked), np.asarray(prompts.valid)
-        texts = [one.text for one in asked]
+        count, valid = len(views), np.asarray(prompts.valid)
+        texts = [view.text for view in views]
         mixture = np.asarray(prompts.mixture)[:count]
-        found = self.span_finder(mixture, valid[:count], texts, padding=padding)
-        asked = [
-            one if one.spans else dataclasses.replace(one, spans=spans)
-            for one, spans in zip(asked, found, strict=True)
+        predicted = self.span_finder(mixture, valid[:count], texts, padding=padding)
+        views = [
+            view if view.spans else dataclasses.replace(view, spans=spans)
+            for view, spans in zip(views, predicted, strict=True)
         ]
-        rows = [asked[min(row, count - 1)].spans for row in range(len(valid))]
-        return with_spans(prompts, rows, valid.sum(1).tolist(), self.networks.codec), asked
+        rows = [views[min(row, count - 1)].spans for row in range(len(valid))]
+        return with_spans(prompts, rows, valid.sum(1).tolist(), self.networks.codec), views
 
     def _choose(
         self,
         waves: Candidates,
         mixture: Float[np.ndarray, " mixture_samples"],
-        asked: PromptView,
-        options: Options,
+        view: PromptView,
+        options: SeparateOptions,
     ) -> tuple[int, Float[np.ndarray, " candidates"] | None]:
-        """The kept candidate, and the scores if there was a choice."""
+        """Returns the index of the kept candidate, and the scores of two or more."""
         if options.candidates == 1:
             return 0, None
-        return rerank.rank(options.scorer, waves[:, 0], mixture, self.sample_rate, asked)
+        scorer = options.scorer or self.scorer
+        return rerank.rank(scorer, waves[:, 0], mixture, self.sample_rate, view)
 
-    def _check_rank(self, asked: PromptView, options: Options, name: str) -> None:
+    def _check_rank(self, view: PromptView, options: SeparateOptions, name: str) -> None:
         if options.candidates > 1:
-            predicted = options.predict_spans and not asked.spans
-            rerank.check(options.scorer, asked, name, predicted=predicted)
+            predicted = options.predict_spans and not view.spans
+            rerank.check(options.scorer or self.scorer, view, name, predicted=predicted)
 
     def _noise(
-        self, item: Item, given: Any, frames: int, options: Options
+        self, item: Item, noise: Any, frames: int, options: SeparateOptions
     ) -> Float[np.ndarray, "candidates frames state"]:
-        """x(0) of an item padded to `frames`."""
+        """Returns x(0) of an item padded to `frames`; `noise` is the caller's, else the seed's."""
         drawn = options.noise(frames, self._state)
-        if given is not None:
+        if noise is not None:
             size = self.frames(item)
-            drawn[:, :size] = inputs.check_noise(given, size, self._state, options.candidates)
+            drawn[:, :size] = inputs.check_noise(noise, size, self._state, options.candidates)
         return drawn
