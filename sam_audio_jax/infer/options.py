@@ -33,7 +33,7 @@ class SeparateOptions:
     Raises UserError for a value that is not allowed.
     """
 
-    method: Method | None = dataclasses.field(  # None: what the model's config says
+    method: str | None = dataclasses.field(  # None: what the model's config says
         default=None, metadata=_flag("of the solver", choices=get_args(Method))
     )
     steps: int | None = dataclasses.field(  # None: what the model's config says

@@ -17,7 +17,6 @@ from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, ho
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
 from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer, WindowQueue
-from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.separator.prompts import Span
 
 
@@ -30,7 +29,7 @@ def stream(
     spans: Sequence[Sequence] | None = None,
     window_s: float = 10.0,
     overlap_s: float = 2.5,
-    method: Method | None = None,
+    method: str | None = None,
     steps: int | None = None,
     seed: int = 0,
     refine: str | None = None,

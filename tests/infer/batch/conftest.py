@@ -63,6 +63,6 @@ def whole(model, recordings, tmp_path_factory) -> pathlib.Path:
     """The results of one process that nothing interrupts; tests only read them."""
     out = tmp_path_factory.mktemp("whole") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "buckets", BucketConfig(batch=2))
+        patch.setattr(model.pipeline, "buckets", BucketConfig(batch=2))
         assert run(model, read_manifest(recordings / "items.jsonl"), out, SETTINGS) == {}
     return out

@@ -80,7 +80,7 @@ def test_lines_may_name_videos(paired, items, tmp_path):
         "dog",
         video=items.parent / "0.mp4",
         mask=items.parent / "mask.json",
-        seed=SETTINGS.seed,
+        seed=SETTINGS.options.seed,
     )
     target = audio.load(out / "item0.target.wav").samples[0]
     np.testing.assert_allclose(target, alone.target, atol=2e-5)
