@@ -54,9 +54,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
     for name, argument in FLAGS.items():
-        kind = {"type": at_least(argument["at_least"])} if "at_least" in argument else {}
-        others = {key: value for key, value in argument.items() if key != "at_least"}
-        add(f"--{name.replace('_', '-')}", **kind, **others)
+        argument = argument.copy()
+        if "at_least" in argument:
+            argument["type"] = at_least(argument.pop("at_least"))
+        add(f"--{name.replace('_', '-')}", **argument)
     add("--noise", help=".npy with the noise itself, [frames, 2 * latent channels]")
     add("--overwrite", action="store_true", help="replace an earlier result of one recording")
     add(

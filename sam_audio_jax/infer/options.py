@@ -22,7 +22,7 @@ REFINEMENTS = (None, "wiener")
 
 
 def _flag(text: str, **argument: Any) -> Mapping[str, Any]:
-    """Metadata of a field that is a flag of the command line; `argument`: of argparse, or `at_least`."""
+    """Returns metadata of a field that is a flag; `argument`: argparse's, or `at_least`."""
     return types.MappingProxyType({"flag": {"help": text} | argument})
 
 
