@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from sam_audio_jax.bench.transformer import FRAMES, Program, forward, random_weights, train
+from sam_audio_jax.bench.transformer import FRAMES, JittedCall, forward, random_weights, train
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.infer.separate import SAMAudio
 
@@ -21,13 +21,13 @@ class Measurement:
     """One row of the table: a program and what one run of it handles."""
 
     title: str
-    make: Callable[[], Program]
+    make: Callable[[], JittedCall]
     amount: int  # of `unit` in one run
     unit: str
     reference_s: float | None = None  # wall time of the PyTorch implementation
 
 
-def codec(method: Literal["encode", "decode"]) -> Program:
+def codec(method: Literal["encode", "decode"]) -> JittedCall:
     """Returns the full-size codec's `encode` of noise, or `decode` of random latents."""
     config = CodecConfig()
     graph, state = random_weights(lambda: Codec(config, rngs=nnx.Rngs(0)))
@@ -39,7 +39,7 @@ def codec(method: Literal["encode", "decode"]) -> Program:
     return jax.jit(lambda s, x: getattr(nnx.merge(graph, s), method)(x)), (state, x)
 
 
-def separation(minutes: int) -> Program:
+def separation(minutes: int) -> JittedCall:
     """Returns the separation of noise by the shipped model, from samples to samples.
 
     One Euler step evaluates the transformer once for each window; the rest is codec and windows.

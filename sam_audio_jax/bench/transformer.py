@@ -22,7 +22,7 @@ FRAMES = 250  # 10 s
 TOKENS = 32  # of the text
 SMALL = DitConfig(depth=12, width=1536, heads=12, mlp=4096, dropout=0.0, dtype="float32")
 
-Program = tuple[Callable[..., Any], tuple]  # a jitted function and its arguments
+JittedCall = tuple[Callable[..., Any], tuple]  # a jitted function and its arguments
 
 
 def random_weights(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
@@ -53,7 +53,7 @@ def random_latents(config: SeparatorConfig) -> jax.Array:
     return jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
 
 
-def forward(depth: int) -> Program:
+def forward(depth: int) -> JittedCall:
     """Returns one evaluation of the velocity with `depth` layers."""
     config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
     graph, state = random_weights(lambda: Separator(config, rngs=nnx.Rngs(0)))
@@ -61,7 +61,7 @@ def forward(depth: int) -> Program:
     return run, (state, random_latents(config), jnp.array([0.5]), random_conditions(config))
 
 
-def train(depth: int) -> Program:
+def train(depth: int) -> JittedCall:
     """Returns one step of AdamW on the flow loss with `depth` layers."""
     config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
     graph, state = random_weights(lambda: Separator(config, rngs=nnx.Rngs(0)))

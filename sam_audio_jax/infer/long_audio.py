@@ -99,7 +99,7 @@ class TextMemory(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recording:
+class WindowedRecording:
     """A whole recording on the grid of frames, with the prompts of all its windows."""
 
     mixture: Float[Array, "frames channels"]
@@ -110,7 +110,7 @@ class Recording:
     def conditions(
         self, starts: Int[Array, " batch"], window: int, separator: Separator
     ) -> Conditions:
-        """What the windows at `starts` are told: every prompt as far as it lies in them."""
+        """The conditions of the windows at `starts`: every prompt, cut to each window."""
         batch = starts.shape[0]
         states, mask = self.text
         return Conditions.build(
@@ -158,7 +158,7 @@ class Layout:
 def _solve(
     graph: nnx.GraphDef,
     state: PyTree,
-    recording: Recording,
+    recording: WindowedRecording,
     layout: Layout,
     noise: Float[Array, "frames state"],
     *,
@@ -234,7 +234,7 @@ class LongAudio:
         text: str,
         spans: Sequence[Span],
         features: Float[np.ndarray, "frames video_width"] | None,
-    ) -> tuple[Recording, Layout]:
+    ) -> tuple[WindowedRecording, Layout]:
         """What does not depend on the noise; features that end early go on with zeros."""
         codec, separator = self.networks.codec, self.networks.separator
         frames = len(mixture)
@@ -245,7 +245,7 @@ class LongAudio:
         layout = Layout.of(laid, batch=self.config.batch, shares=self.solver.shares)
         padded = layout.frames(overlap)
         grid = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop}
-        recording = Recording(
+        recording = WindowedRecording(
             mixture=_pad_to(mixture, padded),
             anchors=_pad_to(frame_anchors(spans, 0, frames, **grid), padded),
             video=None if features is None else _pad_to(features[:frames], padded),

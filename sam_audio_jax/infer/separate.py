@@ -24,9 +24,9 @@ from sam_audio_jax.infer.collate import Tokenize
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.options import FIELDS, SeparateOptions
-from sam_audio_jax.infer.separation_pipeline import Pipeline
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.reference_names import NAMES, translate
+from sam_audio_jax.infer.separation_pipeline import Pipeline
 from sam_audio_jax.infer.span_prediction import Source
 from sam_audio_jax.infer.stems import Stems
 from sam_audio_jax.infer.video_prompts import make_clip, stored_tower

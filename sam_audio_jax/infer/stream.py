@@ -83,7 +83,7 @@ class Stream(Iterator[Stems]):
     ):
         self.sample_rate, self.stem_rate = sample_rate, queue.codec.config.sample_rate
         self._queue, self._refinement = queue, refinement
-        self._divider: Divider | None = None  # made when the first block tells the channels
+        self._divider: Divider | None = None  # made with the first block
         self._pieces = self._run(blocks)
 
     @property

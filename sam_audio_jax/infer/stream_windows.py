@@ -23,7 +23,7 @@ from sam_audio_jax.codec.chunked import (
 )
 from sam_audio_jax.codec.codec import pad_to_hop
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.long_audio import LongAudio, Recording, TextMemory, run_whole
+from sam_audio_jax.infer.long_audio import LongAudio, TextMemory, WindowedRecording, run_whole
 from sam_audio_jax.separator import windows
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.prompts import Span, frame_anchors
@@ -57,7 +57,7 @@ class SlidingBuffer:
 def _solve(
     graph: nnx.GraphDef,
     state: PyTree,
-    recording: Recording,
+    recording: WindowedRecording,
     noise: Float[Array, "frames state"],
     past: Float[Array, "steps calls 1 frames state"],
     moved: Int[Array, ""],
@@ -181,7 +181,7 @@ class WindowQueue:
         fresh = (stop - self._noise.stop, self._noise.read(0, 0).shape[1])
         self._noise.append(self._random.standard_normal(fresh, np.float32))
         anchors = frame_anchors(self.spans, start, stop, sample_rate=rate, hop=hop)
-        recording = Recording(
+        recording = WindowedRecording(
             mixture=jnp.asarray(self._mixture.read(start, stop)),
             anchors=jnp.asarray(anchors),
             video=None,

@@ -213,9 +213,9 @@ def test_turns_are_even_and_few():
             assert not np.reshape(layout.weights, (-1, 20))[count:].any()
 
 
-@pytest.mark.slow  # compiles every program for one device and for eight: 30 s
+@pytest.mark.processes
 def test_windows_are_shared_out_over_a_mesh():
-    """A process of its own: the number of devices is fixed when JAX starts."""
+    """Compiles every program for one device and for eight, in a process of its own: 30 s."""
     here = pathlib.Path(__file__).parent
     environment = os.environ | {
         "PYTHONPATH": str(here.parents[1]),

@@ -12,7 +12,8 @@ RATE = 8_000
 LENGTHS = (300, 900)  # seconds
 
 
-@pytest.mark.slow  # separates 40 minutes of audio
+@pytest.mark.processes
+@pytest.mark.long  # forty minutes of audio: a shorter pair of lengths drowns in the noise of the heap
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("refine", ["none", "wiener"])
 def test_memory_grows_by_the_stems_alone(folder, refine):
