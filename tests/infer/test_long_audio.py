@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -21,12 +20,14 @@ from sam_audio_jax.infer.batch.run import Settings, run
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.long_audio import Layout, LongAudio, LongAudioConfig
 from sam_audio_jax.infer.options import SeparateOptions
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.windows import lay_windows, window_starts
+from tests.children import environment
 
 RATE = 8_000
 SHORT = LongAudioConfig(window_s=2.0, overlap_s=0.5, one_shot_s=3.0, batch=3)
-SAID = {"text": "dog barking", "spans": (("+", 0.5, 2.2), ("-", 6.0, 7.0))}
-SOLVER = {"method": "midpoint", "steps": 2}
+PROMPTS = {"text": "dog barking", "spans": (("+", 0.5, 2.2), ("-", 6.0, 7.0))}
+SAMPLER = SamplerConfig(method="midpoint", steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -41,45 +42,45 @@ def windowing(model, config=SHORT) -> LongAudio:
     return LongAudio(pipeline.long_audio.solver, pipeline.networks, pipeline.tokenizer, config)
 
 
-def solve(model, wave, seed=0, config=SHORT, **said) -> np.ndarray:
+def solve(model, wave, seed=0, config=SHORT, sampler=SAMPLER, **prompts) -> np.ndarray:
     """Stems by windows, whatever the length."""
     run = windowing(model, config)
     noise = inputs.draw_noise(seed, model.codec.config.frames(len(wave)), 16)
-    return run(run.encode(wave), noise[None], **(SOLVER | said))[0]
+    return run(run.encode(wave), noise[None], sampler=sampler, **prompts)[0]
 
 
 def test_one_window_is_the_one_shot_solve(model, noise_of):
     wave = noise_of(3.01)
-    said = SAID | {"spans": SAID["spans"][:1]}
-    stems = model.separate(wave, sample_rate=RATE, **said, **SOLVER)
+    prompts = PROMPTS | {"spans": PROMPTS["spans"][:1]}
+    stems = model.separate(wave, sample_rate=RATE, method="midpoint", steps=2, **prompts)
     for window_s in (4.0, 76 / 25):  # shorter than a window, and as long as one
         config = LongAudioConfig(window_s=window_s, overlap_s=1.0)
-        whole = solve(model, wave, config=config, **said)
+        whole = solve(model, wave, config=config, **prompts)
         np.testing.assert_allclose(whole[:, : len(wave)], [stems.target, stems.residual], atol=1e-5)
 
 
 def test_windows_at_once_change_nothing(model, noise_of):
     wave = noise_of(9.99)
-    one = solve(model, wave, config=dataclasses.replace(SHORT, batch=1), **SAID)
-    many = solve(model, wave, config=dataclasses.replace(SHORT, batch=16), **SAID)
+    one = solve(model, wave, config=dataclasses.replace(SHORT, batch=1), **PROMPTS)
+    many = solve(model, wave, config=dataclasses.replace(SHORT, batch=16), **PROMPTS)
     np.testing.assert_allclose(one, many, atol=1e-5)
 
 
 def test_prompts_reach_their_windows_alone(model, noise_of):
     """With one call of the velocity nothing travels further than a window."""
     wave = noise_of(10.0)
-    plain, told = (
-        solve(model, wave, spans=spans, method="euler", steps=1)
-        for spans in ((), (("+", 9.0, 9.5),))
+    once = SamplerConfig(method="euler", steps=1)
+    plain, prompted = (
+        solve(model, wave, sampler=once, spans=spans) for spans in ((), (("+", 9.0, 9.5),))
     )
-    told_frame = 9 * 25
-    first = min(start for start in window_starts(250, 50, 12) if start + 50 > told_frame)
+    prompted_frame = 9 * 25
+    first = min(start for start in window_starts(250, 50, 12) if start + 50 > prompted_frame)
     early = (first - decoder_context(model.codec.config)) * 320
-    np.testing.assert_array_equal(plain[:, :early], told[:, :early])
-    assert np.abs(plain - told)[:, early:].max() > 1e-4
+    np.testing.assert_array_equal(plain[:, :early], prompted[:, :early])
+    assert np.abs(plain - prompted)[:, early:].max() > 1e-4
 
 
-def test_long_recordings_take_this_way_by_themselves(windowed, noise_of, monkeypatch):
+def test_long_recordings_are_solved_in_windows_by_themselves(windowed, noise_of, monkeypatch):
     waves = [noise_of(2.9), noise_of(3.5), noise_of(8.03)]
     solved = []
     call = LongAudio.__call__
@@ -97,7 +98,8 @@ def test_long_recordings_take_this_way_by_themselves(windowed, noise_of, monkeyp
     noise = inputs.draw_noise(5, 201, 16)
     given = windowed.separate(waves[2], "dog", sample_rate=RATE, noise=noise)
     np.testing.assert_array_equal(alone.target, given.target)
-    by_hand = solve(windowed, waves[2], seed=5, text="dog", method="euler")
+    sampler = SamplerConfig(method="euler", steps=2)  # the model's
+    by_hand = solve(windowed, waves[2], seed=5, sampler=sampler, text="dog")
     np.testing.assert_array_equal(alone.target, by_hand[0, : len(waves[2])])
 
 
@@ -187,7 +189,7 @@ def held(run: LongAudio, count: int) -> int:
     assert recording.mixture.shape[0] == frames  # no filling: these counts are whole turns
     leaves, tree = jax.tree.flatten((recording, layout, jnp.zeros((frames, 16))))
     networks = run.solver.graph, run.solver.state
-    program = jax.jit(lambda x: long_audio._solve(*networks, *tree.unflatten(x), **SOLVER))
+    program = jax.jit(lambda x: long_audio._solve(*networks, *tree.unflatten(x), sampler=SAMPLER))
     return program.lower(leaves).compile().memory_analysis().temp_size_in_bytes
 
 
@@ -214,17 +216,19 @@ def test_turns_are_even_and_few():
 
 
 @pytest.mark.processes
-def test_windows_are_shared_out_over_a_mesh():
-    """Compiles every program for one device and for eight, in a process of its own: 30 s."""
-    here = pathlib.Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": str(here.parents[1]),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-    }
-    command = [sys.executable, str(here / "eight_devices.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def test_windows_are_shared_out_over_a_mesh(folder):
+    """Compiles every program for one device and for eight, in a process of its own.
+
+    The number of devices is fixed when JAX starts.
+    """
+    script = pathlib.Path(__file__).parent / "eight_devices.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        env=environment(devices=8, JAX_DEFAULT_MATMUL_PRECISION="highest"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -7,19 +7,24 @@ import sys
 
 import pytest
 
+from tests.children import environment
+
 SCRIPT = pathlib.Path(__file__).parent / "peak_memory.py"
 RATE = 8_000
 LENGTHS = (300, 900)  # seconds
 
 
+@pytest.mark.long  # separates 40 minutes of audio
 @pytest.mark.processes
-@pytest.mark.long  # forty minutes of audio: a shorter pair of lengths drowns in the noise of the heap
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("refine", ["none", "wiener"])
 def test_memory_grows_by_the_stems_alone(folder, refine):
     """Beside the recording, which the caller holds, two waves of its length and a few percent."""
     run = subprocess.run(
-        [sys.executable, SCRIPT, folder, refine, *map(str, LENGTHS)], capture_output=True, text=True
+        [sys.executable, SCRIPT, folder, refine, *map(str, LENGTHS)],
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr
     rose = json.loads(run.stdout)
