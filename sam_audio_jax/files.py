@@ -42,8 +42,9 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """An empty folder beside `path` to fill; it becomes `path` on success, else it is removed.
 
-    With `overwrite` an existing folder is replaced by the new one. Else raises `UserError` at once
-    when `path` exists, and `OSError` at the end when another process has made it meanwhile.
+    With `overwrite` an existing folder is replaced by the new one; it stays if that fails. Else
+    raises `UserError` at once when `path` exists, and `OSError` at the end when another process has
+    made it meanwhile.
     """
     path = pathlib.Path(path)
     if path.exists() and not overwrite:
@@ -56,7 +57,12 @@ def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterato
         yield part
         if overwrite and path.exists():
             path.rename(old)
-        part.rename(path)
+        try:
+            part.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

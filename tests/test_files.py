@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import stat
 
 import pytest
@@ -38,6 +39,23 @@ def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path):
     with pytest.raises(OSError, match="not empty"), files.whole_folder(path):
         files.write_json(path / "theirs", 1)
     assert os.listdir(path) == ["theirs"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    path = tmp_path / "out"
+    (path / "kept").mkdir(parents=True)
+    rename = pathlib.Path.rename
+
+    def fail_once(self, target):
+        if self != path and target == path and (self / "new").exists():
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", fail_once)
+    with pytest.raises(OSError, match="gone"), files.whole_folder(path, overwrite=True) as part:
+        (part / "new").touch()
+    assert os.listdir(path) == ["kept"]
     assert os.listdir(tmp_path) == ["out"]
 
 
