@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from sam_audio_jax import parallel
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
+from tests.children import environment
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -79,14 +80,7 @@ def test_training_is_the_same_on_eight_devices(flags):
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={
-            "PYTHONPATH": ".",
-            "PATH": "/usr/bin:/bin",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-        },
+        env=environment(devices=8),
         capture_output=True,
         text=True,
         check=False,

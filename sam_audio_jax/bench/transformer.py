@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import PyTree
 
+from sam_audio_jax import parallel
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig, flow_loss
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -27,8 +28,8 @@ JittedCall = tuple[Callable[..., Any], tuple]  # a jitted function and its argum
 
 def random_weights(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
     """Initialises a network in one compiled call; returns its graph and its state."""
-    graph = nnx.graphdef(nnx.eval_shape(make))
-    return graph, jax.jit(lambda: nnx.as_pure(nnx.state(make())))()
+    graph, state = nnx.split(parallel.init_sharded(make))
+    return graph, nnx.as_pure(state)
 
 
 def random_conditions(config: SeparatorConfig) -> Conditions:

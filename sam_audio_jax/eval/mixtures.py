@@ -161,13 +161,6 @@ def activity(wave: Wave, sample_rate: int) -> tuple[TimeRange, ...]:
     return tuple((start, end) for _, start, end in spans)
 
 
-def overlap(first: tuple[TimeRange, ...], second: tuple[TimeRange, ...]) -> float:
-    """Intersection over union of two lists of disjoint spans; 0 where both are empty."""
-    both = sum(max(0.0, min(b, d) - max(a, c)) for a, b in first for c, d in second)
-    either = sum(b - a for a, b in first + second) - both
-    return both / either if either else 0.0
-
-
 def _stem(bench: Bench, item: FixedMixture, events: tuple[PlacedClip, ...], name: str) -> Wave:
     """Sums the events of one stem; `name` is what errors call it."""
     total = np.zeros(item.samples, np.float64)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.mixtures import Rendered, Wave, activity, overlap
+from sam_audio_jax.eval.mixtures import Rendered, Wave, activity
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.scorers.activity import TimeRange
+from sam_audio_jax.scorers.activity import TimeRange, overlap
 
 PROMPTS = ("text", "span", "text+span")  # kinds of prompt
 SAME_ACTIVITY = 0.9  # overlap of target's and residual's spans above which spans name neither
@@ -67,7 +67,7 @@ def prompted_mixtures(
     for rendered in mixtures:
         item = rendered.item
         other = activity(rendered.residual, rendered.sample_rate) if item.other else ()
-        distinct = bool(other) and overlap(item.spans, other) <= SAME_ACTIVITY
+        distinct = bool(other) and overlap(item.spans, other).iou <= SAME_ACTIVITY
         if item.other and not distinct:
             alike.append(item.id)
         for kind in kinds:

@@ -5,7 +5,8 @@ import pytest
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.mixtures import activity, load_bench, overlap, render
+from sam_audio_jax.eval.mixtures import activity, load_bench, render
+from sam_audio_jax.scorers.activity import overlap
 from tests.eval.listing import RATE, event, write_lines
 
 
@@ -84,6 +85,6 @@ def test_activity_finds_the_sounding_seconds(bench_folder):
 
 
 def test_overlap_is_intersection_over_union():
-    assert overlap(((0.0, 2.0),), ((1.0, 3.0),)) == pytest.approx(1 / 3)
-    assert overlap(((0.0, 1.0), (2.0, 3.0)), ((0.0, 1.0), (2.0, 3.0))) == 1
-    assert overlap((), ()) == 0
+    assert overlap(((0.0, 2.0),), ((1.0, 3.0),)).iou == pytest.approx(1 / 3)
+    assert overlap(((0.0, 1.0), (2.0, 3.0)), ((0.0, 1.0), (2.0, 3.0))).iou == 1
+    assert overlap((), ()).iou == 0
