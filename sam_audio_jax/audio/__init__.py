@@ -1,0 +1,33 @@
+"""Sound files and signals: decode, resample, loudness, STFT, write.
+
+The only package that knows formats of sound.
+"""
+
+from sam_audio_jax.audio.decoding import Audio, header_length, load
+from sam_audio_jax.audio.resampling import Resampler, resample
+from sam_audio_jax.audio.signal import (
+    LOUDNESS_FLOOR_LUFS,
+    all_finite,
+    istft,
+    loudness_lufs,
+    mono,
+    rotate_phase,
+    stft,
+)
+from sam_audio_jax.audio.writing import write_wav
+
+__all__ = [
+    "LOUDNESS_FLOOR_LUFS",
+    "Audio",
+    "Resampler",
+    "all_finite",
+    "header_length",
+    "istft",
+    "load",
+    "loudness_lufs",
+    "mono",
+    "resample",
+    "rotate_phase",
+    "stft",
+    "write_wav",
+]

@@ -1,0 +1,17 @@
+"""Writing of sound files."""
+
+import os
+
+import numpy as np
+import scipy.io.wavfile
+from jaxtyping import Float
+
+from sam_audio_jax.files import whole_file
+
+
+def write_wav(
+    path: str | os.PathLike, samples: Float[np.ndarray, "channels samples"], sample_rate: int
+) -> None:
+    """Writes a float32 WAV whole or not at all; equal samples give equal bytes (no time stamp)."""
+    with whole_file(path) as part:
+        scipy.io.wavfile.write(part, sample_rate, np.asarray(samples, np.float32).T)
