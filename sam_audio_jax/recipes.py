@@ -14,7 +14,8 @@ from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import AlignmentConfig, OptimConfig, TrainConfig
 
-TEXT = T5Config(dtype="bfloat16")  # t5-base, frozen
+TEXT = T5Config(dtype="bfloat16")  # the sizes of `TEXT_CHECKPOINT`
+TEXT_CHECKPOINT = "t5-base"  # published; frozen
 MIX = MixConfig(seconds=30.0, snr_db=(-15.0, 15.0))
 WORKERS = 8  # processes that read and prompt
 OPTIM = OptimConfig(peak_lr=1e-4, warmup_steps=5_000, weight_decay=0.1, ema_decay=0.999)
@@ -67,13 +68,14 @@ def pretraining(dit: DitConfig) -> TrainConfig:
     data = DataConfig(
         mix=MIX,
         prompts=PromptConfig(
-            tokenizer="t5-base", text_dropout=0.3, drop_any_text=True, span_share=0.7
+            tokenizer=TEXT_CHECKPOINT, text_dropout=0.3, drop_any_text=True, span_share=0.7
         ),
         cache="caches/pretraining",
         workers=WORKERS,
     )
     return TrainConfig(
         text=TEXT,
+        text_checkpoint=TEXT_CHECKPOINT,
         separator=SeparatorConfig(dit=dit),
         data=data,
         alignment=AlignmentConfig(weight=1.0),
@@ -90,13 +92,14 @@ def finetuning(dit: DitConfig, *, token_budget: int) -> TrainConfig:
     """
     data = DataConfig(
         mix=MIX,
-        prompts=PromptConfig(tokenizer="t5-base", text_dropout=0.0),
+        prompts=PromptConfig(tokenizer=TEXT_CHECKPOINT, text_dropout=0.0),
         batches=BatchConfig(token_budget=token_budget, buckets_s=BUCKETS_S),
         cache="caches/finetuning",
         workers=WORKERS,
     )
     return TrainConfig(
         text=TEXT,
+        text_checkpoint=TEXT_CHECKPOINT,
         separator=SeparatorConfig(dit=dit),
         data=data,
         optim=OPTIM,

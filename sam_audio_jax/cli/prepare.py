@@ -13,11 +13,9 @@ from flax import nnx
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.data import pipeline, shards
-from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.objective import make_teacher
+from sam_audio_jax.train.frozen import make_codec, make_teacher
 
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -57,9 +55,7 @@ def main(argv: list[str]) -> None:
     """Writes or extends one cache."""
     options, flags = read_options(argv)
     cfg = config.from_cli([options.config, *flags], TrainConfig)
-    if not cfg.codec_checkpoint:
-        raise UserError("codec_checkpoint is empty; name a trained codec")
-    codec = load_codec(cfg.codec_checkpoint)
+    codec = make_codec(cfg)
     rate, hop = codec.config.sample_rate, codec.config.hop
     mixer = pipeline.mixer(cfg.data, rate, hop)
     graph, state = nnx.split(codec)

@@ -15,13 +15,13 @@ from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.codec import load_codec_folder, save_codec_folder
-from sam_audio_jax.convert.load import load_codec, load_networks
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.frozen import load_start, make_codec
 from sam_audio_jax.train.objective import make_model, make_separator_training
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.workdir import Workdir
@@ -29,11 +29,7 @@ from sam_audio_jax.workdir import Workdir
 
 def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
     """Returns the frozen codec: once there are checkpoints, the workdir's own copy of it."""
-    if workdir.steps():
-        return load_codec_folder(workdir.codec)
-    if cfg.codec_checkpoint:
-        return load_codec(cfg.codec_checkpoint)
-    return Codec(cfg.codec, rngs=nnx.Rngs(cfg.seed))
+    return load_codec_folder(workdir.codec) if workdir.steps() else make_codec(cfg)
 
 
 def evaluation(
@@ -71,14 +67,15 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
     codec = frozen_codec(workdir, cfg)
-    start = load_networks(cfg.init_from, mesh=mesh)[1] if cfg.init_from else None
-    state, step, frozen = make_separator_training(cfg, codec, mesh, start)
+    restored = bool(workdir.steps())
+    start = None if restored else load_start(cfg, mesh)
+    state, step, frozen = make_separator_training(cfg, codec, mesh, start, restored=restored)
     rate, hop = cfg.codec.sample_rate, cfg.codec.hop
     index, count = parallel.process_rows(mesh)
     batches = separation_batches(
         cfg.data, rate, hop, cfg.batch, process_index=index, process_count=count
     )
-    if not workdir.steps():
+    if not restored:
         distributed.run_on_first(lambda: save_codec_folder(workdir.codec, codec))
     loop.train_and_evaluate(
         cfg,

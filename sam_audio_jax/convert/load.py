@@ -15,9 +15,11 @@ from sam_audio_jax.convert.folder import (
     open_folder,
     save_folder,
 )
-from sam_audio_jax.convert.model_files import find_folder
-from sam_audio_jax.convert.training_run import load_run, load_run_codec
+from sam_audio_jax.convert.model_files import find_folder, has_tokenizer
+from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_table
+from sam_audio_jax.convert.training_run import load_run, load_run_codec, load_run_text_encoder
 from sam_audio_jax.convert.upstream_config import with_defaults
+from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json
 from sam_audio_jax.separator.model import PromptedSeparator
@@ -50,6 +52,28 @@ def load_codec(name: str) -> Codec:
             return load_run_codec(checkpoint)
         case folder:
             return open_folder(folder).codec.read()
+
+
+def load_text_encoder(name: str, *, mesh: Mesh | None = None) -> tuple[T5Encoder, str]:
+    """Reads the text encoder of any of `load_networks`' names, or one that is alone in a folder.
+
+    Also returns the name of its tokenizer, "" where nothing says it. With a mesh every parameter is
+    sharded while it is read. Raises `UserError` when there is nothing of that name or when it does
+    not fit.
+    """
+    match _locate(name):
+        case Checkpoint() as checkpoint:
+            return load_run_text_encoder(checkpoint, mesh=mesh)
+        case folder:
+            alone = open_encoder(folder)
+    if alone is None:
+        model = open_folder(folder)
+        return model.text_encoder.read(mesh), model.contents.tokenizer
+    if alone.what != "text encoder":
+        raise UserError(f"{name} is a {alone.what}, not a text encoder")
+    table, state = t5_table(t5_config(alone.config)), encoder_only(alone.state)
+    tokenizer = str(alone.folder) if has_tokenizer(alone.folder) else ""
+    return table.read(state, mesh), tokenizer
 
 
 def codec_grid(name: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.codec import load_codec_folder
-from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import first_line, read_json
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
@@ -44,6 +44,18 @@ def load_run(
     )
     extra = {"trained": {"step": checkpoint.step}, "sampler": config.get("sampler", {})}
     return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
+
+
+def load_run_text_encoder(
+    checkpoint: Checkpoint, *, mesh: Mesh | None = None
+) -> tuple[T5Encoder, str]:
+    """Reads the text encoder of a separator's run, and the name of its tokenizer."""
+    config = checkpoint.fields("separator")
+    sizes = from_dict(T5Config, config["text"])
+    encoder = _read_module(
+        checkpoint.folder, lambda: T5Encoder(sizes, rngs=nnx.Rngs(0)), "text_encoder", mesh=mesh
+    )
+    return encoder, config["data"]["prompts"]["tokenizer"]
 
 
 def load_run_codec(checkpoint: Checkpoint) -> Codec:

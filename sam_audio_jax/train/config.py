@@ -195,8 +195,11 @@ class TrainConfig(RunConfig):
     flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
     alignment: AlignmentConfig = dataclasses.field(default_factory=AlignmentConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    codec_checkpoint: str = "tiny"  # shipped name, workdir or upstream folder; empty: untrained
+    codec_checkpoint: str = "tiny"  # shipped name, workdir, upstream folder; "random": for tests
     init_from: str = ""  # weights to start from, named likewise; empty: random
+    # Weights of the text encoder where `init_from` is empty: t5-base, a folder of `sam-audio
+    # convert`, or a model, named as above; "random": for tests and plans.
+    text_checkpoint: str = ""
     train_text: bool = False  # False: the text encoder stays as it starts (published)
     # Of the evaluations, and the default of the model that comes out.
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig, metadata=FREE)

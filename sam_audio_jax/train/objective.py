@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert.cnn14 import load_cnn14
+from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.flow import draw_path, masked_mse
@@ -28,12 +28,12 @@ from sam_audio_jax.separator.representation_alignment import (
     alignment_loss,
     to_frames,
 )
-from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
+from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.frozen import RANDOM, make_teacher
 from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
 from sam_audio_jax.train.step import Scalars, Step, TrainState, train_step
 
 STEMS = ("mixture", "target", "residual")
-RANDOM_TEACHER = "random"  # checkpoint of a teacher for tests and plans
 _Latents = Float[Array, "batch frames channels"]
 
 
@@ -98,20 +98,32 @@ def abstract_training(
 
 
 def make_separator_training(
-    config: TrainConfig, codec: Codec, mesh: Mesh, start: PromptedSeparator | None = None
+    config: TrainConfig,
+    codec: Codec,
+    mesh: Mesh,
+    start: PromptedSeparator | T5Encoder | None = None,
+    *,
+    restored: bool = False,
 ) -> tuple[TrainState, Step, PyTree]:
     """The state at step 0, sharded over `mesh`; the pure step; the frozen weights.
 
     The step is `step(state, batch, frozen weights) -> (state, metrics)`. `start` are weights to go
-    on from, instead of random ones; an alignment head is always new. Nothing is ever whole on one
-    device. Raises `UserError` for a codec, a teacher or a start of other sizes.
+    on from, instead of random ones, of all or of the text encoder (`frozen.load_start`); an
+    alignment head is always new. A state that will be `restored` from a checkpoint needs none.
+    Nothing is ever whole on one device. Raises `UserError` for a codec, a teacher or a start of
+    other sizes, and for a frozen text encoder without weights.
     """
     plan = abstract_training(config, codec, mesh)
     layout = plan.layout
-    if start is None:
-        params = nnx.as_pure(nnx.state(parallel.init_sharded(plan.make, mesh)))
-    else:
+    if start is None and not (restored or config.train_text or config.text_checkpoint == RANDOM):
+        raise UserError("the text encoder is frozen, and no weights of it are given")
+    if isinstance(start, PromptedSeparator):
         params = jax.device_put(_weights(start, plan.state.params, config), layout.params)
+    else:
+        params = nnx.as_pure(nnx.state(parallel.init_sharded(plan.make, mesh)))
+    if isinstance(start, T5Encoder):
+        text = nnx.as_pure(nnx.state(start))
+        params["text_encoder"] = jax.device_put(text, layout.params["text_encoder"])
     moments = jax.jit(plan.optimizer.init, out_shardings=layout.opt_state)(params)
     ema = jax.tree.map(jnp.copy, params)
     state = TrainState(jnp.int32(0), params, ema, moments, jax.random.key(config.seed))
@@ -137,15 +149,6 @@ def make_model(config: TrainConfig) -> PromptedSeparator:
             dit.width, alignment.hidden, width, dtype=dit.dtype, rngs=rngs
         )
     return prompted
-
-
-def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
-    """The frozen event model, on one device or sharded over the mesh."""
-    if not config.teacher_checkpoint:
-        raise UserError("alignment.teacher_checkpoint is empty; name a Cnn14 file")
-    if config.teacher_checkpoint != RANDOM_TEACHER:
-        return load_cnn14(config.teacher_checkpoint, config.teacher, mesh)
-    return parallel.init_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
 
 
 def _step(

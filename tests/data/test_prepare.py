@@ -5,6 +5,7 @@ from flax import nnx
 from sam_audio_jax.cli import prepare
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import shards
+from sam_audio_jax.train import frozen
 from tests import tiny
 
 CONFIG = """
@@ -33,7 +34,7 @@ def config(world, tmp_path, monkeypatch):
     def codec(name: str) -> Codec:
         return tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
 
-    monkeypatch.setattr(prepare, "load_codec", codec)
+    monkeypatch.setattr(frozen, "load_codec", codec)
 
     def write(weight: float) -> str:
         path = tmp_path / "config.py"

@@ -21,7 +21,8 @@ from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.representation_alignment import alignment_loss
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import AlignmentConfig
-from sam_audio_jax.train.objective import make_separator_training, make_teacher, teacher_frames
+from sam_audio_jax.train.frozen import make_teacher
+from sam_audio_jax.train.objective import make_separator_training, teacher_frames
 from sam_audio_jax.workdir import Workdir
 from tests.tiny import filled
 

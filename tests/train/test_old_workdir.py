@@ -29,6 +29,7 @@ def test_a_workdir_of_format_1_is_continued_with_the_losses_of_its_own_version(t
         archive.extractall(tmp_path, filter="data")
     command = [sys.executable, str(ROOT / "launch/train.py"), str(ROOT / "tests/train/tiny.py")]
     flags = ["--data.source.manifests", "tones/manifest.jsonl", "--log-every", "1", "--steps", "15"]
+    flags += ["--codec-checkpoint", ""]  # as the run was started; today that needs a name
     done = subprocess.run(
         [*command, "--workdir", "run", *flags],
         cwd=tmp_path,

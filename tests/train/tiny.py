@@ -22,7 +22,7 @@ CONFIG = TrainConfig(
         codebook_dim=4,
         watermark_rates=(),
     ),
-    codec_checkpoint="",
+    codec_checkpoint="random",
     text=T5Config(vocab_size=384, width=8, head_dim=4, heads=2, mlp=8, depth=1),
     train_text=True,
     separator=SeparatorConfig(

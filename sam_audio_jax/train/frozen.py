@@ -1,0 +1,99 @@
+"""Where the networks of a separator's training that do not learn have their weights from.
+
+A frozen network without weights is an error: the run would learn to follow random numbers, and
+nothing in its losses would show it. Tests and plans ask for random weights by the name `RANDOM`.
+A workdir keeps what was loaded: the codec in `codec/`, the text encoder in every checkpoint.
+"""
+
+import dataclasses
+
+from flax import nnx
+from jax.sharding import Mesh
+
+from sam_audio_jax import parallel
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.cnn14 import load_cnn14
+from sam_audio_jax.convert.load import load_codec, load_networks, load_text_encoder
+from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
+from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.scorers.cnn14 import Cnn14
+from sam_audio_jax.separator.model import PromptedSeparator
+from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
+
+RANDOM = "random"  # the name of random weights, for tests and plans
+PROBE = "A woman speaks: 2 dogs bark, and rain falls!"  # by which tokenizers are compared
+
+
+def make_codec(config: TrainConfig) -> Codec:
+    """The frozen codec that `codec_checkpoint` names. Raises `UserError` where it names none."""
+    if not config.codec_checkpoint:
+        raise UserError(
+            "codec_checkpoint is empty: name a trained codec, a frozen one has no other weights"
+        )
+    if config.codec_checkpoint != RANDOM:
+        return load_codec(config.codec_checkpoint)
+    return parallel.init_sharded(lambda: Codec(config.codec, rngs=nnx.Rngs(config.seed)))
+
+
+def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
+    """The frozen event model, on one device or sharded over the mesh.
+
+    Raises `UserError` where `alignment.teacher_checkpoint` names none.
+    """
+    if not config.teacher_checkpoint:
+        raise UserError("alignment.teacher_checkpoint is empty; name a Cnn14 file")
+    if config.teacher_checkpoint != RANDOM:
+        return load_cnn14(config.teacher_checkpoint, config.teacher, mesh)
+    return parallel.init_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
+
+
+def load_start(
+    config: TrainConfig, mesh: Mesh | None = None
+) -> PromptedSeparator | T5Encoder | None:
+    """The weights that a new run starts from: `init_from`, else those of `text_checkpoint`, if any.
+
+    With a mesh they are sharded while they are read. Raises `UserError` for a frozen text encoder
+    without weights, and where the run's tokenizer is not that of the text encoder.
+    """
+    tokenizer = config.data.prompts.tokenizer
+    if config.init_from:
+        _, start, theirs, _ = load_networks(config.init_from, mesh=mesh)
+        check_tokenizer(tokenizer, theirs, f"init_from={config.init_from}")
+        return start
+    if not config.text_checkpoint and not config.train_text:
+        raise UserError(
+            "text_checkpoint is empty: name the weights of the frozen text encoder (t5-base, a "
+            "folder of `sam-audio convert --from google-t5/t5-base`, or a model), or train it "
+            "with --train-text"
+        )
+    if config.text_checkpoint in ("", RANDOM):
+        return None
+    encoder, theirs = load_text_encoder(config.text_checkpoint, mesh=mesh)
+    named = f"text_checkpoint={config.text_checkpoint}"
+    if misfit := _differences(config.text, encoder.config):
+        raise UserError(f"{named} has {misfit}")
+    if theirs:
+        check_tokenizer(tokenizer, theirs, named)
+    return encoder
+
+
+def check_tokenizer(name: str, theirs: str, whose: str) -> None:
+    """Raises `UserError` unless both tokenizers give the same ids for a sentence."""
+    if name == theirs:
+        return
+    (ours, _), (wanted, _) = (tokenizer_for(one)([PROBE]) for one in (name, theirs))
+    if ours.tolist() != wanted.tolist():
+        raise UserError(
+            f"data.prompts.tokenizer={name} gives other tokens than {theirs}, the tokenizer that "
+            f"the text encoder of {whose} was trained with"
+        )
+
+
+def _differences(wanted: T5Config, given: T5Config) -> str:
+    """The sizes in which `given` differs, for a message; the dtype of products is no size."""
+    return "; ".join(
+        f"{field.name} {getattr(given, field.name)} instead of {getattr(wanted, field.name)}"
+        for field in dataclasses.fields(wanted)
+        if field.name != "dtype" and getattr(wanted, field.name) != getattr(given, field.name)
+    )

@@ -1,0 +1,77 @@
+"""Weights of the networks that do not learn: named and of the right sizes, or an error."""
+
+import dataclasses
+import pathlib
+import runpy
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from sam_audio_jax import parallel
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.load import SHIPPED, load_networks
+from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.train.frozen import RANDOM, load_start, make_codec
+from sam_audio_jax.train.objective import make_separator_training
+from tests.tiny import filled
+
+TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
+FROZEN = dataclasses.replace(TINY, train_text=False)
+SHIPPED_TEXT = T5Config(vocab_size=384, width=128, head_dim=32, heads=4, mlp=256, depth=2)
+
+
+def with_shipped_text(**fields):
+    separator = dataclasses.replace(TINY.separator, text_width=SHIPPED_TEXT.width)
+    return dataclasses.replace(FROZEN, text=SHIPPED_TEXT, separator=separator, **fields)
+
+
+def weights(module):
+    return nnx.as_pure(nnx.state(module))
+
+
+def test_a_frozen_text_encoder_without_weights_is_the_users_error():
+    with pytest.raises(UserError, match="text_checkpoint is empty: name the weights of the frozen"):
+        load_start(FROZEN)
+    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
+    with pytest.raises(UserError, match="no weights of it are given"):
+        make_separator_training(FROZEN, codec, mesh)
+    assert load_start(TINY) is None  # it learns
+    assert load_start(dataclasses.replace(FROZEN, text_checkpoint=RANDOM)) is None
+
+
+@pytest.mark.parametrize("name", ["tiny", str(SHIPPED / "tiny" / "t5")])
+def test_the_text_encoder_of_a_model_or_alone_is_where_a_run_starts(name):
+    config = with_shipped_text(text_checkpoint=name)
+    encoder = load_start(config)
+    assert isinstance(encoder, T5Encoder)
+    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
+    state, _, _ = make_separator_training(config, codec, mesh, encoder)
+    shipped = weights(load_networks("tiny")[1].text_encoder)
+    for tree in (state.params, state.ema):
+        jax.tree.map(np.testing.assert_array_equal, tree["text_encoder"], shipped)
+
+
+def test_weights_of_other_sizes_or_for_another_tokenizer_are_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="text_checkpoint=tiny has width 128 instead of 8; "):
+        load_start(dataclasses.replace(FROZEN, text_checkpoint="tiny"))
+    with pytest.raises(UserError, match="no model folder"):
+        load_start(dataclasses.replace(FROZEN, text_checkpoint=str(tmp_path / "gone")))
+    words = ["[PAD]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]
+    (tmp_path / "vocab.txt").write_text("\n".join([*words, "[CLS]", "[SEP]", "[MASK]"]))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    prompts = dataclasses.replace(TINY.data.prompts, tokenizer=str(tmp_path))
+    data = dataclasses.replace(TINY.data, prompts=prompts)
+    for named in ({"text_checkpoint": "tiny"}, {"init_from": "tiny"}):
+        with pytest.raises(UserError, match="gives other tokens than byt5, the tokenizer that"):
+            load_start(with_shipped_text(data=data, **named))
+
+
+def test_a_codec_without_a_name_is_the_users_error():
+    with pytest.raises(UserError, match="codec_checkpoint is empty: name a trained codec"):
+        make_codec(dataclasses.replace(TINY, codec_checkpoint=""))
+    assert make_codec(TINY).config == TINY.codec
