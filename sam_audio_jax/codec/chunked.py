@@ -1,8 +1,8 @@
 """Encoding and decoding of any length in bounded memory (docs/codec.md, "Windows").
 
-Every layer pads its own input with zeros and has biases, so silence is not the same as an end. All
-windows have one fixed shape; the first starts at the start, the last ends at the end, and of each
-only the frames are kept that see nothing but real neighbours.
+Every layer pads its input with zeros and has biases, so the end of a window differs from silence
+there. All windows have one shape; the first begins and the last ends with the signal, and of each
+only those frames are kept that do not depend on an end which the signal itself does not have.
 """
 
 import functools
@@ -41,7 +41,8 @@ def decoder_context(config: CodecConfig) -> int:
 def encode_chunked(codec: Codec, wave: np.ndarray, *, frames: int = 500) -> np.ndarray:
     """`(batch, samples)` -> `(batch, frames, channels)`, equal to `encode` of the padded whole.
 
-    `frames`: length of a window; memory does not depend on the length of the wave beyond the wave.
+    `frames` is the length of a window. Besides the wave and the result, memory does not depend on
+    the length of the wave.
     """
     hop = codec.config.hop
     encode = _window_function("encode", codec)
@@ -54,7 +55,7 @@ def decode_chunked(
 ) -> np.ndarray:
     """`(batch, frames, channels)` -> `(batch, samples)`, equal to `decode` of the whole.
 
-    The result is written to `out`, if that is given.
+    The result is written to `out`, if there is one.
     """
     decode, hop = _window_function("decode", codec), codec.config.hop
     return _slide(decode, latents, 1, hop, frames, decoder_context(codec.config), out)

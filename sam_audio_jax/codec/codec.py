@@ -17,7 +17,7 @@ from sam_audio_jax.nn.conv import WeightNormConv1d
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecConfig:
-    """Sizes of the codec; the defaults are the released one's."""
+    """Sizes of the codec; the defaults are those of the released one."""
 
     sample_rate: int = 48_000
     encoder_dim: int = 64  # channels after the first convolution
@@ -63,9 +63,9 @@ class CodecConfig:
         return self.sample_rate / self.hop
 
     def differences(self, other: "CodecConfig", *, watermark: bool) -> str:
-        """What `other` sizes differently, for a message; "" if their weights fit each other.
+        """The sizes in which `other` differs, for a message; "" if its weights fit this config.
 
-        The scale of the latents (`mean`, `std`) is no size; the mark's sizes count on request.
+        The scale of the latents (`mean`, `std`) is not compared, the watermark only on request.
         """
         names = [field.name for field in dataclasses.fields(self)]
         if not watermark:
@@ -81,7 +81,7 @@ class CodecConfig:
         return -(-samples // self.hop)
 
     def watermark_widths(self) -> tuple[int, ...]:
-        """Channels of the mark's stages, from the waveform's side to the code's."""
+        """Channels of the watermark's stages, from the waveform's side to the code's."""
         depth = len(self.decoder_rates)
         return tuple((self.decoder_dim // 2**i) // 3 for i in range(depth, -1, -1))
 
@@ -110,7 +110,10 @@ class Codec(nnx.Module):
         return mean, nnx.softplus(scale) + 1e-4
 
     def encode(self, wave: Float[Array, "batch samples"]) -> Float[Array, "batch frames channels"]:
-        """The posterior's mean: SAM Audio's latents are not sampled. Samples: whole frames."""
+        """The posterior's mean, as SAM Audio's latents are not sampled, normalised.
+
+        `wave` must be whole frames (see `pad_to_hop`).
+        """
         mean, _ = self.moments(wave)
         return (mean - self.config.mean) / self.config.std
 
@@ -120,7 +123,7 @@ class Codec(nnx.Module):
         *,
         watermark: Int[Array, "batch bits"] | None = None,
     ) -> Float[Array, "batch samples"]:
-        """The clean wave, or with 16 bits a row the marked one that the reference emits."""
+        """The clean wave, or with a `watermark` the marked one that the reference returns."""
         raw = latents * self.config.std + self.config.mean
         wave = self.decoder(self.out_proj(raw))
         if watermark is not None:
@@ -137,7 +140,7 @@ class Codec(nnx.Module):
 
 
 def make_watermark(config: CodecConfig, rngs: nnx.Rngs) -> Watermark:
-    """The mark's network: its widths follow the decoder's, a third of each."""
+    """The watermark's network: its widths are a third of the decoder's."""
     return Watermark(
         config.watermark_widths(),
         config.watermark_rates[::-1],

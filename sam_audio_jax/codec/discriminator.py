@@ -1,4 +1,4 @@
-"""The codec's critics: waves folded by a period, complex spectra cut into bands.
+"""The codec's discriminators, of waves folded by a period and of complex spectra cut into bands.
 
 DAC's discriminators, unchanged in the released codec's package (docs/codec.md, "Training").
 """
@@ -25,7 +25,7 @@ class DiscriminatorConfig:
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples
     period_widths: tuple[int, ...] = (32, 128, 512, 1024, 1024)  # channels of each layer
     windows: tuple[int, ...] = (2048, 1024, 512)  # samples of the STFT
-    window_width: int = 32  # channels of every layer of the spectral critics
+    window_width: int = 32  # channels of every layer of the spectral discriminators
     bands: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # edges, as parts of the spectrum
 
     def __post_init__(self):
@@ -77,7 +77,7 @@ class WeightNormConv2d(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch out_height out_width out_channels"]:
-        """Half the window in zeros on every side, whatever the stride."""
+        """Convolves `x`, padded with zeros by half the window on every side."""
         direction = self.direction[...]
         length = jax.lax.rsqrt(jnp.sum(jnp.square(direction), axis=(0, 1, 2)))
         y = jax.lax.conv_general_dilated(
@@ -91,7 +91,7 @@ class WeightNormConv2d(nnx.Module):
 
 
 class PeriodDiscriminator(nnx.Module):
-    """Samples one period apart lie under one kernel."""
+    """Folds the wave by a period, so that a kernel covers samples that are one period apart."""
 
     def __init__(self, period: int, widths: tuple[int, ...], *, rngs: nnx.Rngs):
         self.period = period
@@ -116,7 +116,7 @@ class PeriodDiscriminator(nnx.Module):
 
 
 class SpectrumDiscriminator(nnx.Module):
-    """Real and imaginary part of an STFT; each band has its own layers, the logits are shared."""
+    """Takes the complex STFT; each band of it has its own layers, and all share the last layer."""
 
     def __init__(self, window: int, config: DiscriminatorConfig, *, rngs: nnx.Rngs):
         self.window, self.edges = window, tuple(config.band_edges(window))
@@ -171,12 +171,12 @@ class Discriminator(nnx.Module):
         )
 
     def __call__(self, wave: Float[Array, "batch samples"]) -> Maps:
-        """Of each sub-discriminator the activated maps in order, then the logits."""
-        wave = level(wave)
-        return [critic(wave) for critic in (*self.periods, *self.spectra)]
+        """The feature maps of each sub-discriminator, in order, its logits last."""
+        wave = normalise(wave)
+        return [discriminate(wave) for discriminate in (*self.periods, *self.spectra)]
 
 
-def level(wave: Float[Array, "batch samples"]) -> Float[Array, "batch samples"]:
-    """Each row free of its mean and scaled to a peak of 0.8."""
+def normalise(wave: Float[Array, "batch samples"]) -> Float[Array, "batch samples"]:
+    """Subtracts the mean of each row and scales its peak to 0.8."""
     wave = wave - jnp.mean(wave, axis=1, keepdims=True)
     return 0.8 * wave / (jnp.max(jnp.abs(wave), axis=1, keepdims=True) + 1e-9)

@@ -43,7 +43,7 @@ class EncoderBlock(nnx.Module):
 class Encoder(nnx.Module):
     """`(batch, samples, 1)` -> `(batch, frames, latent_dim)`.
 
-    With weight norm (the codec's) an odd stride loses a frame; the span predictor's copy is plain.
+    With weight norm (the codec's) an odd stride loses a frame; the span predictor's has none.
     """
 
     def __init__(

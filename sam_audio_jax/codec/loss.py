@@ -1,4 +1,4 @@
-"""What the codec is trained on and measured by: mel, KL and adversarial losses, STFT and waveform.
+"""Losses and metrics of the codec: mel, KL and adversarial losses, STFT and waveform distances.
 
 The released code base is DAC's with the KL of a VAE in place of the quantiser's losses; the numbers
 are DAC's (docs/codec.md, "Training"). Everything here is float32 and pure.
@@ -179,7 +179,7 @@ def discriminator_loss(real: Maps, fake: Maps) -> Float[Array, ""]:
 
 
 def adversarial_loss(fake: Maps) -> Float[Array, ""]:
-    """What the generator pays where its output is not taken for real."""
+    """Least squares, summed over sub-discriminators: the generator drives logits of fakes to 1."""
     return sum((jnp.mean(jnp.square(1 - maps[-1])) for maps in fake), start=jnp.float32(0))
 
 
@@ -199,7 +199,7 @@ def codec_metrics(
     sample_rate: int,
     config: CodecLossConfig | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    """What validation reports; `mel` is the figure that checkpoints are selected by."""
+    """The metrics of validation; checkpoints are selected by `mel`."""
     config = config or CodecLossConfig()
     return {
         "mel": mel_loss(real, fake, sample_rate, config.mel_scales, config.mel_offset),

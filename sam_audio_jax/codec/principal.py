@@ -1,8 +1,9 @@
-"""Fewer, better conditioned latents: a codec's bottleneck turned onto its principal components.
+"""Fewer, better conditioned latents: a codec's bottleneck rotated to its principal components.
 
-A codec that was trained for a short time leaves most of its latent channels redundant: a generator
-then spends itself on copying the noise of channels that say nothing. The bottleneck's projections
-are linear, so the turn is exact up to the components that are dropped (ours, not the paper's).
+A codec that was trained for a short time leaves most of its latent channels redundant, and a
+separator then spends capacity on the noise of channels without information. The bottleneck's
+projections are linear, so the rotation is exact up to the components that are dropped (ours, not
+the paper's).
 """
 
 import dataclasses
@@ -22,19 +23,19 @@ def principal(
 ) -> Codec:
     """A codec whose latents are the first `channels` principal components of this one's.
 
-    `means` are posterior means as `Codec.moments` gives them. A component of standard deviation
-    s gets s ** (1 - power): power 0 only turns, 1 whitens. Raises `UserError` for more channels
-    than there are, or with too few frames to tell them.
+    `means` are posterior means of `Codec.moments`. A component of standard deviation s gets
+    s ** (1 - power): power 0 only rotates, 1 whitens. Raises `UserError` for more channels than
+    there are, and for too few frames to estimate their covariance.
     """
     config = codec.config
     if not 1 <= channels <= config.codebook_dim or len(means) <= config.codebook_dim:
         raise UserError(
-            f"{channels} principal channels were asked of {config.codebook_dim}, "
-            f"measured on {len(means)} frames"
+            f"channels={channels} must be 1 to {config.codebook_dim}, measured on more than "
+            f"{config.codebook_dim} frames, not {len(means)}"
         )
     centre = means.mean(0, dtype=np.float64)
-    variances, turn = np.linalg.eigh(np.cov(means, rowvar=False, dtype=np.float64))
-    turn = turn[:, ::-1][:, :channels]
+    variances, rotation = np.linalg.eigh(np.cov(means, rowvar=False, dtype=np.float64))
+    rotation = rotation[:, ::-1][:, :channels]
     gain = np.maximum(variances[::-1][:channels], 1e-12) ** (-power / 2)
 
     into, bias = _affine(codec.in_proj)
@@ -42,18 +43,20 @@ def principal(
     mean_bias, scale_bias = np.split(bias, 2)
     # The posterior's spread: pre-activations are averaged like variances; below 1 softplus is
     # nearly the exponential, so that a gain is a sum.
-    share = np.square(turn)
-    into = np.concatenate([mean @ turn * gain, scale @ share], axis=1)
-    bias = np.concatenate([(mean_bias - centre) @ turn * gain, scale_bias @ share + np.log(gain)])
+    weights = np.square(rotation)
+    into = np.concatenate([mean @ rotation * gain, scale @ weights], axis=1)
+    bias = np.concatenate(
+        [(mean_bias - centre) @ rotation * gain, scale_bias @ weights + np.log(gain)]
+    )
     out, out_bias = _affine(codec.out_proj)
 
     new = dataclasses.replace(config, codebook_dim=channels, mean=0.0, std=1.0)
-    turned = Codec(new, rngs=nnx.Rngs(0))
-    turned.encoder, turned.decoder = codec.encoder, codec.decoder
-    turned.watermark = codec.watermark
-    _set(turned.in_proj, into, bias)
-    _set(turned.out_proj, (turn / gain).T @ out, out_bias + centre @ out)
-    return turned
+    rotated = Codec(new, rngs=nnx.Rngs(0))
+    rotated.encoder, rotated.decoder = codec.encoder, codec.decoder
+    rotated.watermark = codec.watermark
+    _set(rotated.in_proj, into, bias)
+    _set(rotated.out_proj, (rotation / gain).T @ out, out_bias + centre @ out)
+    return rotated
 
 
 def _affine(layer: WeightNormConv1d) -> tuple[np.ndarray, np.ndarray]:

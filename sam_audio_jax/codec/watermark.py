@@ -107,7 +107,7 @@ class Lstm(nnx.Module):
 
 
 class Watermark(nnx.Module):
-    """`W(wave, bits)`: what is added to the clean wave, times `strength`."""
+    """Maps the clean wave and a message to the signal that is added, times `strength`."""
 
     def __init__(
         self,

@@ -4,8 +4,9 @@ Source: arXiv 2512.18099; docs/training.md, "Long recordings".
 
 Overlapping windows share one trajectory (separator/windows.py). The state of the whole recording
 and its mixture stay on the device as latents, a hundredth of the waves' size; everything wider (the
-transformer, its conditions, the codec) sees a fixed number of windows at a time. The conditions are
-prepared anew at every evaluation: a thousandth of the work, against 0.5 GB an hour for `large`.
+transformer, its conditions, the codec) runs on a fixed number of windows at a time. The conditions
+are prepared again at every evaluation: this is a thousandth of the work, and keeping them would
+need 0.5 GB an hour for `large`.
 """
 
 import dataclasses
@@ -33,15 +34,15 @@ from sam_audio_jax.separator.prompts import Conditions, Span, frame_anchors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LongAudioConfig:
-    """What is solved in one piece, and the windows of what is longer.
+    """The longest recording that is solved in one piece, and the windows of longer ones.
 
-    A model whose `max_positions` end earlier has windows and pieces of that length.
+    Neither is longer than the `max_positions` of a model.
     """
 
     window_s: float = 20.0  # published
     overlap_s: float = 5.0  # published; of neighbouring windows
-    one_shot_s: float = 30.0  # ours: the clips of pre-training; up to here there are no windows
-    batch: int = 8  # ours: windows evaluated at once, on each share of a mesh
+    one_shot_s: float = 30.0  # ours, as in pre-training; shorter recordings need no windows
+    batch: int = 8  # ours: windows evaluated at once, on each batch shard of a mesh
 
     def __post_init__(self):
         if not 0 <= self.overlap_s < self.window_s:
@@ -85,14 +86,14 @@ def _encode_text(
 
 
 class TextMemory(NamedTuple):
-    """What every window of a recording attends to."""
+    """The encoded text, to which every window of a recording attends."""
 
     states: Float[Array, "1 tokens text_width"]
     mask: Bool[Array, "1 tokens"]
 
     @classmethod
     def of(cls, text: str, solver: Solver, tokenizer: Tokenize) -> "TextMemory":
-        """Padded to one of a few lengths."""
+        """The encoded text, padded to one of a few lengths."""
         ids, mask = pad_tokens(*tokenizer([text]), least=LEAST_TOKENS)
         return cls(run_whole(solver, _encode_text, ids, mask), mask)
 
@@ -100,7 +101,7 @@ class TextMemory(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowedRecording:
-    """A whole recording on the grid of frames, with the prompts of all its windows."""
+    """A whole recording on the frame grid, with the prompts of all its windows."""
 
     mixture: Float[Array, "frames channels"]
     anchors: Int[Array, " frames"]  # id of each frame
@@ -225,7 +226,7 @@ class LongAudio:
         return waves
 
     def encode(self, wave: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "frames channels"]:
-        """The mixture's latents, a stretch at a time."""
+        """The mixture's latents, encoded window by window."""
         return encode_chunked(self.networks.codec, wave[None])[0]
 
     def prepare(
@@ -235,7 +236,7 @@ class LongAudio:
         spans: Sequence[Span],
         features: Float[np.ndarray, "frames video_width"] | None,
     ) -> tuple[WindowedRecording, Layout]:
-        """What does not depend on the noise; features that end early go on with zeros."""
+        """The arrays that do not depend on the noise; missing last features are zeros."""
         codec, separator = self.networks.codec, self.networks.separator
         frames = len(mixture)
         window, overlap = self.config.window(codec.config, separator.config.dit.max_positions)
@@ -255,6 +256,6 @@ class LongAudio:
 
 
 def _pad_to(array: np.ndarray, frames: int) -> Array:
-    """Filling behind the recording, in no window that counts."""
+    """Pads with zeros at the end of the recording, where only padding windows read."""
     extra = ((0, frames - len(array)), *((0, 0) for _ in array.shape[1:]))
     return jnp.asarray(np.pad(array, extra))

@@ -34,15 +34,14 @@ def stream(
     seed: int = 0,
     refine: str | None = None,
 ) -> "Stream":
-    """Stems of `blocks` (`[samples]` or `[channels, samples]`, of any lengths) as they are made.
+    """Yields the stems of `blocks` (`[samples]` or `[channels, samples]`, of any lengths).
 
     The pieces follow each other without gaps and are together as long as what `separate` returns:
     mono at the model's rate, or with `refine="wiener"` of the blocks' own channels, rate and
     length, with target + residual = input. Spans are in seconds from the first sample. A stream
     that fits into one window gives the stems of `separate` with the same seed; a longer one those
     of multi-diffusion in which no window waits for the next (infer/stream_windows.py). Silence is
-    no error.
-    UserError: wrong arguments at once, wrong blocks when they arrive.
+    no error. Raises `UserError` for wrong arguments at once, for wrong blocks when they arrive.
     """
     pipeline = model.pipeline
     options = SeparateOptions(method=method, steps=steps, seed=seed, refine=refine)
@@ -63,12 +62,12 @@ def stream(
 
 
 def _check_spans(spans: Sequence[Sequence] | None) -> tuple[Span, ...]:
-    """Spans of sound whose end nobody knows yet."""
-    marked = parse_spans(spans or (), "the stream")
-    for token, start, end in marked:
+    """Spans of a recording whose length is not known yet."""
+    parsed = parse_spans(spans or (), "the stream")
+    for token, start, end in parsed:
         if not 0 <= start < end:
             raise UserError(f"span {token} {start:g}-{end:g} s must have 0 <= start < end")
-    return marked
+    return parsed
 
 
 class Stream(Iterator[Stems]):
@@ -83,7 +82,7 @@ class Stream(Iterator[Stems]):
     ):
         self.sample_rate, self.stem_rate = sample_rate, queue.codec.config.sample_rate
         self._queue, self._refinement = queue, refinement
-        self._divider: Divider | None = None  # made with the first block
+        self._divider: Divider | None = None  # created with the first block
         self._pieces = self._run(blocks)
 
     @property
@@ -112,18 +111,18 @@ class Stream(Iterator[Stems]):
                 self._divider = Divider(wave.shape[1], *rates, self._refinement)
             shape = np.shape(block)[:-1]
             if self._divider is not None:
-                self._divider.hear(wave)
+                self._divider.append(wave)
             mono = resample(wave.mean(axis=1, keepdims=True))
-            for pair in self._queue.push(mono[:, 0]):
+            for pair in self._queue.append(mono[:, 0]):
                 yield from self._stems(pair, shape, last=False)
-        if shape is None:  # no block came
+        if shape is None:  # there was no block
             return
-        for pair in self._queue.push(resample(np.zeros((0, 1), np.float32), last=True)[:, 0]):
+        for pair in self._queue.append(resample(np.zeros((0, 1), np.float32), last=True)[:, 0]):
             yield from self._stems(pair, shape, last=False)
         yield from self._stems(self._queue.finish(), shape, last=True)
 
     def _stems(self, pair: Pair, shape: tuple[int, ...], *, last: bool) -> Iterator[Stems]:
-        """At most one piece: none where the samples do not suffice for one yet."""
+        """At most one piece; none while there are too few samples for one."""
         target, residual = pair.T
         rate = self.stem_rate
         if self._divider is not None:
@@ -138,7 +137,7 @@ class Stream(Iterator[Stems]):
 def _check_block(
     block: Any, shape: tuple[int, ...] | None
 ) -> Float[np.ndarray, "samples channels"]:
-    """A block like those before it, whose shape without the samples was `shape`."""
+    """The block as `[samples, channels]`, checked; `shape` is that of earlier ones less samples."""
     wave = np.asarray(block)
     if wave.dtype.kind != "f" or wave.ndim not in (1, 2) or (wave.ndim == 2 and not len(wave)):
         raise UserError(
@@ -153,9 +152,9 @@ def _check_block(
 
 
 class Divider:
-    """`refine.wiener` of a recording that goes on: it is divided as far as the stems have come.
+    """`refine.wiener` for a stream: divides the recording as far as its stems are solved.
 
-    What counts as silence follows from the stems so far, where `wiener` knows them all.
+    The level of silence follows from the stems so far, in `wiener` from all of them.
     """
 
     def __init__(self, channels: int, sample_rate: int, stem_rate: int, config: RefineConfig):
@@ -164,14 +163,14 @@ class Divider:
         self._mixture, self._stems = SlidingBuffer(channels), SlidingBuffer(2)
         self._done, self._energy = 0, 0.0
 
-    def hear(self, wave: Float[np.ndarray, "samples channels"]) -> None:
-        """More of the recording."""
+    def append(self, wave: Float[np.ndarray, "samples channels"]) -> None:
+        """Appends samples of the recording."""
         self._mixture.append(wave)
 
     def __call__(
         self, pair: Pair, *, last: bool
     ) -> tuple[Float[np.ndarray, "channels divided"], Float[np.ndarray, "channels divided"]]:
-        """More of the stems at their own rate; what can be divided now. They add up exactly."""
+        """Appends samples of the stems; returns what can be divided now, in an exact sum."""
         stems = self._resample(pair, last=last)
         if last:
             left = self._mixture.stop - self._stems.stop

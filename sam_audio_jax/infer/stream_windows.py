@@ -1,9 +1,9 @@
 """The windows behind a stream: samples at the codec's rate in, samples of both stems out.
 
-A window is solved as soon as its sound is there. It cannot wait for its successor, so in the
-overlap it follows the way that its predecessor took (separator/windows.py, `sample_after`).
-Latents are encoded and decoded with the codec's own context: what comes out is equal to encoding
-and decoding everything at once.
+A window is solved as soon as its samples have arrived, before its successor exists. So in the
+overlap a window follows the trajectory of its predecessor (separator/windows.py, `sample_after`).
+Latents are encoded and decoded with the context that the codec needs: the result is equal to that
+of encoding and decoding everything at once.
 """
 
 import functools
@@ -32,7 +32,7 @@ Pair = Float[np.ndarray, "samples stems"]
 
 
 class SlidingBuffer:
-    """The end of a growing array: rows are addressed by their place in the whole."""
+    """The last rows of a growing array, indexed as in the whole array."""
 
     def __init__(self, *shape: int):
         self.start = self.stop = 0
@@ -43,7 +43,7 @@ class SlidingBuffer:
         self.stop += len(rows)
 
     def read(self, start: int, stop: int) -> Float[np.ndarray, "rows ..."]:
-        if len(self._parts) > 1:  # joined only now: what is appended may be small
+        if len(self._parts) > 1:  # concatenated only now, because appended parts may be small
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0][start - self.start : stop - self.start]
 
@@ -89,7 +89,7 @@ def _solve(
 
 
 class WindowQueue:
-    """Solves window after window; holds the last window and the codec's context, no more."""
+    """Solves window after window; holds only the last window and the codec's context."""
 
     def __init__(
         self,
@@ -130,11 +130,11 @@ class WindowQueue:
 
     @property
     def latency_s(self) -> float:
-        """A window, and what the codec looks ahead in both directions."""
+        """Seconds of a window and of the context of encoder and decoder after it."""
         return (self.window + self.ahead + self.behind) / self.codec.config.frame_rate
 
-    def push(self, samples: Float[np.ndarray, " samples"]) -> Iterator[Pair]:
-        """The stems' next samples, if these complete a window."""
+    def append(self, samples: Float[np.ndarray, " samples"]) -> Iterator[Pair]:
+        """Appends samples of the mixture; yields samples of the stems for each complete window."""
         self._wave.append(samples)
         hop = self.codec.config.hop
         while self._wave.stop >= (end := self._next + self.window + self.ahead) * hop:
@@ -144,11 +144,11 @@ class WindowQueue:
             yield self._decode(self._latents.stop - self.behind)
 
     def finish(self) -> Pair:
-        """What is left; the last window is moved back to end with the sound, as in long audio."""
+        """The rest of the stems; the last window ends with the mixture, as in long recordings."""
         size, kept = self._wave.stop, self._wave.start
         if not size:
             return np.zeros((0, 2), np.float32)
-        frames, given = self.codec.config.frames(size), self._decoded * self.codec.config.hop
+        frames, returned = self.codec.config.frames(size), self._decoded * self.codec.config.hop
         self._wave.append(
             pad_to_hop(self._wave.read(kept, size), self.codec.config.hop)[size - kept :]
         )
@@ -161,12 +161,12 @@ class WindowQueue:
             pieces.append(
                 self._decode(frames if start == last else self._latents.stop - self.behind)
             )
-        return np.concatenate(pieces)[: size - given]
+        return np.concatenate(pieces)[: size - returned]
 
     def _encode(self, start: int, end: int, until: int) -> None:
-        """Latents of the mixture up to `until`, from the sound between two frames.
+        """Appends latents of the mixture up to `until`, encoded from `start` to `end`.
 
-        Frames near `start` would miss their left context; those are known from before.
+        Frames near `start` lack their left context; they are known from earlier calls.
         """
         hop, known = self.codec.config.hop, self._mixture.stop
         start = max(0, min(start, known - self.ahead))
@@ -176,7 +176,7 @@ class WindowQueue:
         self._wave.forget(hop * min(self._next, until - self.ahead))
 
     def _solve(self, start: int, until: int) -> None:
-        """The window at `start`; its latents are final up to `until`."""
+        """Solves the window at `start` and appends its latents up to `until`, which are final."""
         stop, rate, hop = start + self.window, self.codec.config.sample_rate, self.codec.config.hop
         fresh = (stop - self._noise.stop, self._noise.read(0, 0).shape[1])
         self._noise.append(self._random.standard_normal(fresh, np.float32))
@@ -213,14 +213,14 @@ class WindowQueue:
         self._mixture.forget(start)
 
     def _overlap_weight(self, left: Int[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:
-        """The last window's share of frames that lie `left` frames before its end.
+        """The last window's weight for frames that are `left` frames before its end.
 
-        1 where its latents are final, then falling as the triangles of `lay_windows` say.
+        It is 1 where its latents are final, then falls as the triangles of `lay_windows`.
         """
         return np.clip(left / (self.window - self.stride + 1), 0, 1).astype(np.float32)
 
     def _decode(self, until: int) -> Pair:
-        """Samples of the frames from where the last call ended to `until`."""
+        """Samples of the frames from the end of the last call to `until`."""
         done, stop, hop = self._decoded, self._latents.stop, self.codec.config.hop
         if until <= done:
             return np.zeros((0, 2), np.float32)

@@ -2,8 +2,9 @@
 
 See docs/codec.md, "Convolutions".
 
-Channels last. A kernel is stored `(window, in, out)`; a transposed one too, so that weight norm
-runs over `(window, out)` for each input channel there, over `(window, in)` for each output here.
+Signals are channels last. Every kernel is stored as `(window, in, out)`: the weight norm of a
+transposed one is over `(window, out)` for each input channel, that of the others over
+`(window, in)` for each output channel.
 """
 
 import functools
@@ -78,7 +79,7 @@ class Conv1d(nnx.Module):
 
 
 class PlainConv1d(nnx.Module):
-    """As `WeightNormConv1d`, with the kernel itself stored and an odd padding rounded up."""
+    """Like `WeightNormConv1d`, but the kernel itself is stored and an odd padding is rounded up."""
 
     def __init__(
         self,
@@ -168,11 +169,11 @@ SINE = [(-1) ** n / math.factorial(2 * n + 1) for n in range(6)]  # Taylor, to 6
 def sine_squared(angle: Float[Array, "..."]) -> Float[Array, "..."]:
     """`sin(angle)^2` in float32 as exact as the library's sine, ten times as fast on a CPU.
 
-    The square has period pi: the angle is brought to [-pi/2, pi/2] (pi in two parts, so that large
-    angles lose nothing) and a polynomial does the rest. Good to angles of some ten thousand.
+    The square has period pi: the angle is reduced to [-pi/2, pi/2] (pi in two parts, so that large
+    angles lose nothing) and a polynomial does the rest. Angles may be up to some ten thousand.
     """
-    turns = jnp.round(angle * (1 / math.pi))
-    near = (angle - turns * 3.140625) - turns * 9.67653589793e-4
+    periods = jnp.round(angle * (1 / math.pi))
+    near = (angle - periods * 3.140625) - periods * 9.67653589793e-4
     square = near * near
     series = functools.reduce(lambda total, c: total * square + c, reversed(SINE[:-1]), SINE[-1])
     return jnp.square(near * series)

@@ -28,7 +28,8 @@ def sinusoid(time: Float[Array, " batch"], width: int) -> Float[Array, "batch wi
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
     """Zeros a `rate` of the elements and scales the rest; without a key it does nothing.
 
-    Drawn from 16 bits an element: the rate is right to 1/65536 at half the cost of floats.
+    The mask is drawn from 16 bits an element: the rate is right to 1/65536, at half the cost of
+    drawing floats.
     """
     if key is None or rate == 0:
         return x
@@ -37,7 +38,7 @@ def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
 
 
 class GatedProjection(nnx.Module):
-    """`down(dropout(silu(gate(x)) * up(x)))` without biases: feed-forward, projections.
+    """`down(dropout(silu(gate(x)) * up(x)))` without biases, for feed-forward and projections.
 
     Another activation must be a named function: two partials of one function are never equal, and
     each would compile its network again.

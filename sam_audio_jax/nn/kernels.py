@@ -1,7 +1,7 @@
 """Scaled dot-product attention by the kernel that the platform has.
 
-`auto` takes splash attention (Pallas) on a TPU, cuDNN's on a GPU and XLA's elsewhere, and XLA's
-wherever the fused ones do not serve. All agree on the valid rows; padded ones differ.
+`auto` chooses splash attention (Pallas) on a TPU, cuDNN's on a GPU and XLA's elsewhere, and XLA's
+wherever the fused kernels do not apply. All agree on the valid rows; padded rows differ.
 """
 
 from typing import Any, Literal
@@ -16,10 +16,10 @@ from sam_audio_jax.errors import UserError
 
 Kernel = Literal["auto", "xla", "splash", "cudnn"]
 
-LANES = 128  # splash wants whole blocks of so many frames
+LANES = 128  # splash attention needs a multiple of so many frames
 LARGEST_BLOCK = 512
 SAVED = "attention"  # name of the results, for rematerialisation policies
-LAYOUT = ("batch", "tokens", "heads", "head_dim")  # whole frames on every device
+LAYOUT = ("batch", "tokens", "heads", "head_dim")  # every device has all frames
 
 Mask = Bool[Array, "batch keys"] | Bool[Array, "batch frames keys"] | None
 
@@ -34,7 +34,10 @@ def attend(
     scale: float,
     kernel: Kernel = "xla",
 ) -> Float[Array, "batch frames heads size"]:
-    """Raises `UserError` where an explicitly named kernel cannot do what is asked."""
+    """Attention by the kernel that `choose` returns.
+
+    Raises `UserError` where a kernel that is named explicitly cannot compute it.
+    """
     name = choose(q, k, mask=mask, bias=bias, kernel=kernel)
     if name == "splash":
         return checkpoint_name(_splash(q, k, v, mask, scale), SAVED)
@@ -51,13 +54,13 @@ def attend(
 
 
 def choose(q: Any, k: Any, *, mask: Any, bias: Any, kernel: Kernel) -> Kernel:
-    """The kernel that will run, never `auto`."""
-    own = q.shape[1] == k.shape[1] and bias is None and (mask is None or mask.ndim == 2)
+    """The kernel that will run, never `auto`. Raises `UserError` as `attend`."""
+    plain = q.shape[1] == k.shape[1] and bias is None and (mask is None or mask.ndim == 2)
     even = not (
         q.shape[0] % parallel.axis_size("batch") or q.shape[2] % parallel.axis_size("heads")
     )
     whole = parallel.axis_size("frames") == 1 and even
-    splash = own and whole and q.shape[1] >= LANES and q.shape[3] % 32 == 0
+    splash = plain and whole and q.shape[1] >= LANES and q.shape[3] % 32 == 0
     cudnn = bias is None and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[3] <= 128
     if kernel == "auto":
         platform = parallel.platform()
@@ -82,9 +85,8 @@ def choose(q: Any, k: Any, *, mask: Any, bias: Any, kernel: Kernel) -> Kernel:
 def _splash(q: Array, k: Array, v: Array, mask: Array | None, scale: float) -> Array:
     """Splash attention on each device's own items and heads; frames are padded to whole blocks."""
     frames = q.shape[1]
-    room = -frames % LANES
     valid = jnp.ones(q.shape[:2], bool) if mask is None else mask
-    pads = ((0, 0), (0, room))
+    pads = ((0, 0), (0, -frames % LANES))
     q, k, v = (jnp.pad(x, (*pads, (0, 0), (0, 0))) for x in (q * scale, k, v))
     valid = jnp.pad(valid, pads).astype(jnp.int32)
     run = parallel.per_device(_splash_local, (LAYOUT,) * 3 + (LAYOUT[:2],), LAYOUT)
@@ -105,7 +107,7 @@ def _splash_local(q: Array, k: Array, v: Array, valid: Array) -> Array:
         interpret=parallel.platform() != "tpu",
     )
     q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q, k, v))
-    # Padding sees padding: no row is empty, and rows of sound see sound only.
+    # Padded rows attend to padded keys: no row is empty, and valid rows attend to valid keys only.
     mixed: Any = jax.vmap(kernel)(q, k, v, splash.SegmentIds(q=valid, kv=valid))
     return jnp.moveaxis(mixed, 1, 2).astype(q.dtype)
 

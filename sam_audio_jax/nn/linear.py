@@ -1,4 +1,4 @@
-"""Linear layers, with the gradient of their kernels written the fast way."""
+"""Linear layers, with a gradient of their kernels that XLA computes fast on a CPU."""
 
 from typing import Any
 
@@ -30,10 +30,10 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return x @ kernel, (x, kernel)
 
 
-def _backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+def _backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, kernel = saved
     rows = tuple(range(x.ndim - 1))
-    return slope @ kernel.T, jnp.tensordot(x, slope, (rows, rows))
+    return cotangent @ kernel.T, jnp.tensordot(x, cotangent, (rows, rows))
 
 
 product.defvjp(_forward, _backward)
@@ -54,7 +54,7 @@ def linear(
     bias: bool = False,
     init: Initializer = LECUN,
 ) -> nnx.Linear:
-    """An `nnx.Linear` with that product; `axes` are the logical axes of its kernel."""
+    """An `nnx.Linear` that multiplies by `product`; `axes` are the logical axes of its kernel."""
     return nnx.Linear(
         size_in,
         size_out,

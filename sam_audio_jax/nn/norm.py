@@ -9,7 +9,7 @@ from sam_audio_jax import parallel
 
 
 class RMSNorm(nnx.Module):
-    """`x / sqrt(mean(x^2) + eps) * scale` over the last axis; float32 inside, input's dtype out."""
+    """`x / sqrt(mean(x^2) + eps) * scale` over the last axis, computed in float32."""
 
     def __init__(
         self,
@@ -45,8 +45,9 @@ class ItemNorm(nnx.Module):
     """GroupNorm with one group: statistics over all frames and channels of an item.
 
     Without `valid` padded frames are counted too, as in the reference's separator, whose weights
-    depend on it: what an item gives depends a little on the lengths of its batch (docs/model.md,
-    "Patcher"). With it (PEAV, docs/prompt_encoders.md, "PEAV") they are not, and come out as zeros.
+    depend on it: the result of an item depends a little on the lengths of its batch (docs/model.md,
+    "Patcher"). With `valid` (PEAV, docs/prompt_encoders.md, "PEAV") padded frames are not counted
+    and are zeros in the result.
     """
 
     def __init__(self, size: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
@@ -71,7 +72,7 @@ def standardise(
     eps: float,
     where: Bool[Array, "*#shape"] | None = None,
 ) -> Float[Array, "*shape"]:
-    """Mean 0 and (biased) variance 1 along `over`; both are taken where `where` says."""
+    """Scales to mean 0 and (biased) variance 1 along `over`, those of the elements in `where`."""
     centred = x - jnp.mean(x, axis=over, keepdims=True, where=where)
     variance = jnp.mean(jnp.square(centred), axis=over, keepdims=True, where=where)
     return centred * jax.lax.rsqrt(variance + eps)

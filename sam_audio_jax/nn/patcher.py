@@ -16,7 +16,7 @@ from sam_audio_jax.nn.norm import ItemNorm
 class ConvBlock(nnx.Module):
     """`conv(silu(norm(x)))`, kernel 3 over frames, zeros beyond both ends.
 
-    `valid` reaches the norm alone: the convolution's output at padded frames stays as it is.
+    Only the norm uses `valid`: the convolution's output at padded frames is not masked.
     """
 
     def __init__(self, width: int, *, dtype: str, rngs: nnx.Rngs):

@@ -1,6 +1,6 @@
 """Rotary positions (docs/model.md, "Rotary positions").
 
-The reference turns neighbours `(2i, 2i+1)` of a head; here element `i` is paired with
+The reference rotates neighbours `(2i, 2i+1)` of a head; here element `i` is paired with
 `i + head_dim/2`, so that both halves are contiguous. Attention scores do not change when queries,
 keys and the weights of their norms are reordered alike, which `convert/` does.
 """
@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 
 
 def base(max_positions: int) -> float:
-    """Theta of the frequencies of the separator and of PEAV."""
+    """The base theta of the frequencies, in the separator and in PEAV."""
     return max(10_000.0, 2.0 * max_positions)
 
 
 def angles(frames: int, head_dim: int, theta: float) -> Float[np.ndarray, "frames pairs"]:
-    """Position times frequency `theta^(-2i/head_dim)`, both float32, made while tracing.
+    """Position times frequency `theta^(-2i/head_dim)`, both float32, computed while tracing.
 
     Rounded where the reference rounds: at 400 s one bit of a frequency is 1e-4 of the result.
     """
@@ -31,7 +31,7 @@ def rotate(
     x: Float[Array, "batch frames heads head_dim"],
     angle: Float[np.ndarray, "frames pairs"] | Float[Array, "frames pairs"],
 ) -> Float[Array, "batch frames heads head_dim"]:
-    """Turns each pair `(x[i], x[i + head_dim/2])` by its angle, in float32.
+    """Rotates each pair `(x[i], x[i + head_dim/2])` by its angle, in float32.
 
     NumPy angles become constants of the program; others can differ from layer to layer of a scan.
     """

@@ -79,7 +79,7 @@ def train_program(config: TrainConfig, mesh: Mesh, *, fast: bool = True) -> Prog
     """The training step, with donation, as the loop runs it."""
     plan = abstract_training_of(config, mesh)
     batch = batch_shapes(config, config.batch, parallel.batch_sharding(mesh))
-    jitted = jit_step(plan.step, plan.layout, parallel.replicated(mesh))
+    jitted = jit_step(plan.step, plan.shardings, parallel.replicated(mesh))
     return _compiled(jitted, (plan.state, batch, plan.frozen), {}, mesh, fast)
 
 

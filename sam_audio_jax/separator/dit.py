@@ -55,8 +55,8 @@ class DitConfig:
         default="none", metadata=FREE
     )
     attention: Kernel = dataclasses.field(default="auto", metadata=FREE)  # among frames
-    # Blocks per turn of the scan: all of them saves a seventh of a step on a CPU, for a compile
-    # time that grows with them
+    # Blocks per iteration of the scan: unrolling all of them saves a seventh of a step on a CPU, at
+    # a compile time that grows with the depth
     unroll: int = dataclasses.field(default=1, metadata=FREE)
 
     def __post_init__(self):
@@ -92,7 +92,7 @@ class DitConfig:
 class Block(nnx.Module):
     """Modulated self-attention, plain cross-attention, modulated feed-forward.
 
-    The cross-attention has neither norm nor modulation nor gate: the reference's way.
+    The cross-attention has neither norm nor modulation nor gate, as in the reference.
     """
 
     def __init__(self, config: DitConfig, *, rngs: nnx.Rngs):
@@ -147,7 +147,7 @@ class Block(nnx.Module):
 
 
 class TimeEmbedding(nnx.Module):
-    """Raw flow time to a vector and to six modulation rows for all blocks, in float32."""
+    """Maps the flow time to a vector and to six modulation rows for all blocks, in float32."""
 
     def __init__(self, config: DitConfig, *, rngs: nnx.Rngs):
         width = config.width
@@ -172,9 +172,10 @@ class TimeEmbedding(nnx.Module):
 class Dit(nnx.Module):
     """`depth` equal blocks with stacked parameters, run by one scan: compile time does not grow.
 
-    Birth, ours (the reference's training is not published): the output projection and the map from
-    time to modulation are zero, the modulation tables normal / sqrt(width) as upstream; gates start
-    small and the velocity at 0, so that a high rate is stable from the first step.
+    The initialisation is ours, as the reference's training is not published: the output projection
+    and the map from time to modulation are zero, the modulation tables normal / sqrt(width) as
+    upstream. So gates start small and the velocity at 0, and a high rate is stable from the first
+    step.
     """
 
     def __init__(self, config: DitConfig, channels: int, *, rngs: nnx.Rngs):

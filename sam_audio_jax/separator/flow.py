@@ -31,7 +31,7 @@ class SamplerConfig:
 
     @property
     def evaluations_per_step(self) -> int:
-        """How often one step evaluates the velocity."""
+        """Evaluations of the velocity in one step."""
         return 1 if self.method == "euler" else 2
 
 

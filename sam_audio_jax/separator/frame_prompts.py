@@ -13,7 +13,7 @@ from sam_audio_jax.nn.norm import LayerNorm
 class AlignVideo(nnx.Module):
     """`tanh(gate) * LayerNorm(project(video))`, which the model adds to the frames.
 
-    The paper says concatenated; the released model sums. The gate starts at 0, as in the reference.
+    The paper concatenates; the released model adds. The gate starts at 0, as in the reference.
     """
 
     def __init__(self, video_width: int, width: int, *, dtype: str, rngs: nnx.Rngs):

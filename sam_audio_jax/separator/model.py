@@ -42,8 +42,8 @@ class SeparatorConfig:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Context:
-    """The conditions as far as they do not depend on the flow time: computed once per solve."""
+class PreparedConditions:
+    """The part of the network that does not depend on the flow time, computed once per solve."""
 
     frames: Float[
         Array, "batch frames width"
@@ -56,8 +56,8 @@ class Context:
 class InputProjection(nnx.Module):
     """The reference's `Linear(6C -> width)` on `[state 2C, zeros 2C, mixture twice]`.
 
-    The stored kernel keeps its 6C rows so that checkpoints fit; the zeros are never multiplied and
-    the two copies of the mixture meet the sum of their kernels.
+    The stored kernel keeps its 6C rows so that checkpoints fit; the product with the zeros is left
+    out, and the mixture is multiplied once, by the sum of the kernels of its two copies.
     """
 
     def __init__(self, channels: int, width: int, *, dtype: str, rngs: nnx.Rngs):
@@ -80,14 +80,14 @@ class InputProjection(nnx.Module):
     def mixture(
         self, latents: Float[Array, "batch frames channels"]
     ) -> Float[Array, "batch frames width"]:
-        """The part that does not, with the bias."""
+        """The part that does not change, with the bias."""
         first, second = jnp.split(self.kernel[...][4 * self.channels :], 2)
         twice = (first + second).astype(self.dtype)
         return product(latents.astype(self.dtype), twice) + self.bias[...].astype(self.dtype)
 
 
 class Separator(nnx.Module):
-    """`prepare` once, then `velocity` at every step of the solver; a call does both."""
+    """Callers `prepare` conditions once, then need only `velocity` at every step of the solver."""
 
     def __init__(self, config: SeparatorConfig, *, rngs: nnx.Rngs):
         width, dtype = config.dit.width, config.dit.dtype
@@ -102,8 +102,8 @@ class Separator(nnx.Module):
         )
         self.dit = Dit(config.dit, 2 * config.channels, rngs=rngs)
 
-    def prepare(self, conditions: Conditions) -> Context:
-        """Everything that stays the same from one evaluation to the next."""
+    def prepare(self, conditions: Conditions) -> PreparedConditions:
+        """Computes what stays the same from one evaluation to the next."""
         frames = self.project.mixture(conditions.mixture)
         if conditions.video is not None:
             frames = frames + self.align_video(conditions.video)
@@ -114,40 +114,42 @@ class Separator(nnx.Module):
         if memory is not None:
             memory = parallel.constrain(memory, "batch", "tokens", "width")
         mask = None if memory is None else conditions.text_mask
-        return Context(frames=frames, memory=memory, memory_mask=mask, valid=conditions.valid)
+        return PreparedConditions(
+            frames=frames, memory=memory, memory_mask=mask, valid=conditions.valid
+        )
 
     def velocity(
         self,
         noisy: Float[Array, "batch frames state"],
         time: Float[Array, " batch"],
-        context: Context,
+        prepared: PreparedConditions,
         *,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch frames state"]:
         """dx/dt at state `noisy` (channels `[target, residual]`) and time in [0, 1], float32."""
         layer = self.config.dit.depth
-        return self.with_hidden(noisy, time, context, layer=layer, dropout_key=dropout_key)[0]
+        return self.with_hidden(noisy, time, prepared, layer=layer, dropout_key=dropout_key)[0]
 
     def with_hidden(
         self,
         noisy: Float[Array, "batch frames state"],
         time: Float[Array, " batch"],
-        context: Context,
+        prepared: PreparedConditions,
         *,
         layer: int,
         dropout_key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch frames state"], Float[Array, "batch frames width"]]:
         """The velocity, and the transformer's state after `layer` blocks."""
-        x = self.project.state(noisy) + context.frames
+        x = self.project.state(noisy) + prepared.frames
         memory = sinusoid(time, self.config.dit.width)[:, None].astype(x.dtype)
-        memory = memory if context.memory is None else context.memory + memory
+        memory = memory if prepared.memory is None else prepared.memory + memory
         return self.dit.with_hidden(
             x,
             time,
             memory,
             layer=layer,
-            valid=context.valid,
-            memory_mask=context.memory_mask,
+            valid=prepared.valid,
+            memory_mask=prepared.memory_mask,
             key=dropout_key,
         )
 
@@ -163,9 +165,9 @@ class Separator(nnx.Module):
 
 
 class PromptedSeparator(nnx.Module):
-    """What training optimises and checkpoints hold: the text encoder and the separator.
+    """The networks that training optimises and checkpoints hold: text encoder and separator.
 
-    Training may add an alignment head; who reads a checkpoint leaves it there.
+    Training may add an alignment head; a model that is loaded from a checkpoint has none.
     """
 
     alignment: AlignmentHead | None = None

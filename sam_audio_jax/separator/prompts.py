@@ -1,4 +1,4 @@
-"""Prompts as arrays: span anchors on the frame grid, the bundle of conditions.
+"""Prompts as arrays: span anchors on the frame grid, and the conditions of the velocity.
 
 See docs/model.md, "Conditions" and "Batches and anchors".
 """
@@ -129,6 +129,6 @@ def frame_spans(
         if token not in ("+", "-"):
             raise UserError(f"span token {token!r} is unknown: '+' or '-'")
         if not (0 <= start_s < math.inf and 0 <= end_s < math.inf):
-            raise UserError(f"span {start_s}-{end_s} s must lie at or after 0 s")
+            raise UserError(f"span {start_s}-{end_s} s must be at or after 0 s")
         begin, end = (frame_after(t, sample_rate, hop) for t in (start_s, end_s))
         yield token, begin, end

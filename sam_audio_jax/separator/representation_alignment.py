@@ -18,7 +18,7 @@ SMALLEST_NORM = 1e-8  # a silent target's embedding may be zero: then its cosine
 
 
 class AlignmentHead(nnx.Module):
-    """Three layers, SiLU between them: a hidden state to the teacher's embedding space."""
+    """Maps a hidden state to the teacher's embedding space: three layers, SiLU between them."""
 
     def __init__(self, width: int, hidden: int, embedding: int, *, dtype: str, rngs: nnx.Rngs):
         self.first = linear(width, hidden, ("embed", "mlp"), dtype=dtype, bias=True, rngs=rngs)
@@ -39,21 +39,22 @@ def to_frames(
     offset: Float[Array, " batch"] | None = None,
     interpolation: Interpolation = "repeat",
 ) -> Float[Array, "batch frames embedding"]:
-    """The segment in which each frame lies, the last one to the end; or lines between centres.
+    """The embedding of each frame: that of its segment, or interpolated between their centres.
 
-    `offset` is how many frames of the first segment lie before the first frame.
+    Frames after the last segment get the last embedding. `offset` is the number of frames of the
+    first segment before the first frame.
     """
     start = jnp.zeros(len(segments)) if offset is None else offset
-    place = (start[:, None] + jnp.arange(frames)) / frames_per_segment
+    position = (start[:, None] + jnp.arange(frames)) / frames_per_segment  # in segments
     last = segments.shape[1] - 1
 
-    def at(place: Float[Array, "batch frames"]) -> Float[Array, "batch frames embedding"]:
-        number = jnp.clip(place.astype(jnp.int32), 0, last)
+    def at(position: Float[Array, "batch frames"]) -> Float[Array, "batch frames embedding"]:
+        number = jnp.clip(position.astype(jnp.int32), 0, last)
         return jnp.take_along_axis(segments, number[..., None], axis=1)
 
     if interpolation == "repeat":
-        return at(place)
-    centre = jnp.clip(place + 0.5 / frames_per_segment - 0.5, 0, last)
+        return at(position)
+    centre = jnp.clip(position + 0.5 / frames_per_segment - 0.5, 0, last)
     share = (centre % 1)[..., None]
     return (1 - share) * at(centre) + share * at(centre + 1)
 
@@ -78,5 +79,5 @@ def alignment_loss(
     valid: Bool[Array, "batch frames"],
 ) -> Float[Array, ""]:
     """Mean over the valid frames of the whole batch of `1 - cos`; the target gets no gradient."""
-    away = 1 - cosine(prediction, jax.lax.stop_gradient(target))
-    return jnp.sum(away * valid) / jnp.maximum(jnp.sum(valid), 1)
+    distance = 1 - cosine(prediction, jax.lax.stop_gradient(target))
+    return jnp.sum(distance * valid) / jnp.maximum(jnp.sum(valid), 1)

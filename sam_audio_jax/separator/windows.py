@@ -3,8 +3,8 @@
 See docs/training.md, "Long recordings".
 
 At every call of the velocity each window is evaluated on its own, as if it were a recording of that
-length, and the results are merged with triangular weights. Pure array logic; infer/long_audio.py
-and infer/stream.py use it.
+length, and the results are merged with triangular weights. These are pure functions of arrays, for
+infer/long_audio.py and infer/stream_windows.py.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ WindowVelocity = Callable[[Array, Array], Array]  # (states of some windows, the
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Where the windows lie on a recording, and each frame's share in the merged velocity."""
+    """The windows of a recording, and the weights of their frames in the merged velocity."""
 
     starts: Int[np.ndarray, " windows"]
-    weights: Float[np.ndarray, "windows window"]  # of one frame they add up to 1 over its windows
+    weights: Float[np.ndarray, "windows window"]  # those of one frame of the recording add up to 1
 
 
 def check_overlap(window: int, overlap: int, *, most: int) -> None:
-    """UserError unless windows of `window` frames may overlap by `overlap`, `most` at the most."""
+    """Raises `UserError` unless windows of `window` frames may overlap by `overlap` frames."""
     if window < 1 or not 0 <= overlap <= most:
         raise UserError(
             f"an overlap of {overlap} frames does not go with windows of {window} frames; "
@@ -43,8 +43,9 @@ def window_starts(frames: int, window: int, overlap: int) -> list[int]:
     """The first frame of every window.
 
     Windows follow each other at `window - overlap`; the last one is moved back to end with the
-    recording, so that no window holds padding, which the patcher's norm would see (docs/model.md,
-    "Patcher"). It overlaps its neighbour by more than the others.
+    recording, so that no window has padding, which would change the patcher's norm (docs/model.md,
+    "Patcher"). It overlaps its neighbour by more than the others. Raises `UserError` for an overlap
+    that is not less than the window, and for fewer frames than a window.
     """
     check_overlap(window, overlap, most=window - 1)
     if frames < window:
@@ -77,14 +78,14 @@ def cut(
 def merged_velocity(
     velocity: WindowVelocity,
     x: Float[Array, "frames channels"],
-    starts: Int[Array, "turns batch"],
-    weights: Float[Array, "turns batch window"],
-    turns: Int[Array, ""],
+    starts: Int[Array, "capacity batch"],
+    weights: Float[Array, "capacity batch window"],
+    batches: Int[Array, ""],
 ) -> Float[Array, "frames channels"]:
     """The windows' velocities at state `x`, each on its own, merged with their weights.
 
-    `batch` windows are evaluated at once, `turns` times (the rest of the arrays is filling): what
-    is held at once does not grow with their number. Frames in no window get 0.
+    They are evaluated in batches, one after the other, so that memory does not grow with their
+    number: the first `batches` rows of `starts`, the others are padding. Frames in no window get 0.
     """
     window = weights.shape[-1]
 
@@ -93,13 +94,13 @@ def merged_velocity(
         here = jax.lax.dynamic_slice_in_dim(total, start, window)
         return jax.lax.dynamic_update_slice_in_dim(total, here + piece, start, 0), None
 
-    def turn(number: Array, total: Array) -> Array:
+    def add_batch(number: Array, total: Array) -> Array:
         begin = starts[number]
         pieces = velocity(cut(x, begin, window), begin) * weights[number][..., None]
         # One after the other: a scatter would add in an order that an accelerator may change.
         return jax.lax.scan(add, total, (pieces, begin))[0]
 
-    return jax.lax.fori_loop(0, turns, turn, jnp.zeros_like(x))
+    return jax.lax.fori_loop(0, batches, add_batch, jnp.zeros_like(x))
 
 
 def sample_after(
@@ -111,25 +112,25 @@ def sample_after(
 ) -> tuple[
     Float[Array, "batch frames channels"], Float[Array, "steps calls batch frames channels"]
 ]:
-    """x(1) of a window that follows another one, and the velocities on its own way.
+    """x(1) of a window that follows another one, and the velocities of its trajectory.
 
-    One-sided multi-diffusion, for those who cannot wait: at every call the window's velocity is
-    merged with that of the window before it, `past`, whose share of a frame is `overlap_weight`.
-    Where that is 1 the window goes the earlier one's way exactly, where it is 0 its own.
+    One-sided multi-diffusion, for streams: at every call the window's velocity is merged with that
+    of the window before it, `past`, which has the weight `overlap_weight` in each frame. Where it
+    is 1 the window follows the trajectory of the earlier one exactly, where it is 0 its own.
     """
-    share = overlap_weight[:, None]
+    weight = overlap_weight[:, None]
 
     def body(x: Array, number_and_past: tuple[Array, Array]) -> tuple[Array, Array]:
-        number, before = number_and_past
-        taken: list[Array] = []
+        number, earlier = number_and_past
+        slopes: list[Array] = []
 
         def merged(x: Array, time: Array) -> Array:
-            slope = share * before[len(taken)] + (1 - share) * velocity(x, time)
-            taken.append(slope)
+            slope = weight * earlier[len(slopes)] + (1 - weight) * velocity(x, time)
+            slopes.append(slope)
             return slope
 
         x = flow.step(merged, x, number, sampler)
-        return x, jnp.stack(taken)
+        return x, jnp.stack(slopes)
 
     numbers = jnp.arange(sampler.steps, dtype=jnp.float32)
     return jax.lax.scan(body, noise.astype(jnp.float32), (numbers, past))

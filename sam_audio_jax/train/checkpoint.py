@@ -200,7 +200,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns errors of the file system into a `UserError`."""
+        """Converts errors of the file system to a `UserError`."""
         try:
             yield
         except (OSError, ValueError) as error:

@@ -56,12 +56,12 @@ def make_codec_training(
     params, opt_state = {"generator": generator}, {"generator": jax.jit(tx.init)(generator)}
     discriminator = None
     if config.loss.needs_discriminator:
-        rules, params["discriminator"] = _initialised(
+        discriminator_graph, params["discriminator"] = _initialised(
             lambda: Discriminator(config.discriminator, rngs=nnx.Rngs(config.seed + 1))
         )
         discriminator_tx = adamw(clip_norm=optim.discriminator_clip_norm)
         opt_state["discriminator"] = jax.jit(discriminator_tx.init)(params["discriminator"])
-        discriminator = _DiscriminatorStep(config.loss, rules, discriminator_tx)
+        discriminator = _DiscriminatorStep(config.loss, discriminator_graph, discriminator_tx)
     step = _CodecStep(config.codec, config.loss, optim.ema_decay, graph, tx, discriminator)
     ema = {"generator": params["generator"]}
     return TrainState(jnp.int32(0), params, ema, opt_state, jax.random.key(config.seed)), step
@@ -93,8 +93,8 @@ class _DiscriminatorStep:
         def train() -> tuple[PyTree, PyTree, Float[Array, ""], _Wave, Scalars]:
             own_loss, grads = jax.value_and_grad(self.loss)(params, real, fake)
             new, new_opt_state = apply_gradients(self.tx, grads, opt_state, params)
-            against = jax.value_and_grad(self.generator_loss, has_aux=True)
-            (value, metrics), fake_grad = against(fake, real, new)
+            generator_loss = jax.value_and_grad(self.generator_loss, has_aux=True)
+            (value, metrics), fake_grad = generator_loss(fake, real, new)
             metrics |= {
                 "discriminator": own_loss,
                 "discriminator_grad_norm": optax.tree.norm(grads),
@@ -155,12 +155,12 @@ class _CodecStep:
         (value, metrics), (fake_grad, kl_grad) = reconstruction(fake, divergence, wave)
         finite = True
         if self.discriminator is not None:
-            params["discriminator"], opt_state["discriminator"], against, against_grad, terms = (
+            params["discriminator"], opt_state["discriminator"], extra, extra_grad, terms = (
                 self.discriminator(
                     state.step, params["discriminator"], opt_state["discriminator"], wave, fake
                 )
             )
-            value, fake_grad, metrics = value + against, fake_grad + against_grad, metrics | terms
+            value, fake_grad, metrics = value + extra, fake_grad + extra_grad, metrics | terms
             finite = jnp.isfinite(terms["discriminator"] + terms["discriminator_grad_norm"])
         (grads,) = backward((fake_grad, kl_grad))
         params["generator"], opt_state["generator"] = apply_gradients(

@@ -32,7 +32,7 @@ class OptimConfig:
     )
     clip_norm: float = 1.0  # largest global gradient norm (ours)
     ema_decay: float = 0.999  # published for fine-tuning
-    accumulate: int = 1  # parts that a batch is run in, one after the other, to save memory
+    accumulate: int = 1  # micro-batches of a batch, run one after the other to save memory
 
     def __post_init__(self):
         if self.peak_lr <= 0 or self.warmup_steps < 0:
@@ -70,7 +70,7 @@ class GanOptimConfig(OptimConfig):
                 f"and optim.rate_decay={self.rate_decay} in (0, 1]"
             )
         if self.accumulate != 1:
-            raise UserError(f"optim.accumulate={self.accumulate}: codec training only takes 1")
+            raise UserError(f"optim.accumulate={self.accumulate} must be 1 for codec training")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What the loop needs to know of any experiment."""
+    """The fields of any experiment that the training loop reads."""
 
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -109,7 +109,7 @@ class RunConfig:
     log_every: int = dataclasses.field(default=20, metadata=FREE)  # steps between lines of metrics
     max_skipped: int = dataclasses.field(
         default=50, metadata=FREE
-    )  # bad steps in a row that end it
+    )  # steps in a row that are not finite and end it
     seed: int = 0  # of weights, noise and dropout; the data has its own
 
     def __post_init__(self):

@@ -10,10 +10,10 @@ from sam_audio_jax.train.step_timer import StepTimer
 
 
 class Due:
-    """What is due after a step; the answers are the same on all processes.
+    """Decides what is due after a step, with the same answer on all processes.
 
-    Several processes take the answer that process 0 reads from its clock, and only at steps that
-    are logged, because it is broadcast.
+    With several processes, process 0 reads its clock and broadcasts the answer, only at steps that
+    are logged.
     """
 
     def __init__(self, config: RunConfig, timer: StepTimer, evaluated: set[int]):
@@ -50,7 +50,7 @@ class Due:
         self._saved_at = time.monotonic()
 
     def seconds_left(self, done: int) -> float:
-        """An estimate from the recent steps."""
+        """Seconds until the run ends, estimated from the recent steps."""
         left = (self._config.steps - done) * self._timer.seconds_per_step()
         limit = 60 * self._config.max_minutes
         return min(left, limit - self._timer.seconds) if limit else left

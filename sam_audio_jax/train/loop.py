@@ -1,4 +1,4 @@
-"""The training loop, which separator and codec share: each brings its step and its batches.
+"""The training loop of separator and codec, which pass it their step and their batches.
 
 Several processes run the same loop in step: every decision is the same on all of them. Process 0
 writes the files and reads the clock.
@@ -86,9 +86,9 @@ def train_and_evaluate(
         done = int(state.step)
         with MetricWriter(files, start=done, steps=config.steps) as writer:
             for line in checkpoints.warnings:
-                writer.say(line)
+                writer.print(line)
             if done:
-                writer.say(f"going on from step {done}")
+                writer.print(f"going on from step {done}")
             _write_overview(files, writer, state.params, frozen)
             timer = StepTimer(frames_per_step, progress.seconds)
             evaluations = [x["step"] for x in files.read_metrics() if x["group"] == "eval"]
@@ -147,7 +147,7 @@ class _Run:
             with (
                 jax.set_mesh(self.mesh),
                 jax.profiler.StepTraceAnnotation("train", step_num=done),
-                # All inputs are on the devices: a transfer here would be made at every step.
+                # All inputs are on the devices: a transfer here would happen at every step.
                 jax.transfer_guard("disallow"),
             ):
                 state, metrics = jitted(state, batch, *frozen)
@@ -168,7 +168,7 @@ class _Run:
         self.save(state, batches)
         self.checkpoints.wait()
         if self.stop.signal:
-            writer.say(
+            writer.print(
                 f"stopped by {self.stop.signal} after step {done}: saved, run again to go on"
             )
         return state
@@ -218,7 +218,7 @@ def _write_overview(
         return
     weights = {f"frozen {name}": tree for name, tree in (frozen or {}).items()}
     table = parameter_table({**params, **weights})
-    writer.say(table)
+    writer.print(table)
     try:
         with whole_file(workdir.parameters_file) as part:
             part.write_text(table + "\n")
@@ -246,7 +246,7 @@ def put_state(state: TrainState, mesh: Mesh) -> TrainState:
 
 
 def _replicate(leaf: jax.Array, mesh: Mesh) -> jax.Array:
-    """A value that every process has, on all devices of all processes."""
+    """Replicates a value that every process has over all devices of all processes."""
     sharding = parallel.replicated(mesh)
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)

@@ -66,8 +66,8 @@ class MetricWriter:
         if self._first:
             self._bar.set_postfix_str(text)
 
-    def say(self, text: str) -> None:
-        """Writes lines to stderr above the bar."""
+    def print(self, text: str) -> None:
+        """Prints lines to stderr above the bar."""
         if self._first:
             self._bar.write(text, file=sys.stderr)
 

@@ -39,16 +39,16 @@ _Latents = Float[Array, "batch frames channels"]
 
 @dataclasses.dataclass(frozen=True)
 class AbstractTraining:
-    """A training before any of its arrays exists: what to compile, and the shapes and shardings."""
+    """A training before any of its arrays exists: the step to compile, shapes and shardings."""
 
     step: Step  # (state, batch, frozen weights) -> (state, metrics), pure
     state: TrainState  # of `jax.ShapeDtypeStruct`s with shardings
-    frozen: PyTree  # weights of codec and teacher, likewise
+    frozen: PyTree  # weights of codec and teacher, of `jax.ShapeDtypeStruct`s too
     make: Callable[[], PromptedSeparator]
     optimizer: optax.GradientTransformation
 
     @property
-    def layout(self) -> TrainState:
+    def shardings(self) -> TrainState:
         """Shardings of the state."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.state)
 
@@ -69,23 +69,23 @@ def abstract_training(
         decay_mask,
         frozen=() if config.train_text else ("text_encoder",),
     )
-    layout = parallel.parameter_shardings(abstract, mesh)
-    params = parallel.with_shardings(nnx.as_pure(abstract), layout)
-    whole = parallel.replicated(mesh)
+    shardings = parallel.parameter_shardings(abstract, mesh)
+    params = parallel.with_shardings(nnx.as_pure(abstract), shardings)
+    replicated = parallel.replicated(mesh)
     moments = parallel.with_shardings(
-        jax.eval_shape(tx.init, params), parallel.optimizer_shardings(tx, params, layout, mesh)
+        jax.eval_shape(tx.init, params), parallel.optimizer_shardings(tx, params, shardings, mesh)
     )
     step, key = jax.eval_shape(lambda: (jnp.int32(0), jax.random.key(0)))
     state = TrainState(
-        parallel.with_shardings(step, whole),
+        parallel.with_shardings(step, replicated),
         params,
         params,
         moments,
-        parallel.with_shardings(key, whole),
+        parallel.with_shardings(key, replicated),
     )
     graphs: dict[str, nnx.GraphDef[Any]] = {}
     graphs["codec"], weights = nnx.split(codec)
-    frozen = {"codec": parallel.with_shardings(nnx.as_pure(weights), whole)}
+    frozen = {"codec": parallel.with_shardings(nnx.as_pure(weights), replicated)}
     if needs_teacher(config):
         teacher = config.alignment.teacher
         graphs["teacher"], weights = nnx.split(
@@ -107,24 +107,24 @@ def make_separator_training(
 ) -> tuple[TrainState, Step, PyTree]:
     """The state at step 0, sharded over `mesh`; the pure step; the frozen weights.
 
-    The step is `step(state, batch, frozen weights) -> (state, metrics)`. `start` are weights to go
-    on from, instead of random ones, of all or of the text encoder (`frozen.load_start`); an
+    The step is `step(state, batch, frozen weights) -> (state, metrics)`. `start` has weights to
+    start from, instead of random ones, of all or of the text encoder (`frozen.load_start`); an
     alignment head is always new. A state that will be `restored` from a checkpoint needs none.
-    Nothing is ever whole on one device. Raises `UserError` for a codec, a teacher or a start of
-    other sizes, and for a frozen text encoder without weights.
+    No parameter is ever whole on one device. Raises `UserError` for a codec, a teacher or a
+    start of other sizes, and for a frozen text encoder without weights.
     """
     plan = abstract_training(config, codec, mesh)
-    layout = plan.layout
+    shardings = plan.shardings
     if start is None and not (restored or config.train_text or config.text_checkpoint == RANDOM):
         raise UserError("the text encoder is frozen, and no weights of it are given")
     if isinstance(start, PromptedSeparator):
-        params = jax.device_put(_weights(start, plan.state.params, config), layout.params)
+        params = jax.device_put(_weights(start, plan.state.params, config), shardings.params)
     else:
         params = nnx.as_pure(nnx.state(parallel.init_sharded(plan.make, mesh)))
     if isinstance(start, T5Encoder):
         text = nnx.as_pure(nnx.state(start))
-        params["text_encoder"] = jax.device_put(text, layout.params["text_encoder"])
-    moments = jax.jit(plan.optimizer.init, out_shardings=layout.opt_state)(params)
+        params["text_encoder"] = jax.device_put(text, shardings.params["text_encoder"])
+    moments = jax.jit(plan.optimizer.init, out_shardings=shardings.opt_state)(params)
     ema = jax.tree.map(jnp.copy, params)
     state = TrainState(jnp.int32(0), params, ema, moments, jax.random.key(config.seed))
     frozen = {"codec": jax.device_put(nnx.as_pure(nnx.state(codec)), parallel.replicated(mesh))}
@@ -134,12 +134,12 @@ def make_separator_training(
 
 
 def needs_teacher(config: TrainConfig) -> bool:
-    """Whether the teacher runs inside the step; a cache brings its features along."""
+    """Whether the teacher runs inside the step; a latent cache has its features already."""
     return bool(config.alignment.weight) and not config.data.cache
 
 
 def make_model(config: TrainConfig) -> PromptedSeparator:
-    """The network that is trained, with random weights; with alignment its head is a part of it."""
+    """The network that is trained, with random weights, and with its head if there is alignment."""
     rngs = nnx.Rngs(config.seed)
     prompted = PromptedSeparator(config.text, config.separator, rngs=rngs)
     alignment, dit = config.alignment, config.separator.dit
@@ -185,10 +185,10 @@ def separation_loss(
     config: TrainConfig,
     teacher: Cnn14 | None = None,
 ) -> tuple[Float[Array, ""], Scalars]:
-    """Flow-matching loss of target and residual, generated jointly (published), and its parts.
+    """Flow-matching loss of target and residual, generated jointly (published), and its terms.
 
-    Clips without video feed zeros to the video branch, as upstream does. With an alignment weight
-    the parts are `flow` and `alignment`, without one there are none.
+    Examples have no video, for which the video branch gets zeros, as upstream does. With an
+    alignment weight the terms are `flow` and `alignment`, without one there are none.
     """
     flow_key, dropout_key = jax.random.split(key)
     mixture, target, residual = to_latents(codec, batch)
@@ -227,7 +227,7 @@ def teacher_frames(
 ) -> Float[Array, "batch frames embedding"]:
     """The teacher features of the clean target at every latent frame, without a gradient.
 
-    From the batch where it has `alignment`, the cached features, else from the target's wave.
+    They are the cached ones where the batch has `teacher_features`, else of the target's wave.
     Raises `UserError` for cached latents without features, or with features of another width.
     """
     alignment, codec = config.alignment, config.codec
@@ -259,7 +259,7 @@ def teacher_frames(
 
 
 def to_latents(codec: Codec, batch: dict[str, Array]) -> tuple[_Latents, _Latents, _Latents]:
-    """Mixture, target, residual: waves `[batch, samples]` are encoded, latents are taken as is."""
+    """Latents of mixture, target and residual; waves `[batch, samples]` are encoded."""
     stems = [batch[name] for name in STEMS]
     if stems[0].ndim == 3:
         mixture, target, residual = (stem.astype(jnp.float32) for stem in stems)
@@ -270,7 +270,7 @@ def to_latents(codec: Codec, batch: dict[str, Array]) -> tuple[_Latents, _Latent
 
 
 def check_codec(config: TrainConfig, codec: Codec) -> None:
-    """Raises `UserError` unless the codec has the sizes of the config; the scale may be its own."""
+    """Raises `UserError` unless the codec has the sizes of the config; its scale may differ."""
     if misfit := config.codec.differences(codec.config, watermark=False):
         raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {misfit}")
 

@@ -54,12 +54,12 @@ def make_optimizer(
 
 
 def constant_schedule(config: OptimConfig) -> optax.Schedule:
-    """Of the separator: a linear warm-up, then the constant peak rate."""
+    """The separator's rate: a linear warm-up, then the constant peak rate."""
     return lambda step: rate_of(jnp.asarray(step), config.peak_lr, config.warmup_steps)
 
 
 def decaying_schedule(config: GanOptimConfig) -> optax.Schedule:
-    """Of the codec: the same, and the rate shrinks by `rate_decay` after every step."""
+    """The codec's rate: the same, and it shrinks by `rate_decay` after every step."""
     log_decay = math.log(config.rate_decay)
 
     def rate(step: Any) -> Any:
@@ -70,19 +70,19 @@ def decaying_schedule(config: GanOptimConfig) -> optax.Schedule:
 
 
 def rate_of(step: Int[Array, ""], peak: float, warmup: int) -> Float[Array, ""]:
-    """Linear warm-up, then constant (published); the first step already moves."""
+    """Linear warm-up, then constant (published); the rate of the first step is not 0."""
     return peak * jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
 
 
 def decay_mask(params: PyTree) -> PyTree:
-    """Of the separator: neither norms, biases, gates, tables, embeddings nor alphas decay."""
+    """The separator's mask: neither norms, biases, gates, tables, embeddings nor alphas decay."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: _name(path[-1]) not in UNDECAYED, params
     )
 
 
 def codec_decay_mask(params: PyTree) -> PyTree:
-    """Of the codec: all parameters decay (published) but an untrained watermark (ours)."""
+    """The codec's mask: all parameters decay (published) but an untrained watermark (ours)."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "watermark" not in jax.tree_util.keystr(path), params
     )

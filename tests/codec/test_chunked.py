@@ -24,7 +24,7 @@ CONFIG = CodecConfig(
 
 @pytest.fixture(scope="module")
 def codec():
-    return nnx.jit(lambda: Codec(CONFIG, rngs=nnx.Rngs(0)))()  # born in one compilation
+    return nnx.jit(lambda: Codec(CONFIG, rngs=nnx.Rngs(0)))()  # initialised in one compilation
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_padding_reflects_or_for_very_short_waves_adds_zeros(samples):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"decoder_rates": (10, 8, 4)}, "must have the product of"),
         ({"decoder_dim": 20}, "must be a multiple of 8"),
@@ -83,6 +83,6 @@ def test_padding_reflects_or_for_very_short_waves_adds_zeros(samples):
         ({"std": 0.0}, "codec.std=0.0 must be positive"),
     ],
 )
-def test_sizes_that_do_not_fit_are_the_users_error(fields, said):
-    with pytest.raises(UserError, match=said):
+def test_sizes_that_do_not_fit_are_the_users_error(fields, message):
+    with pytest.raises(UserError, match=message):
         dataclasses.replace(CONFIG, **fields)

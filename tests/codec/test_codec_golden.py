@@ -49,20 +49,20 @@ def agree(got, want):
 
 @nnx.jit
 def decode(codec, latents, message):
-    """Clean and marked."""
+    """The clean waves and the marked ones."""
     return codec.decode(latents), codec.decode(latents, watermark=message.astype(jnp.int32))
 
 
 def stages(layers, x):
-    """What each layer makes of the one before, all in one compilation."""
+    """The output of each layer applied to that of the one before, all in one compilation."""
 
     @nnx.jit
     def run(layers, x):
-        made = []
+        outputs = []
         for layer in layers:
             x = layer(x)
-            made.append(x)
-        return made
+            outputs.append(x)
+        return outputs
 
     return run(nnx.List(layers), jnp.asarray(x))
 

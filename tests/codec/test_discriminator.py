@@ -14,7 +14,7 @@ from sam_audio_jax.codec.discriminator import (
     DiscriminatorConfig,
     SpectrumDiscriminator,
     WeightNormConv2d,
-    level,
+    normalise,
 )
 from sam_audio_jax.errors import UserError
 
@@ -23,8 +23,8 @@ TINY = DiscriminatorConfig(
 )
 
 
-def place(name):
-    """Where a weight of the reference lives here: the path and the transposition."""
+def path_of(name):
+    """The path here of a parameter of the reference."""
     parts = {"weight_v": "direction", "weight_g": "scale", "bias": "bias"}
     critic, *rest, kind = name.removeprefix("discriminators.").split(".")
     period = int(critic) < 5
@@ -58,7 +58,7 @@ def formula_weights(shapes):
 
 @pytest.fixture(scope="module")
 def case(fixtures_dir):
-    """Reference numbers and tensors; ours of one pass at full size: maps of the fake, losses."""
+    """Reference numbers and tensors, and ours of a pass at full size: maps of the fake, losses."""
     folder = fixtures_dir / "codec"
     numbers = json.loads((folder / "losses.json").read_text())
     tensors = load_file(folder / "losses.safetensors")
@@ -70,7 +70,7 @@ def case(fixtures_dir):
     assert len(abstract) == len(numbers["disc_names"])
     assert sum(leaf.size for leaf in abstract) == numbers["disc_params"]
     for name, value in formula_weights(numbers["disc_names"]):
-        *path, last = place(name)
+        *path, last = path_of(name)
         leaf = params
         for step in path:
             leaf = leaf[step]
@@ -78,7 +78,7 @@ def case(fixtures_dir):
         leaf[last] = jnp.asarray(value)
 
     @jax.jit
-    def judge(params, wave, other):
+    def evaluate(params, wave, other):
         maps = nnx.merge(graph, params)(jnp.concatenate([wave, other]))
         real = [[each[: len(wave)] for each in critic] for critic in maps]
         fake = [[each[len(wave) :] for each in critic] for critic in maps]
@@ -89,7 +89,7 @@ def case(fixtures_dir):
         }
         return fake, losses
 
-    fake, losses = jax.device_get(judge(params, tensors["real"][:, 0], tensors["fake"][:, 0]))
+    fake, losses = jax.device_get(evaluate(params, tensors["real"][:, 0], tensors["fake"][:, 0]))
     return numbers, tensors, fake, losses
 
 
@@ -129,7 +129,7 @@ def test_adversarial_losses_equal_the_reference(case):
 @pytest.mark.golden
 def test_discriminator_input_equals_the_reference(case):
     _, tensors, _, _ = case
-    ours = level(jnp.asarray(tensors["fake"][:, 0]))
+    ours = normalise(jnp.asarray(tensors["fake"][:, 0]))
     np.testing.assert_allclose(ours, tensors["disc_input_fake"][:, 0], atol=1e-6)
 
 
@@ -161,10 +161,10 @@ def test_any_length_is_folded_and_framed(samples):
         assert maps[0].shape == (1, -(-folded // 3), period, 4)
 
 
-def test_the_level_of_a_wave_does_not_matter():
+def test_level_and_offset_of_a_wave_do_not_matter():
     wave = jax.random.normal(jax.random.key(0), (2, 512))
-    np.testing.assert_allclose(level(3 * wave + 0.5), level(0.01 * wave), atol=1e-5)
-    np.testing.assert_allclose(jnp.abs(level(wave)).max(axis=1), 0.8, rtol=1e-6)
+    np.testing.assert_allclose(normalise(3 * wave + 0.5), normalise(0.01 * wave), atol=1e-5)
+    np.testing.assert_allclose(jnp.abs(normalise(wave)).max(axis=1), 0.8, rtol=1e-6)
 
 
 def test_a_fresh_kernel_is_its_direction():
@@ -179,7 +179,7 @@ def test_a_wave_shorter_than_a_window_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"periods": (), "windows": ()}, "both empty"),
         ({"periods": (0,)}, "periods"),
@@ -188,6 +188,6 @@ def test_a_wave_shorter_than_a_window_is_refused():
         ({"bands": (0.0, 0.001, 1.0)}, "empty"),
     ],
 )
-def test_impossible_sizes_are_refused(fields, says):
-    with pytest.raises(UserError, match=says):
+def test_impossible_sizes_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
         DiscriminatorConfig(**fields)

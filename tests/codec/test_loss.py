@@ -81,7 +81,7 @@ def test_gradient_of_the_mel_loss_is_finite_where_the_output_is_silent():
     assert bool(jnp.isfinite(grad).all())
 
 
-def test_equal_waves_cost_nothing_and_scale_invariance_holds():
+def test_losses_of_equal_waves_are_0_and_scale_invariance_holds():
     wave = jax.random.normal(jax.random.key(0), (2, 4096))
     noisy = wave + 0.1 * jax.random.normal(jax.random.key(1), wave.shape)
     measured = loss.codec_metrics(wave, wave, 16_000)
@@ -99,13 +99,13 @@ def test_a_wave_shorter_than_half_a_window_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"mel": -1.0}, "loss.mel"),
         ({"stft_windows": (30,)}, "window 30"),
         ({"kl": float("nan")}, "kl"),
     ],
 )
-def test_impossible_weights_and_windows_are_refused(fields, says):
-    with pytest.raises(UserError, match=says):
+def test_impossible_weights_and_windows_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
         CodecLossConfig(**fields)

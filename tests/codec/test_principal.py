@@ -46,10 +46,10 @@ def means(codec, wave):
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_channels_that_repeat_others_can_go(codec, wave, means, power):
-    turned = principal(codec, means, 4, power)
-    assert turned.config == dataclasses.replace(CONFIG, codebook_dim=4, mean=0.0, std=1.0)
+    rotated = principal(codec, means, 4, power)
+    assert rotated.config == dataclasses.replace(CONFIG, codebook_dim=4, mean=0.0, std=1.0)
     expected = codec.decode(codec.encode(wave))
-    np.testing.assert_allclose(turned.decode(turned.encode(wave)), expected, atol=2e-5)
+    np.testing.assert_allclose(rotated.decode(rotated.encode(wave)), expected, atol=2e-5)
 
 
 def test_components_are_uncorrelated_centred_and_of_falling_spread(codec, wave, means):
@@ -72,7 +72,7 @@ def test_the_spread_of_the_posterior_follows_the_gain(codec, wave, means):
 
 
 def test_refuses_more_channels_than_there_are_and_too_few_frames(codec, means):
-    with pytest.raises(UserError, match="7 principal channels were asked of 6"):
+    with pytest.raises(UserError, match="channels=7 must be 1 to 6"):
         principal(codec, means, 7)
-    with pytest.raises(UserError, match="measured on 6 frames"):
+    with pytest.raises(UserError, match="measured on more than 6 frames, not 6"):
         principal(codec, means[:6], 2)

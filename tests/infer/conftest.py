@@ -1,4 +1,4 @@
-"""One tiny random model for the whole room: saved as a folder, so that commands can open it too."""
+"""One tiny random model for all tests here, saved as a folder that commands can load too."""
 
 import numpy as np
 import pytest

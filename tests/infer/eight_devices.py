@@ -28,9 +28,9 @@ def main(folder: str) -> None:
         whole = model.separate(wave, sample_rate=RATE, **OPTIONS)
         pieces = stream(model, [wave], RATE, window_s=2.0, overlap_s=0.5, **OPTIONS)
         targets.append((whole.target, np.concatenate([piece.target for piece in pieces])))
-    for alone, sharded in zip(*targets, strict=True):
-        assert np.std(alone) > 1e-3
-        np.testing.assert_allclose(sharded, alone, atol=1e-5)
+    for single, sharded in zip(*targets, strict=True):
+        assert np.std(single) > 1e-3
+        np.testing.assert_allclose(sharded, single, atol=1e-5)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from sam_audio_jax import SAMAudio
 
 def memory(kind: str) -> int:
     """Bytes by /proc/self/status: VmRSS now, VmHWM at most since `reset`."""
-    said = pathlib.Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(rf"{kind}:\s+(\d+) kB", said)[1])
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{kind}:\s+(\d+) kB", status)[1])
 
 
 def main(folder: str, refine: str, *seconds: str) -> None:

@@ -20,8 +20,7 @@ def test_many_lengths_make_few_shapes(seed):
     lengths = np.random.default_rng(seed).integers(1, 10_000, 500).tolist()
     config = BucketConfig()
     groups = group(lengths, config)
-    placed = sorted(item for part in groups for item in part.items)
-    assert placed == list(range(500))
+    assert sorted(item for part in groups for item in part.items) == list(range(500))
     for part in groups:
         longest = max(lengths[item] for item in part.items)
         assert longest <= part.frames
@@ -40,7 +39,7 @@ def test_padding_depends_on_the_item_alone():
     assert sorted(set(alone)) == [part.frames for part in together]
 
 
-def test_given_sizes_come_first():
+def test_configured_sizes_come_first():
     config = BucketConfig(sizes=(50, 100), growth=2.0)
     assert [padded(length, config) for length in (1, 50, 51, 100, 101, 399)] == [
         *(50, 50, 100, 100, 200, 400)

@@ -48,7 +48,7 @@ def test_one_recording_in_a_process_of_its_own(folder, street, tmp_path):
 
 
 def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[str], str]]:
-    """Name of each case -> arguments, and what the error says."""
+    """Name of each case -> arguments, and a part of the error's text."""
     here = pathlib.Path(street).parent
     (here / "text.wav").write_text("no sound")
     audio.write_wav(here / "empty.wav", np.zeros((1, 0)), 8_000)

@@ -32,7 +32,7 @@ SAMPLER = SamplerConfig(method="midpoint", steps=2)
 
 @pytest.fixture(scope="module")
 def windowed(folder):
-    """The room's model with short windows, so that ten seconds are long."""
+    """The model of these tests with short windows, so that ten seconds are long."""
     return SAMAudio.from_pretrained(folder, long_audio=SHORT)
 
 
@@ -59,7 +59,7 @@ def test_one_window_is_the_one_shot_solve(model, noise_of):
         np.testing.assert_allclose(whole[:, : len(wave)], [stems.target, stems.residual], atol=1e-5)
 
 
-def test_windows_at_once_change_nothing(model, noise_of):
+def test_the_batch_of_windows_changes_nothing(model, noise_of):
     wave = noise_of(9.99)
     one = solve(model, wave, config=dataclasses.replace(SHORT, batch=1), **PROMPTS)
     many = solve(model, wave, config=dataclasses.replace(SHORT, batch=16), **PROMPTS)
@@ -67,7 +67,7 @@ def test_windows_at_once_change_nothing(model, noise_of):
 
 
 def test_prompts_reach_their_windows_alone(model, noise_of):
-    """With one call of the velocity nothing travels further than a window."""
+    """With one evaluation of the velocity a prompt has no effect beyond its windows."""
     wave = noise_of(10.0)
     once = SamplerConfig(method="euler", steps=1)
     plain, prompted = (
@@ -96,8 +96,8 @@ def test_long_recordings_are_solved_in_windows_by_themselves(windowed, noise_of,
     alone = windowed.separate(waves[2], "dog", sample_rate=RATE, seed=5)
     np.testing.assert_array_equal(alone.target, stems[2].target)
     noise = inputs.draw_noise(5, 201, 16)
-    given = windowed.separate(waves[2], "dog", sample_rate=RATE, noise=noise)
-    np.testing.assert_array_equal(alone.target, given.target)
+    from_noise = windowed.separate(waves[2], "dog", sample_rate=RATE, noise=noise)
+    np.testing.assert_array_equal(alone.target, from_noise.target)
     sampler = SamplerConfig(method="euler", steps=2)  # the model's
     by_hand = solve(windowed, waves[2], seed=5, sampler=sampler, text="dog")
     np.testing.assert_array_equal(alone.target, by_hand[0, : len(waves[2])])
@@ -130,24 +130,24 @@ def test_candidates_of_a_long_recording(windowed, noise_of):
 
 
 def test_spans_of_a_long_recording_are_predicted_piece_by_piece(windowed, noise_of, monkeypatch):
-    asked = []
+    calls = []
 
     class Finder:
         def require(self):
             pass
 
         def __call__(self, mixture, valid, texts, *, padding):
-            asked.append((mixture.shape, valid.shape, texts, padding))
+            calls.append((mixture.shape, valid.shape, texts, padding))
             return [(("+", 0.2, 0.6),)]
 
     wave = noise_of(8.0)
     spans = [("+", 0.2, 0.6), ("+", 3.2, 3.6), ("+", 6.2, 6.6)]
-    given = windowed.separate(wave, "dog", spans, sample_rate=RATE)
+    with_spans = windowed.separate(wave, "dog", spans, sample_rate=RATE)
     monkeypatch.setattr(windowed.pipeline, "span_finder", Finder())
     found = windowed.separate(wave, "dog", sample_rate=RATE, predict_spans=True)
-    assert [shapes[1] for shapes in asked] == [(1, 75), (1, 75), (1, 50)]
+    assert [call[1] for call in calls] == [(1, 75), (1, 75), (1, 50)]
     np.testing.assert_allclose([span[1:] for span in found.spans], [span[1:] for span in spans])
-    np.testing.assert_array_equal(found.target, given.target)
+    np.testing.assert_array_equal(found.target, with_spans.target)
 
 
 def test_a_watermark_is_refused(windowed, noise_of):
@@ -182,11 +182,11 @@ def test_many_lengths_have_few_shapes():
     assert len(shapes) <= 24
 
 
-def held(run: LongAudio, count: int) -> int:
+def memory(run: LongAudio, count: int) -> int:
     """Bytes that the solve of `count` windows needs besides its arguments and its result."""
     frames = 50 + 38 * (count - 1)
     recording, layout = run.prepare(np.zeros((frames, 8), np.float32), "dog", (), None)
-    assert recording.mixture.shape[0] == frames  # no filling: these counts are whole turns
+    assert recording.mixture.shape[0] == frames  # no padding: these counts are whole batches
     leaves, tree = jax.tree.flatten((recording, layout, jnp.zeros((frames, 16))))
     networks = run.solver.graph, run.solver.state
     program = jax.jit(lambda x: long_audio._solve(*networks, *tree.unflatten(x), sampler=SAMPLER))
@@ -194,14 +194,14 @@ def held(run: LongAudio, count: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_windows(model):
-    few, many = (held(windowing(model), count) for count in (24, 192))
-    at_once = held(windowing(model, dataclasses.replace(SHORT, batch=192)), 192)
+    few, many = (memory(windowing(model), count) for count in (24, 192))
+    at_once = memory(windowing(model, dataclasses.replace(SHORT, batch=192)), 192)
     states = 4 * 16 * 38 * (192 - 24)  # bytes by which one copy of the state grows
     assert many - few < 8 * states
     assert at_once - few > 30 * states
 
 
-def test_turns_are_even_and_few():
+def test_batches_are_even_and_few():
     for count in (1, 2, 7, 8, 9, 100, 241):
         laid = lay_windows(20 + 15 * (count - 1), 20, 5)
         assert len(laid.starts) == count
@@ -245,7 +245,7 @@ def test_groups_leave_long_items_alone():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"overlap_s": 20.0}, "overlap_s=20.0 must be 0 or more and below"),
         ({"overlap_s": -1.0}, "overlap_s=-1.0 must be 0"),
@@ -253,6 +253,6 @@ def test_groups_leave_long_items_alone():
         ({"batch": 0}, "batch=0 must be 1 or more"),
     ],
 )
-def test_impossible_settings(fields, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_settings(fields, message):
+    with pytest.raises(UserError, match=message):
         LongAudioConfig(**fields)

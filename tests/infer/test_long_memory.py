@@ -1,4 +1,4 @@
-"""What the host holds while a long recording is separated: the waves, and little that grows."""
+"""Host memory while a long recording is separated: it grows by the waves and by little else."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ LENGTHS = (300, 900)  # seconds
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("refine", ["none", "wiener"])
 def test_memory_grows_by_the_stems_alone(folder, refine):
-    """Beside the recording, which the caller holds, two waves of its length and a few percent."""
+    """Memory beside the recording itself: two waves of its length and a few percent."""
     run = subprocess.run(
         [sys.executable, SCRIPT, folder, refine, *map(str, LENGTHS)],
         env=environment(),

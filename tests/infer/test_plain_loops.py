@@ -78,7 +78,7 @@ def test_long_audio_merges_at_every_call(model, noise_of):
         model.pipeline.long_audio.solver, model.pipeline.networks, model.pipeline.tokenizer, SHORT
     )
     prompts = {"text": TEXT, "spans": SPANS, "sampler": flow.SamplerConfig(steps=2)}
-    made = run(run.encode(wave), noise[None], features=features, **prompts)[0]
+    stems = run(run.encode(wave), noise[None], features=features, **prompts)[0]
 
     plain = whole(model, wave, features)
     laid = lay_windows(plain.frames, WINDOW, OVERLAP)
@@ -91,9 +91,9 @@ def test_long_audio_merges_at_every_call(model, noise_of):
         return jnp.asarray(total)
 
     expected = plain.decode(integrate(merged, noise, "midpoint", 2))
-    np.testing.assert_allclose(made, expected, atol=2e-5)
-    blind = run(run.encode(wave), noise[None], features=0 * features, **prompts)[0]
-    assert np.abs(made - blind).max() > 1e-4
+    np.testing.assert_allclose(stems, expected, atol=2e-5)
+    without = run(run.encode(wave), noise[None], features=0 * features, **prompts)[0]
+    assert np.abs(stems - without).max() > 1e-4
 
 
 @pytest.mark.parametrize("frames", [250, 240])  # an odd last window, and one on the grid
@@ -106,7 +106,7 @@ def test_a_streamed_window_follows_the_one_before(model, noise_of, frames):
             **{"window_s": 2.0, "overlap_s": 0.5},
         )
     )
-    made = [
+    stems = [
         np.concatenate([getattr(piece, name) for piece in pieces])
         for name in ("target", "residual")
     ]
@@ -115,19 +115,19 @@ def test_a_streamed_window_follows_the_one_before(model, noise_of, frames):
     noise, solved = inputs.draw_noise(4, frames, 16), np.zeros((frames, 16), np.float32)
     past, end = [], 0  # the last window's velocities over all frames, by call; and its end
     for start in window_starts(frames, WINDOW, OVERLAP):
-        part, taken = slice(start, start + WINDOW), []
+        part, slopes = slice(start, start + WINDOW), []
         share = np.clip((end - np.arange(frames)) / (OVERLAP + 1), 0, 1)[part, None]
 
-        def velocity(x, time, start=start, part=part, share=share, past=past, taken=taken):
+        def velocity(x, time, start=start, part=part, share=share, past=past, slopes=slopes):
             slope = np.asarray(plain.velocity(x, time, start))
             if past:
-                slope = share * past[len(taken)][part] + (1 - share) * slope
-            taken.append(np.zeros((frames, 16)))
-            taken[-1][part] = slope[0]
+                slope = share * past[len(slopes)][part] + (1 - share) * slope
+            slopes.append(np.zeros((frames, 16)))
+            slopes[-1][part] = slope[0]
             return jnp.asarray(slope, jnp.float32)
 
         latents = integrate(velocity, noise[part], "heun", 2)
         final = max(0, end - OVERLAP - start)  # frames that the window before has settled
         np.testing.assert_allclose(latents[:final], solved[start : start + final], atol=1e-5)
-        solved[part], past, end = latents, taken, start + WINDOW
-    np.testing.assert_allclose(made, plain.decode(solved), atol=2e-5)
+        solved[part], past, end = latents, slopes, start + WINDOW
+    np.testing.assert_allclose(stems, plain.decode(solved), atol=2e-5)

@@ -75,7 +75,7 @@ def same(left, right):
     np.testing.assert_allclose(left.residual, right.residual, atol=2e-5)
 
 
-def test_predicted_spans_are_those_that_one_could_have_given(able, wave, found):
+def test_predicted_spans_condition_like_the_same_spans_from_a_caller(able, wave, found):
     predicted = able.separate(wave, "dog", sample_rate=RATE, predict_spans=True)
     assert predicted.spans == tuple(found)
     same(predicted, able.separate(wave, "dog", found, sample_rate=RATE))
@@ -84,19 +84,19 @@ def test_predicted_spans_are_those_that_one_could_have_given(able, wave, found):
     assert np.abs(predicted.target - without.target).max() > 1e-4
 
 
-def test_given_spans_stay_and_every_item_is_asked_once(able, wave, found, monkeypatch):
-    asked, predict = [], span_prediction.predict_spans
+def test_callers_spans_stay_and_every_item_is_predicted_once(able, wave, found, monkeypatch):
+    calls, predict = [], span_prediction.predict_spans
 
     def counted(finder, tokenizer, latents, valid, texts, **options):
-        asked.append((latents.shape[0], list(texts)))
+        calls.append((latents.shape[0], list(texts)))
         return predict(finder, tokenizer, latents, valid, texts, **options)
 
     monkeypatch.setattr(span_prediction, "predict_spans", counted)
-    given = [None, [("+", 0.1, 0.5)]]
+    spans = [None, [("+", 0.1, 0.5)]]
     stems = able.separate(
-        [wave, wave], ["dog", "dog"], given, sample_rate=RATE, predict_spans=True, candidates=3
+        [wave, wave], ["dog", "dog"], spans, sample_rate=RATE, predict_spans=True, candidates=3
     )
-    assert asked == [(2, ["dog", "dog"])]
+    assert calls == [(2, ["dog", "dog"])]
     assert [one.spans for one in stems] == [tuple(found), (("+", 0.1, 0.5),)]
     assert all(one.scores.shape == (3,) for one in stems)
 
@@ -106,10 +106,10 @@ def test_a_batch_without_anchors_gets_them(able, wave, found):
     batch = processor(["dog"], [wave])
     result = able.separate(batch, predict_spans=True)
     assert result.spans == [tuple(found)]
-    told = able.separate(processor(["dog"], [wave], anchors=[found]))
-    np.testing.assert_allclose(result.target[0], told.target[0], atol=2e-5)
-    silent = processor(["dog"], [wave], anchors=[[]])  # something was said: nothing is predicted
-    assert able.separate(silent, predict_spans=True).spans == [()]
+    anchored = able.separate(processor(["dog"], [wave], anchors=[found]))
+    np.testing.assert_allclose(result.target[0], anchored.target[0], atol=2e-5)
+    without = processor(["dog"], [wave], anchors=[[]])  # there are anchors: nothing is predicted
+    assert able.separate(without, predict_spans=True).spans == [()]
 
 
 def test_the_predictor_is_loaded_when_it_is_first_needed(folder, pair, wave, monkeypatch):
@@ -129,7 +129,7 @@ def test_the_predictor_is_loaded_when_it_is_first_needed(folder, pair, wave, mon
     assert loaded == ["pe-a-frame-small"]
 
 
-def test_what_cannot_be_predicted_is_said(model, parts, wave):
+def test_spans_that_cannot_be_predicted_are_the_users_error(model, parts, wave):
     with pytest.raises(UserError, match="this model has no span predictor: give span_predictor="):
         model.separate(wave, "dog", sample_rate=RATE, predict_spans=True)
     codec, prompted, tokenizer, _ = parts

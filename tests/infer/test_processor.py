@@ -1,4 +1,4 @@
-"""The reference's way in, against its own batches and whole runs (fixtures `model/`)."""
+"""The reference's processor and batches, against its own and whole runs (fixtures `model/`)."""
 
 import dataclasses
 import json
@@ -11,9 +11,9 @@ from sam_audio_jax import SAMAudio, SAMAudioProcessor, audio
 from sam_audio_jax.convert.folder import load_folder
 from sam_audio_jax.errors import UserError
 
-WAVES = 1e-3  # promised; seen: 2e-6
+WAVES = 1e-3  # promised; measured: 2e-6
 
-# The clips of each run, of those that `fixture.json` lists, and what of them it is told.
+# The clips of each run, of those that `fixture.json` lists, and which of their prompts it gets.
 CLIPS = {"single": [0], "item2_alone": [2]}
 WITHOUT_TEXT = ("none", "item2_alone")
 WITH_ANCHORS = ("span", "all")
@@ -42,7 +42,7 @@ def cases(reference):
 
 @pytest.fixture(scope="module")
 def tiny(reference, facts, tmp_path_factory):
-    """The reference's weights behind our public face; its tokenizer is a table."""
+    """The reference's weights in our public class; its tokenizer is a table."""
     folder = tmp_path_factory.mktemp("golden") / "model"
     folder.mkdir()
     for source in [*(reference / "checkpoint").iterdir(), reference / "t5"]:
@@ -59,15 +59,15 @@ def tiny(reference, facts, tmp_path_factory):
 
 def make_batch(name, facts, io):
     """The batch of a run, and the rows of the noise and the messages."""
-    told = facts["separate"]
+    listed = facts["separate"]
     processor = SAMAudioProcessor(
-        audio_sampling_rate=told["sample_rate"], audio_hop_length=told["hop"]
+        audio_sampling_rate=listed["sample_rate"], audio_hop_length=listed["hop"]
     )
-    clips = CLIPS.get(name, range(len(told["sizes"])))
+    clips = CLIPS.get(name, range(len(listed["sizes"])))
     batch = processor(
-        descriptions=["" if name in WITHOUT_TEXT else told["texts"][clip] for clip in clips],
+        descriptions=["" if name in WITHOUT_TEXT else listed["texts"][clip] for clip in clips],
         audios=[io[f"audio{clip}"] for clip in clips],
-        anchors=[told["anchors"][clip] for clip in clips] if name in WITH_ANCHORS else None,
+        anchors=[listed["anchors"][clip] for clip in clips] if name in WITH_ANCHORS else None,
     )
     features = list(io[f"{name}/video_features"].transpose(0, 2, 1))
     batch = dataclasses.replace(batch, video_features=features)
@@ -124,7 +124,7 @@ def test_whole_runs_of_the_reference(tiny, facts, io, name):
 
 
 @pytest.mark.golden
-def test_waves_are_clean_unless_a_watermark_is_asked_for(tiny, facts, io):
+def test_waves_are_clean_without_the_option_of_a_watermark(tiny, facts, io):
     batch, noise, _ = make_batch("text", facts, io)
     clean = tiny.separate(batch, noise=noise)
     for item, wave in enumerate(clean.target):
@@ -140,7 +140,7 @@ def test_waves_are_clean_unless_a_watermark_is_asked_for(tiny, facts, io):
         tiny.separate(batch, noise=noise, watermark=[1, 0, 1])
 
 
-def test_paths_are_brought_to_the_models_rate(tmp_path):
+def test_paths_are_resampled_to_the_models_rate(tmp_path):
     wave = 0.1 * np.random.default_rng(0).standard_normal((2, 4_000)).astype("f4")
     audio.write_wav(tmp_path / "street.wav", wave, 4_000)
     processor = SAMAudioProcessor(audio_sampling_rate=2_000, audio_hop_length=80)
@@ -161,7 +161,7 @@ def test_the_grid_is_that_of_the_model(folder):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"descriptions": ["a"]}, "1 descriptions with 2 audios"),
         ({"anchors": [[]]}, "2 descriptions with 1 anchors"),
@@ -174,15 +174,15 @@ def test_the_grid_is_that_of_the_model(folder):
         ({"audios": [np.ones(9, "f4"), np.ones(9, "i4")]}, "audio 1 must be a path or an array"),
     ],
 )
-def test_wrong_batches(arguments, said):
+def test_wrong_batches(arguments, message):
     good = {"descriptions": ["a", "b"], "audios": [np.ones(9, "f4")] * 2}
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         SAMAudioProcessor()(**good | arguments)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"text": ["dog"]}, "a Batch holds its prompts"),
         ({"refine": "wiener"}, "refine needs the recordings themselves"),
@@ -197,11 +197,11 @@ def test_wrong_batches(arguments, said):
         ({"reranking_candidates": 2}, r"item 1 cannot be ranked: SpanIoU needs '\+' spans"),
     ],
 )
-def test_wrong_calls_with_a_batch(model, arguments, said):
+def test_wrong_calls_with_a_batch(model, arguments, message):
     batch = SAMAudioProcessor(audio_sampling_rate=8_000, audio_hop_length=320)(
         ["dog", "cat"], [np.full(1_280, 0.1, "f4")] * 2, anchors=[[("+", 0, 0.1)], [("-", 0, 0.1)]]
     )
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         model.separate(batch, **arguments)
     assert "\n" not in str(caught.value)
 

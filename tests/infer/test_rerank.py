@@ -1,4 +1,4 @@
-"""Candidates: one program, encoders once per item, the scorer's favourite comes back."""
+"""Candidates: one program, encoders once per item, the one with the best score is returned."""
 
 import numpy as np
 import pytest
@@ -13,19 +13,19 @@ from sam_audio_jax.infer.rerank import SpanIoU
 from sam_audio_jax.separator import flow
 
 RATE = 8_000
-SAID = {"text": "dog", "spans": [("+", 0.2, 0.6)]}
+PROMPTS = {"text": "dog", "spans": [("+", 0.2, 0.6)]}
 
 
 class Fixed:
-    """Gives every item these scores, and keeps what it was shown."""
+    """Gives every item these scores, and records its calls."""
 
     needs = "text"
 
     def __init__(self, *scores):
-        self.scores, self.shown = scores, []
+        self.scores, self.calls = scores, []
 
-    def score(self, targets, mixture, sample_rate, asked):
-        self.shown.append((targets, mixture, sample_rate, asked))
+    def score(self, targets, mixture, sample_rate, prompts):
+        self.calls.append((targets, mixture, sample_rate, prompts))
         return np.array(self.scores)
 
 
@@ -34,32 +34,32 @@ def draws():
     return np.random.default_rng(7).standard_normal((3, 26, 16)).astype("f4")
 
 
-def test_the_favourite_is_the_solve_from_its_noise(model, noise_of, draws):
+def test_the_best_candidate_is_the_solve_from_its_noise(model, noise_of, draws):
     wave = noise_of(1.01)
     scorer = Fixed(0.1, 0.9, 0.9)
     stems = model.separate(
-        wave, **SAID, sample_rate=RATE, noise=draws, reranking_candidates=3, scorer=scorer
+        wave, **PROMPTS, sample_rate=RATE, noise=draws, reranking_candidates=3, scorer=scorer
     )
     np.testing.assert_array_equal(stems.scores, np.float32([0.1, 0.9, 0.9]))  # 1 is the first best
-    alone = [model.separate(wave, **SAID, sample_rate=RATE, noise=one) for one in draws]
+    alone = [model.separate(wave, **PROMPTS, sample_rate=RATE, noise=one) for one in draws]
     for name in ("target", "residual"):
         np.testing.assert_allclose(getattr(stems, name), getattr(alone[1], name), atol=2e-5)
-    ((targets, mixture, rate, asked),) = scorer.shown
+    ((targets, mixture, rate, prompts),) = scorer.calls
     np.testing.assert_allclose(targets, [one.target for one in alone], atol=2e-5)
     np.testing.assert_array_equal(mixture, wave)
-    assert (rate, asked) == (RATE, PromptView(text="dog", spans=(("+", 0.2, 0.6),)))
+    assert (rate, prompts) == (RATE, PromptView(text="dog", spans=(("+", 0.2, 0.6),)))
     assert np.abs(alone[0].target - alone[1].target).max() > 1e-3
     assert alone[0].scores is None
 
 
-def test_drawn_candidates_begin_with_the_one_that_is_drawn_alone(model, noise_of):
+def test_the_first_candidate_is_the_solve_without_candidates(model, noise_of):
     wave = noise_of(1.01)
-    alone = model.separate(wave, **SAID, sample_rate=RATE, seed=3)
+    alone = model.separate(wave, **PROMPTS, sample_rate=RATE, seed=3)
     best = [
         model.separate(
-            wave, **SAID, sample_rate=RATE, seed=3, candidates=3, scorer=Fixed(*np.eye(3)[place])
+            wave, **PROMPTS, sample_rate=RATE, seed=3, candidates=3, scorer=Fixed(*scores)
         )
-        for place in range(3)
+        for scores in np.eye(3)
     ]
     np.testing.assert_allclose(best[0].target, alone.target, atol=2e-5)
     for one in best[1:]:
@@ -67,22 +67,22 @@ def test_drawn_candidates_begin_with_the_one_that_is_drawn_alone(model, noise_of
 
 
 def test_encoders_run_once_for_an_item(folder, noise_of, monkeypatch):
-    encode, read, sample, seen = Codec.encode, T5Encoder.__call__, flow.sample, []
+    encode, encode_text, sample, seen = Codec.encode, T5Encoder.__call__, flow.sample, []
 
     def encoded(codec, wave):
         seen.append(("wave", wave.shape[0]))
         return encode(codec, wave)
 
-    def text_read(encoder, ids, mask):
+    def text_encoded(encoder, ids, mask):
         seen.append(("text", ids.shape[0]))
-        return read(encoder, ids, mask)
+        return encode_text(encoder, ids, mask)
 
     def sampled(velocity, noise, sampler):
         seen.append(("solve", noise.shape[0]))
         return sample(velocity, noise, sampler)
 
     monkeypatch.setattr(Codec, "encode", encoded)
-    monkeypatch.setattr(T5Encoder, "__call__", text_read)
+    monkeypatch.setattr(T5Encoder, "__call__", text_encoded)
     monkeypatch.setattr(flow, "sample", sampled)
     model = SAMAudio.from_pretrained(folder)
     waves = [noise_of(0.5, seed) for seed in range(2)]
@@ -110,39 +110,39 @@ def test_a_batch_keeps_the_candidates_of_an_item_together(model, noise_of):
         )
         np.testing.assert_allclose(result.target[item], alone.target, atol=2e-5)
         np.testing.assert_allclose(result.residual[item], alone.residual, atol=2e-5)
-    assert [asked.text for *_, asked in scorer.shown] == ["dog", "cat"]
+    assert [prompts.text for *_, prompts in scorer.calls] == ["dog", "cat"]
 
 
-def test_span_iou_likes_targets_that_sound_in_their_spans():
+def test_span_iou_prefers_targets_that_sound_in_their_spans():
     seconds = np.arange(2 * RATE) / RATE
     tone = 0.3 * np.sin(2 * np.pi * 440 * seconds).astype("f4")
     inside = tone * ((seconds >= 0.5) & (seconds < 1.0))
     late = tone * ((seconds >= 1.2) & (seconds < 1.7))
     targets = np.stack([late, inside, tone])
-    asked = PromptView(spans=(("-", 1.2, 1.7), ("+", 0.5, 1.0)))
-    best, scores = rerank.rank(SpanIoU(), targets, tone, RATE, asked)
+    prompts = PromptView(spans=(("-", 1.2, 1.7), ("+", 0.5, 1.0)))
+    best, scores = rerank.rank(SpanIoU(), targets, tone, RATE, prompts)
     assert best == 1
     assert scores[0] < scores[2] < scores[1]
     assert scores[1] > 0.9
     np.testing.assert_allclose(scores[2], 0.25, atol=0.02)
-    recall = SpanIoU("recall").score(targets, tone, RATE, asked)
+    recall = SpanIoU("recall").score(targets, tone, RATE, prompts)
     np.testing.assert_allclose(recall, [0, 1, 1], atol=0.05)
     with pytest.raises(UserError, match="metric='f1' is unknown; allowed: iou"):
         SpanIoU("f1")
 
 
-def test_spans_are_the_judge_unless_another_is_given(model, noise_of):
+def test_spans_rank_candidates_without_another_scorer(model, noise_of):
     waves = [noise_of(1.01, 1), noise_of(0.8, 2)]
     spans = [[("+", 0.2, 0.6)], [("-", 0.0, 0.1), ("+", 0.4, 0.8)]]
     stems = model.separate(waves, spans=spans, sample_rate=RATE, candidates=2)
-    for one, said in zip(stems, spans, strict=True):
+    for one, row in zip(stems, spans, strict=True):
         assert one.scores.shape == (2,)
-        score = SpanIoU().score(one.target[None], one.target, RATE, PromptView(spans=tuple(said)))
+        score = SpanIoU().score(one.target[None], one.target, RATE, PromptView(spans=tuple(row)))
         np.testing.assert_allclose(one.scores.max(), score[0], atol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"text": "dog"}, r"candidates of audio cannot be ranked: SpanIoU needs '\+' spans"),
         ({"spans": [("-", 0, 0.5)]}, r"SpanIoU needs '\+' spans"),
@@ -150,12 +150,12 @@ def test_spans_are_the_judge_unless_another_is_given(model, noise_of):
         ({"candidates": 0}, "candidates=0 must be 1 or more"),
         ({"reranking_candidates": 3}, "two names of one thing"),
         (
-            {"noise": np.zeros((26, 16), "f4"), **SAID},
+            {"noise": np.zeros((26, 16), "f4"), **PROMPTS},
             r"shape \(2, 26, 16\) \(candidates, frames, twice",
         ),
     ],
 )
-def test_wrong_calls(model, noise_of, arguments, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_wrong_calls(model, noise_of, arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
         model.separate(noise_of(1.01), sample_rate=RATE, **{"candidates": 2} | arguments)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.separator import flow
 
 RATE = 8_000
-SAID = {"text": "dog barking", "spans": [("+", 0.2, 0.6)]}
+PROMPTS = {"text": "dog barking", "spans": [("+", 0.2, 0.6)]}
 
 
 def same(left, right, atol=2e-5):
@@ -22,20 +22,20 @@ def same(left, right, atol=2e-5):
 def test_path_array_and_channels_are_one_recording(model, noise_of, tmp_path):
     wave = noise_of(1.01)
     audio.write_wav(tmp_path / "street.wav", np.stack([wave, wave]), RATE)
-    stems = model.separate(tmp_path / "street.wav", **SAID)
+    stems = model.separate(tmp_path / "street.wav", **PROMPTS)
     assert stems.target.shape == stems.residual.shape == wave.shape
     assert stems.sample_rate == RATE
     assert np.std(stems.target - stems.residual) > 0
-    same(stems, model.separate(str(tmp_path / "street.wav"), **SAID))
-    same(stems, model.separate(wave, sample_rate=RATE, **SAID))
-    same(stems, model.separate(np.stack([wave, wave]), sample_rate=RATE, **SAID))
+    same(stems, model.separate(str(tmp_path / "street.wav"), **PROMPTS))
+    same(stems, model.separate(wave, sample_rate=RATE, **PROMPTS))
+    same(stems, model.separate(np.stack([wave, wave]), sample_rate=RATE, **PROMPTS))
 
 
 def test_every_prompt_matters(model, noise_of):
     def target(**prompt):
         return model.separate(noise_of(1.01), sample_rate=RATE, **prompt).target
 
-    said = [
+    targets = [
         target(),
         target(text="dog"),
         target(text="cat"),
@@ -43,8 +43,8 @@ def test_every_prompt_matters(model, noise_of):
         target(spans=[("-", 0.2, 0.6)]),
         target(spans=[("+", 0.2, 0.6)], text="dog"),
     ]
-    for number, one in enumerate(said):
-        for other in said[number + 1 :]:
+    for number, one in enumerate(targets):
+        for other in targets[number + 1 :]:
             assert np.abs(one - other).max() > 1e-4
 
 
@@ -67,14 +67,14 @@ def test_options_are_an_object_or_arguments(model, noise_of):
         model.separate(wave, sample_rate=RATE, step=1)
 
 
-def test_an_item_does_not_depend_on_its_company(model, noise_of):
+def test_an_item_does_not_depend_on_the_others_of_its_call(model, noise_of):
     waves = [noise_of(1.01, seed) for seed in range(3)]
     texts = ["dog", None, "a longer text"]
     spans = [None, [("+", 0.0, 0.5)], [("-", 0.0, 0.5), ("+", 0.5, 1.0)]]
     together = model.separate(waves, texts, spans, sample_rate=RATE)
     assert [len(stems.target) for stems in together] == [len(wave) for wave in waves]
-    for stems, wave, text, marked in zip(together, waves, texts, spans, strict=True):
-        same(stems, model.separate(wave, text, marked, sample_rate=RATE))
+    for stems, wave, text, row in zip(together, waves, texts, spans, strict=True):
+        same(stems, model.separate(wave, text, row, sample_rate=RATE))
 
 
 def test_many_lengths_compile_few_times(folder, noise_of, monkeypatch):
@@ -113,8 +113,8 @@ def test_solver_options(model, noise_of):
     same(two, model.separate(wave, "dog", sample_rate=RATE, method="euler", steps=2), atol=0)
     midpoint = model.separate(wave, "dog", sample_rate=RATE, method="midpoint", steps=2)
     assert np.abs(two.target - midpoint.target).max() > 1e-5
-    for wrong, said in (({"method": "rk4"}, "allowed: midpoint"), ({"steps": 0}, "1 or more")):
-        with pytest.raises(UserError, match=said):
+    for wrong, message in (({"method": "rk4"}, "allowed: midpoint"), ({"steps": 0}, "1 or more")):
+        with pytest.raises(UserError, match=message):
             model.separate(wave, "dog", sample_rate=RATE, **wrong)
 
 
@@ -135,7 +135,7 @@ def test_very_short_recordings(model, noise_of):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"audio": [np.ones(9, "f4")], "text": "dog"}, "text needs one value for each of 1"),
         ({"audio": [np.ones(9, "f4")], "spans": [[], []]}, "spans needs .* got 2 values"),
@@ -146,8 +146,8 @@ def test_very_short_recordings(model, noise_of):
         ({"audio": "nowhere.wav"}, "no sound file at nowhere.wav"),
     ],
 )
-def test_wrong_calls(model, arguments, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_wrong_calls(model, arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
         model.separate(**{"audio": np.ones(8_000, "f4"), "sample_rate": RATE} | arguments)
     assert "\n" not in str(caught.value)
 

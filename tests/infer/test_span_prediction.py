@@ -33,7 +33,7 @@ TINY = SpanPredictorConfig(
 
 @dataclasses.dataclass
 class Words:
-    """A tokenizer that has learnt its answers."""
+    """A tokenizer that returns stored arrays."""
 
     ids: np.ndarray
     mask: np.ndarray
@@ -116,7 +116,7 @@ def test_anchors_of_the_references_spans(folder):
     np.testing.assert_array_equal(alignment, stored["anchor_alignment"])
 
 
-def begun(frame, *, exact, frames):
+def anchor_start(frame, *, exact, frames):
     """The frame in which the span that starts at `frame` starts as an anchor."""
     on = np.arange(frames)[None] >= frame
     found = span_prediction.find_spans(on.astype(np.float32), exact=exact, **GRID)
@@ -135,7 +135,7 @@ def test_every_frame_rounds_as_in_the_reference(folder):
     np.testing.assert_array_equal(np.float32(starts)[: even.sum()], stored["seconds_float32"][even])
     for frame in [*range(0, 60), *range(60, frames - 2, 97)]:
         wanted = stored["frame_after_roundtrip"][stored["frame"] == frame]
-        assert begun(frame, exact=False, frames=frames) == wanted, frame
+        assert anchor_start(frame, exact=False, frames=frames) == wanted, frame
 
 
 @pytest.mark.parametrize(("hop", "rate"), [(1920, 48_000), (640, 16_000), (1024, 44_100), (7, 3)])
@@ -154,7 +154,7 @@ def test_threshold_is_strict_and_gaps_split():
     assert found == [[(1.0, 2.0), (3.0, 4.0)], []]
 
 
-def test_spans_end_with_their_item_when_asked():
+def test_spans_end_with_the_valid_frames():
     rows = np.ones((2, 6), np.float32)
     valid = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]], bool)
     assert span_prediction.find_spans(rows, hop=1, sample_rate=1, valid=valid) == [[(0.0, 4.0)], []]

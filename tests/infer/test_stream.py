@@ -12,7 +12,7 @@ from sam_audio_jax.infer.stream import stream
 from sam_audio_jax.infer.stream_windows import SlidingBuffer
 
 RATE = 8_000
-SAID = {"text": "dog barking", "spans": [("+", 0.5, 2.2), ("-", 6.0, 7.0)]}
+PROMPTS = {"text": "dog barking", "spans": [("+", 0.5, 2.2), ("-", 6.0, 7.0)]}
 SHORT = {"window_s": 2.0, "overlap_s": 0.5}
 
 
@@ -36,9 +36,9 @@ def join(pieces):
 
 def test_blocks_of_any_size_give_the_same(model, noise_of):
     wave = noise_of(7.03)
-    whole = join(stream(model, [wave], RATE, **SAID, **SHORT))
+    whole = join(stream(model, [wave], RATE, **PROMPTS, **SHORT))
     assert whole[0].shape == whole[1].shape == wave.shape
-    pieces = list(stream(model, cut(wave, 777, 1, 0, 2_501), RATE, **SAID, **SHORT))
+    pieces = list(stream(model, cut(wave, 777, 1, 0, 2_501), RATE, **PROMPTS, **SHORT))
     assert len(pieces) > 3
     np.testing.assert_array_equal(join(pieces), whole)
 
@@ -53,26 +53,26 @@ def test_a_stream_of_one_window_is_separated_as_a_recording(model, noise_of, sam
 
 
 @pytest.mark.parametrize(("rate", "refine"), [(8_000, None), (22_050, None), (22_050, "wiener")])
-def test_no_sample_waits_longer_than_said(model, rate, refine):
+def test_no_sample_waits_longer_than_the_latency(model, rate, refine):
     wave = 0.1 * np.random.default_rng(0).standard_normal((2, 7 * rate + 123)).astype(np.float32)
-    heard = 0
+    received = 0
 
     def microphone():
-        nonlocal heard
+        nonlocal received
         for block in cut(wave, rate // 50):
-            heard += block.shape[-1]
+            received += block.shape[-1]
             yield block
 
-    made = stream(model, microphone(), rate, refine=refine, **SHORT)
-    assert 2.0 < made.latency_s < 3.5
-    told = longest = 0.0
-    for piece in made:
-        if heard < wave.shape[-1]:
-            longest = max(longest, heard / rate - told)
-        told += piece.target.shape[-1] / piece.sample_rate
-    assert longest <= made.latency_s + 0.02 + 1e-6
-    assert longest > 0.7 * made.latency_s
-    assert round(told * rate) in (wave.shape[-1], wave.shape[-1] + 1, wave.shape[-1] + 2)
+    pieces = stream(model, microphone(), rate, refine=refine, **SHORT)
+    assert 2.0 < pieces.latency_s < 3.5
+    returned_s = longest_s = 0.0
+    for piece in pieces:
+        if received < wave.shape[-1]:
+            longest_s = max(longest_s, received / rate - returned_s)
+        returned_s += piece.target.shape[-1] / piece.sample_rate
+    assert longest_s <= pieces.latency_s + 0.02 + 1e-6
+    assert longest_s > 0.7 * pieces.latency_s
+    assert round(returned_s * rate) in (wave.shape[-1], wave.shape[-1] + 1, wave.shape[-1] + 2)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, None), (22_050, 2), (6_000, 1)])
@@ -115,29 +115,29 @@ def test_silence_and_nothing(model):
     assert np.isfinite(target).all()
 
 
-def test_a_tail_forgets_and_keeps_its_places():
-    tail = SlidingBuffer(2)
+def test_a_sliding_buffer_forgets_and_keeps_its_indices():
+    buffer = SlidingBuffer(2)
     for number in range(10):
-        tail.append(np.full((3, 2), number, np.float32))
-        tail.forget(3 * number - 3)
-    assert (tail.start, tail.stop) == (24, 30)
-    np.testing.assert_array_equal(tail.read(26, 29)[:, 0], [8, 9, 9])
+        buffer.append(np.full((3, 2), number, np.float32))
+        buffer.forget(3 * number - 3)
+    assert (buffer.start, buffer.stop) == (24, 30)
+    np.testing.assert_array_equal(buffer.read(26, 29)[:, 0], [8, 9, 9])
 
 
 def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
-    made = stream(model, cut(noise_of(30.0), 4_000), RATE, refine="wiener", **SHORT)
-    held = []
-    for _ in made:
-        tails = [vars(part) for part in (made._queue, made._divider)]
-        arrays = [one for part in tails for one in part.values() if isinstance(one, SlidingBuffer)]
-        held.append(sum(tail.stop - tail.start for tail in arrays))
-    half = len(held) // 2
-    assert max(held[half:]) <= max(held[:half]) + 4_000  # a block more or less
-    assert max(held) < 45_000  # samples and frames of all kinds, of 240,000 samples that came
+    pieces = stream(model, cut(noise_of(30.0), 4_000), RATE, refine="wiener", **SHORT)
+    rows = []
+    for _ in pieces:
+        fields = [*vars(pieces._queue).values(), *vars(pieces._divider).values()]
+        buffers = [field for field in fields if isinstance(field, SlidingBuffer)]
+        rows.append(sum(buffer.stop - buffer.start for buffer in buffers))
+    half = len(rows) // 2
+    assert max(rows[half:]) <= max(rows[:half]) + 4_000  # a block more or less
+    assert max(rows) < 45_000  # samples and frames of all kinds, of a stream of 240,000 samples
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"window_s": 30.0}, "window_s=30 must be 0.04 to 20"),
         ({"overlap_s": 1.5}, "overlap_s=1.5 must be 0 to half of window_s=2"),
@@ -149,13 +149,13 @@ def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
         ({"steps": 0}, "steps=0"),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(model, arguments, said):
-    with pytest.raises(UserError, match=said):
+def test_wrong_arguments_are_refused_at_once(model, arguments, message):
+    with pytest.raises(UserError, match=message):
         stream(model, [], **{"sample_rate": RATE} | SHORT | arguments)
 
 
 @pytest.mark.parametrize(
-    ("blocks", "said"),
+    ("blocks", "message"),
     [
         ([np.zeros(9, "i2")], "not int16 of shape"),
         ([np.zeros((1, 1, 9), "f4")], "shape \\(1, 1, 9\\)"),
@@ -164,8 +164,8 @@ def test_wrong_arguments_are_refused_at_once(model, arguments, said):
         ([np.full(9, np.nan, "f4")], "NaN or infinite"),
     ],
 )
-def test_wrong_blocks_are_refused_when_they_come(model, blocks, said):
-    with pytest.raises(UserError, match=said):
+def test_wrong_blocks_are_refused_when_they_arrive(model, blocks, message):
+    with pytest.raises(UserError, match=message):
         list(stream(model, blocks, RATE, **SHORT))
 
 
@@ -178,10 +178,10 @@ def test_real_sound_through_the_shipped_model():
     first, second = (np.resize(one.samples.mean(0), 8 * rate) for one in loaded)
     wave = (0.5 * (first + second)).astype(np.float32)
     model = SAMAudio.from_pretrained("tiny")
-    said = {"text": "speech", "refine": "wiener", "steps": 1, "method": "euler"}
-    made = stream(model, cut(wave, rate // 10), rate, window_s=4.0, overlap_s=1.0, **said)
-    target, residual = join(made)
+    options = {"text": "speech", "refine": "wiener", "steps": 1, "method": "euler"}
+    pieces = stream(model, cut(wave, rate // 10), rate, window_s=4.0, overlap_s=1.0, **options)
+    target, residual = join(pieces)
     np.testing.assert_allclose(target + residual, wave, atol=1e-7)
-    whole = model.separate(wave, sample_rate=rate, **said)
+    whole = model.separate(wave, sample_rate=rate, **options)
     assert np.corrcoef(target, whole.target)[0, 1] > 0.7
     assert np.corrcoef(residual, whole.residual)[0, 1] > 0.7

@@ -36,30 +36,30 @@ def same(left, right, atol=2e-5):
     np.testing.assert_allclose(left.residual, right.residual, atol=atol)
 
 
-def test_what_the_tower_sees_conditions_the_solve(model, noise_of, frames, mask):
-    said = {"audio": noise_of(1.01), "text": "dog", "sample_rate": RATE}
-    stems = model.separate(**said, video=frames, mask=mask)
+def test_masked_video_conditions_the_solve(model, noise_of, frames, mask):
+    item = {"audio": noise_of(1.01), "text": "dog", "sample_rate": RATE}
+    stems = model.separate(**item, video=frames, mask=mask)
     visible = frames * mask[..., None]
-    same(stems, model.separate(**said, masked_videos=visible), atol=0)
+    same(stems, model.separate(**item, masked_videos=visible), atol=0)
     chosen = visible[spread_indices(COUNT, 26)]
     (features,) = encode_clips(model.pipeline.video_features.tower, [chosen])
-    same(stems, model.separate(**said, video_features=features))
+    same(stems, model.separate(**item, video_features=features))
     others = [
-        model.separate(**said),
-        model.separate(**said, video=frames, mask=mask, mask_keeps="background"),
+        model.separate(**item),
+        model.separate(**item, video=frames, mask=mask, mask_keeps="background"),
     ]
     for other in others:
         assert np.abs(stems.target - other.target).max() > 1e-4
     (hidden,) = SAMAudioProcessor().mask_videos([frames.transpose(0, 3, 1, 2)], [mask[:, None]])
-    same(others[1], model.separate(**said, masked_videos=hidden), atol=0)
+    same(others[1], model.separate(**item, masked_videos=hidden), atol=0)
 
 
-def test_a_video_file_is_seen_at_the_times_of_the_latents(model, noise_of, frames, tmp_path):
+def test_a_video_file_is_read_at_the_times_of_the_latents(model, noise_of, frames, tmp_path):
     path = write_video(tmp_path / "street.mkv", frames, rate=5)
     chosen = frames_at(path, latent_times(26, 320, RATE))
     (features,) = encode_clips(model.pipeline.video_features.tower, [chosen])
-    said = {"audio": noise_of(1.01), "sample_rate": RATE}
-    same(model.separate(**said, video=path), model.separate(**said, video_features=features))
+    item = {"audio": noise_of(1.01), "sample_rate": RATE}
+    same(model.separate(**item, video=path), model.separate(**item, video_features=features))
 
 
 def test_items_with_and_without_video_share_a_call(model, noise_of, frames, mask):
@@ -83,9 +83,9 @@ def test_a_processors_batch_may_hold_videos(model, noise_of, frames):
             model.pipeline.video_features.tower, [clip[spread_indices(len(clip), int(size))]]
         )[0]
     plain = processor(["dog", "cat"], waves)
-    given = model.separate(type(plain)(**vars(plain) | {"video_features": features}))
+    with_features = model.separate(type(plain)(**vars(plain) | {"video_features": features}))
     for item in range(2):
-        np.testing.assert_allclose(result.target[item], given.target[item], atol=2e-5)
+        np.testing.assert_allclose(result.target[item], with_features.target[item], atol=2e-5)
     assert np.abs(result.target[0] - model.separate(plain).target[0]).max() > 1e-4
     mixed = model.separate(processor(["dog", "cat"], waves, masked_videos=[theirs, None]))
     np.testing.assert_allclose(mixed.target[0], result.target[0], atol=2e-5)
@@ -112,7 +112,7 @@ def test_frames_are_chosen_as_by_the_references_processor(fixtures_dir, model):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"mask": np.ones((COUNT, 9, 9), bool)}, "the mask of the video of audio is 9 x 9 pixels"),
         ({"mask": np.ones((3, HEIGHT, WIDTH), bool)}, "has 3 frames, the video has more"),
@@ -128,22 +128,22 @@ def test_frames_are_chosen_as_by_the_references_processor(fixtures_dir, model):
         ({"audio": [np.ones(9, "f4")]}, "video needs one value for each of 1 recordings"),
     ],
 )
-def test_wrong_videos(model, noise_of, frames, arguments, said):
+def test_wrong_videos(model, noise_of, frames, arguments, message):
     good = {"audio": noise_of(1.01), "sample_rate": RATE, "video": frames}
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         model.separate(**good | arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_without_a_tower_says_so(folder, noise_of, frames):
+def test_video_without_a_vision_tower_is_the_users_error(folder, noise_of, frames):
     codec, prompted, tokenizer, extra = load_networks(str(folder))
-    blind = SAMAudio(codec, prompted, tokenizer_for(tokenizer))
+    without_tower = SAMAudio(codec, prompted, tokenizer_for(tokenizer))
     with pytest.raises(UserError, match="this model has no vision tower"):
-        blind.separate(noise_of(1.01), sample_rate=RATE, video=frames)
+        without_tower.separate(noise_of(1.01), sample_rate=RATE, video=frames)
     processor = SAMAudioProcessor(audio_sampling_rate=RATE, audio_hop_length=320)
     batch = processor(["dog"], [noise_of(1.0)], masked_videos=[frames])
     with pytest.raises(UserError, match="this model has no vision tower"):
-        blind.separate(batch)
+        without_tower.separate(batch)
     assert video_prompts.stored_tower({"rest": {}}) is None
     wrong = video_prompts.VideoFeatures(video_prompts.stored_tower(extra), codec.config, width=7)
     with pytest.raises(UserError, match="makes 4 features of a frame, the separator takes 7"):

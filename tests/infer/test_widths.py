@@ -1,4 +1,4 @@
-"""No number of a separation is wider than float32, even where JAX would let it be."""
+"""No number of a separation is wider than float32, even where JAX allows it."""
 
 import jax
 import pytest
@@ -23,11 +23,11 @@ def test_no_float64_in_the_programs(folder, noise_of, monkeypatch, module, name)
 
     monkeypatch.setattr(module, name, trace)
     wave = noise_of(1.0 if module is solve else 3.0)
-    said = {"text": "dog barking", "spans": [("+", 0.1, 0.5)]}
+    prompts = {"text": "dog barking", "spans": [("+", 0.1, 0.5)]}
     with jax.enable_x64(True):
         model = SAMAudio.from_pretrained(folder, long_audio=SHORT)
         with pytest.raises(Traced) as traced:
-            model.separate(wave, sample_rate=8_000, method="midpoint", steps=2, **said)
+            model.separate(wave, sample_rate=8_000, method="midpoint", steps=2, **prompts)
     lines = str(traced.value).splitlines()
     assert len(lines) > 500
     assert not [line for line in lines if "f64[" in line]

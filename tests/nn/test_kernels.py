@@ -1,4 +1,4 @@
-"""Attention kernels agree where both serve; the choice between them; errors."""
+"""Attention kernels agree where both apply; the choice between them; errors."""
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,10 @@ def test_splash_agrees_with_xla_on_valid_rows(masked):
 
         return jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(q, k, v)
 
-    (_, one), slopes = run("xla")
-    (_, other), again = run("splash")
-    np.testing.assert_allclose(one, other, atol=2e-6)
-    for a, b in zip(slopes, again, strict=True):
+    (_, xla), xla_grads = run("xla")
+    (_, splash), splash_grads = run("splash")
+    np.testing.assert_allclose(xla, splash, atol=2e-6)
+    for a, b in zip(xla_grads, splash_grads, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
@@ -47,7 +47,7 @@ def test_splash_on_a_mesh_is_the_same():
     np.testing.assert_allclose(alone, meshed, atol=1e-6)
 
 
-def test_auto_takes_what_this_platform_has():
+def test_auto_chooses_the_kernel_of_this_platform():
     q, k, _, valid = drawn(150)
     assert choose(q, k, mask=valid, bias=None, kernel="auto") == "xla"  # a CPU
 
@@ -55,7 +55,7 @@ def test_auto_takes_what_this_platform_has():
 @pytest.mark.parametrize(
     ("frames", "size", "bias"), [(100, 64, False), (150, 48, False), (150, 64, True)]
 )
-def test_splash_says_what_it_needs(frames, size, bias):
+def test_splash_refuses_inputs_that_it_cannot_take(frames, size, bias):
     q, k, v, _ = drawn(frames, size=size)
     table = jnp.zeros((2, frames, frames)) if bias else None
     with pytest.raises(UserError, match=r"dit\.attention=splash needs"):

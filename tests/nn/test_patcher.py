@@ -26,10 +26,10 @@ def test_a_mask_of_all_frames_is_no_mask():
     np.testing.assert_allclose(run(x, np.ones((2, 9), bool)), run(x, None), atol=1e-5)
 
 
-def test_masked_frames_hear_their_neighbours_and_keep_the_residual():
+def test_masked_frames_depend_on_their_neighbours_and_keep_the_residual():
     """Only the norms' outputs are masked: both convolutions reach one frame into the padding."""
     x, patcher = signal(), Patcher(6, dtype="float32", rngs=nnx.Rngs(0))
     valid = np.broadcast_to(np.arange(9) < 4, (2, 9))
     added = jax.jit(lambda x, valid: patcher(x, valid))(x, valid) - x
-    heard = np.abs(added).max(axis=(0, 2)) > 1e-6
-    assert heard.tolist() == [True] * 5 + [False] * 4
+    changed = np.abs(added).max(axis=(0, 2)) > 1e-6
+    assert changed.tolist() == [True] * 5 + [False] * 4

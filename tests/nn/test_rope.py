@@ -17,15 +17,15 @@ def test_scores_depend_on_the_distance_alone():
 
 def test_rotation_keeps_lengths_and_dtype():
     x = jax.random.normal(jax.random.key(0), (2, 5, 3, 8)).astype(jnp.bfloat16)
-    turned = rope.rotate(x, rope.angles(5, 8, 20_000.0))
-    assert turned.dtype == jnp.bfloat16
+    rotated = rope.rotate(x, rope.angles(5, 8, 20_000.0))
+    assert rotated.dtype == jnp.bfloat16
     want = jnp.linalg.norm(x.astype(jnp.float32), axis=-1)
     np.testing.assert_allclose(
-        jnp.linalg.norm(turned.astype(jnp.float32), axis=-1), want, rtol=2e-2
+        jnp.linalg.norm(rotated.astype(jnp.float32), axis=-1), want, rtol=2e-2
     )
 
 
-def test_angles_that_are_traced_turn_alike():
+def test_traced_angles_rotate_like_constant_ones():
     x, angle = jax.random.normal(jax.random.key(0), (1, 9, 2, 8)), rope.angles(9, 8, 10_000.0)
     traced = jax.jit(rope.rotate)(x, jnp.asarray(angle))
     np.testing.assert_allclose(traced, rope.rotate(x, angle), atol=1e-6)

@@ -10,9 +10,9 @@ from sam_audio_jax.nn.embed import sinusoid
 from sam_audio_jax.separator.prompts import Conditions
 
 pytestmark = pytest.mark.golden
-WANTED = {"atol": 2e-4, "rtol": 0}  # promised; seen: 5e-6
+TOLERANCE = {"atol": 2e-4, "rtol": 0}  # promised; measured: 5e-6
 
-# Which prompts each case gives (the README of the fixtures).
+# The prompts of each case (the README of the fixtures).
 TEXT = {"text": True, "text_mask": True}
 FULL = {**TEXT, "video": "zeros", "anchors": "null", "valid": True}
 CASES = {
@@ -21,8 +21,8 @@ CASES = {
     "text": FULL,
     "text_nopad": {**FULL, "valid": False, "anchors": "nopad"},
     "span": {**FULL, "anchors": "span"},
-    "video": {**FULL, "video": "given"},
-    "all": {**FULL, "video": "given", "anchors": "span"},
+    "video": {**FULL, "video": "features"},
+    "all": {**FULL, "video": "features", "anchors": "span"},
 }
 
 
@@ -44,7 +44,7 @@ def conditions(golden, io, case: str) -> Conditions:
         mixture=one_copy(golden, io["in/audio_features"]),
         text=io["in/text_features"] if has.get("text") else None,
         text_mask=io["in/text_mask"].astype(bool) if has.get("text_mask") else None,
-        video={None: None, "zeros": 0 * video, "given": video}[has.get("video")],
+        video={None: None, "zeros": 0 * video, "features": video}[has.get("video")],
         anchors=anchors,
         valid=io["in/pad_mask"].astype(bool) if has.get("valid") else None,
     )
@@ -73,28 +73,27 @@ def test_velocity(golden, io, case):
     got = jax.jit(lambda *inputs: golden.separator(*inputs))(
         io["in/noisy_audio"], io["in/time"], conditions(golden, io, case)
     )
-    np.testing.assert_allclose(got, io[f"{case}/out"], **WANTED)
+    np.testing.assert_allclose(got, io[f"{case}/out"], **TOLERANCE)
     assert jnp.abs(got - io[f"{case}/out"]).max() < 2e-5
 
 
 def test_traces_of_the_case_with_everything(golden, io):
-    given = conditions(golden, io, "all")
     got = jax.jit(lambda *inputs: traces(golden, *inputs))(
-        io["in/noisy_audio"], io["in/time"], given
+        io["in/noisy_audio"], io["in/time"], conditions(golden, io, "all")
     )
     for name, value in got.items():
-        np.testing.assert_allclose(value, io[f"all/trace/{name}"], **WANTED, err_msg=name)
+        np.testing.assert_allclose(value, io[f"all/trace/{name}"], **TOLERANCE, err_msg=name)
 
 
-def traces(golden, noisy, time, given):
+def traces(golden, noisy, time, prompts):
     """The model's steps one by one, under the reference's names."""
     separator, dit = golden.separator, golden.separator.dit
     seen = {}
-    x = seen["proj"] = separator.project.state(noisy) + separator.project.mixture(given.mixture)
-    x = seen["after_video"] = x + separator.align_video(given.video)
-    x = x + separator.embed_anchors(given.anchors)
+    x = seen["proj"] = separator.project.state(noisy) + separator.project.mixture(prompts.mixture)
+    x = seen["after_video"] = x + separator.align_video(prompts.video)
+    x = x + separator.embed_anchors(prompts.anchors)
     seen["after_anchors"] = x
-    memory = seen["memory_proj"] = separator.project_text(given.text)
+    memory = seen["memory_proj"] = separator.project_text(prompts.text)
     memory = dit.context(memory + sinusoid(time, separator.config.dit.width)[:, None])
     seen["y"] = memory
     seen["t"], rows = dit.time(time)
@@ -103,7 +102,7 @@ def traces(golden, noisy, time, given):
     seen["x_embedder_bcl"] = x.transpose(0, 2, 1)
     angle = rope.angles(x.shape[1], separator.config.dit.head_dim, separator.config.dit.theta)
     for layer in range(separator.config.dit.depth):
-        masks = {"valid": given.valid, "memory_mask": given.text_mask}
+        masks = {"valid": prompts.valid, "memory_mask": prompts.text_mask}
         x = golden.block(layer)(x, rows, memory, **masks, angle=angle, key=None)
         seen[f"layer{layer}"] = x
     return seen

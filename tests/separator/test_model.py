@@ -1,4 +1,4 @@
-"""What the reference's numbers cannot show: birth, gradients, dropout, remat, stacked layers."""
+"""What golden numbers cannot show: initialisation, gradients, dropout, remat, stacked layers."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ CONFIG = SeparatorConfig(dit=DIT, channels=3, text_width=5, video_width=7, ancho
 KEY = jax.random.key(0)
 NOISY = jax.random.normal(KEY, (2, 6, 6))
 TIME = jnp.array([0.1, 0.7])
-GIVEN = Conditions(
+CONDITIONS = Conditions(
     mixture=jax.random.normal(KEY, (2, 6, 3)),
     text=jax.random.normal(KEY, (2, 4, 5)),
     text_mask=jnp.array([[True] * 4, [True, False, False, False]]),
@@ -31,7 +31,7 @@ GIVEN = Conditions(
 
 
 def moved(config=CONFIG) -> Separator:
-    """A separator past its birth: every parameter random, so that nothing hides behind a zero."""
+    """A separator whose parameters are all random, so that no zero hides a part of it."""
     graph, state = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))))
     leaves, tree = jax.tree.flatten(nnx.as_pure(state))
     keys = jax.random.split(KEY, len(leaves))
@@ -45,21 +45,21 @@ def separator():
 
 
 @functools.partial(jax.jit, static_argnames="graph")
-def velocity(params, key=None, given=GIVEN, *, graph):
-    return nnx.merge(graph, params)(NOISY, TIME, given, dropout_key=key)
+def velocity(params, key=None, conditions=CONDITIONS, *, graph):
+    return nnx.merge(graph, params)(NOISY, TIME, conditions, dropout_key=key)
 
 
 @functools.partial(jax.jit, static_argnames="graph")
 def loss(params, key=None, *, graph):
-    return jnp.sum(jnp.square(nnx.merge(graph, params)(NOISY, TIME, GIVEN, dropout_key=key)))
+    return jnp.sum(jnp.square(nnx.merge(graph, params)(NOISY, TIME, CONDITIONS, dropout_key=key)))
 
 
 gradient = jax.jit(jax.grad(loss), static_argnames="graph")
 
 
-def run(separator, given=GIVEN):
+def run(separator, conditions=CONDITIONS):
     graph, params = parts(separator)
-    return velocity(params, None, given, graph=graph)
+    return velocity(params, None, conditions, graph=graph)
 
 
 def parts(separator):
@@ -67,9 +67,9 @@ def parts(separator):
     return graph, nnx.as_pure(state)
 
 
-def test_velocity_is_born_zero():
-    born = jax.jit(lambda: Separator(CONFIG, rngs=nnx.Rngs(0)))()
-    np.testing.assert_array_equal(run(born), 0)
+def test_velocity_is_0_after_initialisation():
+    fresh = jax.jit(lambda: Separator(CONFIG, rngs=nnx.Rngs(0)))()
+    np.testing.assert_array_equal(run(fresh), 0)
 
 
 def test_every_parameter_but_the_padding_learns(separator):
@@ -109,7 +109,7 @@ def test_bfloat16_computes_near_float32(separator):
 
 
 def test_padded_text_and_keys_do_not_matter(separator):
-    other = dataclasses.replace(GIVEN, text=GIVEN.text.at[1, 1:].set(9.0))
+    other = dataclasses.replace(CONDITIONS, text=CONDITIONS.text.at[1, 1:].set(9.0))
     np.testing.assert_allclose(run(separator, other), run(separator), atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_program_does_not_grow_with_depth():
     def lines(depth):
         config = dataclasses.replace(CONFIG, dit=dataclasses.replace(DIT, depth=depth))
         graph, state = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))))
-        run = jax.jit(lambda p: nnx.merge(graph, p)(NOISY, TIME, GIVEN))
+        run = jax.jit(lambda p: nnx.merge(graph, p)(NOISY, TIME, CONDITIONS))
         return len(run.lower(nnx.as_pure(state)).as_text().splitlines())
 
     assert lines(2) == lines(7)
@@ -134,4 +134,4 @@ def test_sizes_that_do_not_fit_are_the_users_error():
 def test_too_many_frames_are_the_users_error():
     config = dataclasses.replace(CONFIG, dit=dataclasses.replace(DIT, max_positions=5))
     with pytest.raises(UserError, match="6 frames given, at most 5"):
-        nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))(NOISY, TIME, GIVEN))
+        nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))(NOISY, TIME, CONDITIONS))

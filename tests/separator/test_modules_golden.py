@@ -1,4 +1,4 @@
-"""Single modules against `modules.safetensors`: first block, patcher, time, context, prompts."""
+"""Single modules against `modules.safetensors`: first block, patcher, time, memory, prompts."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,7 @@ def io(golden):
 
 
 def cases(io, prefix):
-    """Names before the slash that start with `prefix`."""
+    """The names before the slash that start with `prefix`."""
     return sorted({name.split("/")[0] for name in io if name.startswith(prefix)})
 
 

@@ -38,12 +38,12 @@ def test_sizes_masks_and_anchors_of_the_reference(fixtures_dir):
         np.testing.assert_array_equal(anchors, np.take_along_axis(ids, alignment, axis=1))
 
 
-def test_anchors_are_padded_behind_each_item():
+def test_anchors_are_padded_after_each_item():
     anchors = batch_anchors([[("+", 0.0, 0.1)], []], [5, 3], **GRID, frames=8)
     np.testing.assert_array_equal(anchors, [[1, 1, 1, 0, 0, 3, 3, 3], [0, 0, 0, 3, 3, 3, 3, 3]])
 
 
-def test_anchors_of_a_stretch_are_those_of_the_whole():
+def test_anchors_of_a_range_of_frames_are_those_of_the_whole():
     spans = [("+", 0.02, 0.2), ("-", 0.1, 0.15)]
     whole = frame_anchors(spans, 0, 12, **GRID)
     for start, stop in ((0, 12), (2, 9), (7, 7), (11, 12)):
@@ -68,7 +68,7 @@ def test_every_item_needs_its_spans():
         anchor_slots([[], []], [5], **GRID)
 
 
-def test_conditions_are_a_pytree_of_what_is_given():
-    given = Conditions(mixture=jnp.ones((1, 2, 3)), valid=jnp.ones((1, 2), bool))
-    assert len(jax.tree.leaves(given)) == 2
-    assert jax.tree.map(jnp.zeros_like, given).text is None
+def test_conditions_are_a_pytree_without_absent_prompts():
+    conditions = Conditions(mixture=jnp.ones((1, 2, 3)), valid=jnp.ones((1, 2), bool))
+    assert len(jax.tree.leaves(conditions)) == 2
+    assert jax.tree.map(jnp.zeros_like, conditions).text is None

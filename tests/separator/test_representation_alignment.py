@@ -1,4 +1,4 @@
-"""The alignment loss: the reference's numbers, what it must not see, what learns from it."""
+"""The alignment loss: the reference's numbers, padding, and the gradients of its parameters."""
 
 import dataclasses
 
@@ -32,31 +32,32 @@ def test_cosine_mask_and_mean(fixtures_dir):
     assert paths
     for path in paths:
         case = load_file(path)
-        given = case["prediction"], case["target"]
-        np.testing.assert_allclose(cosine(*given), case["cosine"], atol=1e-6)
-        loss = alignment_loss(*given, case["mask"] > 0)
+        vectors = case["prediction"], case["target"]
+        np.testing.assert_allclose(cosine(*vectors), case["cosine"], atol=1e-6)
+        loss = alignment_loss(*vectors, case["mask"] > 0)
         np.testing.assert_allclose(loss, case["loss"][0], atol=1e-6)
 
 
 def test_padded_frames_do_not_count():
-    given, other = vectors(1), vectors(2)
-    want = alignment_loss(given, other, VALID)
-    junk = jnp.where(VALID[..., None], given, 1e3)
-    np.testing.assert_allclose(alignment_loss(junk, other, VALID), want)
-    long = [jnp.pad(x, ((0, 0), (0, 4), (0, 0)), constant_values=9.0) for x in (given, other)]
+    prediction, target = vectors(1), vectors(2)
+    want = alignment_loss(prediction, target, VALID)
+    junk = jnp.where(VALID[..., None], prediction, 1e3)
+    np.testing.assert_allclose(alignment_loss(junk, target, VALID), want)
+    padding = ((0, 0), (0, 4), (0, 0))
+    long = [jnp.pad(x, padding, constant_values=9.0) for x in (prediction, target)]
     mask = jnp.pad(VALID, ((0, 0), (0, 4)))
     np.testing.assert_allclose(alignment_loss(*long, mask), want, rtol=1e-6)
-    assert alignment_loss(given, other, jnp.zeros_like(VALID)) == 0
+    assert alignment_loss(prediction, target, jnp.zeros_like(VALID)) == 0
 
 
-def test_scale_does_not_matter_and_silence_costs_one():
-    given = vectors(1)
-    np.testing.assert_allclose(alignment_loss(given, 7 * given, VALID), 0, atol=1e-6)
-    slope = jax.grad(lambda x: alignment_loss(x, jnp.zeros_like(x), VALID))
-    assert alignment_loss(given, jnp.zeros_like(given), VALID) == 1
-    for x in (given, jnp.zeros_like(given)):
-        assert jnp.isfinite(slope(x)).all()
-    to_teacher = jax.grad(lambda x: alignment_loss(given, x, VALID))(vectors(2))
+def test_scale_does_not_matter_and_the_loss_of_silence_is_1():
+    prediction = vectors(1)
+    np.testing.assert_allclose(alignment_loss(prediction, 7 * prediction, VALID), 0, atol=1e-6)
+    gradient = jax.grad(lambda x: alignment_loss(x, jnp.zeros_like(x), VALID))
+    assert alignment_loss(prediction, jnp.zeros_like(prediction), VALID) == 1
+    for x in (prediction, jnp.zeros_like(prediction)):
+        assert jnp.isfinite(gradient(x)).all()
+    to_teacher = jax.grad(lambda x: alignment_loss(prediction, x, VALID))(vectors(2))
     np.testing.assert_array_equal(to_teacher, 0)
 
 
@@ -79,7 +80,7 @@ def test_lines_between_the_centres_of_segments():
 
 
 def dit_of(config=DIT):
-    """Every parameter random, so that no gate is shut."""
+    """A transformer whose parameters are all random, so that no gate is zero."""
     graph, state = nnx.split(nnx.eval_shape(lambda: Dit(config, 4, rngs=nnx.Rngs(0))))
     leaves, tree = jax.tree.flatten(nnx.as_pure(state))
     keys = jax.random.split(KEY, len(leaves))
@@ -122,8 +123,8 @@ def test_the_gradient_reaches_the_head_and_the_blocks_below():
         return alignment_loss(head(hidden), vectors(2), VALID)
 
     below, above = jax.jit(jax.grad(loss, argnums=(0, 1)))(dit, head)
-    for path, slope in jax.tree_util.tree_leaves_with_path(above):
-        assert jnp.abs(slope).max() > 0, path
-    for path, slope in jax.tree_util.tree_leaves_with_path(below.blocks):
-        assert jnp.abs(slope[:2]).max() > 0, path
-        np.testing.assert_array_equal(slope[2:], 0)
+    for path, grad in jax.tree_util.tree_leaves_with_path(above):
+        assert jnp.abs(grad).max() > 0, path
+    for path, grad in jax.tree_util.tree_leaves_with_path(below.blocks):
+        assert jnp.abs(grad[:2]).max() > 0, path
+        np.testing.assert_array_equal(grad[2:], 0)

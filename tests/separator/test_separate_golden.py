@@ -13,11 +13,11 @@ from sam_audio_jax.separator import flow
 from sam_audio_jax.separator.prompts import Conditions, batch_anchors, valid_frames
 
 pytestmark = pytest.mark.golden
-PROMISED = 2e-4  # of latents; seen: 2e-6
+PROMISED = 2e-4  # of latents; measured: 2e-6
 WAVES = 1e-3
 
-# The clips of each run, of those whose texts, anchors and sizes `fixture.json` lists, and what of
-# them it is told (the README of the fixtures).
+# The clips of each run, of those whose texts, anchors and sizes `fixture.json` lists, and which of
+# these prompts it gets (the README of the fixtures).
 CLIPS = {"single": [0], "item2_alone": [2]}
 WITHOUT_TEXT = ("none", "item2_alone")
 WITH_ANCHORS = ("span", "all")
@@ -26,7 +26,7 @@ RUNS = ("text", "span", "video", "all", "none", "single", "item2_alone")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run: what the reference stored, and our conditions made from it."""
+    """One run: the reference's stored arrays, and our conditions from them."""
 
     stored: dict[str, jax.Array]
     clips: list[int]
@@ -84,10 +84,10 @@ def steps_of(facts):
 @functools.partial(jax.jit, static_argnames=("separator", "steps"))
 def trajectory(separator, conditions, noise, *, steps):
     """First midpoint, then the states after every step: `[batch, ...]`, `[steps, batch, ...]`."""
-    context = separator.prepare(conditions)
+    prepared = separator.prepare(conditions)
 
     def velocity(x, time):
-        return separator.velocity(x, time, context)
+        return separator.velocity(x, time, prepared)
 
     def body(x, number):
         x = flow.step(velocity, x, number, flow.SamplerConfig(steps=steps))
@@ -101,16 +101,16 @@ def near(got, want, atol=PROMISED):
     np.testing.assert_allclose(got, want, atol=atol, rtol=0)
 
 
-def test_solver_asks_at_the_references_times(facts):
-    asked = []
+def test_solver_evaluates_at_the_references_times(facts):
+    times = []
 
     def velocity(x, time):
-        asked.append(float(time[0]))
+        times.append(float(time[0]))
         return x
 
     with jax.disable_jit():
         flow.sample(velocity, jnp.zeros((1, 1, 1)), flow.SamplerConfig(steps=steps_of(facts)))
-    assert asked == facts["separate"]["call_times"]
+    assert times == facts["separate"]["call_times"]
 
 
 def test_prompts_become_the_references_arrays(run, facts, request):

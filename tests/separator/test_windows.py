@@ -1,4 +1,4 @@
-"""Windows cover every frame, weights add up to 1, merging is the mean that the weights say."""
+"""Windows cover every frame, weights add up to 1, merging is the weighted mean."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -55,8 +55,8 @@ def test_merging_is_the_weighted_sum_whatever_the_batch(rng):
     table = np.zeros(103, np.float32)
     table[list(gains)] = list(gains.values())
     for batch in (1, 4, 32):
-        turns = -(-len(laid.starts) // batch)
-        starts = np.zeros((turns + 2) * batch, np.int32)
+        batches = -(-len(laid.starts) // batch)
+        starts = np.zeros((batches + 2) * batch, np.int32)
         weights = np.zeros((len(starts), 20), np.float32)
         starts[: len(laid.starts)], weights[: len(laid.starts)] = laid.starts, laid.weights
         merged = windows.merged_velocity(
@@ -64,7 +64,7 @@ def test_merging_is_the_weighted_sum_whatever_the_batch(rng):
             jnp.asarray(x),
             jnp.asarray(starts.reshape(-1, batch)),
             jnp.asarray(weights.reshape(-1, batch, 20)),
-            jnp.asarray(turns),
+            jnp.asarray(batches),
         )
         np.testing.assert_allclose(merged, expected, atol=1e-6)
         assert not np.asarray(merged)[97:].any()

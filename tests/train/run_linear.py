@@ -49,7 +49,7 @@ class Batches:
 
 
 def damage_on_process_1(step: int) -> None:
-    """Makes process 1 read a damaged copy of the checkpoint of this step."""
+    """Lets process 1 load a damaged copy of the checkpoint of this step."""
     load = ocp.load_checkpointables
 
     def broken(path: str, like: dict) -> dict:

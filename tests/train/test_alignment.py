@@ -1,4 +1,4 @@
-"""Training with alignment: which weights move, what is saved, and how it loads."""
+"""Training with alignment: which weights change, what is saved, and how it is loaded."""
 
 import dataclasses
 import functools
@@ -114,9 +114,9 @@ def test_the_teacher_gets_the_clean_target_and_learns_nothing():
         frames = teacher_frames(nnx.merge(graph, weights), waves, ALIGNED)
         return alignment_loss(jnp.ones_like(frames), frames, waves["valid"]), frames
 
-    slope = jax.jit(jax.grad(loss, has_aux=True))
-    slopes, frames = slope(weights, waves)
-    assert all(not np.any(slope) for slope in jax.tree.leaves(slopes))
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    grads, frames = gradient(weights, waves)
+    assert all(not np.any(grad) for grad in jax.tree.leaves(grads))
     # 0.08 s a segment, two frames of 0.04 s
     compiled = jax.jit(teacher.features, static_argnums=1)
     segments = compiled(waves["target"], TINY.codec.sample_rate)
@@ -124,7 +124,7 @@ def test_the_teacher_gets_the_clean_target_and_learns_nothing():
     np.testing.assert_allclose(frames[:, : want.shape[1]], want, atol=1e-5)
     assert np.abs(want).max() > 0
     other = waves | {"mixture": waves["residual"], "residual": waves["mixture"]}
-    np.testing.assert_array_equal(slope(weights, other)[1], frames)
+    np.testing.assert_array_equal(gradient(weights, other)[1], frames)
 
 
 def test_cached_features_are_used_unchanged_and_latents_alone_refused():
@@ -141,7 +141,7 @@ def test_cached_features_are_used_unchanged_and_latents_alone_refused():
         teacher_frames(None, rows | jax.tree.map(jnp.asarray, features(3)), ALIGNED)
 
 
-def test_settings_that_cannot_be_are_the_users_error():
+def test_impossible_settings_are_the_users_error():
     with pytest.raises(UserError, match=r"alignment\.weight=1\.0 needs a teacher"):
         dataclasses.replace(TINY, alignment=AlignmentConfig(weight=1.0))
     with pytest.raises(UserError, match=r"alignment\.layer=3 must be at most separator\.dit\.dept"):

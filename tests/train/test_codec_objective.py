@@ -161,7 +161,7 @@ def test_the_step_equals_its_definition():
     state, step = started()
     wave = tones()["wave"]
     graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(CODEC, rngs=nnx.Rngs(0))))
-    rules = nnx.graphdef(nnx.eval_shape(lambda: Discriminator(DISCRIMINATOR, rngs=nnx.Rngs(0))))
+    critic = nnx.graphdef(nnx.eval_shape(lambda: Discriminator(DISCRIMINATOR, rngs=nnx.Rngs(0))))
 
     def generate(params):
         codec = nnx.merge(graph, params)
@@ -171,7 +171,7 @@ def test_the_step_equals_its_definition():
         return fake, loss.kl(mean, stdev)
 
     def discriminator_loss(params):
-        discriminator = nnx.merge(rules, params)
+        discriminator = nnx.merge(critic, params)
         fake = jax.lax.stop_gradient(generate(state.params["generator"])[0])
         return loss.discriminator_loss(discriminator(wave), discriminator(fake))
 
@@ -186,9 +186,9 @@ def test_the_step_equals_its_definition():
 
     def generator_loss(params, discriminator):
         fake, kl = generate(params)
-        real, generated = (nnx.merge(rules, discriminator)(x) for x in (wave, fake))
-        against = loss.adversarial_loss(generated) + 2 * loss.feature_matching_loss(real, generated)
-        return 15 * loss.mel_loss(wave, fake, CODEC.sample_rate, SCALES) + 1e-3 * kl + against
+        real, generated = (nnx.merge(critic, discriminator)(x) for x in (wave, fake))
+        terms = loss.adversarial_loss(generated) + 2 * loss.feature_matching_loss(real, generated)
+        return 15 * loss.mel_loss(wave, fake, CODEC.sample_rate, SCALES) + 1e-3 * kl + terms
 
     @jax.jit
     def both(params):

@@ -73,7 +73,7 @@ def test_a_workdir_that_is_refused_is_refused_by_all(train_processes, tmp_path):
 def test_a_full_disk_is_one_line_and_older_checkpoints_are_whole(
     train, batches, same, tmp_path, monkeypatch, capsys
 ):
-    """Every file stops growing at 100 bytes, in the real path of a save; stderr is no file here."""
+    """No file can grow beyond 100 bytes during a real save; stderr is not a file here."""
     whole = train("whole")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     metrics = "sam_audio_jax.train.metric_writer.MetricWriter.write"  # it writes to the same disk

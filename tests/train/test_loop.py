@@ -13,12 +13,12 @@ from sam_audio_jax.workdir import Workdir
 
 
 def distance(state, step):
-    """Best at step 10."""
+    """A score that is best at step 10."""
     return {"score": -abs(step - 10.0)}
 
 
 def untimed(lines):
-    """Without what the clock says."""
+    """The lines without their times."""
     return [{k: v for k, v in line.items() if not k.startswith("seconds_")} for line in lines]
 
 
@@ -165,8 +165,8 @@ def test_an_average_that_starts_as_the_parameters_can_be_donated(train):
     assert int(train("run", steps=2).step) == 2
 
 
-def test_the_step_gets_nothing_that_is_not_on_the_devices(train, batches, monkeypatch):
-    """A batch of NumPy arrays would be transferred inside the step: the guard refuses that."""
+def test_the_step_refuses_arrays_that_are_not_on_the_devices(train, batches, monkeypatch):
+    """A batch of NumPy arrays would be transferred inside the step, which the guard forbids."""
     monkeypatch.setattr(loop, "to_devices", lambda batch, mesh: batch)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         train("run", batches=batches(), steps=2)

@@ -80,7 +80,7 @@ def test_a_frozen_text_encoder_has_no_moments(joint, codec):
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
-def test_waves_are_encoded_and_latents_are_taken_as_they_are(codec):
+def test_waves_are_encoded_and_latents_are_used_unchanged(codec):
     waves = jax.device_put(batch())
     latents = to_latents(codec, waves)
     np.testing.assert_allclose(latents[1], codec.encode(waves["target"]), atol=1e-5)
@@ -97,7 +97,7 @@ def test_a_codec_of_other_sizes_is_the_users_error(codec):
         make_separator_training(config, codec, mesh())
 
 
-def test_training_goes_on_from_given_weights(codec):
+def test_training_starts_from_other_weights(codec):
     start = random_start(TINY.text)
     state, _, _ = make_separator_training(TINY, codec, mesh(), start)
     equal = jax.tree.map(

@@ -69,7 +69,7 @@ def test_one_or_two_processes_train_the_separator_alike(train_processes, manifes
 
 @pytest.mark.long
 def test_four_devices_of_one_two_or_four_processes_train_alike(train_processes, tmp_path):
-    """Seven processes; two against one are compared by the tests around this one."""
+    """Starts seven processes; the tests around this one compare two with one."""
     for count in (1, 2, 4):
         train_processes(f"of{count}", "6", count=count, devices=4 // count).finish()
         np.testing.assert_allclose(

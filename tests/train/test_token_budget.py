@@ -175,11 +175,9 @@ def test_padding_changes_the_loss_by_the_norm_of_the_patcher_alone(monkeypatch):
         monkeypatch.setattr(Patcher, "__call__", lambda self, x, v=valid: plain(self, x, v))
         graded = nnx.jit(nnx.value_and_grad(velocity_error), static_argnums=1)
         graded_losses.append(graded(model, frames))
-    (short, short_slopes), (long, long_slopes) = graded_losses
+    (short, short_grads), (long, long_grads) = graded_losses
     np.testing.assert_allclose(short, long, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), short_slopes, long_slopes
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), short_grads, long_grads)
 
 
 def test_a_budget_replaces_the_batch():

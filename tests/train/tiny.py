@@ -1,6 +1,6 @@
 """The smallest separator experiment: compiles in seconds, learns nothing of use.
 
-The data comes by `--data.source.manifests`.
+The option `--data.source.manifests` names its data.
 """
 
 from sam_audio_jax.codec.codec import CodecConfig
