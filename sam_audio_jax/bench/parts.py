@@ -12,6 +12,7 @@ from flax import nnx
 from sam_audio_jax.bench.transformer import FRAMES, JittedCall, forward, random_weights, train
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.nn.call import jitted
 
 CODEC_S = 4  # seconds of sound for the codec
 
@@ -36,7 +37,7 @@ def codec(method: Literal["encode", "decode"]) -> JittedCall:
         x = jax.random.normal(jax.random.key(1), (1, samples)) / 10
     else:
         x = jax.random.normal(jax.random.key(1), (1, config.frames(samples), config.codebook_dim))
-    return jax.jit(lambda s, x: getattr(nnx.merge(graph, s), method)(x)), (state, x)
+    return jitted(getattr(Codec, method)), (graph, state, (x,), ())
 
 
 def separation(minutes: int) -> JittedCall:

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from sam_audio_jax import parallel
+from sam_audio_jax.nn.call import jitted
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig, flow_loss
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -58,8 +59,8 @@ def forward(depth: int) -> JittedCall:
     """Returns one evaluation of the velocity with `depth` layers."""
     config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
     graph, state = random_weights(lambda: Separator(config, rngs=nnx.Rngs(0)))
-    run = jax.jit(lambda s, x, t, c: nnx.merge(graph, s)(x, t, c))
-    return run, (state, random_latents(config), jnp.array([0.5]), random_conditions(config))
+    arrays = (random_latents(config), jnp.array([0.5]), random_conditions(config))
+    return jitted(Separator.__call__), (graph, state, arrays, ())
 
 
 def train(depth: int) -> JittedCall:

@@ -7,13 +7,14 @@ the teacher features of the alignment loss. A second call resumes, or extends wi
 import argparse
 import pathlib
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import pipeline, shards
+from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import make_codec, make_teacher
 
@@ -39,14 +40,16 @@ def make_cache_teacher(cfg: TrainConfig, rate: int) -> shards.Teacher | None:
     alignment = cfg.alignment
     if not alignment.weight:
         return None
-    graph, state = nnx.split(make_teacher(alignment))
-    features = nnx.jit(
-        lambda state, waves: nnx.merge(graph, state).features(waves, rate, tensor=alignment.tensor)
-    )
+    teacher = Compiled(make_teacher(alignment))
+
+    def features(waves: np.ndarray) -> np.ndarray:
+        made = teacher(Cnn14.features, waves, sample_rate=rate, tensor=alignment.tensor)
+        return np.asarray(made)
+
     return shards.Teacher(
         f"{alignment.teacher_checkpoint}, {alignment.tensor}",
         alignment.teacher.segment_s,
-        lambda waves: np.asarray(features(state, jnp.asarray(waves))),
+        features,
     )
 
 
@@ -58,12 +61,11 @@ def main(argv: list[str]) -> None:
     codec = make_codec(cfg)
     rate, hop = codec.config.sample_rate, codec.config.hop
     mixer = pipeline.mixer(cfg.data, rate, hop)
-    graph, state = nnx.split(codec)
-    encode = nnx.jit(lambda state, waves: nnx.merge(graph, state).encode(waves))
+    compiled = Compiled(codec)
     shards.write_cache(
         options.out,
         lambda number: mixer.draw(np.random.default_rng((cfg.data.seed, 1, number))),
-        lambda waves: np.asarray(encode(state, waves)),
+        lambda waves: np.asarray(compiled(Codec.encode, waves)),
         items=options.items,
         sample_rate=rate,
         hop=hop,

@@ -5,15 +5,13 @@ there. All windows have one shape; the first begins and the last ends with the s
 only those frames are kept that do not depend on an end which the signal itself does not have.
 """
 
-import functools
 from collections.abc import Callable
 
-import jax
 import numpy as np
-from flax import nnx
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig, pad_to_hop
 from sam_audio_jax.codec.encoder import DILATIONS
+from sam_audio_jax.nn.call import Compiled
 
 UNIT = 3 * sum(DILATIONS)  # samples that three residual units look to each side
 
@@ -45,9 +43,12 @@ def encode_chunked(codec: Codec, wave: np.ndarray, *, frames: int = 500) -> np.n
     the length of the wave.
     """
     hop = codec.config.hop
-    encode = _window_function("encode", codec)
-    padded = lambda window: encode(pad_to_hop(window, hop))  # noqa: E731  # only the last is short
-    return _slide(padded, wave, hop, 1, frames, encoder_context(codec.config))
+    compiled = Compiled(codec)
+
+    def encode(window: np.ndarray) -> np.ndarray:
+        return np.asarray(compiled(Codec.encode, pad_to_hop(window, hop)))  # only the last is short
+
+    return _slide(encode, wave, hop, 1, frames, encoder_context(codec.config))
 
 
 def decode_chunked(
@@ -57,19 +58,12 @@ def decode_chunked(
 
     The result is written to `out`, if there is one.
     """
-    decode, hop = _window_function("decode", codec), codec.config.hop
+    compiled, hop = Compiled(codec), codec.config.hop
+
+    def decode(window: np.ndarray) -> np.ndarray:
+        return np.asarray(compiled(Codec.decode, window))
+
     return _slide(decode, latents, 1, hop, frames, decoder_context(codec.config), out)
-
-
-def _window_function(name: str, codec: Codec) -> Callable[[np.ndarray], np.ndarray]:
-    graph, state = nnx.split(codec)
-    run = _compiled(name, graph)
-    return lambda window: np.asarray(run(state, window))
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled(name: str, graph: nnx.GraphDef) -> Callable:
-    return jax.jit(lambda state, x: getattr(nnx.merge(graph, state), name)(x))
 
 
 def _slide(

@@ -3,19 +3,17 @@
 Arithmetic: docs/prompt_encoders.md, "Perception Encoder".
 """
 
-import functools
 from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Num, PyTree, UInt8
+from jaxtyping import Array, Float, Float32, Num, UInt8
 
-from sam_audio_jax import parallel
 from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.call import Compiled
 
 ClipFrames = UInt8[np.ndarray, "_ _ _ 3"] | Float[np.ndarray, "_ _ _ 3"]  # count, height, width
 
@@ -47,15 +45,10 @@ def pixels(frames: Num[Array, "frames y x 3"]) -> Float32[Array, "frames y x 3"]
 _resize = jax.jit(resize, static_argnames="size")
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "normalize"))
 def _encode(
-    graph: nnx.GraphDef,
-    state: PyTree,
-    frames: Num[Array, "frames y x 3"],
-    *,
-    normalize: bool,
+    model: VisionEncoder, frames: Num[Array, "frames y x 3"], *, normalize: bool
 ) -> Float32[Array, "frames output"]:
-    return nnx.merge(graph, state).encode(pixels(frames), normalize=normalize)
+    return model.encode(pixels(frames), normalize=normalize)
 
 
 def encode_clips(
@@ -75,15 +68,13 @@ def encode_clips(
     padded to a power of two, so the tower compiles at most log2(batch_size) + 1 programs, and
     resizing as many for each frame size. No result depends on the batch that its frame is in.
 
-    With a mesh, the parameters of `model` must be sharded over it already
-    (`parallel.parameter_shardings`), and batches are sharded over its devices. Raises UserError for
-    a clip without frames.
+    With a mesh, parameters and batches are sharded over its devices. Raises UserError for a clip
+    without frames.
     """
     size = model.config.image_size if size is None else size
-    shards = 1 if mesh is None else parallel.batch_axis_size(mesh)
+    compiled = Compiled(model, mesh)
+    shards = compiled.batch_shards
     batch_size = shards * max(1, batch_size // shards)
-    graph, state = nnx.split(model)
-    state = nnx.as_pure(state)
     lengths: list[int] = []
 
     def resized() -> Iterator[ClipFrames]:
@@ -98,12 +89,7 @@ def encode_clips(
 
     def encode(frames: ClipFrames) -> Float32[np.ndarray, "frames output"]:
         padded = _pad(frames, batch_size, shards)
-        if mesh is None:
-            vectors = _encode(graph, state, padded, normalize=normalize)
-        else:
-            with jax.set_mesh(mesh):
-                sharded = jax.device_put(padded, parallel.batch_sharding(mesh))
-                vectors = _encode(graph, state, sharded, normalize=normalize)
+        vectors = compiled.on_batch(_encode, padded, normalize=normalize)
         return np.asarray(vectors)[: len(frames)]
 
     vectors = [encode(batch) for batch in _batches(resized(), batch_size)]

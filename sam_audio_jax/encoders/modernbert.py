@@ -20,6 +20,7 @@ from sam_audio_jax.nn import rope
 from sam_audio_jax.nn.attention import Attention
 from sam_audio_jax.nn.embed import GatedProjection
 from sam_audio_jax.nn.norm import LayerNorm, standardise
+from sam_audio_jax.nn.stack import scan_blocks, stacked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,13 +149,7 @@ class ModernBert(nnx.Module):
         self.attention_scales = nnx.Param(
             jnp.ones((config.depth - 1, config.width)), **parallel.axes("layers", "embed")
         )
-
-        @nnx.split_rngs(splits=config.depth)
-        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
-        def stack(rngs):
-            return Block(config, rngs=rngs)
-
-        self.blocks = stack(rngs)
+        self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
 
     def embeddings(self, ids: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens width"]:
         """The residual stream before the first layer."""
@@ -187,10 +182,11 @@ class ModernBert(nnx.Module):
     ) -> Float[Array, "batch tokens width"]:
         """`mask` is True at real tokens."""
         inputs = self.attention_inputs(mask)
-        graph, blocks = nnx.split(self.blocks)
-
-        def body(x, scanned):
-            weights, layer = scanned
-            return nnx.merge(graph, weights)(x, layer, inputs), None
-
-        return jax.lax.scan(body, self.embeddings(ids), (nnx.as_pure(blocks), self.layers()))[0]
+        return scan_blocks(
+            self.blocks,
+            self.embeddings(ids),
+            lambda block, x, layer: block(x, layer, inputs),
+            axes=("batch", "tokens", "width"),
+            dtype=self.config.dtype,
+            per_layer=self.layers(),
+        )

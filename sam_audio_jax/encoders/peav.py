@@ -20,6 +20,7 @@ from sam_audio_jax.nn.embed import GatedProjection
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.norm import RMSNorm
 from sam_audio_jax.nn.patcher import Patcher
+from sam_audio_jax.nn.stack import scan_blocks, stacked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,13 +96,7 @@ class Peav(nnx.Module):
         token = jax.random.normal(rngs.params(), (1, 1, config.width)) * config.width**-0.5
         self.class_token = nnx.Param(token, **parallel.axes("channels", "channels", "embed"))
         self.patcher = Patcher(config.width, dtype=config.dtype, rngs=rngs)
-
-        @nnx.split_rngs(splits=config.depth)
-        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
-        def stack(rngs):
-            return Block(config, rngs=rngs)
-
-        self.blocks = stack(rngs)
+        self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
         self.norm = RMSNorm(config.width, eps=config.norm_eps, rngs=rngs)
         self.out = linear(
             config.width, config.width, ("embed", "mlp"), dtype=config.dtype, rngs=rngs
@@ -132,12 +127,12 @@ class Peav(nnx.Module):
         x, valid = self.with_class(frames, valid)
         x = self.patcher(x, valid)
         angle = self.angles(x.shape[1])
-        graph, layers = nnx.split(self.blocks)
-
-        def body(x, layer):
-            x = parallel.constrain(x, "batch", "frames", "width")
-            return nnx.merge(graph, layer)(x, valid=valid, angle=angle), None
-
-        x, _ = jax.lax.scan(body, x, nnx.as_pure(layers))
+        x = scan_blocks(
+            self.blocks,
+            x,
+            lambda block, x, _: block(x, valid=valid, angle=angle),
+            axes=("batch", "frames", "width"),
+            dtype=self.config.dtype,
+        )
         x = self.out(self.norm(x))
         return x[:, 1:], x[:, 0]

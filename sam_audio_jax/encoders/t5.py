@@ -18,6 +18,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.attention import Attention
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.norm import RMSNorm
+from sam_audio_jax.nn.stack import scan_blocks, stacked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,13 +121,7 @@ class T5Encoder(nnx.Module):
             ),
             **parallel.axes("channels", "heads"),
         )
-
-        @nnx.split_rngs(splits=config.depth)
-        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
-        def stack(rngs):
-            return Block(config, rngs=rngs)
-
-        self.blocks = stack(rngs)
+        self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
         self.norm = RMSNorm(config.width, eps=config.eps, rngs=rngs)
 
     def position_bias(self, tokens: int) -> Float[Array, "heads tokens tokens"]:
@@ -140,12 +135,11 @@ class T5Encoder(nnx.Module):
         self, ids: Int[Array, "batch tokens"], mask: Bool[Array, "batch tokens"]
     ) -> Float[Array, "batch tokens width"]:
         bias = self.position_bias(ids.shape[1])
-        graph, layers = nnx.split(self.blocks)
-        gather = parallel.gather_layer(layers, self.config.dtype)
-
-        def body(x, layer):
-            # Without this constraint the partitioner shards activations as the weights, by width.
-            x = parallel.constrain(x, "batch", "tokens", "width")
-            return nnx.merge(graph, gather(layer))(x, mask, bias), None
-
-        return self.norm(jax.lax.scan(body, self.embed(ids), nnx.as_pure(layers))[0])
+        x = scan_blocks(
+            self.blocks,
+            self.embed(ids),
+            lambda block, x, _: block(x, mask, bias),
+            axes=("batch", "tokens", "width"),
+            dtype=self.config.dtype,
+        )
+        return self.norm(x)

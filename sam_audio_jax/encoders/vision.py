@@ -22,6 +22,7 @@ from sam_audio_jax.nn.attention import Attention
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.mlp import Mlp
 from sam_audio_jax.nn.norm import LayerNorm
+from sam_audio_jax.nn.stack import scan_blocks, stacked
 
 THETA = 10_000.0  # base of the rotary frequencies
 POOL_MLP = 4  # hidden width of the pool's MLP over its outer width; not that of the blocks
@@ -180,13 +181,7 @@ class VisionEncoder(nnx.Module):
             else None
         )
         self.norm_in = LayerNorm(width, eps=config.eps, rngs=rngs)
-
-        @nnx.split_rngs(splits=config.depth)
-        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
-        def stack(rngs):
-            return Block(config, rngs=rngs)
-
-        self.blocks = stack(rngs)
+        self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
         self.norm_out = LayerNorm(width, eps=config.eps, rngs=rngs)
         self.pool = AttentionPool(config, rngs=rngs)
         self.project = linear(
@@ -236,13 +231,13 @@ class VisionEncoder(nnx.Module):
             config.width // config.heads,
             class_token=config.class_token,
         )
-        graph, layers = nnx.split(self.blocks)
-
-        def body(x, layer):
-            x = parallel.constrain(x, "batch", "tokens", "width")
-            return nnx.merge(graph, layer)(x, angle), None
-
-        x = jax.lax.scan(body, self.embed(images), nnx.as_pure(layers))[0]
+        x = scan_blocks(
+            self.blocks,
+            self.embed(images),
+            lambda block, x, _: block(x, angle),
+            axes=("batch", "tokens", "width"),
+            dtype=config.dtype,
+        )
         return self.norm_out(x)
 
     def encode(self, images: Images, *, normalize: bool = True) -> Float32[Array, "batch output"]:

@@ -10,15 +10,13 @@ need 0.5 GB an hour for `large`.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.chunked import decode_chunked, encode_chunked
@@ -26,7 +24,8 @@ from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import pad_tokens, power_of_two
 from sam_audio_jax.infer.collate import LEAST_TOKENS, Tokenize
-from sam_audio_jax.infer.solve import Networks, Solver
+from sam_audio_jax.infer.solve import Networks
+from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator import flow, windows
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.separator.prompts import Conditions, Span, frame_anchors
@@ -68,21 +67,11 @@ class LongAudioConfig:
         return window, min(round(self.overlap_s * codec.frame_rate), window - 1)
 
 
-def run_whole(solver: Solver, program: Callable, *arrays: Any, **options: Any) -> Any:
-    """`program(graph, state, *arrays)`; under a mesh the arrays lie whole on every device."""
-    if solver.mesh is None:
-        return program(solver.graph, solver.state, *arrays, **options)
-    with jax.set_mesh(solver.mesh):
-        arrays = jax.device_put(arrays, parallel.replicated(solver.mesh))
-        return program(solver.graph, solver.state, *arrays, **options)
-
-
-@functools.partial(jax.jit, static_argnames="graph")
 def _encode_text(
-    graph: nnx.GraphDef, state: PyTree, ids: Int[Array, "1 tokens"], mask: Bool[Array, "1 tokens"]
+    networks: Networks, ids: Int[Array, "1 tokens"], mask: Bool[Array, "1 tokens"]
 ) -> Float[Array, "1 tokens text_width"]:
     """The text encoder's states: once for all windows."""
-    return nnx.merge(graph, state).text_encoder(ids, mask)
+    return networks.text_encoder(ids, mask)
 
 
 class TextMemory(NamedTuple):
@@ -92,10 +81,10 @@ class TextMemory(NamedTuple):
     mask: Bool[Array, "1 tokens"]
 
     @classmethod
-    def of(cls, text: str, solver: Solver, tokenizer: Tokenize) -> "TextMemory":
+    def of(cls, text: str, networks: Compiled[Networks], tokenizer: Tokenize) -> "TextMemory":
         """The encoded text, padded to one of a few lengths."""
         ids, mask = pad_tokens(*tokenizer([text]), least=LEAST_TOKENS)
-        return cls(run_whole(solver, _encode_text, ids, mask), mask)
+        return cls(networks(_encode_text, ids, mask), mask)
 
 
 @jax.tree_util.register_dataclass
@@ -155,10 +144,8 @@ class Layout:
         return window + (self.starts.size - 1) * (window - overlap)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "sampler"))
 def _solve(
-    graph: nnx.GraphDef,
-    state: PyTree,
+    networks: Networks,
     recording: WindowedRecording,
     layout: Layout,
     noise: Float[Array, "frames state"],
@@ -166,7 +153,6 @@ def _solve(
     sampler: flow.SamplerConfig,
 ) -> Float[Array, "frames state"]:
     """Target and residual latents of the whole recording, side by side on channels."""
-    networks: Networks = nnx.merge(graph, state)
     separator, window = networks.separator, layout.weights.shape[2]
 
     def velocity(x: Array, time: Array) -> Array:
@@ -183,16 +169,16 @@ def _solve(
 
 
 class LongAudio:
-    """Separates recordings of any length with the networks of a `Solver`."""
+    """Separates recordings of any length."""
 
     def __init__(
         self,
-        solver: Solver,
-        networks: Networks,
+        compiled: Compiled[Networks],
         tokenizer: Tokenize,
         config: LongAudioConfig | None = None,
     ):
-        self.solver, self.networks, self.tokenizer = solver, networks, tokenizer
+        self.compiled, self.networks = compiled, compiled.network
+        self.tokenizer = tokenizer
         self.config = config or LongAudioConfig()
 
     @property
@@ -220,7 +206,7 @@ class LongAudio:
         waves = np.empty((len(noises), 2, frames * codec.config.hop), np.float32)
         for wave, noise in zip(waves, noises, strict=True):
             start = _pad_to(noise, recording.mixture.shape[0])
-            latents = run_whole(self.solver, _solve, recording, layout, start, sampler=sampler)
+            latents = self.compiled(_solve, recording, layout, start, sampler=sampler)
             stems = np.asarray(latents)[:frames].reshape(frames, 2, -1)
             decode_chunked(codec, np.moveaxis(stems, 1, 0), out=wave)
         return waves
@@ -243,14 +229,14 @@ class LongAudio:
         if frames < window:
             window, overlap = frames, 0
         laid = windows.lay_windows(frames, window, overlap)
-        layout = Layout.of(laid, batch=self.config.batch, shares=self.solver.shares)
+        layout = Layout.of(laid, batch=self.config.batch, shares=self.compiled.batch_shards)
         padded = layout.frames(overlap)
         grid = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop}
         recording = WindowedRecording(
             mixture=_pad_to(mixture, padded),
             anchors=_pad_to(frame_anchors(spans, 0, frames, **grid), padded),
             video=None if features is None else _pad_to(features[:frames], padded),
-            text=TextMemory.of(text, self.solver, self.tokenizer),
+            text=TextMemory.of(text, self.compiled, self.tokenizer),
         )
         return recording, layout
 

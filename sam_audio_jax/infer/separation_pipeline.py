@@ -21,10 +21,11 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.rerank import PromptView, Scorer, SpanIoU
-from sam_audio_jax.infer.solve import Networks, Solver
+from sam_audio_jax.infer.solve import Networks, encode_mixture, separate_batch
 from sam_audio_jax.infer.span_prediction import Source, SpanFinder
 from sam_audio_jax.infer.stems import Separated, Stems, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
+from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 
@@ -66,8 +67,8 @@ class Pipeline:
         )
         self.span_finder = SpanFinder(span_predictor, codec.config)
         self._state = 2 * channels  # width of x: target and residual side by side
-        self._solver = Solver(self.networks, mesh)
-        self.long_audio = LongAudio(self._solver, self.networks, tokenizer, long_audio)
+        self.compiled = Compiled(self.networks, mesh)
+        self.long_audio = LongAudio(self.compiled, tokenizer, long_audio)
 
     @property
     def sample_rate(self) -> int:
@@ -94,7 +95,7 @@ class Pipeline:
             batch_frames=max(1, self.buckets.batch_frames // candidates),
         )
         longest = self.long_audio.longest
-        return group(frames, buckets, longest=longest, shares=self._solver.shares)
+        return group(frames, buckets, longest=longest, shares=self.compiled.batch_shards)
 
     def check_options(self, options: SeparateOptions) -> None:
         """Raises UserError for options that this model cannot follow."""
@@ -194,7 +195,7 @@ class Pipeline:
                 batch.masked_videos, batch.video_features, batch.sizes.tolist(), frames
             ),
             noise,
-            shares=self._solver.shares,
+            shares=self.compiled.batch_shards,
             codec=self.networks.codec,
             tokenizer=self.tokenizer,
         )
@@ -234,7 +235,9 @@ class Pipeline:
         if message is not None:
             last = np.minimum(np.arange(2 * len(prompts.noise)), len(message) - 1)
             prompts = dataclasses.replace(prompts, message=jnp.asarray(message[last]))
-        return self._solver(prompts, options.sampler(self.sampler)), views
+        sampler = options.sampler(self.sampler)
+        waves = self.compiled.on_batch(separate_batch, prompts, sampler=sampler)
+        return np.asarray(waves), views
 
     def _solve_long(
         self,
@@ -272,7 +275,8 @@ class Pipeline:
         The release predicts them too late to change anything (docs/model.md,
         "Differences from the reference").
         """
-        prompts = self._solver.encode(prompts)
+        latents = self.compiled.on_batch(encode_mixture, prompts.wave)
+        prompts = dataclasses.replace(prompts, mixture=latents)
         count, valid = len(views), np.asarray(prompts.valid)
         texts = [view.text for view in views]
         mixture = np.asarray(prompts.mixture)[:count]

@@ -11,11 +11,8 @@ import math
 import os
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax.codec.codec import CodecConfig, pad_to_hop
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
@@ -23,6 +20,7 @@ from sam_audio_jax.encoders.span_predictor import SpanPredictor
 from sam_audio_jax.encoders.tokenizer import Tokenizer, tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import pad_tokens
+from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.activity import TimeRange, runs
 from sam_audio_jax.separator.prompts import Span, valid_frames
 
@@ -142,29 +140,18 @@ def span_probabilities(
             f"{config.text.vocab_size}: it belongs to another model"
         )
     ids, mask = pad_tokens(ids, mask, least=LEAST_TOKENS)
-    graph, state = nnx.split(predictor)
-    return np.asarray(
-        _probabilities(
-            graph,
-            nnx.as_pure(state),
-            jnp.asarray(latents),
-            ids,
-            mask,
-            None if valid is None else jnp.asarray(valid),
-        )
-    )
+    compiled = Compiled(predictor)
+    return np.asarray(compiled(_probabilities, latents, ids, mask, valid))
 
 
-@functools.partial(jax.jit, static_argnames="graph")
 def _probabilities(
-    graph: nnx.GraphDef,
-    state: PyTree,
+    predictor: SpanPredictor,
     latents: Float[Array, "batch frames channels"],
     ids: Int[Array, "batch tokens"],
     mask: Bool[Array, "batch tokens"],
     valid: Bool[Array, "batch frames"] | None,
 ) -> Float[Array, "batch frames"]:
-    return nnx.merge(graph, state)(latents, ids, mask, valid=valid)
+    return predictor(latents, ids, mask, valid=valid)
 
 
 def find_spans(
@@ -210,13 +197,5 @@ def wave_latents(
     batch = np.zeros((len(whole), max(map(len, whole))), np.float32)
     for row, wave in zip(batch, whole, strict=True):
         row[: len(wave)] = wave
-    graph, state = nnx.split(predictor)
-    latents = _latents(graph, nnx.as_pure(state), jnp.asarray(batch))
+    latents = Compiled(predictor)(SpanPredictor.latents, batch)
     return latents, valid_frames([len(wave) // hop for wave in whole])
-
-
-@functools.partial(jax.jit, static_argnames="graph")
-def _latents(
-    graph: nnx.GraphDef, state: PyTree, wave: Float[Array, "batch samples"]
-) -> Float[Array, "batch frames channels"]:
-    return nnx.merge(graph, state).latents(wave)

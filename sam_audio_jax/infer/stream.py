@@ -50,7 +50,8 @@ def stream(
     if sample_rate < 1:
         raise UserError(f"sample_rate={sample_rate} must be positive")
     queue = WindowQueue(
-        pipeline.long_audio,
+        pipeline.compiled,
+        pipeline.tokenizer,
         text or "",
         _check_spans(spans),
         window_s=window_s,

@@ -6,14 +6,11 @@ Latents are encoded and decoded with the context that the codec needs: the resul
 of encoding and decoding everything at once.
 """
 
-import functools
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from sam_audio_jax.codec.chunked import (
     decode_chunked,
@@ -23,7 +20,10 @@ from sam_audio_jax.codec.chunked import (
 )
 from sam_audio_jax.codec.codec import pad_to_hop
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.long_audio import LongAudio, TextMemory, WindowedRecording, run_whole
+from sam_audio_jax.infer.collate import Tokenize
+from sam_audio_jax.infer.long_audio import TextMemory, WindowedRecording
+from sam_audio_jax.infer.solve import Networks
+from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator import windows
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.prompts import Span, frame_anchors
@@ -53,10 +53,8 @@ class SlidingBuffer:
             self.start = before
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "rows", "sampler"))
 def _solve(
-    graph: nnx.GraphDef,
-    state: PyTree,
+    networks: Networks,
     recording: WindowedRecording,
     noise: Float[Array, "frames state"],
     past: Float[Array, "steps calls 1 frames state"],
@@ -70,7 +68,7 @@ def _solve(
 
     It is evaluated in `rows` copies, because each share of a mesh must have a row.
     """
-    separator = nnx.merge(graph, state).separator
+    separator = networks.separator
     starts = jnp.zeros(rows, jnp.int32)
     context = separator.prepare(recording.conditions(starts, noise.shape[0], separator))
 
@@ -93,7 +91,8 @@ class WindowQueue:
 
     def __init__(
         self,
-        networks: LongAudio,
+        compiled: Compiled[Networks],
+        tokenizer: Tokenize,
         text: str,
         spans: tuple[Span, ...],
         *,
@@ -102,8 +101,8 @@ class WindowQueue:
         sampler: SamplerConfig,
         seed: int,
     ):
-        self.codec, self.solver = networks.networks.codec, networks.solver
-        config, rate = networks.networks.separator.config, self.codec.config.frame_rate
+        self.compiled, self.codec = compiled, compiled.network.codec
+        config, rate = compiled.network.separator.config, self.codec.config.frame_rate
         self.window, overlap = round(window_s * rate), round(overlap_s * rate)
         if not 1 <= self.window <= config.dit.max_positions:
             raise UserError(
@@ -117,7 +116,7 @@ class WindowQueue:
             decoder_context(self.codec.config),
         )
         self.sampler = sampler
-        self.text = TextMemory.of(text, self.solver, networks.tokenizer)
+        self.text = TextMemory.of(text, compiled, tokenizer)
         self.spans = spans
         self._random = np.random.default_rng(seed)
         self._wave, self._mixture = SlidingBuffer(), SlidingBuffer(config.channels)
@@ -195,15 +194,14 @@ class WindowQueue:
         else:
             before, past = self._last
             overlap_weight = self._overlap_weight(before + self.window - np.arange(start, stop))
-        solved, velocities = run_whole(
-            self.solver,
+        solved, velocities = self.compiled(
             _solve,
             recording,
             noise,
             past,
             jnp.asarray(start - before, jnp.int32),
             jnp.asarray(overlap_weight),
-            rows=self.solver.shares,
+            rows=self.compiled.batch_shards,
             sampler=self.sampler,
         )
         known = self._latents.stop

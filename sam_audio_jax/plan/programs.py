@@ -18,6 +18,7 @@ from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import solve
 from sam_audio_jax.infer.collate import Prompts
+from sam_audio_jax.nn import call
 from sam_audio_jax.plan import hlo
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.train.config import TrainConfig
@@ -80,7 +81,7 @@ def train_program(config: TrainConfig, mesh: Mesh, *, fast: bool = True) -> Prog
     plan = abstract_training_of(config, mesh)
     batch = batch_shapes(config, config.batch, parallel.batch_sharding(mesh))
     jitted = jit_step(plan.step, plan.shardings, parallel.replicated(mesh))
-    return _compiled(jitted, (plan.state, batch, plan.frozen), {}, mesh, fast)
+    return _compiled(jitted, (plan.state, batch, plan.frozen), mesh, fast)
 
 
 def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = True) -> Program:
@@ -111,17 +112,16 @@ def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = T
         noise=shaped(frames, 2 * config.codec.codebook_dim),
         **{name: shapes[name] for name in kept},
     )
-    sampler = {"sampler": config.sampler}
-    return _compiled(solve.separate_batch, (graph, state, prompts), sampler, mesh, fast)
+    static = (("sampler", config.sampler),)
+    program = call.jitted(solve.separate_batch)
+    return _compiled(program, (graph, state, (prompts,), static), mesh, fast)
 
 
-def _compiled(
-    jitted: Any, arguments: tuple[PyTree, ...], static: dict[str, Any], mesh: Mesh, fast: bool
-) -> Program:
+def _compiled(jitted: Any, arguments: tuple[PyTree, ...], mesh: Mesh, fast: bool) -> Program:
     """Compiles a jitted function for the mesh; `fits` is False where the compiler lacks memory."""
     start = time.monotonic()
     with jax.set_mesh(mesh):
-        lowered = jitted.lower(*arguments, **static)
+        lowered = jitted.lower(*arguments)
         try:
             compiled = lowered.compile(compiler_options=FAST if fast else None)
         except jax.errors.JaxRuntimeError as error:

@@ -5,7 +5,6 @@ Paper: arXiv 2512.18099, table 12 for the sizes. Arithmetic: docs/model.md, "Blo
 
 import dataclasses
 import functools
-import operator
 from typing import Literal
 
 import jax
@@ -20,17 +19,13 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import rope
 from sam_audio_jax.nn.attention import Attention
 from sam_audio_jax.nn.embed import GatedProjection, dropout, sinusoid
-from sam_audio_jax.nn.kernels import SAVED, Kernel
+from sam_audio_jax.nn.kernels import Kernel
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.norm import RMSNorm
 from sam_audio_jax.nn.patcher import Patcher
+from sam_audio_jax.nn.stack import Remat, scan_blocks, stacked
 
 ZEROS = jax.nn.initializers.zeros
-POLICIES = {
-    "full": None,
-    "attention": jax.checkpoint_policies.save_only_these_names(SAVED),
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,11 +44,7 @@ class DitConfig:
     max_positions: int = 10_000  # frames; the rotary base is twice this, at least 10,000
     frequency_width: int = 256  # of the time sinusoid that modulates the blocks
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # compute; parameters are float32
-    # Recomputed in the backward pass: nothing, whole blocks, all but the results of attention, or
-    # all but those of matrix products with weights
-    remat: Literal["none", "full", "attention", "dots"] = dataclasses.field(
-        default="none", metadata=FREE
-    )
+    remat: Remat = dataclasses.field(default="none", metadata=FREE)  # in the backward pass
     attention: Kernel = dataclasses.field(default="auto", metadata=FREE)  # among frames
     # Blocks per iteration of the scan: unrolling all of them saves a seventh of a step on a CPU, at
     # a compile time that grows with the depth
@@ -170,7 +161,7 @@ class TimeEmbedding(nnx.Module):
 
 
 class Dit(nnx.Module):
-    """`depth` equal blocks with stacked parameters, run by one scan: compile time does not grow.
+    """A stack of `depth` blocks between a patcher and a modulated output projection.
 
     The initialisation is ours, as the reference's training is not published: the output projection
     and the map from time to modulation are zero, the modulation tables normal / sqrt(width) as
@@ -188,13 +179,7 @@ class Dit(nnx.Module):
             width, width, width, dropout=config.context_dropout, dtype=config.dtype, rngs=rngs
         )
         self.patcher = Patcher(width, dtype=config.dtype, rngs=rngs)
-
-        @nnx.split_rngs(splits=config.depth)
-        @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
-        def stack(rngs):
-            return Block(config, rngs=rngs)
-
-        self.blocks = stack(rngs)
+        self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
         self.norm = norm()
         table = jax.random.normal(rngs.params(), (2, width)) / width**0.5
         self.modulation = nnx.Param(table, **parallel.axes("channels", "vector"))
@@ -255,32 +240,27 @@ class Dit(nnx.Module):
         return self.out(dropout(x, config.dropout, last)).astype(jnp.float32), hidden
 
     def _run_blocks(self, x, modulation, memory, valid, memory_mask, key, layer):
+        """Returns the state after all blocks, and that after `layer` of them."""
         config = self.config
         angle = rope.angles(x.shape[1], config.head_dim, config.theta)
-        keys = None if key is None else jax.random.split(key, config.depth)
 
-        graph, layers = nnx.split(self.blocks)
-        gather = parallel.gather_layer(layers, config.dtype)
-
-        def body(x, layer_and_key):
-            layer, key = layer_and_key
-            x = parallel.constrain(x, "batch", "frames", "width")
-            block = nnx.merge(graph, gather(layer))
-            x = block(
+        def call(block: Block, x: Array, key: Array | None) -> Array:
+            return block(
                 x, modulation, memory, valid=valid, memory_mask=memory_mask, angle=angle, key=key
             )
-            return x, None
 
-        if config.remat != "none":
-            body = jax.checkpoint(body, policy=POLICIES[config.remat], prevent_cse=False)
-        stacked = (nnx.as_pure(layers), keys)
+        run = functools.partial(
+            scan_blocks,
+            self.blocks,
+            call=call,
+            axes=("batch", "frames", "width"),
+            dtype=config.dtype,
+            per_layer=None if key is None else jax.random.split(key, config.depth),
+            remat=config.remat,
+            unroll=config.unroll,
+        )
         if layer == config.depth:
-            x = hidden = jax.lax.scan(body, x, stacked, unroll=config.unroll)[0]
-        else:
-            first, rest = (
-                jax.tree.map(operator.itemgetter(part), stacked)
-                for part in (slice(layer), slice(layer, None))
-            )
-            hidden = jax.lax.scan(body, x, first, unroll=config.unroll)[0]
-            x = jax.lax.scan(body, hidden, rest, unroll=config.unroll)[0]
-        return x, hidden
+            x = run(x)
+            return x, x
+        hidden = run(x, layers=slice(layer))
+        return run(hidden, layers=slice(layer, None)), hidden

@@ -24,6 +24,7 @@ from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.discriminator import Discriminator
 from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.train.config import CodecTrainConfig
 from sam_audio_jax.train.optimizer import codec_decay_mask, decaying_schedule, make_optimizer
 from sam_audio_jax.train.step import Scalars, Step, TrainState, apply_gradients, finish_step
@@ -210,14 +211,13 @@ def posterior_means(
     codec: Codec, waves: Iterable[Float[np.ndarray, "_ _"]]
 ) -> Float[np.ndarray, "frames channels"]:
     """Means of the posterior of all rows of all batches, not normalised (see `Codec.moments`)."""
-    graph, params = nnx.graphdef(codec), nnx.as_pure(nnx.state(codec))
-    means = [np.asarray(_posterior_means(graph, params, jnp.asarray(wave))) for wave in waves]
+    compiled = Compiled(codec)
+    means = [np.asarray(compiled(_posterior_means, wave)) for wave in waves]
     return np.concatenate(means).reshape(-1, codec.config.codebook_dim)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _posterior_means(graph: nnx.GraphDef[Codec], params: PyTree, wave: _Wave) -> Array:
-    return nnx.merge(graph, params).moments(wave)[0]
+def _posterior_means(codec: Codec, wave: _Wave) -> Array:
+    return codec.moments(wave)[0]
 
 
 def evaluate_codec(
@@ -230,12 +230,12 @@ def evaluate_codec(
     Batches are [rows, samples], samples a multiple of the hop; every shape is compiled once. Raises
     `UserError` when `waves` is empty.
     """
-    graph, params = nnx.graphdef(codec), nnx.as_pure(nnx.state(codec))
+    compiled = Compiled(codec)
     config = config or CodecLossConfig()
     totals: dict[str, float] = {}
     rows = 0
     for wave in waves:
-        measured = _round_trip_metrics(graph, config, params, jnp.asarray(wave))
+        measured = compiled(_round_trip_metrics, wave, config=config)
         for name, value in jax.device_get(measured).items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(wave)
         rows += len(wave)
@@ -244,11 +244,7 @@ def evaluate_codec(
     return {name: total / rows for name, total in totals.items()}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _round_trip_metrics(
-    graph: nnx.GraphDef[Codec], config: CodecLossConfig, params: PyTree, wave: _Wave
-) -> Scalars:
-    codec = nnx.merge(graph, params)
+def _round_trip_metrics(codec: Codec, wave: _Wave, *, config: CodecLossConfig) -> Scalars:
     mean, stdev = codec.moments(wave)
     fake = codec.decode((mean - codec.config.mean) / codec.config.std)
     measured = loss.codec_metrics(wave, fake, codec.config.sample_rate, config)

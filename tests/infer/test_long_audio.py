@@ -39,7 +39,7 @@ def windowed(folder):
 def windowing(model, config=SHORT) -> LongAudio:
     """The model's networks with other windows."""
     pipeline = model.pipeline
-    return LongAudio(pipeline.long_audio.solver, pipeline.networks, pipeline.tokenizer, config)
+    return LongAudio(pipeline.compiled, pipeline.tokenizer, config)
 
 
 def solve(model, wave, seed=0, config=SHORT, sampler=SAMPLER, **prompts) -> np.ndarray:
@@ -188,8 +188,8 @@ def memory(run: LongAudio, count: int) -> int:
     recording, layout = run.prepare(np.zeros((frames, 8), np.float32), "dog", (), None)
     assert recording.mixture.shape[0] == frames  # no padding: these counts are whole batches
     leaves, tree = jax.tree.flatten((recording, layout, jnp.zeros((frames, 16))))
-    networks = run.solver.graph, run.solver.state
-    program = jax.jit(lambda x: long_audio._solve(*networks, *tree.unflatten(x), sampler=SAMPLER))
+    networks = run.networks
+    program = jax.jit(lambda x: long_audio._solve(networks, *tree.unflatten(x), sampler=SAMPLER))
     return program.lower(leaves).compile().memory_analysis().temp_size_in_bytes
 
 

@@ -74,9 +74,7 @@ def test_long_audio_merges_at_every_call(model, noise_of):
     wave = noise_of(10.0, seed=1)  # the last window overlaps its neighbour by more than the others
     features = np.random.default_rng(2).standard_normal((250, 4)).astype(np.float32)
     noise = inputs.draw_noise(0, 250, 16)
-    run = LongAudio(
-        model.pipeline.long_audio.solver, model.pipeline.networks, model.pipeline.tokenizer, SHORT
-    )
+    run = LongAudio(model.pipeline.compiled, model.pipeline.tokenizer, SHORT)
     prompts = {"text": TEXT, "spans": SPANS, "sampler": flow.SamplerConfig(steps=2)}
     stems = run(run.encode(wave), noise[None], features=features, **prompts)[0]
 

@@ -16,6 +16,7 @@ from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorCo
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import span_prediction
 from sam_audio_jax.infer.processor import anchor_slots
+from sam_audio_jax.nn.call import jitted
 from sam_audio_jax.separator.prompts import ANCHOR_IDS, frame_anchors
 
 GRID = {"hop": 1920, "sample_rate": 48_000}
@@ -183,10 +184,10 @@ def latents(batch, frames, seed=0):
 def test_text_lengths_share_programs_and_padding_is_left_out(tiny):
     x, valid = latents(2, 9), np.arange(9)[None] < np.array([[9], [5]])
     texts = ["a", "b"]
-    before = span_prediction._probabilities._cache_size()
+    before = jitted(span_prediction._probabilities)._cache_size()
     for tokens in (3, 9, 16):
         inside = span_prediction.predict_spans(tiny, words(2, tokens), x, valid, texts, 0.0)
-    assert span_prediction._probabilities._cache_size() == before + 1
+    assert jitted(span_prediction._probabilities)._cache_size() == before + 1
     everywhere = span_prediction.predict_spans(
         tiny, words(2, 16), x, valid, texts, 0.0, padding=True
     )

@@ -6,6 +6,7 @@ import pytest
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.infer import long_audio, solve
 from sam_audio_jax.infer.long_audio import LongAudioConfig
+from sam_audio_jax.nn import call
 
 SHORT = LongAudioConfig(window_s=1.0, overlap_s=0.25, one_shot_s=1.0)
 
@@ -14,15 +15,18 @@ class Traced(Exception):
     """Holds the program in place of its result."""
 
 
-@pytest.mark.parametrize(("module", "name"), [(solve, "separate_batch"), (long_audio, "_solve")])
-def test_no_float64_in_the_programs(folder, noise_of, monkeypatch, module, name):
-    program = getattr(module, name)
+@pytest.mark.parametrize("solver", [solve.separate_batch, long_audio._solve])
+def test_no_float64_in_the_programs(folder, noise_of, monkeypatch, solver):
+    jitted = call.jitted
 
-    def trace(*arguments, **options):
-        raise Traced(str(program.trace(*arguments, **options).jaxpr))
+    def traced_solver(program):
+        def trace(*arguments):
+            raise Traced(str(jitted(program).trace(*arguments).jaxpr))
 
-    monkeypatch.setattr(module, name, trace)
-    wave = noise_of(1.0 if module is solve else 3.0)
+        return trace if program is solver else jitted(program)
+
+    monkeypatch.setattr(call, "jitted", traced_solver)
+    wave = noise_of(1.0 if solver is solve.separate_batch else 3.0)
     prompts = {"text": "dog barking", "spans": [("+", 0.1, 0.5)]}
     with jax.enable_x64(True):
         model = SAMAudio.from_pretrained(folder, long_audio=SHORT)
