@@ -65,7 +65,10 @@ def test_a_file_without_config_is_the_users_error(tmp_path):
     for argv, message in (
         ([str(tmp_path / "empty.py")], "defines no CONFIG"),
         ([str(tmp_path / "absent.py")], "no config file"),
-        ([], "no config file given; shipped: base, codec_tiny, large, quickstart, small, tiny"),
+        (
+            [],
+            "no config file given; shipped: base, codec, codec_tiny, large, quickstart",
+        ),
         (["qiuckstart"], "no config file qiuckstart; did you mean quickstart"),
     ):
         with pytest.raises(UserError, match=message):

@@ -6,57 +6,22 @@ change of the call, the config or the machine can mend, anything else for one th
 get over.
 """
 
-from collections.abc import Callable
-
-import jax
-from flax import nnx
-
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.codec import load_codec_folder, save_codec_folder
 from sam_audio_jax.data.pipeline import separation_batches
-from sam_audio_jax.encoders.tokenizer import tokenizer_for
-from sam_audio_jax.eval.evaluation import evaluate_model
-from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.eval.in_training import training_evaluation
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import load_start, make_codec
-from sam_audio_jax.train.objective import make_model, make_separator_training
-from sam_audio_jax.train.step import TrainState
+from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.workdir import Workdir
 
 
 def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
     """Returns the frozen codec: once there are checkpoints, the workdir's own copy of it."""
     return load_codec_folder(workdir.codec) if workdir.steps() else make_codec(cfg)
-
-
-def evaluation(
-    workdir: Workdir, cfg: TrainConfig, codec: Codec
-) -> Callable[[TrainState, int], dict[str, float]]:
-    """Returns what scores the averaged weights on `eval_bench`; WORKDIR/eval/STEP has the results.
-
-    Each of several processes scores all of it on its own devices; process 0 writes.
-    """
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: make_model(cfg)))
-    tokenizer = tokenizer_for(cfg.data.prompts.tokenizer)
-
-    def evaluate(state: TrainState, step: int) -> dict[str, float]:
-        ema = state.ema
-        if jax.process_count() > 1:
-            mesh = parallel.make_mesh(parallel.MeshConfig(), jax.local_devices())
-            ema = parallel.gather_to_local(ema, parallel.parameter_shardings(abstract, mesh))
-        model = SAMAudio(codec, nnx.merge(graph, ema), tokenizer, sampler=cfg.sampler)
-        return evaluate_model(
-            model,
-            cfg.eval_bench,
-            workdir.evaluation(step),
-            limit=cfg.eval_limit or None,
-            workdir=workdir.path,
-        )
-
-    return evaluate
 
 
 @command
@@ -86,6 +51,6 @@ def main(argv: list[str]) -> None:
         mesh=mesh,
         frames_per_step=lambda: batches.frames,
         frozen=frozen,
-        evaluate=evaluation(workdir, cfg, codec) if cfg.eval_bench else None,
+        evaluate=training_evaluation(workdir, cfg, codec, mesh),
         profile=profile,
     )

@@ -93,9 +93,10 @@ class BatchConfig:
 
     Without a budget a batch has as many examples as the run's `batch` says, all `data.mix.seconds`
     long. With a `token_budget` each batch has a length of `buckets_s`, and as many examples as the
-    budget holds; their own lengths are uniform from the bucket before (for the first: from half of
-    it) to theirs. `short_share` then has no effect, nor has `data.mix.seconds` without a cache;
-    with a cache it is the length of the records, of which examples are crops.
+    budget holds; their own lengths are uniform from the bucket before (for the first: from
+    `shortest_s`, or from half of it) to theirs. `short_share` then has no effect, nor has
+    `data.mix.seconds` without a cache; with a cache it is the length of the records, of which
+    examples are crops.
 
     Raises `UserError` for values that contradict each other.
     """
@@ -105,6 +106,7 @@ class BatchConfig:
     # fine-tuning of small, base, large: 96, 120, 144 thousand.
     token_budget: int = 0
     buckets_s: tuple[float, ...] = ()  # lengths of a batch under the budget, rising
+    shortest_s: float = 0.0  # of the first bucket's examples; 0: half of it
     bucket_shares: tuple[float, ...] = ()  # of all frames, one per bucket; empty: equal ones
     row_multiple: int = 8  # examples of a bucket's batch are a multiple of this
 
@@ -122,6 +124,11 @@ class BatchConfig:
         lengths, shares = self.buckets_s, self.bucket_shares
         if list(lengths) != sorted(set(lengths)) or min(lengths, default=1) <= 0:
             raise UserError(f"data.batches.buckets_s={lengths} must be positive and rise")
+        if not 0 <= self.shortest_s <= min(lengths, default=0.0):
+            raise UserError(
+                f"data.batches.shortest_s={self.shortest_s} must lie between 0 and the first of "
+                f"data.batches.buckets_s={lengths}"
+            )
         if shares and (len(shares) != len(lengths) or min(shares) <= 0):
             raise UserError(
                 f"data.batches.bucket_shares={shares} must be positive, one for each of "

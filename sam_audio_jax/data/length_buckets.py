@@ -43,7 +43,8 @@ class Schedule:
                 f"{frame_rate:g} Hz; they must rise"
             )
         self.seed, self.row_multiple = seed, config.row_multiple
-        shortest = [lengths[0] // 2 + 1, *(length + 1 for length in lengths[:-1])]
+        first = round(config.shortest_s * frame_rate) or lengths[0] // 2 + 1
+        shortest = [first, *(length + 1 for length in lengths[:-1])]
         rows = [
             config.token_budget // length // self.row_multiple * self.row_multiple
             for length in lengths
@@ -61,6 +62,13 @@ class Schedule:
         middles = (np.arange(ROUND) + 0.5) / ROUND
         self._pattern = np.minimum(np.searchsorted(bounds, middles), len(lengths) - 1)
         self._round_items = int(np.take(rows, self._pattern).sum())
+
+    @property
+    def padding(self) -> float:
+        """The share of all frames that is padding, on average."""
+        frames = [bucket.frames * bucket.rows for bucket in self.buckets]
+        padded = [(bucket.frames - bucket.shortest) / 2 * bucket.rows for bucket in self.buckets]
+        return float(np.take(padded, self._pattern).sum() / np.take(frames, self._pattern).sum())
 
     def bucket(self, step: int) -> Bucket:
         """The bucket of a step, counted from 0."""

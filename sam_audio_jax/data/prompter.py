@@ -1,9 +1,10 @@
 """The text and the spans that an example is prompted with."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from sam_audio_jax.data import energy, span_prompts, text
 from sam_audio_jax.data.config import PromptConfig
@@ -14,11 +15,17 @@ LARGEST_OVERLAP = 0.7  # of activities; above it spans alone do not distinguish 
 JITTER_SHARE = 0.5  # examples whose spans are jittered
 
 Example = dict[str, np.ndarray]
+_Tokens = tuple[Int[np.ndarray, "1 tokens"], Bool[np.ndarray, "1 tokens"]]
 
 
 @functools.cache
-def _tokenizer(name: str):
+def _tokenizer(name: str) -> Callable[[str, int], _Tokens]:
     return functools.cache(lambda phrase, length: tokenizer_for(name)([phrase], length))
+
+
+def tokenize(name: str, phrase: str, length: int) -> _Tokens:
+    """Ids and mask of one text as a batch has them; tokenizers and texts are kept."""
+    return _tokenizer(name)(phrase, length)
 
 
 class Prompter:
@@ -51,7 +58,7 @@ class Prompter:
         may_drop = spans_suffice or config.drop_any_text
         dropped = may_drop and rng.random() < config.text_dropout
         phrase = "" if dropped else text.choose(texts, config.caption_share, rng)
-        ids, mask = _tokenizer(config.tokenizer)(phrase, config.text_tokens)
+        ids, mask = tokenize(config.tokenizer, phrase, config.text_tokens)
         return {
             "valid": np.arange(frames) < size,
             "text_ids": ids[0],

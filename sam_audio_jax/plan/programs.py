@@ -59,7 +59,7 @@ def at_longest_bucket(config: TrainConfig) -> TrainConfig:
         config.data,
         mix=dataclasses.replace(config.data.mix, seconds=seconds),
         batches=dataclasses.replace(
-            config.data.batches, token_budget=0, buckets_s=(), bucket_shares=()
+            config.data.batches, token_budget=0, buckets_s=(), shortest_s=0.0, bucket_shares=()
         ),
     )
     return dataclasses.replace(config, data=data, batch=bucket.rows)

@@ -71,10 +71,26 @@ def masked_mse(
     wanted: Float[Array, "batch frames channels"],
     valid: Bool[Array, "batch frames"],
 ) -> Float[Array, ""]:
-    """Mean over channels and valid frames, in float32."""
+    """Mean over channels and the valid frames of all items, in float32."""
+    return jnp.sum(_frame_mse(prediction, wanted) * valid) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def item_mse(
+    prediction: Float[Array, "batch frames channels"],
+    wanted: Float[Array, "batch frames channels"],
+    valid: Bool[Array, "batch frames"],
+) -> Float[Array, " batch"]:
+    """Mean over channels and valid frames of each item, in float32; 0 without a valid frame."""
+    error = _frame_mse(prediction, wanted)
+    return jnp.sum(error * valid, axis=1) / jnp.maximum(jnp.sum(valid, axis=1), 1)
+
+
+def _frame_mse(
+    prediction: Float[Array, "batch frames channels"],
+    wanted: Float[Array, "batch frames channels"],
+) -> Float[Array, "batch frames"]:
     error = prediction.astype(jnp.float32) - wanted.astype(jnp.float32)
-    per_frame = jnp.mean(jnp.square(error), axis=-1)
-    return jnp.sum(per_frame * valid) / jnp.maximum(jnp.sum(valid), 1)
+    return jnp.mean(jnp.square(error), axis=-1)
 
 
 def draw_path(
@@ -89,9 +105,20 @@ def draw_path(
     x1 = x1.astype(jnp.float32)
     x0 = jax.random.normal(noise_key, x1.shape)
     time = draw_time(time_key, x1.shape[0], config)
+    noisy, wanted = path_at(x1, x0, time, config)
+    return noisy, time, wanted
+
+
+def path_at(
+    x1: Float[Array, "batch frames channels"],
+    x0: Float[Array, "batch frames channels"],
+    time: Float[Array, " batch"],
+    config: FlowConfig,
+) -> tuple[Float[Array, "batch frames channels"], Float[Array, "batch frames channels"]]:
+    """The state at a time on the path from noise `x0` to data `x1`, and the velocity there."""
     keep = 1 - config.sigma_min
     t = time[:, None, None]
-    return (1 - keep * t) * x0 + t * x1, time, x1 - keep * x0
+    return (1 - keep * t) * x0 + t * x1, x1 - keep * x0
 
 
 def flow_loss(

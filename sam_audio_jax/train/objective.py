@@ -185,10 +185,11 @@ def separation_loss(
     config: TrainConfig,
     teacher: Cnn14 | None = None,
 ) -> tuple[Float[Array, ""], Scalars]:
-    """Flow-matching loss of target and residual, generated jointly (published), and its terms.
+    """Flow-matching loss of target and residual, generated jointly (published), and metrics.
 
-    Examples have no video, for which the video branch gets zeros, as upstream does. With an
-    alignment weight the terms are `flow` and `alignment`, without one there are none.
+    Clips without video feed zeros to the video branch, as upstream does. The metrics are `padding`,
+    the share of the batch's frames that is none of an example, and with an alignment weight the
+    terms `flow` and `alignment` of the loss.
     """
     flow_key, dropout_key = jax.random.split(key)
     mixture, target, residual = to_latents(codec, batch)
@@ -215,11 +216,13 @@ def separation_loss(
         dropout_key=dropout_key,
     )
     flow = masked_mse(velocity, wanted, batch["valid"])
+    metrics = {"padding": 1 - jnp.mean(batch["valid"].astype(jnp.float32))}
     if prompted.alignment is None:
-        return flow, {}
+        return flow, metrics
     features = teacher_frames(teacher, batch, config)
     alignment = alignment_loss(prompted.alignment(hidden), features, batch["valid"])
-    return flow + config.alignment.weight * alignment, {"flow": flow, "alignment": alignment}
+    metrics |= {"flow": flow, "alignment": alignment}
+    return flow + config.alignment.weight * alignment, metrics
 
 
 def teacher_frames(

@@ -20,6 +20,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.train import loop
+from sam_audio_jax.train.held_out import HeldOutItem, HeldOutLoss
 from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.train.step import jit_step
 
@@ -58,6 +59,24 @@ def train(sizes: MeshConfig, devices: list[jax.Device]):
     return state, losses
 
 
+def held_out_items() -> list[HeldOutItem]:
+    """Eleven items of three lengths, which fill neither the rows of a step nor the devices."""
+
+    def item(number: int) -> HeldOutItem:
+        samples = CONFIG.codec.hop * (6 + number % 3) - 5
+        stems = np.random.default_rng(number).normal(size=(2, samples)).astype(np.float32)
+        domain = "speech" if number % 2 else "sfx"
+        return HeldOutItem(domain, f"tone {number}", samples / 800, lambda: (stems[0], stems[1]))
+
+    return [item(number) for number in range(11)]
+
+
+def held_out_losses(state, sizes: MeshConfig, devices: list[jax.Device]) -> dict[str, float]:
+    codec = parallel.init_sharded(lambda: Codec(CONFIG.codec, rngs=nnx.Rngs(0)))
+    mesh = parallel.make_mesh(sizes, devices)
+    return HeldOutLoss(CONFIG, codec, mesh, held_out_items())(state)
+
+
 def check_shardings(state, spec: PartitionSpec):
     """Parameters, averages and moments of a matrix are all sharded alike."""
     adam = [leaf for leaf in jax.tree.leaves(state.opt_state, is_leaf=lambda x: hasattr(x, "mu"))]
@@ -91,6 +110,11 @@ def main():
             jax.device_get(alone.params),
             jax.device_get(spread.params),
         )
+    own = held_out_losses(alone, MeshConfig(fsdp=1), devices[:1])
+    again = held_out_losses(spread, MESHES[-1], devices)
+    assert len(own) == 6
+    assert list(own) == list(again)
+    np.testing.assert_allclose(list(again.values()), list(own.values()), rtol=1e-4)
     check_shardings(spread, PartitionSpec(None, "fsdp", "tensor"))
 
 

@@ -17,6 +17,7 @@ from sam_audio_jax import distributed
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.workdir import Workdir
+from tests.eval.listing import make_folder, three_lines
 from tests.train import run_linear
 
 pytestmark = pytest.mark.processes
@@ -51,10 +52,12 @@ def whole(tmp_path_factory) -> pathlib.Path:
 
 
 def test_one_or_two_processes_train_the_separator_alike(train_processes, manifest, tmp_path):
+    make_folder(tmp_path / "bench", three_lines())
     for count in (1, 2):
         train_processes(
             f"of{count}",
             *("--data.source.manifests", str(manifest), *STEPS),
+            *("--eval-bench", str(tmp_path / "bench")),
             count=count,
             command=("launch/train.py", "tests/train/tiny.py", "--workdir"),
         ).finish()
@@ -65,6 +68,11 @@ def test_one_or_two_processes_train_the_separator_alike(train_processes, manifes
         path.name for path in one.iterdir()
     )
     assert len(list((two / "events").iterdir())) == 1
+    own, again = (Workdir(path).read_metrics()[-1] for path in (one, two))
+    held_out = [name for name in own if name.startswith("flow_loss/")]
+    assert len(held_out) == 6
+    for name in held_out:
+        assert again[name] == pytest.approx(own[name], rel=1e-4)
 
 
 @pytest.mark.long

@@ -1,0 +1,81 @@
+"""What a training run of the separator evaluates, on the fixed mixtures of `eval_bench`.
+
+The held-out flow loss of each domain, for the live and the averaged weights, and the separation
+metrics of the averaged weights, whose report is in `WORKDIR/eval/STEP/`.
+"""
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from sam_audio_jax import parallel
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.eval.evaluation import choose, evaluate_model
+from sam_audio_jax.eval.mixtures import Bench, FixedMixture, Wave, load_bench, render
+from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.held_out import HeldOutItem, HeldOutLoss
+from sam_audio_jax.train.objective import make_model
+from sam_audio_jax.train.step import TrainState
+from sam_audio_jax.workdir import Workdir
+
+
+def training_evaluation(
+    workdir: Workdir, config: TrainConfig, codec: Codec, mesh: Mesh
+) -> Callable[[TrainState, int], dict[str, float]] | None:
+    """Returns what the loop calls to evaluate a state; None without an `eval_bench`.
+
+    The held-out loss is computed on the devices of all processes. Each process then separates all
+    mixtures on its own devices, and process 0 writes the report. Raises `UserError` for a bad
+    bench.
+    """
+    if not config.eval_bench:
+        return None
+    items = held_out_items(config.eval_bench, config.eval_limit or None, codec.config.sample_rate)
+    held_out = HeldOutLoss(config, codec, mesh, items)
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: make_model(config)))
+    tokenizer = tokenizer_for(config.data.prompts.tokenizer)
+
+    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+        losses = held_out(state)
+        ema = state.ema
+        if jax.process_count() > 1:
+            local = parallel.make_mesh(parallel.MeshConfig(), jax.local_devices())
+            ema = parallel.gather_to_local(ema, parallel.parameter_shardings(abstract, local))
+        model = SAMAudio(codec, nnx.merge(graph, ema), tokenizer, sampler=config.sampler)
+        return losses | evaluate_model(
+            model,
+            config.eval_bench,
+            workdir.evaluation(step),
+            limit=config.eval_limit or None,
+            workdir=workdir.path,
+        )
+
+    return evaluate
+
+
+def held_out_items(bench: str, limit: int | None, sample_rate: int) -> list[HeldOutItem]:
+    """The mixtures of a bench, at a codec's rate, as items of the held-out loss."""
+    listing = load_bench(bench)
+    return [
+        HeldOutItem(
+            domain=mixture.setting,
+            text=mixture.caption,
+            seconds=mixture.seconds,
+            stems=_renderer(listing, mixture, sample_rate),
+        )
+        for mixture in choose(listing.mixtures, limit)
+    ]
+
+
+def _renderer(
+    bench: Bench, mixture: FixedMixture, sample_rate: int
+) -> Callable[[], tuple[Wave, Wave]]:
+    def stems() -> tuple[Wave, Wave]:
+        rendered = render(bench, mixture).resampled(sample_rate)
+        return rendered.target, rendered.residual
+
+    return stems

@@ -1,0 +1,88 @@
+"""The recipes of the paper as a user runs them, at a toy size: prepare, pre-train, fine-tune."""
+
+import pathlib
+import runpy
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from sam_audio_jax import config
+from sam_audio_jax.cli import prepare, train
+from sam_audio_jax.convert.load import load_networks
+from sam_audio_jax.data.length_buckets import Schedule
+from sam_audio_jax.workdir import Workdir
+from tests.eval.listing import make_folder, three_lines
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent.parent
+TOY = str(HERE / "toy_recipes.py")
+SIZES = ("small", "base", "large")
+
+
+@pytest.fixture(scope="module")
+def workdirs(manifest, tmp_path_factory):
+    """Workdirs of a pre-training and of a fine-tuning that starts from it."""
+    folder = tmp_path_factory.mktemp("recipes")
+    make_folder(folder / "bench", three_lines())
+    cache, data = folder / "cache", ["--data.source.manifests", str(manifest)]
+    assert not prepare.main([f"{TOY}@pretraining", "--out", str(cache), "--items", "64", *data])
+    more = ["--data.cache", str(cache), "--eval-bench", str(folder / "bench"), *data]
+    for recipe, start in (
+        ("pretraining", []),
+        ("finetuning", ["--init-from", str(folder / "pretraining")]),
+    ):
+        argv = [f"{TOY}@{recipe}", "--workdir", str(folder / recipe), *start, *more]
+        assert not train.main(argv)
+    return folder
+
+
+@pytest.mark.parametrize("recipe", ["pretraining", "finetuning"])
+def test_a_recipe_shows_what_a_long_run_is_judged_by(workdirs, recipe):
+    lines = Workdir(workdirs / recipe).read_metrics()
+    scores = [line for line in lines if line["group"] == "eval"]
+    assert [line["step"] for line in scores] == [2, 4]
+    for line in scores:
+        assert line["sisdri/none/sfx/text"] == line["sisdri/none/sfx/text"]
+        for weights in ("live", "averaged"):
+            for domain in ("sfx", "speech", "all"):
+                assert line[f"flow_loss/{weights}/{domain}"] > 0
+    steps = [line for line in lines if line["group"] == "train"]
+    assert all(0 <= line["padding"] < 0.5 for line in steps)
+
+
+def test_the_frozen_text_encoder_is_saved_with_the_run(workdirs):
+    shipped = nnx.as_pure(nnx.state(load_networks("tiny")[1].text_encoder))
+    for recipe in ("pretraining", "finetuning"):
+        _, prompted, _, _ = load_networks(str(workdirs / recipe))
+        ours = nnx.as_pure(nnx.state(prompted.text_encoder))
+        jax.tree.map(np.testing.assert_array_equal, ours, shipped)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_recipe_names_its_frozen_networks_and_evaluates(size):
+    defined = runpy.run_path(str(ROOT / "configs" / f"{size}.py"))["RECIPES"]
+    assert len(defined) == 6
+    for name, recipe in defined.items():
+        assert recipe.text_checkpoint == "t5-base"
+        assert recipe.eval_bench
+        assert 0 < recipe.eval_every < recipe.steps
+        prompts = recipe.data.prompts
+        if "finetune" in name:
+            assert (prompts.text_dropout, prompts.span_share) == (0.0, 1.0)
+            schedule = Schedule(recipe.data.batches, 0, recipe.codec.frame_rate)
+            assert schedule.padding < 0.1
+
+
+def test_the_codec_has_a_recipe_of_full_size():
+    for slice_ in ("v5e-8", "v5p-16", "v6e-8"):
+        cfg = config.from_cli([f"codec@{slice_}"])
+        assert (cfg.codec.sample_rate, cfg.codec.frame_rate, cfg.codec.codebook_dim) == (
+            48_000,
+            25.0,
+            128,
+        )
+        assert (cfg.batch, cfg.steps, cfg.loss.needs_discriminator) == (72, 400_000, True)
+        assert cfg.eval_every
+        assert not cfg.batch % (cfg.mesh.data * cfg.mesh.fsdp)

@@ -1,0 +1,81 @@
+"""The recipes of the paper at a toy size: only sizes, paths and step counts are replaced."""
+
+import dataclasses
+
+from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.recipes import finetuning, pretraining
+from sam_audio_jax.scorers.cnn14 import Cnn14Config
+from sam_audio_jax.separator.dit import DitConfig
+from sam_audio_jax.separator.flow import SamplerConfig
+from sam_audio_jax.train.config import TrainConfig
+
+DIT = DitConfig(depth=2, width=8, heads=2, mlp=8, frequency_width=8, dtype="float32")
+CODEC = CodecConfig(
+    sample_rate=800,
+    encoder_dim=2,
+    encoder_rates=(4, 8),
+    latent_dim=8,
+    decoder_dim=8,
+    decoder_rates=(8, 4),
+    codebook_dim=4,
+    watermark_rates=(),
+)
+TEACHER = Cnn14Config(
+    sample_rate=4000,
+    window=128,
+    hop=80,
+    mels=16,
+    low_hz=50.0,
+    high_hz=2000.0,
+    widths=(2, 4),
+    classes=3,
+)
+
+
+def toy(recipe: TrainConfig, **fields) -> TrainConfig:
+    """The recipe with small networks; the text encoder is that of the shipped `tiny`."""
+    separator = dataclasses.replace(
+        recipe.separator, channels=4, text_width=128, video_width=4, anchor_width=4
+    )
+    data = recipe.data
+    data = dataclasses.replace(
+        data,
+        mix=dataclasses.replace(data.mix, seconds=2.0, recipes=(("sfx", "sfx", 1.0),)),
+        prompts=dataclasses.replace(data.prompts, tokenizer="byt5", text_tokens=8),
+        workers=0,
+    )
+    if data.batches.token_budget:
+        batches = dataclasses.replace(
+            data.batches, token_budget=400, buckets_s=(1.5, 1.8), shortest_s=1.25
+        )
+        data = dataclasses.replace(data, batches=batches)
+    return dataclasses.replace(
+        recipe,
+        codec=CODEC,
+        codec_checkpoint="random",
+        text=T5Config(vocab_size=384, width=128, head_dim=32, heads=4, mlp=256, depth=2),
+        text_checkpoint="tiny",
+        separator=separator,
+        data=data,
+        optim=dataclasses.replace(recipe.optim, warmup_steps=2),
+        sampler=SamplerConfig(method="euler", steps=1),
+        steps=4,
+        eval_every=2,
+        log_every=2,
+        **fields,
+    )
+
+
+PRETRAINING, FINETUNING = pretraining(DIT), finetuning(DIT, token_budget=96_000)
+RECIPES = {
+    "pretraining": toy(
+        PRETRAINING,
+        alignment=dataclasses.replace(
+            PRETRAINING.alignment, hidden=8, teacher=TEACHER, teacher_checkpoint="random"
+        ),
+        batch=8,
+    ),
+    "finetuning": toy(FINETUNING),
+}
+CONFIG = RECIPES["pretraining"]
