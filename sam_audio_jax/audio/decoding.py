@@ -1,18 +1,43 @@
-"""Decoding of sound files: soundfile decodes what it can (WAV, FLAC, OGG, MP3), PyAV the rest."""
+"""Decoding of sound files: what a player plays, as it plays it, in full and in time.
 
+Where the structure of a file shows that nothing in it is unusual, soundfile decodes it (WAV, Ogg,
+MP3); FFmpeg (PyAV) decodes everything else, packet by packet.
+"""
+
+import contextlib
 import dataclasses
+import io
+import math
+import mmap
 import os
 import pathlib
+import stat
+from collections.abc import Iterator
+from typing import Any
 
-import av
-import av.error
 import numpy as np
 import soundfile
 from jaxtyping import Float32
 
+from sam_audio_jax.audio import flac, mpeg, ogg, packets, riff, timeline
+from sam_audio_jax.audio.file_parts import Part
 from sam_audio_jax.audio.signal import all_finite
+from sam_audio_jax.audio.timeline import Piece
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import first_line
+
+RATES = (50, 50_000_000)  # Hz; other sample rates are damage
+KINDS = {
+    "a folder": stat.S_ISDIR,
+    "a named pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": stat.S_ISCHR,
+    "a disk": stat.S_ISBLK,
+}
+LEAST_S = 0.1  # a smaller difference to what a header says is the padding of an encoder
+# Formats of soundfile that FFmpeg reads as well; where that gives up, there is damage.
+SOUNDFILE_ERRORS = (soundfile.SoundFileError, RuntimeError, TypeError)
+PADDING_S = 0.25  # at most, of an encoder, behind the end of the sound
+COMMON = {"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "MPEG"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,59 +46,197 @@ class Audio:
 
     samples: Float32[np.ndarray, "channels samples"]
     sample_rate: int
+    notes: tuple[str, ...] = ()  # what a listener should know about the file, each in a line
 
 
-def load(path: str | os.PathLike) -> Audio:
+def load(path: str | os.PathLike, track: int | None = None) -> Audio:
     """Decodes a sound or video file at its own rate.
 
-    Raises UserError if the file is missing, cannot be decoded, has no samples, or has samples that
-    are NaN or infinite.
+    Its samples are on a player's clock, which begins with the file's picture or its sound: holes
+    between the time stamps and damaged packets are silent. `track` counts audio tracks from 1; None
+    takes the one that players take. Raises UserError if the file is missing or no ordinary file,
+    cannot be decoded, has no such track, no samples, or samples that are NaN or infinite.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"no sound file at {path}")
-    try:
-        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
-        samples = samples.T
-    except (soundfile.SoundFileError, RuntimeError):
-        samples, sample_rate = _load_with_av(path)
-    if not samples.size:
+    path = check_file(path)
+    with _mapped(path) as data:
+        found = _parts(data)
+        if track not in (None, 1) and found:
+            raise UserError(f"{path} has no audio track {track}; it has one")
+        decoded = [_decode_part(path, data, part) for part in found] or [_decode(path, track=track)]
+    pieces = [piece for some, _ in decoded for piece in some if piece.samples.size]
+    notes = [note for _, some in decoded for note in some]
+    if not pieces:
         raise UserError(f"{path} has no samples")
-    if not all_finite(samples):
-        raise UserError(f"{path} has samples that are NaN or infinite")
-    return Audio(np.ascontiguousarray(samples), int(sample_rate))
+    if len(found) > 1:
+        notes.insert(0, f"is {len(found)} recordings, one after another")
+    for piece in pieces:
+        if not all_finite(piece.samples):
+            raise UserError(f"{path} has samples that are NaN or infinite")
+        if not RATES[0] <= piece.sample_rate <= RATES[1]:
+            raise UserError(
+                f"{path} has a sample rate of {piece.sample_rate} Hz; "
+                f"allowed are {RATES[0]} to {RATES[1]}"
+            )
+    piece, note = timeline.join(pieces)
+    notes += [note] if note else []
+    samples = np.ascontiguousarray(piece.samples)
+    return Audio(samples, piece.sample_rate, tuple(f"{path} {note}" for note in notes))
+
+
+def check_file(path: str | os.PathLike) -> pathlib.Path:
+    """Returns the path; raises UserError, at once, if no ordinary file is there."""
+    path = pathlib.Path(path)
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # ValueError: a name with a NUL byte
+        raise UserError(f"no sound file at {path}".replace("\0", "\\0")) from None
+    if not stat.S_ISREG(mode):
+        kind = next((words for words, matches in KINDS.items() if matches(mode)), "no file")
+        raise UserError(f"no sound file at {path}, which is {kind}")
+    return path
 
 
 def header_length(path: str | os.PathLike) -> tuple[int, int] | None:
-    """Returns samples and sample rate by the header of a sound file; None if it has to be decoded.
+    """Returns samples and sample rate of a file whose structure shows them; None: decode it.
 
-    A header may be wrong; the samples of `load` are what counts.
+    Raises UserError if no ordinary file is there. The samples of `load` are what counts.
     """
-    try:
-        header = soundfile.info(str(path))
-    except (soundfile.SoundFileError, RuntimeError):
-        return None
+    path = check_file(path)
+    with _mapped(path) as data:
+        parts = _parts(data)
+        if len(parts) != 1 or not parts[0].whole:
+            return None
+        if parts[0].samples is not None:
+            return (parts[0].samples, parts[0].sample_rate) if parts[0].samples else None
+        try:
+            header = soundfile.info(str(path))
+        except SOUNDFILE_ERRORS:
+            return None
     return (header.frames, header.samplerate) if header.frames > 0 else None
 
 
-def _load_with_av(path: pathlib.Path) -> tuple[Float32[np.ndarray, "channels samples"], int]:
-    """Decodes with FFmpeg; returns samples and rate. Raises UserError where there is no sound."""
+@contextlib.contextmanager
+def _mapped(path: pathlib.Path) -> Iterator[mmap.mmap | bytes]:
+    """Opens a file as bytes that are read when they are looked at."""
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise UserError(f"{path} has no audio stream")
-            resampler = av.AudioResampler(format="fltp")
-            frames = [
-                piece.to_ndarray()
-                for frame in container.decode(audio=0)
-                for piece in resampler.resample(frame)
-            ]
-            frames += [piece.to_ndarray() for piece in resampler.resample(None)]
-            rate = container.streams.audio[0].rate
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        if isinstance(error, UserError):
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened: {error.strerror}") from None
+    with file:
+        if not os.fstat(file.fileno()).st_size:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _parts(data: mmap.mmap | bytes) -> list[Part]:
+    for kind in (riff, ogg, flac, mpeg):
+        if found := kind.parts(data):
+            return found
+    return []
+
+
+def _decode_part(
+    path: pathlib.Path, data: mmap.mmap | bytes, part: Part
+) -> tuple[list[Piece], list[str]]:
+    """Returns what one part of a file holds, and notes on it."""
+    alone = (part.start, part.stop) == (0, len(data))
+    source = path if alone else io.BytesIO(data[part.start : part.stop])
+    piece = _by_soundfile(source, part) if part.subtype or part.whole else None
+    pieces, notes = ([piece], []) if piece is not None else _decode(path, source)
+    there_s = sum(piece.seconds for piece in pieces)
+    if part.stated is not None and part.sample_rate and there_s:
+        stated_s = part.stated / part.sample_rate
+        if abs(stated_s - there_s) > LEAST_S:
+            notes = [*notes, _length_note(stated_s, there_s)]
+    if part.cut_off:
+        notes = [*notes, f"has no mark of its end: {there_s:.2f} s are there"]
+    return pieces, notes
+
+
+def _length_note(stated_s: float, there_s: float) -> str:
+    return f"has {there_s:.2f} s of sound, its header says {stated_s:.2f} s"
+
+
+def _by_soundfile(source: pathlib.Path | io.BytesIO, part: Part | None) -> Piece | None:
+    """Returns the sound as soundfile decodes it; None if it cannot, or not in full."""
+    bare: dict[str, Any] = {}
+    if part is not None and part.subtype:
+        bare = {"format": "RAW", "subtype": part.subtype, "endian": "LITTLE"}
+        bare |= {"samplerate": part.sample_rate, "channels": part.channels}
+    try:
+        with soundfile.SoundFile(source, **bare) as file:
+            if part is None and file.format in COMMON:
+                return None
+            samples = file.read(dtype="float32", always_2d=True)
+            in_full = part is None or len(samples) == file.frames
+            return Piece(samples.T, file.samplerate) if in_full else None
+    except SOUNDFILE_ERRORS:
+        return None
+
+
+def _decode(
+    path: pathlib.Path, source: pathlib.Path | io.BytesIO | None = None, track: int | None = None
+) -> tuple[list[Piece], list[str]]:
+    """Decodes a file, or a part of it in memory, by FFmpeg; returns it in pieces of one format.
+
+    A file that FFmpeg does not know may be one of the formats that only soundfile reads.
+    """
+    try:
+        found = packets.decode(path if source is None else source, str(path), track)
+    except UserError:
+        piece = _by_soundfile(path, None) if source is None and track in (None, 1) else None
+        if piece is None:
             raise
-        raise UserError(f"{path} cannot be decoded as sound: {first_line(error)}") from None
-    if not frames:
-        return np.zeros((1, 0), np.float32), rate or 1
-    return np.concatenate(frames, axis=1).astype(np.float32), rate
+        return [piece], []
+    if not found.pieces:
+        return [], found.notes
+    times = np.array([piece.time_s for piece in found.pieces])
+    seconds = np.array([piece.seconds for piece in found.pieces])
+    silences = timeline.gaps(times, seconds, end_s=found.end_s, restarts=found.restarts)
+    notes = found.notes + _gap_notes(silences, seconds)
+    if math.isfinite(found.start_s):
+        silences[0] += max(0.0, np.nanmin(times[:1]) - found.start_s) if times[0] == times[0] else 0
+    pieces = timeline.place(found.pieces, silences)
+    if found.end_s:
+        pieces, note = _ended(pieces, found)
+        notes += note
+    return pieces, notes
+
+
+def _gap_notes(silences: np.ndarray, seconds: np.ndarray) -> list[str]:
+    """Returns a line on the holes that are filled and one on the overlaps that are cut."""
+    ends = np.cumsum(seconds + silences)
+    notes = []
+    for which, words in (
+        (silences > 0, "of holes are silent"),
+        (silences < 0, "of overlaps are cut"),
+    ):
+        if which.any():
+            at = np.flatnonzero(which)[0]
+            begin = ends[at] - seconds[at] - max(silences[at], 0.0)
+            total = abs(silences[which].sum())
+            notes.append(
+                f"has time stamps by which {total:.2f} s {words}, the first at {begin:.2f} s"
+            )
+    return notes
+
+
+def _ended(pieces: list[Piece], found: packets.Decoded) -> tuple[list[Piece], list[str]]:
+    """Cuts the encoder's padding behind the end; compares the length with what the header says."""
+    there_s = sum(piece.seconds for piece in pieces)
+    start_s = found.start_s if math.isfinite(found.start_s) else 0.0
+    stated_s = found.end_s - start_s
+    if found.padded and 0 < there_s - stated_s < PADDING_S:
+        last = pieces[-1]
+        surplus = round((there_s - stated_s) * last.sample_rate)
+        if surplus < last.samples.shape[1]:
+            pieces = [
+                *pieces[:-1],
+                Piece(last.samples[:, : last.samples.shape[1] - surplus], last.sample_rate),
+            ]
+        return pieces, []
+    if abs(stated_s - there_s) > max(LEAST_S, 0.01 * stated_s) and stated_s > 0:
+        return pieces, [_length_note(stated_s, there_s)]
+    return pieces, []

@@ -88,6 +88,8 @@ def separate_one(args: argparse.Namespace) -> None:
     options = settings(args).options
     output.check_result_folder(args.out, overwrite=args.overwrite)
     recording = inputs.read(args.input)
+    for note in recording.notes:
+        print(f"note: {note}", file=sys.stderr)
     seconds = recording.samples.shape[-1] / recording.sample_rate
     inputs.check_spans(args.span or (), seconds, args.input)
     if args.mask and not args.video:

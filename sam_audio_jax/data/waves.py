@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 BAD_SHARE = 0.01  # of the recordings that may be unusable; one bad file is always tolerated
 SILENT_PEAK = 10 ** (-60 / 20)  # recordings below -60 dBFS are refused
-DECODE_VERSION = 1  # part of the cache's name: raise it when decoding changes
+DECODE_VERSION = 2  # part of the cache's name: raise it when decoding changes
 
 
 class Waves:
@@ -100,6 +100,8 @@ def _decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " sam
         sound = audio.load(recording.path)
     except UserError as error:
         return str(error)
+    for note in sound.notes:
+        log.warning("%s", note)
     seconds = sound.samples.shape[-1] / sound.sample_rate
     if seconds < recording.duration - max(0.1, 0.02 * recording.duration):
         return f"truncated: {seconds:.2f} s of {recording.duration:.2f} s"

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from sam_audio_jax import audio
+from sam_audio_jax.audio.packets import reason, url
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_file
-from sam_audio_jax.video.reading import ffmpeg_reason, sound_start, video_stream
+from sam_audio_jax.video.reading import sound_start, video_stream
 
 CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".webm": "libopus", ".mkv": "libopus"}
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
@@ -28,9 +29,9 @@ def mux(
 ) -> None:
     """Copies the video's pictures, unchanged, beside another sound; whole or not at all.
 
-    The sound is AAC in .mp4, .m4v and .mov, Opus in .webm and .mkv, and begins where the old one
-    began. Raises UserError if there is no such video, the container cannot hold it, or the wave is
-    not mono or stereo.
+    The sound is AAC in .mp4, .m4v and .mov, Opus in .webm and .mkv, and begins where
+    `audio.load(video_path)` begins. Raises UserError if there is no such video, the container
+    cannot hold it, or the wave is not mono or stereo.
     """
     source_path, out_path = pathlib.Path(video_path), pathlib.Path(out_path)
     codec = CODECS.get(out_path.suffix.lower())
@@ -47,15 +48,15 @@ def mux(
     try:
         with (
             whole_file(out_path) as part,
-            av.open(str(source_path)) as source,
-            av.open(str(part), "w") as out,
+            av.open(url(source_path)) as source,
+            av.open(url(part), "w") as out,
         ):
             _mux(source, out, samples, rate, codec, str(source_path))
     except UserError:
         raise
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise UserError(
-            f"{source_path} cannot be copied into {out_path}: {ffmpeg_reason(error)}"
+            f"{source_path} cannot be copied into {out_path}: {reason(error)}"
         ) from None
 
 

@@ -10,11 +10,12 @@ import av.stream
 import numpy as np
 from jaxtyping import UInt8
 
+from sam_audio_jax.audio.packets import clock_start, moves, reason, url
 from sam_audio_jax.errors import UserError
 
 
 def decode_frames(path: pathlib.Path, name: str) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yields (time, frame); times are in seconds from the beginning of the file's sound.
+    """Yields (time, frame); times are in seconds from the beginning of `audio.load(path)`.
 
     Raises UserError if the file is missing, cannot be decoded or has no frames; `name` is what the
     message calls the video.
@@ -23,7 +24,7 @@ def decode_frames(path: pathlib.Path, name: str) -> Iterator[tuple[float, av.Vid
         raise UserError(f"{name}: no video file at {path}")
     count = 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(url(path)) as container:
             stream = video_stream(container, name)
             stream.thread_type = "AUTO"
             start, rate = sound_start(container), float(stream.average_rate or 1)
@@ -34,7 +35,7 @@ def decode_frames(path: pathlib.Path, name: str) -> Iterator[tuple[float, av.Vid
     except UserError:
         raise
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise UserError(f"{name} cannot be decoded as video: {ffmpeg_reason(error)}") from None
+        raise UserError(f"{name} cannot be decoded as video: {reason(error)}") from None
     if not count:
         raise UserError(f"{name} has no frames")
 
@@ -50,25 +51,30 @@ def to_grey(frame: av.VideoFrame) -> UInt8[np.ndarray, "_ _"]:
 
 
 def video_stream(container: Any, name: str) -> Any:
-    """Returns the first stream that moves: the cover picture of a song is no video.
+    """Returns the stream that a player shows: the one marked as default, else the largest.
 
-    Raises UserError if there is none.
+    The cover picture of a song is no video. Raises UserError if there is none.
     """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    raise UserError(f"{name} has no video stream")
+    streams = [stream for stream in container.streams.video if moves(stream)]
+    if not streams:
+        raise UserError(f"{name} has no video stream")
+    default = av.stream.Disposition.default
+    return max(
+        streams,
+        key=lambda stream: (
+            bool(stream.disposition & default),
+            (stream.width or 0) * (stream.height or 0),
+        ),
+    )
 
 
 def sound_start(container: Any) -> float:
-    """Returns the time, on the container's clock, at which the sound begins.
+    """Returns the time, on the container's clock, at which the recording begins.
 
+    That is where `audio.load` begins: a player's clock, which starts with the picture or the sound.
     It is 0 without sound, which the reference assumes always.
     """
-    sounds = [s for s in container.streams.audio if s.start_time is not None]
-    return max(0.0, float(sounds[0].start_time * sounds[0].time_base)) if sounds else 0.0
-
-
-def ffmpeg_reason(error: Exception) -> str:
-    """Returns FFmpeg's own message, without its number and the path."""
-    return getattr(error, "strerror", None) or str(error)
+    sound = container.streams.best("audio")
+    if sound is None or sound.start_time is None:
+        return 0.0
+    return max(0.0, clock_start(container, float(sound.start_time * sound.time_base)))

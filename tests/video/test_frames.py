@@ -116,6 +116,9 @@ def test_videos_that_cannot_be_used_are_the_users_error(tmp_path):
             frames_at(frames, np.zeros(2), name="item 3")
 
 
-def test_times_count_from_the_beginning_of_the_sound(tmp_path):
-    path = write_with_sound(tmp_path / "a.mkv", greys(12), 0.5)
-    assert indices(frames_at(path, np.array([0.0, 0.1, 0.62, 2.0]))) == [5, 6, 11, 11]
+def test_times_count_on_the_players_clock(tmp_path):
+    late_sound = write_with_sound(tmp_path / "a.mkv", greys(12), 0.5)
+    times = np.array([0.0, 0.1, 0.62, 2.0])
+    assert indices(frames_at(late_sound, times)) == [0, 1, 6, 11]
+    late_picture = write_with_sound(tmp_path / "b.mkv", greys(12), 0.2, picture_begin=0.5)
+    assert indices(frames_at(late_picture, times)) == [0, 0, 3, 11]  # the clock begins at 0.2 s

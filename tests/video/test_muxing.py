@@ -7,7 +7,7 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.video.muxing import mux
-from tests.video.clips import frames_at, greys, indices, write, write_with_sound
+from tests.video.clips import greys, write, write_with_sound
 
 
 def packets(path):
@@ -47,10 +47,17 @@ def test_a_new_sound_under_the_same_pictures(tmp_path, suffix, rate, channels):
         assert len(container.streams) == 2
 
 
-def test_the_sound_begins_where_the_old_one_began(tmp_path):
-    path = write_with_sound(tmp_path / "a.mkv", greys(12), 0.5)
-    mux(path, tone(0.3, 48000, 1), 48000, tmp_path / "b.mkv")
-    assert indices(frames_at(tmp_path / "b.mkv", np.array([0.0, 0.1]))) == [5, 6]
+def test_the_sound_begins_with_the_players_clock(tmp_path):
+    late_sound = write_with_sound(tmp_path / "a.mkv", greys(12), 0.5)
+    late_picture = write_with_sound(tmp_path / "b.mkv", greys(12), 0.2, picture_begin=0.5)
+    for path, first in ((late_sound, 0.0), (late_picture, 0.2)):
+        sound = audio.load(path)
+        wave = np.zeros_like(sound.samples)
+        wave[:, 160:] = tone(1.0, sound.sample_rate, 1)[:, : wave.shape[1] - 160]
+        mux(path, wave, sound.sample_rate, tmp_path / "out.mkv")
+        with av.open(str(tmp_path / "out.mkv")) as container:
+            frame = next(container.decode(audio=0))
+            assert frame.time == pytest.approx(first, abs=0.01)
 
 
 def test_nothing_is_left_of_a_sound_that_cannot_be_added(tmp_path):

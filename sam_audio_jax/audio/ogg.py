@@ -1,0 +1,73 @@
+"""The links of a chained Ogg stream (RFC 3533), each of which is a recording of its own."""
+
+import dataclasses
+import zlib
+from collections.abc import Iterator
+
+from sam_audio_jax.audio.file_parts import Bytes, Part
+
+BEGIN, END = 2, 4  # flags of a page
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Page:
+    start: int
+    stop: int
+    flags: int
+    number: int
+    right: bool  # it follows the one before, and its checksum is right
+
+
+def parts(data: Bytes) -> list[Part]:
+    """Returns the links; none if the file is no Ogg or has several streams at once."""
+    if data[:4] != b"OggS":
+        return []
+    links: list[list[_Page]] = []
+    for page in _pages(data):
+        if not links or page.flags & BEGIN:
+            links.append([])
+        links[-1].append(page)
+    several = any(len(link) == 1 for link in links[:-1])
+    if not links or several or not links[0][0].flags & BEGIN:
+        return []
+    ends = [*(link[0].start for link in links[1:]), len(data)]
+    return [_part(data, link, end) for link, end in zip(links, ends, strict=True)]
+
+
+def _part(data: Bytes, pages: list[_Page], end: int) -> Part:
+    first, last = pages[0], pages[-1]
+    head = bytes(data[first.start + 28 : first.stop])  # of a page with one packet
+    vorbis = head[:7] == b"\x01vorbis"
+    opus = head[:8] == b"OpusHead" and head[16:18] == bytes(2)  # no gain
+    return Part(
+        start=first.start,
+        stop=end,
+        whole=(vorbis or opus)
+        and all(page.right for page in pages)
+        and [page.number for page in pages] == list(range(first.number, last.number + 1))
+        and last.stop == end
+        and bool(last.flags & END),
+        cut_off=not last.flags & END,
+    )
+
+
+def _pages(data: Bytes) -> Iterator[_Page]:
+    position = 0
+    while (start := data.find(b"OggS", position)) >= 0:
+        header = bytes(data[start : start + 27])
+        table = bytes(data[start + 27 : start + 27 + header[26]]) if len(header) == 27 else b""
+        stop = start + 27 + len(table) + sum(table)
+        if len(header) < 27 or stop > len(data):
+            return
+        page = bytes(data[start:stop])
+        right = _checksum(page) == int.from_bytes(page[22:26], "little")
+        number = int.from_bytes(header[18:22], "little")
+        yield _Page(start, stop, header[5] if right else 0, number, right and start == position)
+        position = stop if right else start + 4
+
+
+def _checksum(page: bytes) -> int:
+    """Returns Ogg's CRC-32: that of zlib, with the bits of each byte in the other order."""
+    bits = (page[:22] + bytes(4) + page[26:]).translate(REVERSED)
+    return int(f"{~zlib.crc32(bits, 0xFFFFFFFF) & 0xFFFFFFFF:032b}"[::-1], 2)

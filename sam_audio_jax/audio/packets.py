@@ -1,0 +1,204 @@
+"""Decoding with FFmpeg (PyAV), packet by packet: a damaged packet costs its moment only."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import av
+import av.error
+import av.stream
+import numpy as np
+from jaxtyping import Float32
+
+from sam_audio_jax.audio import flac
+from sam_audio_jax.audio.timeline import LEAST_S, LONGEST_S, Piece
+from sam_audio_jax.errors import UserError
+
+# Containers that store the time of each packet; in others packets simply follow each other.
+TIMED = {"asf", "avi", "flv", "gxf", "live_flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut"}
+TIMED |= {"ogg", "rm", "wtv"}
+RESTARTING = {"mpegts", "mpeg", "ogg"}  # whose clock may jump
+STATED = {"aiff", "asf", "au", "avi", "caf", "flv", "mov", "w64", "wav"}  # length in the header
+FULL_SCALE = {"u8": 128.0, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63, "flt": 1, "dbl": 1}
+MOST_ERRORS = 1000  # of the demuxer, without a packet between them
+
+
+@dataclasses.dataclass
+class Decoded:
+    """The pieces of one audio track and what the container says about it."""
+
+    pieces: list[Piece]
+    start_s: float = math.nan  # where the recording begins by the container's clock; NaN: no clock
+    end_s: float = 0.0  # where it ends, by the header; 0: unknown
+    restarts: bool = False
+    padded: bool = False  # `end_s` is exact: what comes after it is the encoder's padding
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def url(path: pathlib.Path) -> str:
+    """Returns a name that FFmpeg takes for a file, whatever colons are in it."""
+    return f"file:{path}"
+
+
+def decode(source: pathlib.Path | BinaryIO, name: str, track: int | None = None) -> Decoded:
+    """Decodes a file, or a part of one in memory; `track` counts its audio tracks from 1.
+
+    Raises UserError, which names the file, if it cannot be opened or has no such track.
+    """
+    try:
+        with _opened(source) as container:
+            stream, notes = choose_track(container, name, track)
+            return _decode(container, stream, notes)
+    except UserError:
+        raise
+    except (av.error.FFmpegError, ValueError, OSError, MemoryError) as error:
+        raise UserError(f"{name} cannot be decoded as sound: {reason(error)}") from None
+
+
+def _opened(source: pathlib.Path | BinaryIO) -> Any:
+    if not isinstance(source, pathlib.Path):
+        return av.open(source)
+    try:
+        str(source).encode()
+    except UnicodeEncodeError:  # a name in another encoding, which PyAV cannot pass on
+        return av.open(source.open("rb"))
+    return av.open(url(source), options={"protocol_whitelist": "file,crypto,data"})
+
+
+def reason(error: Exception) -> str:
+    """Returns FFmpeg's own message, without its number and the path."""
+    text = str(getattr(error, "strerror", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def choose_track(container: Any, name: str, track: int | None = None) -> tuple[Any, list[str]]:
+    """Returns the audio stream that a player plays, or track number `track`; and a note on others.
+
+    A player takes the track that is marked as default, else the one of the highest bit rate.
+    """
+    tracks = list(container.streams.audio)
+    if not tracks:
+        raise UserError(f"{name} has no audio track")
+    if track is not None:
+        if not 1 <= track <= len(tracks):
+            raise UserError(f"{name} has no audio track {track}; it has {_list(tracks)}")
+        return tracks[track - 1], []
+    best = container.streams.best("audio") or tracks[0]
+    if len(tracks) == 1:
+        return best, []
+    return best, [
+        f"has {len(tracks)} audio tracks ({_list(tracks)}); "
+        f"track {tracks.index(best) + 1} is used, as players do"
+    ]
+
+
+def _list(tracks: list[Any]) -> str:
+    words = []
+    for number, stream in enumerate(tracks, 1):
+        context = stream.codec_context
+        known = [stream.metadata.get("language"), stream.metadata.get("title")]
+        known += [context.name, context.layout.name] if context else ["unknown codec"]
+        words.append(f"{number}: {' '.join(str(word) for word in known if word)}")
+    return ", ".join(words)
+
+
+def clock_start(container: Any, sound_s: float) -> float:
+    """Returns where a player's clock begins, on that of the container.
+
+    It begins with the picture, or with the sound (at `sound_s`) where that is earlier or, up to
+    rounding, at the same time.
+    """
+    pictures = [
+        float(stream.start_time * stream.time_base)
+        for stream in container.streams.video
+        if stream.start_time is not None and moves(stream)
+    ]
+    late_s = sound_s - min(pictures, default=sound_s)
+    return sound_s - late_s if LEAST_S < late_s < LONGEST_S else sound_s
+
+
+def moves(stream: Any) -> bool:
+    """Returns whether a video stream is more than the cover picture of a song."""
+    return not stream.disposition & av.stream.Disposition.attached_pic
+
+
+def _decode(container: Any, stream: Any, notes: list[str]) -> Decoded:
+    if stream.codec_context is None:
+        raise UserError(f"has an unknown codec in its audio track {stream.index}")
+    kinds = set(container.format.name.split(","))
+    timed = bool(kinds & TIMED)
+    flac_block = 0
+    if "flac" in kinds:
+        flac_block = int.from_bytes((stream.codec_context.extradata or b"")[2:4], "big")
+    pieces: list[Piece] = []
+    damaged: list[float] = []  # where, in seconds of what is decoded
+    done_s, whole = 0.0, 0
+    for packet in _packets(container, stream):
+        try:
+            frames = packet.decode()
+        except (av.error.FFmpegError, ValueError):
+            if packet.size:
+                damaged.append(done_s)
+            length_s = float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
+            if pieces and 0 < length_s < LONGEST_S:
+                last = pieces[-1]
+                silence = np.zeros(
+                    (len(last.samples), round(length_s * last.sample_rate)), np.float32
+                )
+                pieces.append(Piece(silence, last.sample_rate))
+                done_s += pieces[-1].seconds
+            continue
+        for frame in frames:
+            if not (frame.samples and frame.sample_rate):
+                continue
+            known = timed and frame.pts is not None
+            time_s = float(frame.pts * frame.time_base) if known else math.nan
+            if flac_block and (position := flac.frame_position(bytes(packet)[:16], flac_block)):
+                time_s = position[0] / frame.sample_rate
+            pieces.append(Piece(to_float(frame), frame.sample_rate, time_s))
+            done_s, whole = done_s + pieces[-1].seconds, len(pieces)
+    del pieces[whole:]  # no silence behind the last packet that is whole
+    if damaged:
+        count = f"{len(damaged)} damaged packets" if len(damaged) > 1 else "a damaged packet"
+        notes.append(f"has {count}, at {damaged[0]:.2f} s{' and later' * (len(damaged) > 1)}")
+    first = next((piece.time_s for piece in pieces if math.isfinite(piece.time_s)), math.nan)
+    found = Decoded(pieces, restarts=bool(kinds & RESTARTING), notes=notes)
+    if timed and math.isfinite(first):
+        found.start_s = clock_start(container, first)
+    if kinds & STATED and stream.duration:
+        found.end_s = float((stream.duration + (stream.start_time or 0)) * stream.time_base)
+        found.padded = "mov" in kinds
+    elif "matroska" in kinds and container.duration and len(container.streams) == 1:
+        found.end_s = container.duration / av.time_base + max(0.0, container.start_time or 0) / 1e6
+    return found
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Yields the packets; goes on after an error of the demuxer as long as packets follow."""
+    errors = 0
+    while errors < MOST_ERRORS:
+        try:
+            for packet in container.demux(stream):
+                errors = 0
+                yield packet
+            return
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, ValueError):
+            errors += 1
+
+
+def to_float(frame: Any) -> Float32[np.ndarray, "channels samples"]:
+    """Returns the samples of a frame with full scale 1.0; integers up to 24 bits are exact."""
+    samples = frame.to_ndarray()
+    name = frame.format.name
+    if not name.endswith("p"):
+        samples = samples.reshape(frame.samples, -1).T
+    scale = FULL_SCALE[name.removesuffix("p")]
+    if name.startswith("u8"):
+        return (samples.astype(np.float32) - 128) / 128
+    if scale == 1:
+        return np.ascontiguousarray(samples, np.float32)
+    return samples.astype(np.float32) * np.float32(1 / scale)
