@@ -12,6 +12,7 @@ from sam_audio_jax.audio.signal import (
     loudness_lufs,
     mono,
     rotate_phase,
+    si_sdr,
     stft,
 )
 from sam_audio_jax.audio.writing import write_wav
@@ -28,6 +29,7 @@ __all__ = [
     "mono",
     "resample",
     "rotate_phase",
+    "si_sdr",
     "stft",
     "write_wav",
 ]

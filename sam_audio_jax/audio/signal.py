@@ -1,7 +1,8 @@
-"""Functions of signals in memory: mono, short-time spectra, loudness, phase."""
+"""Functions of signals in memory: mono, short-time spectra, loudness, phase, SI-SDR."""
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import pyloudnorm
@@ -21,9 +22,9 @@ def mono(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " 
 
 
 @functools.cache
-def _hann(window: int) -> Float32[np.ndarray, " window"]:
+def hann(window: int, dtype: type[np.floating] = np.float32) -> Float[np.ndarray, " window"]:
     """Returns the periodic Hann window."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(dtype)
 
 
 def stft(
@@ -41,7 +42,7 @@ def stft(
     pad = [(0, 0)] * (samples.ndim - 1) + [(window // 2, frames * hop + window // 2 - length)]
     padded = np.pad(samples, pad)
     pieces = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)
-    return np.fft.rfft(pieces[..., : frames * hop : hop, :] * _hann(window), axis=-1)
+    return np.fft.rfft(pieces[..., : frames * hop : hop, :] * hann(window), axis=-1)
 
 
 def istft(
@@ -49,9 +50,9 @@ def istft(
 ) -> Float[np.ndarray, "... samples"]:
     """Inverts `stft` (by least squares for a changed spectrum); the result has `samples`."""
     frames, parts = spectrum.shape[-2], window // hop
-    pieces = np.fft.irfft(spectrum, window, axis=-1) * _hann(window)
+    pieces = np.fft.irfft(spectrum, window, axis=-1) * hann(window)
     pieces = pieces.reshape(*spectrum.shape[:-1], parts, hop)
-    squares = np.square(_hann(window)).reshape(parts, hop)
+    squares = np.square(hann(window)).reshape(parts, hop)
     out = np.zeros((*spectrum.shape[:-2], frames + parts - 1, hop), pieces.dtype)
     weight = np.zeros((frames + parts - 1, hop), pieces.dtype)
     for part in range(parts):
@@ -85,3 +86,27 @@ def rotate_phase(
     window = 2 ** math.ceil(math.log2(0.032 * sample_rate))  # 2048 at 44.1 and 48 kHz
     spectrum = stft(wave, window, window // 4) * np.exp(1j * np.float32(angle))
     return istft(spectrum, window, window // 4, len(wave)).astype(np.float32)
+
+
+def si_sdr(
+    estimate: Float[Any, "*batch samples"],
+    reference: Float[Any, "*batch samples"],
+    *,
+    zero_mean: bool = False,
+) -> Float[Any, "*batch"]:
+    """Scale-invariant signal-to-distortion ratio over the last axis in dB, of NumPy or JAX arrays.
+
+    The definition is that of torchmetrics' `scale_invariant_signal_distortion_ratio`. It is
+    computed in the dtype of the arrays, whose machine epsilon keeps silence finite; float64 arrays
+    give exact numbers.
+    """
+    np_or_jnp = estimate.__array_namespace__()
+    if zero_mean:
+        estimate = estimate - estimate.mean(axis=-1, keepdims=True)
+        reference = reference - reference.mean(axis=-1, keepdims=True)
+    eps = np_or_jnp.finfo(estimate.dtype).eps
+    power = (reference * reference).sum(axis=-1, keepdims=True) + eps
+    signal = ((estimate * reference).sum(axis=-1, keepdims=True) + eps) / power * reference
+    noise = estimate - signal
+    ratio = ((signal * signal).sum(axis=-1) + eps) / ((noise * noise).sum(axis=-1) + eps)
+    return np_or_jnp.asarray(10 * np_or_jnp.log10(ratio))

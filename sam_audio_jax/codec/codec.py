@@ -77,8 +77,8 @@ class CodecConfig:
         )
 
     def frames(self, samples: int) -> int:
-        """Latent frames of so many samples: whole frames, the last one perhaps partly padding."""
-        return -(-samples // self.hop)
+        """Latent frames that cover `samples`."""
+        return frame_count(samples, self.hop)
 
     def watermark_widths(self) -> tuple[int, ...]:
         """Channels of the watermark's stages, from the waveform's side to the code's."""
@@ -151,6 +151,11 @@ def make_watermark(config: CodecConfig, rngs: nnx.Rngs) -> Watermark:
     )
 
 
+def frame_count(samples: int, hop: int) -> int:
+    """Latent frames that cover `samples`; the last one may be partly padding."""
+    return -(-samples // hop)
+
+
 def pad_to_hop(wave: np.ndarray, hop: int) -> np.ndarray:
     """Reflects the end of `(..., samples)` up to a whole number of frames.
 
@@ -164,16 +169,3 @@ def pad_to_hop(wave: np.ndarray, hop: int) -> np.ndarray:
     if short >= wave.shape[-1]:
         return np.pad(wave, [*lead, (0, short)])
     return np.pad(wave, [*lead, (0, short)], mode="reflect")
-
-
-def sample_to_frame(index: int, config: CodecConfig, sample_rate: int | None = None) -> int:
-    """The first frame that starts at or after a sample (the reference's two ceilings, float32)."""
-    rate = np.float32(sample_rate or config.sample_rate)
-    at_codec = np.ceil(np.float32(config.sample_rate * index) / rate)
-    return int(np.ceil(at_codec / np.float32(config.hop)))
-
-
-def frame_to_sample(index: int, config: CodecConfig, sample_rate: int | None = None) -> int:
-    """The first sample of a frame, truncated."""
-    ratio = (sample_rate or config.sample_rate) / config.sample_rate
-    return int(index * config.hop * ratio)

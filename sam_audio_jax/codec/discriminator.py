@@ -12,8 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sam_audio_jax import parallel
-from sam_audio_jax.codec.loss import Maps, stft
+from sam_audio_jax.codec.loss import Maps
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.spectral import stft
 
 SLOPE = 0.1  # published: of the leaky ReLU
 
@@ -154,7 +155,7 @@ class SpectrumDiscriminator(nnx.Module):
                 f"{self.window}"
             )
         padded = jnp.pad(wave, ((0, 0), (side, side + short)), mode="reflect")
-        spectrum = jnp.stack(stft(padded, self.window), axis=-1)[:, 2:-2]
+        spectrum = jnp.stack(stft(padded, self.window, hop), axis=-1)[:, 2:-2]
         return [spectrum[:, :, first:last] for first, last in self.edges]
 
 

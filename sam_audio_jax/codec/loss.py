@@ -5,17 +5,16 @@ are DAC's (docs/codec.md, "Training"). Everything here is float32 and pure.
 """
 
 import dataclasses
-import functools
-import warnings
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import librosa
-import numpy as np
 from jaxtyping import Array, Float
 
+from sam_audio_jax.audio.mel import mel_filters
+from sam_audio_jax.audio.signal import si_sdr
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn import spectral
 
 Scales = tuple[tuple[int, int], ...]
 Maps = list[list[Float[Array, "..."]]]  # of each sub-discriminator: its features, then its logits
@@ -26,7 +25,6 @@ MEL_SCALES: Scales = (  # published: window in samples, mel bands
 )
 STFT_WINDOWS = (2048, 512)  # published
 FLOOR = 1e-5  # published: of magnitudes, before a logarithm
-MATMUL_WINDOW = 64  # up to here a product with the DFT matrix is faster than an FFT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,38 +63,11 @@ class CodecLossConfig:
         return self.adversarial > 0
 
 
-def stft(
-    wave: Float[Array, "batch samples"], window: int
-) -> tuple[Float[Array, "batch frames bins"], Float[Array, "batch frames bins"]]:
-    """Centred, unnormalised STFT: periodic Hann, hop `window / 4`, reflection at both ends.
-
-    Returns:
-      Real and imaginary part; `samples // hop + 1` frames of `window / 2 + 1` bins.
-
-    Raises:
-      UserError: the wave is too short to be reflected by half a window.
-    """
-    batch, samples = wave.shape
-    if samples <= window // 2:
-        raise UserError(f"a wave of {samples} samples is too short for an STFT window of {window}")
-    hop = window // 4
-    count = samples // hop + 1
-    padded = jnp.pad(wave, ((0, 0), (window // 2, window // 2)), mode="reflect")
-    hops = padded[:, : (count + 3) * hop].reshape(batch, count + 3, hop)
-    frames = jnp.concatenate([hops[:, i : i + count] for i in range(4)], axis=-1)
-    if window <= MATMUL_WINDOW:
-        both = jnp.matmul(frames, _dft(window), precision="highest")
-        real, imaginary = jnp.split(both, 2, axis=-1)
-        return real, imaginary
-    spectrum = jnp.fft.rfft(frames * _hann(window))
-    return spectrum.real, spectrum.imag
-
-
 def magnitude(
     wave: Float[Array, "batch samples"], window: int
 ) -> Float[Array, "batch frames bins"]:
     """Absolute value of the STFT; its gradient is 0, not infinite, where the sound is silent."""
-    real, imaginary = stft(wave, window)
+    real, imaginary = spectral.stft(wave, window, window // 4)
     return jnp.sqrt(jnp.maximum(jnp.square(real) + jnp.square(imaginary), 1e-20))
 
 
@@ -110,7 +81,7 @@ def mel_losses(
     """Mean distance of log10 mel magnitudes, one number for each scale."""
 
     def log_mel(wave, window, bands):
-        filters = _mel_filters(sample_rate, window, bands)
+        filters = mel_filters(sample_rate, window, bands)
         mel = jnp.matmul(magnitude(wave, window), filters, precision="highest")
         return jnp.log10(jnp.maximum(mel + offset, FLOOR))
 
@@ -147,18 +118,6 @@ def waveform_metric(
 ) -> Float[Array, ""]:
     """Mean absolute difference of samples."""
     return jnp.mean(jnp.abs(fake - real))
-
-
-def si_sdr_db(
-    real: Float[Array, "batch samples"], fake: Float[Array, "batch samples"]
-) -> Float[Array, " batch"]:
-    """Scale-invariant signal-to-distortion ratio of each row in dB, means removed."""
-    real = real - jnp.mean(real, axis=1, keepdims=True)
-    fake = fake - jnp.mean(fake, axis=1, keepdims=True)
-    energy = jnp.sum(jnp.square(real), axis=1, keepdims=True)
-    target = jnp.sum(fake * real, axis=1, keepdims=True) / (energy + 1e-8) * real
-    signal = jnp.sum(jnp.square(target), axis=1)
-    return 10 * jnp.log10((signal + 1e-8) / (jnp.sum(jnp.square(fake - target), axis=1) + 1e-8))
 
 
 def kl(
@@ -205,26 +164,5 @@ def codec_metrics(
         "mel": mel_loss(real, fake, sample_rate, config.mel_scales, config.mel_offset),
         "stft": stft_metric(real, fake, config.stft_windows),
         "waveform": waveform_metric(real, fake),
-        "si_sdr_db": jnp.mean(si_sdr_db(real, fake)),
+        "si_sdr_db": jnp.mean(si_sdr(fake, real, zero_mean=True)),
     }
-
-
-def _hann(window: int) -> np.ndarray:
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
-
-
-@functools.cache
-def _dft(window: int) -> np.ndarray:
-    """Hann window and Fourier transform as one matrix: [window, real bins then imaginary bins]."""
-    angle = 2 * np.pi * np.outer(np.arange(window), np.arange(window // 2 + 1)) / window
-    both = np.concatenate([np.cos(angle), -np.sin(angle)], axis=1)
-    return (both * _hann(window)[:, None]).astype(np.float32)
-
-
-@functools.cache
-def _mel_filters(sample_rate: int, window: int, bands: int) -> np.ndarray:
-    """Slaney filters, [bins, bands]. Some of the finest banks are empty, as in the reference."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Empty filters")
-        filters = librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands)
-    return filters.T.astype(np.float32)

@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from sam_audio_jax.audio.mel import mel_filters
 from sam_audio_jax.convert.names import LINEAR, Row, Table, TensorLayout
 from sam_audio_jax.convert.tensors import State, Tensor, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.scorers import front_end
 from sam_audio_jax.scorers.cnn14 import Cnn14, Cnn14Config
 
 MODEL_KEY = "model"  # of the tensors in a .pth file
@@ -91,6 +91,6 @@ def load_cnn14(name: str, config: Cnn14Config, mesh: Mesh | None = None) -> Cnn1
 
 def filters(config: Cnn14Config) -> np.ndarray:
     """The filter bank of the front end, `[frequencies, mels]`."""
-    return front_end.mel_filters(
+    return mel_filters(
         config.sample_rate, config.window, config.mels, config.low_hz, config.high_hz
     )

@@ -214,7 +214,7 @@ def mixer(config: DataConfig, sample_rate: int, hop: int) -> Mixer:
     recordings = load_manifests(config.source.manifests, config.source.split)
     songs = load_songs(config.source.manifests, config.source.split)
     waves = open_waves(recordings, sample_rate)
-    samples = frame_count(config, sample_rate, hop) * hop
+    samples = example_frames(config, sample_rate, hop) * hop
     return Mixer(config.mix, recordings, songs, waves, sample_rate, samples)
 
 
@@ -227,7 +227,7 @@ def recipe(config: DataConfig) -> dict[str, Any]:
     }
 
 
-def frame_count(config: DataConfig, sample_rate: int, hop: int) -> int:
+def example_frames(config: DataConfig, sample_rate: int, hop: int) -> int:
     """Codec frames of an example without a token budget."""
     return max(1, round(config.mix.seconds * sample_rate / hop))
 
@@ -247,7 +247,7 @@ def separation_batches(
     has `batch` items, unless `config.batches.token_budget` says how many there are. Raises
     `UserError` for buckets that the budget or the records of the cache are too small for.
     """
-    frames = frame_count(config, sample_rate, hop)
+    frames = example_frames(config, sample_rate, hop)
     schedule = None
     if config.batches.token_budget:
         schedule = Schedule(config.batches, config.seed, sample_rate / hop)

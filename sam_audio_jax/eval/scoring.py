@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sam_audio_jax import audio
 from sam_audio_jax.eval import baselines, distances
 from sam_audio_jax.eval.mixtures import Rendered, Wave
 from sam_audio_jax.eval.prompting import PromptedMixture
@@ -26,7 +27,7 @@ def score(rendered: Rendered, target: Wave, residual: Wave) -> dict[str, float]:
         ("_residual", residual, rendered.residual),
     ):
         exact, reference = stem.astype(np.float64), truth.astype(np.float64)
-        columns["sisdr" + suffix] = float(distances.si_sdr(exact, reference))
+        columns["sisdr" + suffix] = float(audio.si_sdr(exact, reference))
         columns["sisdri" + suffix] = float(distances.si_sdr_improvement(exact, reference, mixture))
         columns["logmel" + suffix] = distances.log_mel_distance(stem, truth, rendered.sample_rate)
     return columns

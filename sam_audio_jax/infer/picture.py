@@ -4,12 +4,14 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
+import librosa
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sam_audio_jax import audio
+from sam_audio_jax.audio.mel import mel_filters
 
 RANGE_DB = 70.0  # levels further below the loudest one are black
 BANDS = 128
@@ -65,17 +67,21 @@ def spectrograms_png(
 def mel_db(
     wave: Float[np.ndarray, " samples"], sample_rate: int
 ) -> Float[np.ndarray, "bands frames"]:
-    """Returns mel power in dB: `BANDS` bands up to the Nyquist rate, about `COLUMNS` frames."""
+    """Returns mel power in dB: `BANDS` bands up to the Nyquist rate, about `COLUMNS` frames.
+
+    At low rates there are fewer bands.
+    """
     hop = max(1, round(0.01 * sample_rate))
     window = 6 * hop
     frames = math.ceil(len(wave) / hop) + 1
     pooled = math.ceil(frames / COLUMNS)
     block = pooled * max(1, BLOCK // pooled)
-    bands, columns = _bands(window, sample_rate), []
+    bands = min(BANDS, window // 3)  # the lowest are then not narrower than a bin
+    filters, columns = mel_filters(sample_rate, window, bands), []
     for start in range(0, frames, block):
         power = _power(wave, start, min(start + block, frames), window, hop)
         power = np.pad(power, ((0, -len(power) % pooled), (0, 0)), mode="edge")
-        columns.append(bands @ power.reshape(-1, pooled, power.shape[-1]).mean(1).T)
+        columns.append((power.reshape(-1, pooled, power.shape[-1]).mean(1) @ filters).T)
     return 10 * np.log10(np.concatenate(columns, axis=1) + 1e-12)
 
 
@@ -88,23 +94,9 @@ def _power(
     return np.square(np.abs(audio.stft(part, window, hop)))[start - first : stop - first]
 
 
-def _mel(hz: float) -> float:
-    return 2595 * math.log10(1 + hz / 700)
-
-
-def _bands(window: int, sample_rate: int) -> Float[np.ndarray, "bands bins"]:
-    """Returns mel triangles; a low band, narrower than a bin, is the mean of the nearest bins."""
-    centres = 700 * (10 ** (np.linspace(0, _mel(sample_rate / 2), BANDS) / 2595) - 1)
-    bin_hz = sample_rate / window
-    bins = np.arange(window // 2 + 1) * bin_hz
-    width = np.maximum(np.gradient(centres), bin_hz)[:, None]
-    weights = np.maximum(0, 1 - np.abs(bins[None] - centres[:, None]) / width)
-    return weights / weights.sum(1, keepdims=True)
-
-
 def _frequency_axis(axes: Axes, sample_rate: int) -> None:
     ticks = [hz for hz in TICKS_HZ if hz < 0.9 * sample_rate / 2]
-    axes.set_yticks([_mel(hz) / _mel(sample_rate / 2) * BANDS for hz in ticks])
+    axes.set_yticks(librosa.hz_to_mel(ticks) / librosa.hz_to_mel(sample_rate / 2) * BANDS)
     axes.set_yticklabels(
         [f"{hz / 1000:g} k" if hz >= 1000 else f"{hz:g}" for hz in ticks], fontsize=7
     )

@@ -9,7 +9,6 @@ the results with one exception that `SAMAudio.separate` names: the watermark.
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +17,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sam_audio_jax import audio
+from sam_audio_jax.codec.codec import frame_count
 from sam_audio_jax.convert.load import codec_grid
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.inputs import PromptView
 from sam_audio_jax.infer.video_prompts import Clip, make_clip
-from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span, frame_count, frame_spans, valid_frames
+from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span, frame_spans, valid_frames
 from sam_audio_jax.video.masks import mask_videos
 
 NULL_SLOT, PAD_SLOT, FIRST_SLOT = 0, 1, 2  # columns of `anchor_ids`
@@ -86,7 +86,7 @@ class SAMAudioProcessor:
 
     def wav_to_feature_idx(self, wav_idx: int) -> int:
         """Latent frames that cover so many samples."""
-        return math.ceil(wav_idx / self.audio_hop_length)
+        return frame_count(wav_idx, self.audio_hop_length)
 
     def feature_to_wav_idx(self, feature_idx: int) -> int:
         """Samples of so many latent frames."""

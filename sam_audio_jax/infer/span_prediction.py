@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sam_audio_jax.codec.codec import CodecConfig, pad_to_hop
+from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.encoders.span_predictor import SpanPredictor
 from sam_audio_jax.encoders.tokenizer import Tokenizer, tokenizer_for
@@ -22,7 +22,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.buckets import pad_tokens
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.activity import TimeRange, runs
-from sam_audio_jax.separator.prompts import Span, valid_frames
+from sam_audio_jax.separator.prompts import Span
 
 THRESHOLD = 0.3  # the reference's
 LEAST_TOKENS = 16  # texts are padded to this or a larger power of two
@@ -183,19 +183,3 @@ def find_spans(
 def positive_spans(ranges: Sequence[TimeRange]) -> list[Span]:
     """Returns prompts which say that it sounds in these ranges."""
     return [("+", start, end) for start, end in ranges]
-
-
-def wave_latents(
-    predictor: SpanPredictor, waves: Sequence[Float[np.ndarray, " _samples"]]
-) -> tuple[Float[Array, "batch frames channels"], Bool[np.ndarray, "batch frames"]]:
-    """Returns latents and valid frames of mono waves, for a predictor that is used by itself.
-
-    It must hold its codec encoder. Each wave is reflected to whole frames, then padded with zeros.
-    """
-    hop = predictor.config.hop
-    whole = [pad_to_hop(wave, hop) for wave in waves]
-    batch = np.zeros((len(whole), max(map(len, whole))), np.float32)
-    for row, wave in zip(batch, whole, strict=True):
-        row[: len(wave)] = wave
-    latents = Compiled(predictor)(SpanPredictor.latents, batch)
-    return latents, valid_frames([len(wave) // hop for wave in whole])

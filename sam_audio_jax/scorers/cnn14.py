@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sam_audio_jax import parallel
+from sam_audio_jax.audio.mel import mel_filters
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.scorers import front_end
@@ -170,7 +171,7 @@ class Cnn14(nnx.Module):
                 f"{wave.shape[1]} samples at {config.sample_rate} Hz are too few for Cnn14: at "
                 f"least {config.shortest} are needed"
             )
-        filters = front_end.mel_filters(
+        filters = mel_filters(
             config.sample_rate, config.window, config.mels, config.low_hz, config.high_hz
         )
         return front_end.log_mel(wave.astype(jnp.float32), config.window, config.hop, filters)

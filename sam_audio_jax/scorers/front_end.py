@@ -11,29 +11,15 @@ import functools
 import math
 
 import jax.numpy as jnp
-import librosa
 import numpy as np
 from jaxtyping import Array, Float
 
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.spectral import blocks, stft
 
 LOWPASS_WIDTH = 6  # zero crossings of the resampler's sinc on each side
 ROLLOFF = 0.99  # cut-off of the resampler over the lower of the two Nyquist frequencies
 BLOCK = 256  # input samples of one matrix product, rounded up to whole strides
 FLOOR = 1e-10  # lower limit of the mel power before the logarithm
-
-
-def blocks(
-    x: Float[Array, "batch samples"], window: int, hop: int, count: int
-) -> Float[Array, "batch count window"]:
-    """Returns `count` overlapping blocks `x[n * hop : n * hop + window]`; pads with zeros."""
-    hops_per_block = -(-window // hop)
-    hops = count + hops_per_block - 1
-    padding = max(hops * hop - x.shape[1], 0)
-    padded = jnp.pad(x, ((0, 0), (0, padding)))[:, : hops * hop]
-    by_hop = padded.reshape(x.shape[0], hops, hop)
-    parts = [by_hop[:, i : i + count, : window - i * hop] for i in range(hops_per_block)]
-    return jnp.concatenate(parts, axis=-1)
 
 
 def resample(
@@ -89,35 +75,6 @@ def log_mel(
     Windows are centred on their frames, and the wave is reflected at both ends. Raises UserError
     for a wave of at most half a window.
     """
-    if wave.shape[1] <= window // 2:
-        raise UserError(f"{wave.shape[1]} samples are too few for an STFT window of {window}")
-    count = wave.shape[1] // hop + 1
-    padded = jnp.pad(wave, ((0, 0), (window // 2, window // 2)), mode="reflect")
-    windows = blocks(padded, window, hop, count)
-    real, imaginary = jnp.split(jnp.matmul(windows, dft(window), precision="highest"), 2, axis=-1)
+    real, imaginary = stft(wave, window, hop, by_product=True)
     power = jnp.square(real) + jnp.square(imaginary)
     return 10 * jnp.log10(jnp.maximum(jnp.matmul(power, filters, precision="highest"), FLOOR))
-
-
-@functools.cache
-def dft(window: int) -> Float[np.ndarray, "window bins"]:
-    """A periodic Hann window and the Fourier transform as one matrix.
-
-    The first half of the columns gives the real parts, the second half the imaginary parts.
-    """
-    sample = np.arange(window)
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * sample / window)
-    angle = 2 * np.pi * (np.outer(sample, np.arange(window // 2 + 1)) % window) / window
-    both = np.concatenate([np.cos(angle), -np.sin(angle)], axis=1)
-    return (both * hann[:, None]).astype(np.float32)
-
-
-@functools.cache
-def mel_filters(
-    sample_rate: int, window: int, mels: int, low_hz: float, high_hz: float
-) -> Float[np.ndarray, "bins mels"]:
-    """Mel filters with Slaney's scale and unit area, computed in float64, returned as float32."""
-    filters = librosa.filters.mel(
-        sr=sample_rate, n_fft=window, n_mels=mels, fmin=low_hz, fmax=high_hz, dtype=np.float64
-    )
-    return np.ascontiguousarray(filters.T.astype(np.float32))

@@ -61,11 +61,6 @@ class Conditions:
         )
 
 
-def frame_count(samples: int, hop: int) -> int:
-    """Latent frames that cover `samples`."""
-    return -(-samples // hop)
-
-
 def valid_frames(
     sizes: Sequence[int], frames: int | None = None
 ) -> Bool[np.ndarray, "batch frames"]:

@@ -20,11 +20,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, PyTree
 
 from sam_audio_jax import parallel
-from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.codec.codec import Codec, frame_count
 from sam_audio_jax.data.prompter import tokenize
 from sam_audio_jax.separator.flow import FlowConfig, item_mse, path_at
 from sam_audio_jax.separator.model import PromptedSeparator
-from sam_audio_jax.separator.prompts import Conditions, batch_anchors, frame_count, valid_frames
+from sam_audio_jax.separator.prompts import Conditions, batch_anchors, valid_frames
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.loop import to_devices
 from sam_audio_jax.train.objective import STEMS, make_model, to_latents

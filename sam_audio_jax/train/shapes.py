@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Sharding
 
 from sam_audio_jax.data.examples import segments_around
-from sam_audio_jax.data.pipeline import frame_count
+from sam_audio_jax.data.pipeline import example_frames
 from sam_audio_jax.data.records import SIGNALS
 from sam_audio_jax.train.config import TrainConfig
 
@@ -20,7 +20,7 @@ def batch_shapes(
     With alignment a cache is assumed to hold the teacher's features.
     """
     data, codec = config.data, config.codec
-    frames = frame_count(data, codec.sample_rate, codec.hop)
+    frames = example_frames(data, codec.sample_rate, codec.hop)
     tokens = data.prompts.text_tokens
     signal = (frames, codec.codebook_dim) if data.cache else (frames * codec.hop,)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = dict.fromkeys(SIGNALS, (signal, jnp.float32))

@@ -1,4 +1,4 @@
-"""Every codec fixture: stages, moments, KL, watermark, index arithmetic, waves."""
+"""Every codec fixture: stages, moments, KL, watermark, waves."""
 
 import json
 import os
@@ -11,9 +11,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from sam_audio_jax.codec.codec import (
-    frame_to_sample,
     pad_to_hop,
-    sample_to_frame,
 )
 from sam_audio_jax.convert.codec import (
     codec_config,
@@ -130,16 +128,6 @@ def test_round_trips(case):
         clean, marked = decode(codec, tensors[f"{name}.mean"], message)
         agree(clean, tensors[f"{name}.roundtrip_wave_clean"][..., 0])
         agree(marked, tensors[f"{name}.roundtrip_wave_marked"][..., 0])
-
-
-def test_indices(case):
-    settings, codec, _, _ = case
-    for item in settings["indices"]["cases"]:
-        function = {
-            "wav_idx_to_feature_idx": sample_to_frame,
-            "feature_idx_to_wav_idx": frame_to_sample,
-        }[item["fn"]]
-        assert function(item["idx"], codec.config, item["sample_rate"]) == item["result"], item
 
 
 def test_export_gives_the_same_tensors_back(case):

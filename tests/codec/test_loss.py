@@ -60,20 +60,6 @@ def test_kl_is_zero_for_the_prior():
     np.testing.assert_allclose(loss.kl(zero, zero + 1), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("window", [8, 64, 128, 512])
-@pytest.mark.parametrize("samples", [513, 1000, 1024])
-def test_stft_equals_frames_cut_one_by_one(window, samples):
-    wave = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
-    padded = np.pad(wave, ((0, 0), (window // 2, window // 2)), mode="reflect")
-    hop = window // 4
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
-    starts = range(0, padded.shape[1] - window + 1, hop)
-    theirs = np.stack([np.fft.rfft(padded[:, s : s + window] * hann) for s in starts], axis=1)
-    real, imaginary = loss.stft(jnp.asarray(wave), window)
-    np.testing.assert_allclose(real, theirs.real, atol=1e-4)
-    np.testing.assert_allclose(imaginary, theirs.imag, atol=1e-4)
-
-
 def test_gradient_of_the_mel_loss_is_finite_where_the_output_is_silent():
     real = jax.random.normal(jax.random.key(0), (1, 4096))
     scales = ((32, 5), (256, 40))
@@ -87,15 +73,9 @@ def test_losses_of_equal_waves_are_0_and_scale_invariance_holds():
     measured = loss.codec_metrics(wave, wave, 16_000)
     assert float(measured["mel"]) == float(measured["stft"]) == float(measured["waveform"]) == 0
     assert float(measured["si_sdr_db"]) > 60
-    np.testing.assert_allclose(
-        loss.si_sdr_db(wave, noisy), loss.si_sdr_db(wave, 3 * noisy), rtol=1e-4
-    )
-    np.testing.assert_allclose(loss.si_sdr_db(wave, noisy), 20, atol=0.5)
-
-
-def test_a_wave_shorter_than_half_a_window_is_refused():
-    with pytest.raises(UserError, match="1024 samples is too short for an STFT window of 2048"):
-        loss.stft(jnp.zeros((1, 1024)), 2048)
+    near, far = (loss.codec_metrics(wave, x, 16_000)["si_sdr_db"] for x in (noisy, 3 * noisy))
+    np.testing.assert_allclose(near, far, rtol=1e-4)
+    np.testing.assert_allclose(near, 20, atol=0.5)
 
 
 @pytest.mark.parametrize(

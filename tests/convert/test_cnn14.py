@@ -23,7 +23,7 @@ from sam_audio_jax.convert.cnn14 import (
     used,
 )
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.scorers import front_end
+from sam_audio_jax.nn.spectral import dft
 from sam_audio_jax.scorers.cnn14 import Cnn14, Cnn14Config
 
 INVENTORIES = pathlib.Path(__file__).parents[1] / "golden" / "inventories"
@@ -51,7 +51,7 @@ def published(network):
     """The tensors of a whole checkpoint: with constants of the front end, and counters."""
     config = network.config
     state = {name: np.asarray(t) for name, t in cnn14_table(config).stored(network).items()}
-    real, imaginary = np.split(front_end.dft(config.window).T[:, None], 2)
+    real, imaginary = np.split(dft(config.window).T[:, None], 2)
     constants = {REAL: real, IMAGINARY: imaginary, FILTERS: filters(config)}
     ends = ("running_mean", COUNTER)
     counters = {

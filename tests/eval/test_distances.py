@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sam_audio_jax.eval.distances import log_mel_distance, si_sdr, si_sdr_improvement
+from sam_audio_jax.audio import si_sdr
+from sam_audio_jax.eval.distances import log_mel_distance, si_sdr_improvement
 
 TOLERANCE_DB = 1e-3
 

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
+from sam_audio_jax.codec.codec import pad_to_hop
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
@@ -17,7 +18,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import span_prediction
 from sam_audio_jax.infer.processor import anchor_slots
 from sam_audio_jax.nn.call import jitted
-from sam_audio_jax.separator.prompts import ANCHOR_IDS, frame_anchors
+from sam_audio_jax.separator.prompts import ANCHOR_IDS, frame_anchors, valid_frames
 
 GRID = {"hop": 1920, "sample_rate": 48_000}
 TINY = SpanPredictorConfig(
@@ -97,7 +98,12 @@ def latents_of(predictor, io):
         return latents, np.ones(latents.shape[:2], bool) if mask is None else mask
     ends = [None] * len(io["input_values"]) if mask is None else mask.sum(axis=1)
     waves = [wave[0, :end] for wave, end in zip(io["input_values"], ends, strict=True)]
-    return span_prediction.wave_latents(predictor, waves)
+    hop = predictor.config.hop
+    whole = [pad_to_hop(wave, hop) for wave in waves]
+    longest = max(map(len, whole))
+    batch = np.stack([np.pad(wave, (0, longest - len(wave))) for wave in whole])
+    latents = nnx.jit(lambda predictor, batch: predictor.latents(batch))(predictor, batch)
+    return latents, valid_frames([len(wave) // hop for wave in whole])
 
 
 @pytest.mark.golden
@@ -194,13 +200,6 @@ def test_text_lengths_share_programs_and_padding_is_left_out(tiny):
     second = TINY.hop / TINY.sample_rate
     assert [row[-1][2] for row in inside] == pytest.approx([9 * second, 5 * second])
     assert [row[-1][2] for row in everywhere] == pytest.approx([9 * second, 9 * second])
-
-
-def test_waves_become_latents_of_whole_frames(tiny):
-    waves = [np.sin(np.arange(n, dtype=np.float32)) for n in (17, 32)]
-    found, valid = span_prediction.wave_latents(tiny, waves)
-    assert found.shape == (2, 8, TINY.channels)
-    assert valid.sum(axis=1).tolist() == [5, 8]
 
 
 def test_what_does_not_fit_is_the_users_error(tiny):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from sam_audio_jax.audio.mel import mel_filters
 from sam_audio_jax.convert.cnn14 import FILTERS, cnn14_from_reference
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
-from sam_audio_jax.scorers.front_end import mel_filters
 
 pytestmark = pytest.mark.golden
 CONFIG = "_config.json"

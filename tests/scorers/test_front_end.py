@@ -1,4 +1,4 @@
-"""Resampling against the formula sample by sample; blocks of a wave; the Fourier matrix."""
+"""Resampling against the formula sample by sample; the front end's errors."""
 
 import math
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sam_audio_jax.audio.mel import mel_filters
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers import front_end
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
@@ -52,23 +53,9 @@ def test_tones_below_the_lower_nyquist_frequency_stay_and_others_are_removed():
     assert front_end.resample(low, 48_000, 48_000) is low
 
 
-def test_blocks_overlap_and_are_padded_with_zeros():
-    x = jnp.arange(1.0, 9.0)[None]
-    got = front_end.blocks(x, 5, 3, 3)
-    np.testing.assert_array_equal(got[0], [[1, 2, 3, 4, 5], [4, 5, 6, 7, 8], [7, 8, 0, 0, 0]])
-
-
-def test_fourier_matrix_is_a_windowed_transform():
-    wave = np.random.default_rng(0).normal(size=64).astype(np.float32)
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)
-    spectrum = np.fft.rfft(wave * hann)
-    want = np.concatenate([spectrum.real, spectrum.imag])
-    np.testing.assert_allclose(wave @ front_end.dft(64), want, atol=1e-5)
-
-
 def test_a_wave_that_is_too_short_is_the_users_error():
-    filters = front_end.mel_filters(8_000, 64, 8, 50.0, 4_000.0)
-    with pytest.raises(UserError, match="32 samples are too few for an STFT window of 64"):
+    filters = mel_filters(8_000, 64, 8, 50.0, 4_000.0)
+    with pytest.raises(UserError, match="32 samples is too short for an STFT window of 64"):
         jax.eval_shape(lambda x: front_end.log_mel(x, 64, 16, filters), jnp.zeros((1, 32)))
 
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sam_audio_jax.codec.codec import frame_count
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.processor import anchor_slots
 from sam_audio_jax.separator.prompts import (
     Conditions,
     batch_anchors,
     frame_anchors,
-    frame_count,
     valid_frames,
 )
 
