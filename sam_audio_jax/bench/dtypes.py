@@ -72,10 +72,10 @@ def solve(graph: nnx.GraphDef, state: nnx.State, config: SeparatorConfig) -> lis
     @jax.jit
     def run(state, noise, conditions):
         separator = nnx.merge(graph, state)
-        prepared = separator.prepare(conditions)
+        context = separator.prepare(conditions)
 
         def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
-            return separator.velocity(x, t, prepared)
+            return separator.velocity(x, t, context)
 
         first = velocity(noise, jnp.zeros(1))
         return first, sample(velocity, noise, SamplerConfig(steps=STEPS))
