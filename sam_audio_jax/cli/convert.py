@@ -17,6 +17,7 @@ import sys
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import command
+from sam_audio_jax.convert.folder import open_folder, reads_video
 from sam_audio_jax.convert.load import convert
 from sam_audio_jax.errors import UserError
 
@@ -46,6 +47,11 @@ def main(argv: list[str]) -> None:
     )
     names = sorted(path.name for path in folder.iterdir())
     print(f"{options.to}: {', '.join(names)}", file=sys.stderr)
+    if options.tower and not reads_video(open_folder(folder).contents.state):
+        print(
+            "note: the model was never trained on videos: it ignores what the tower sees",
+            file=sys.stderr,
+        )
     if options.export and not complete:
         print(
             "note: no vision tower in it, which upstream's code requires: name one by --tower",

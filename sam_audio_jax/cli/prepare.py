@@ -74,4 +74,5 @@ def main(argv: list[str]) -> None:
         recipe=pipeline.recipe(cfg.data),
         batch=options.batch,
         teacher=make_cache_teacher(cfg, rate),
+        video=pipeline.video_tracks(mixer, hop),
     )

@@ -45,6 +45,7 @@ PATTERNS = ("config.json", "checkpoint.*", "t5/*", OURS)
 TEXT_PATTERNS = ("config.json", "model*.safetensors*", *TOKENIZER_FILES)
 CODEC_PREFIX = "audio_codec."
 TOWER_PREFIX = "vision_encoder."
+VIDEO_GATE = "align_masked_video.gate"  # of the separator: 0 until it is trained on videos
 OTHER_PREFIXES = (  # of networks that a folder may hold and that are not read with it
     TOWER_PREFIX,
     "text_encoder.",
@@ -216,7 +217,7 @@ def _write_folder(
         if fold:
             contents = _folded(contents)
         if tower is not None:
-            contents = _with_tower(contents, open_folder(tower))
+            contents = _with_tower(contents, open_folder(tower), export=fold)
         tokenizer_folder = pathlib.Path(contents.tokenizer)
         has_files = tokenizer_folder.is_dir()
         ours = {
@@ -247,8 +248,21 @@ def _split(state: State) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str
     return codec, separator, others
 
 
-def _with_tower(contents: Contents, other: ModelFolder) -> Contents:
-    """The contents with the vision tower of another folder."""
+def reads_video(state: State) -> bool:
+    """Whether the separator of a checkpoint was trained on videos; else it ignores them."""
+    return bool(np.any(np.asarray(state[VIDEO_GATE])))
+
+
+def _with_tower(contents: Contents, other: ModelFolder, *, export: bool) -> Contents:
+    """The contents with the vision tower of another folder.
+
+    Upstream's code needs one, so only an `export` may have one that its separator ignores.
+    """
+    if not export and not reads_video(contents.state):
+        raise UserError(
+            f"this model was never trained on videos ({VIDEO_GATE} is 0): it would ignore what a "
+            "vision tower sees"
+        )
     settings = other.config["vision_encoder"]
     tower = {name: t for name, t in other.others.items() if name.startswith(TOWER_PREFIX)}
     if not tower:

@@ -20,6 +20,25 @@ Samples = Float32[np.ndarray, " samples"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Placement:
+    """A stretch of a recording and where it lies in a mixture; counts are in samples."""
+
+    number: int  # of the recording
+    start: int  # of the stretch in the recording
+    speed: float  # samples of the recording for each of the mixture
+    offset: int  # in the mixture
+    samples: int  # of the mixture
+
+
+@dataclasses.dataclass(frozen=True)
+class LaidOut:
+    """A wave of a mixture's length, and the stretches of recordings that it consists of."""
+
+    wave: Samples
+    places: tuple[Placement, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Arranger:
     """Makes waves of `samples` samples from recordings, which are named by their number.
 
@@ -51,9 +70,10 @@ class Arranger:
         padded[:length] = wave[:length]
         return padded, length
 
-    def events(self, number: int, speed: float, rng: np.random.Generator) -> Samples:
+    def events(self, number: int, speed: float, rng: np.random.Generator) -> LaidOut:
         """One to three times the same clip with silence around and between them."""
         clip, length = self.clip(number, speed)
+        skip = 0
         longest = int(self.samples * rng.uniform(0.4, 0.9))
         if length > longest:  # a random part of a long clip, so that it too begins and ends
             skip = int(rng.integers(max(1, length - longest)))
@@ -66,33 +86,40 @@ class Arranger:
         wave = np.zeros(self.samples, np.float32)
         for start in starts:
             wave[start : start + length] += clip[:length]
-        return wave
+        first = round(skip * speed)
+        places = (Placement(number, first, speed, int(start), length) for start in starts)
+        return LaidOut(wave, tuple(places))
 
     def repeated(
         self, number: int, siblings: Sequence[int], speed: float, rng: np.random.Generator
-    ) -> Samples:
+    ) -> LaidOut:
         """The clip, or another of its `siblings`, again and again until the end."""
         wave = np.zeros(self.samples, np.float32)
         surplus = self.waves.length(number) - int(self.samples * speed)
         start = int(rng.integers(surplus)) if surplus > 0 else 0
         clip, length = self.clip(number, speed, start)
-        position = 0
+        position, places = 0, []
         while position < self.samples:
             end = min(position + length, self.samples)
             wave[position:end] = clip[: end - position]
+            places.append(Placement(number, start, speed, position, end - position))
             position = end + int(rng.integers(int(REST_S * self.sample_rate)))
             if len(siblings) > 1 and rng.random() < SIBLING_SHARE:
-                number = siblings[int(rng.integers(len(siblings)))]
+                number, start = siblings[int(rng.integers(len(siblings)))], 0
                 clip, length = self.clip(number, speed)
-        return wave
+        return LaidOut(wave, tuple(places))
 
-    def stems(self, numbers: Sequence[int], rng: np.random.Generator) -> list[Samples]:
+    def stems(self, numbers: Sequence[int], rng: np.random.Generator) -> list[LaidOut]:
         """The same random stretch of every stem of a song, all at one speed."""
         speed = self.speed(rng)
         length = min(self.waves.length(number) for number in numbers)
         needed = int(np.ceil(self.samples * speed)) + 8
         start = int(rng.integers(max(1, length - needed)))
-        return [self.clip(number, speed, start)[0] for number in numbers]
+        laid_out = []
+        for number in numbers:
+            wave, length = self.clip(number, speed, start)
+            laid_out.append(LaidOut(wave, (Placement(number, start, speed, 0, length),)))
+        return laid_out
 
     def tilted(self, wave: Samples, rng: np.random.Generator) -> Samples:
         """The highs up or down by up to `tilt_db`, a gentle slope around 1 kHz; random polarity."""

@@ -72,6 +72,7 @@ class PromptConfig:
     text_dropout: float = 0.3  # texts that are left out; published
     # Any text may be left out (published); else only where spans distinguish the sources.
     drop_any_text: bool = False
+    video_dropout: float = 0.3  # videos that are left out, of data that has any; published
     span_share: float = 0.5  # examples with spans
     negative_share: float = 0.1  # of those, examples that also mark where the target is silent
     subset_share: float = 0.15  # of those, examples that mark only some of the sounds

@@ -5,7 +5,8 @@ Example `i` is a function of (seed, i) alone, and of its bucket where lengths va
 (ids of `separator.prompts.ANCHOR_IDS`), and mixture, target, residual as float32 [samples] or
 [frames, channels]. A cache with features adds `teacher_features` float16 [segments,
 width], those of the target, and `teacher_features_offset` float32 [], the frames of the first
-segment that are before the example.
+segment that are before the example. Data with video features adds `video` float16 [frames, width],
+those of the target; zeros where it has none, and where they were dropped.
 """
 
 import functools
@@ -22,6 +23,7 @@ from sam_audio_jax.data.mix import Mixer, Mixture
 from sam_audio_jax.data.prompter import Example, Prompter
 from sam_audio_jax.data.records import SIGNALS, Record
 from sam_audio_jax.data.shards import Cache
+from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.errors import UserError
 
 BAD_TRIES = 20  # unreadable records in a row that are replaced by others
@@ -31,8 +33,15 @@ ENDLESS = 2**48  # length of a list of examples that never ends
 class MixedExamples:
     """Examples with waves, mixed when they are read."""
 
-    def __init__(self, config: DataConfig, mixer: Mixer, sample_rate: int, hop: int):
-        self.config, self.mixer, self.hop = config, mixer, hop
+    def __init__(
+        self,
+        config: DataConfig,
+        mixer: Mixer,
+        sample_rate: int,
+        hop: int,
+        video: VideoTracks | None = None,
+    ):
+        self.config, self.mixer, self.hop, self.video = config, mixer, hop, video
         self.prompter = Prompter(config.prompts, sample_rate, hop)
         self.sample_rate = sample_rate
 
@@ -65,8 +74,12 @@ class MixedExamples:
         for row, name in enumerate(("target", "residual")):
             activity = energy.activity(getattr(mixture, name), self.sample_rate, self.hop)
             active[row, :size] = activity[:size]
-        prompts = self.prompter.draw(mixture.target_texts, active[0], active[1], size, rng)
-        return example | prompts
+        example |= self.prompter.draw(mixture.target_texts, active[0], active[1], size, rng)
+        if self.video is not None:
+            features = self.video.frames(mixture.target_places, frames)
+            features[size:] = 0
+            example |= self.prompter.video(features, rng)
+        return example
 
 
 class CachedExamples:
@@ -83,6 +96,7 @@ class CachedExamples:
             )
         self.prompter = Prompter(config.prompts, sample_rate, hop)
         self.segment = index["segment_s"] * sample_rate / hop  # frames; 0: no features
+        self.video_width = index["video_width"]  # 0: no record has a video
 
     def __len__(self) -> int:
         return ENDLESS
@@ -117,7 +131,13 @@ class CachedExamples:
         for row, source in enumerate((target, residual)):
             active[row, :size] = getattr(record, f"{source}_active")[start : start + size]
         texts = record.residual_texts if swapped else record.target_texts
-        return example | self.prompter.draw(texts, active[0], active[1], size, rng)
+        example |= self.prompter.draw(texts, active[0], active[1], size, rng)
+        if self.video_width:
+            features = np.zeros((frames, self.video_width), np.float16)
+            if (seen := getattr(record, f"{target}_video")) is not None:
+                features[:size] = seen[start : start + size]
+            example |= self.prompter.video(features, rng)
+        return example
 
     def _record(self, index: int, rng: np.random.Generator) -> Record:
         """The record of an example, or a random other one if that cannot be read."""

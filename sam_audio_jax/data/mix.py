@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from sam_audio_jax.data import energy, text
-from sam_audio_jax.data.arrange import Arranger, Samples
+from sam_audio_jax.data.arrange import Arranger, Placement, Samples
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.source import Recording, Song
 from sam_audio_jax.data.waves import Waves
@@ -33,6 +33,9 @@ class Mixture:
     target_texts: tuple[str, ...]
     residual_texts: tuple[str, ...]  # empty: the residual has no name and cannot be a target
     category: str  # "target/residual" of the recipe
+    # Stretches of single recordings that the two consist of, to lay out their videos.
+    target_places: tuple[Placement, ...] = ()
+    residual_places: tuple[Placement, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,7 @@ class _Source:
     texts: tuple[str, ...]  # finest first; empty if it has no name
     claims: frozenset[str]  # every phrase that is true of it
     sources: frozenset[str]  # `source_id` of its recordings
+    places: tuple[Placement, ...] = ()  # of its recording; none if it is several sounds at once
 
 
 class Mixer:
@@ -107,7 +111,13 @@ class Mixer:
             residual_texts = text.unambiguous(residual.texts, target.claims)
             waves = self._at_levels(target.wave, residual.wave, kinds[0] == "stem", rng)
             return Mixture(
-                waves[0] + waves[1], *waves, target_texts, residual_texts, "/".join(kinds)
+                waves[0] + waves[1],
+                *waves,
+                target_texts,
+                residual_texts,
+                "/".join(kinds),
+                target.places,
+                residual.places,
             )
         raise UserError(
             f"no {kinds[0]} and {kinds[1]} in {TRIES} draws whose captions distinguish them"
@@ -155,7 +165,8 @@ class Mixer:
 
     def _song(self, rng: np.random.Generator) -> _Source:
         stems = self.songs[int(rng.integers(len(self.songs)))]
-        wave = sum(self.arranger.stems(stems, rng), np.zeros(self.samples, np.float32))
+        laid_out = self.arranger.stems(stems, rng)
+        wave = sum((stem.wave for stem in laid_out), np.zeros(self.samples, np.float32))
         claims = [text.claims_of(self.recordings[number]) for number in stems]
         sources = frozenset(self.recordings[number].source_id for number in stems)
         return _Source(wave, text.MUSIC, frozenset(text.MUSIC).union(*claims), sources)
@@ -170,22 +181,24 @@ class Mixer:
         speed = self.arranger.speed(rng)
         if repeat:
             siblings = self.siblings[self._sibling_key(number)]
-            wave = self.arranger.repeated(number, siblings, speed, rng)
+            laid_out = self.arranger.repeated(number, siblings, speed, rng)
         else:
-            wave = self.arranger.events(number, speed, rng)
+            laid_out = self.arranger.events(number, speed, rng)
         recording = self.recordings[number]
         sources = frozenset((recording.source_id,))
-        return _Source(wave, text.texts_of(recording), text.claims_of(recording), sources)
+        texts, claims = text.texts_of(recording), text.claims_of(recording)
+        return _Source(laid_out.wave, texts, claims, sources, laid_out.places)
 
     def _stem_and_rest(self, rng: np.random.Generator) -> tuple[_Source, _Source] | None:
         """A stem of a song and the sum of its others; None where one of them is nearly silent."""
         rate = self.arranger.sample_rate
         stems = self.songs[int(rng.integers(len(self.songs)))]
         chosen = int(rng.integers(len(stems)))
-        waves = self.arranger.stems(stems, rng)
+        laid_out = self.arranger.stems(stems, rng)
         gain_db = rng.uniform(*self.config.stem_gain_db)
-        target = waves.pop(chosen) * np.float32(10 ** (gain_db / 20))
-        rest = sum(waves, np.zeros(self.samples, np.float32))
+        chosen_stem = laid_out.pop(chosen)
+        target = chosen_stem.wave * np.float32(10 ** (gain_db / 20))
+        rest = sum((stem.wave for stem in laid_out), np.zeros(self.samples, np.float32))
         sounding = energy.active_cells(target, rate).mean() * self.samples
         if sounding < LEAST_STEM_S * rate or energy.active_rms(rest, rate) < LEAST_REST_RMS:
             return None
@@ -193,9 +206,10 @@ class Mixer:
         others = [self.recordings[n] for number, n in enumerate(stems) if number != chosen]
         claims = [frozenset(text.texts_of(other)) for other in others]
         names = text.texts_of(others[0]) if len(others) == 1 else ()
+        places = laid_out[0].places if len(others) == 1 else ()
         return (
-            _Source(target, texts, frozenset(texts), frozenset()),
-            _Source(rest, names, frozenset().union(*claims), frozenset()),
+            _Source(target, texts, frozenset(texts), frozenset(), chosen_stem.places),
+            _Source(rest, names, frozenset().union(*claims), frozenset(), places),
         )
 
     def _at_levels(

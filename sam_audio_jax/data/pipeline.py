@@ -24,6 +24,7 @@ from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
 from sam_audio_jax.data.length_buckets import Bucket, Schedule
 from sam_audio_jax.data.mix import Mixer
 from sam_audio_jax.data.source import load_manifests, load_songs
+from sam_audio_jax.data.video_tracks import VideoTracks, open_video_tracks
 from sam_audio_jax.data.waves import open_waves
 from sam_audio_jax.errors import UserError
 
@@ -218,6 +219,11 @@ def mixer(config: DataConfig, sample_rate: int, hop: int) -> Mixer:
     return Mixer(config.mix, recordings, songs, waves, sample_rate, samples)
 
 
+def video_tracks(mixer: Mixer, hop: int) -> VideoTracks | None:
+    """The video features of a mixer's recordings; None if none has any."""
+    return open_video_tracks(mixer.recordings, mixer.arranger.waves, hop)
+
+
 def recipe(config: DataConfig) -> dict[str, Any]:
     """The part of a config that a latent cache depends on: what decides the sound of a mixture."""
     return {
@@ -261,7 +267,9 @@ def separation_batches(
                 f"{config.cache} are too short for the last, they have {length:g} s"
             )
     else:
-        items = MixedExamples(config, mixer(config, sample_rate, hop), sample_rate, hop)
+        mixtures = mixer(config, sample_rate, hop)
+        tracks = video_tracks(mixtures, hop)
+        items = MixedExamples(config, mixtures, sample_rate, hop, tracks)
     return BatchStream(
         items,
         schedule or batch,

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from sam_audio_jax.data import energy, span_prompts, text
 from sam_audio_jax.data.config import PromptConfig
@@ -67,6 +67,13 @@ class Prompter:
                 spans, 0, frames, sample_rate=self.sample_rate, hop=self.hop, size=size
             ),
         }
+
+    def video(
+        self, features: Float[np.ndarray, "frames width"], rng: np.random.Generator
+    ) -> Example:
+        """The batch's `video`: the features, or zeros in their place where they are dropped."""
+        dropped = rng.random() < self.config.video_dropout
+        return {"video": np.zeros_like(features) if dropped else features}
 
     def _spans(
         self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float16
 
 SIGNALS = ("mixture", "target", "residual")
+VIDEO = ("target_video", "residual_video")
 FEATURES = {"target_features": "target_heard", "residual_features": "residual_heard"}  # format 1
 
 
@@ -26,6 +27,9 @@ class Record:
     # Features of the teacher; None: made without one, or the residual cannot be a target.
     target_features: Float16[np.ndarray, "segments width"] | None = None
     residual_features: Float16[np.ndarray, "segments width"] | None = None
+    # Features of the video of the source, zeros where nothing is seen; None: it has no video.
+    target_video: Float16[np.ndarray, "frames video_width"] | None = None
+    residual_video: Float16[np.ndarray, "frames video_width"] | None = None
 
 
 def pack(record: Record) -> bytes:
@@ -42,6 +46,9 @@ def pack(record: Record) -> bytes:
     for name in FEATURES:
         if (features := getattr(record, name)) is not None:
             fields |= {name: features.tobytes(), "width": features.shape[-1]}
+    for name in VIDEO:
+        if (video := getattr(record, name)) is not None:
+            fields |= {name: video.tobytes(), "video_width": video.shape[-1]}
     return cast(bytes, msgpack.packb(fields))
 
 
@@ -58,6 +65,11 @@ def unpack(data: bytes) -> Record:
         for stored in (name, old_name)
         if stored in fields
     }
+    video = {
+        name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["video_width"])
+        for name in VIDEO
+        if name in fields
+    }
     frames = len(latents["mixture"])
 
     def active(name: str) -> Bool[np.ndarray, " frames"]:
@@ -66,6 +78,7 @@ def unpack(data: bytes) -> Record:
     return Record(
         **latents,
         **features,
+        **video,
         target_texts=tuple(fields["target_texts"]),
         residual_texts=tuple(fields["residual_texts"]),
         target_active=active("target_active"),

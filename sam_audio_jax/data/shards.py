@@ -5,9 +5,9 @@
 there was a teacher, its features of target and residual. A shard appears when it is complete, so a
 killed run loses one shard.
 
-Format 2 (`format` in both files; absent: 1) has the recipe in parts, as `DataConfig` has, and
-records with `target_features`, which format 1 calls `target_heard`. Both are read, and a cache of
-format 1 can be extended; its old shards stay as they are.
+Format 3 (`format` in both files; absent: 1) may have video features in its records. Since format 2
+the recipe has parts, as `DataConfig` has, and records have `target_features`, which format 1 calls
+`target_heard`. All are read, and older caches can be extended; their old shards stay as they are.
 """
 
 import concurrent.futures
@@ -26,11 +26,13 @@ from array_record.python import (
     array_record_data_source,
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 
 from sam_audio_jax.data import energy
+from sam_audio_jax.data.arrange import Placement
 from sam_audio_jax.data.mix import Mixture
 from sam_audio_jax.data.records import SIGNALS, Record, pack, unpack
+from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import (
     check_format,
@@ -47,9 +49,12 @@ B = TypeVar("B")
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 SHARDS = "[0-9]*.arrayrecord"
-CHECKED = ("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher")
+CHECKED = (
+    *("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher"),
+    "video_width",
+)
 PROBE_SIZE = 16  # latents of one noise that are kept to recognise the codec
 PROBE_TOLERANCE = 0.05  # between those latents then and now
 
@@ -81,12 +86,13 @@ def write_cache(
     per_shard: int = 64,
     batch: int = 8,
     teacher: Teacher | None = None,
+    video: VideoTracks | None = None,
 ) -> None:
     """Renders and encodes mixtures `0 .. items - 1`; shards that exist are not made again.
 
-    `encode` gets 3 * `batch` waves at a time, `teacher` 2 * `batch`. `items` is rounded up to whole
-    shards. Raises `UserError` if the folder holds a cache of another codec, teacher, recipe or
-    size, and names what differs.
+    `encode` gets 3 * `batch` waves at a time, `teacher` 2 * `batch`; `video` has the features of
+    the recordings with a video. `items` is rounded up to whole shards. Raises `UserError` if the
+    folder holds a cache of another codec, teacher, recipe or size, and names what differs.
     """
     folder = pathlib.Path(folder)
     probe = _probe(encode, 3 * batch, samples)
@@ -105,13 +111,14 @@ def write_cache(
         "per_shard": per_shard,
         "teacher": teacher.name if teacher else "",
         "segment_s": teacher.segment_s if teacher else 0.0,
+        "video_width": video.width if video else 0,
         "probe": [float(value) for value in probe[0].ravel()[:PROBE_SIZE]],
     }
     done = _shards_of(folder, plan)
     shards = -(-items // per_shard)
     remove_parts(folder)
     write_json(folder / "plan.json", plan)
-    render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher)
+    render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
     with tqdm.tqdm(desc="encoding", total=shards * per_shard, unit="mixture") as bar:
         for shard in range(shards):
             if shard in done:
@@ -164,6 +171,7 @@ class _Renderer:
     sample_rate: int
     hop: int
     teacher: Teacher | None
+    video: VideoTracks | None
 
     def records(self, numbers: range) -> Iterator[Record]:
         """Yields the records of these mixtures."""
@@ -191,7 +199,18 @@ class _Renderer:
                 category=one.category,
                 target_features=features[row],
                 residual_features=features[count + row] if one.residual_texts else None,
+                target_video=self._seen(one.target_places, latents.shape[1]),
+                residual_video=self._seen(one.residual_places, latents.shape[1])
+                if one.residual_texts
+                else None,
             )
+
+    def _seen(
+        self, places: tuple[Placement, ...], frames: int
+    ) -> Float16[np.ndarray, "frames video_width"] | None:
+        """The video features of one of the two sounds; None if it has none."""
+        features = None if self.video is None else self.video.frames(places, frames)
+        return features if features is not None and features.any() else None
 
 
 def _ahead(make: Callable[[A], B], arguments: Sequence[A]) -> Iterator[B]:
@@ -224,8 +243,8 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    """`plan.json` or `cache.json` of any format, as format 2 has it."""
-    index = {"teacher": "", "segment_s": 0.0} | read_json(path)
+    """`plan.json` or `cache.json` of any format, as format 3 has it."""
+    index = {"teacher": "", "segment_s": 0.0, "video_width": 0} | read_json(path)
     check_format(path, index, FORMAT)
     return index | {"recipe": migrated_recipe(index["recipe"])}
 

@@ -14,7 +14,8 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import iter_jsonl
 
 CATEGORIES = ("speech", "music", "sfx", "instrument")
-OPTIONAL = ("speaker", "song", "stem", "image", "video")  # fields that may be absent or null
+# Fields that may be absent or null.
+OPTIONAL = ("speaker", "song", "stem", "image", "video", "video_features")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Recording:
     stem: str | None = None
     image: str | None = None
     video: str | None = None
+    video_features: str | None = None  # path of a NumPy file, resolved
     spans: tuple[tuple[float, float], ...] = ()
     stems: tuple[str, ...] = ()
 
@@ -125,6 +127,9 @@ def _recording(line: dict[str, Any], path: pathlib.Path, number: int) -> Recordi
         raise UserError(f"{where}: alt_captions must be strings, not {alternatives!r}")
     if not field("caption", str).strip():
         raise UserError(f"{where}: caption is empty")
+    features = field("video_features", str)
+    if features is not None and not (path.parent / features).is_file():
+        raise UserError(f"{where}: no video features at {path.parent / features}")
     stems = line.get("stems") or []
     return Recording(
         id=field("id", str, str(sound)),
@@ -138,7 +143,8 @@ def _recording(line: dict[str, Any], path: pathlib.Path, number: int) -> Recordi
         split=field("split", str, "train"),
         spans=spans,
         stems=tuple(str(stem) for stem in stems),
-        **{name: field(name, str) for name in OPTIONAL},
+        **{name: field(name, str) for name in OPTIONAL}
+        | {"video_features": features and str(path.parent / features)},
     )
 
 

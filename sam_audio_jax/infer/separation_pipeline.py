@@ -63,7 +63,11 @@ class Pipeline:
         self.refinement = refinement
         self.scorer = scorer or SpanIoU()
         self.video_features = VideoFeatures(
-            vision, codec.config, prompted.separator.config.video_width, mesh
+            vision,
+            codec.config,
+            prompted.separator.config.video_width,
+            mesh,
+            trained=prompted.separator.reads_video,
         )
         self.span_finder = SpanFinder(span_predictor, codec.config)
         self._state = 2 * channels  # width of x: target and residual side by side

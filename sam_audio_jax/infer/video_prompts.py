@@ -96,16 +96,31 @@ class VideoFeatures:
         codec: CodecConfig,
         width: int,
         mesh: Mesh | None = None,
+        *,
+        trained: bool = True,
     ):
+        """`trained` says whether the separator reads videos at all."""
+        self.trained = trained
         if isinstance(vision, VisionEncoder):
             vision = StoredTower(load=lambda tower=vision: tower)
         self.vision, self.codec, self.width, self.mesh = vision, codec, width, mesh
 
     def require(self) -> StoredTower:
-        """Returns the tower, which is not loaded yet; raises UserError if there is none."""
+        """Returns the tower, which is not loaded yet.
+
+        Raises UserError if there is none, and if the separator would ignore its features.
+        """
         if self.vision is None:
             raise UserError("this model has no vision tower: it cannot be prompted by video")
+        self._require_trained()
         return self.vision
+
+    def _require_trained(self) -> None:
+        if not self.trained:
+            raise UserError(
+                "this model was never trained on videos (the gate of its video branch is 0): it "
+                "cannot be prompted by video"
+            )
 
     @functools.cached_property
     def tower(self) -> VisionEncoder:
@@ -154,7 +169,11 @@ class VideoFeatures:
     def check(
         self, features: Any, count: int, name: str
     ) -> Float[np.ndarray, "frames video_width"]:
-        """Returns a caller's features as float32; raises UserError if they do not fit `count`."""
+        """Returns a caller's features as float32.
+
+        Raises UserError if they do not fit `count`, and if the separator would ignore them.
+        """
+        self._require_trained()
         features = np.asarray(features)
         if features.shape != (count, self.width) or features.dtype.kind != "f":
             raise UserError(

@@ -7,6 +7,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
@@ -101,6 +102,11 @@ class Separator(nnx.Module):
             config.text_width, width, ("channels", "embed"), dtype=dtype, bias=True, rngs=rngs
         )
         self.dit = Dit(config.dit, 2 * config.channels, rngs=rngs)
+
+    @property
+    def reads_video(self) -> bool:
+        """Whether a video changes the velocity; without training on videos the gate stays at 0."""
+        return bool(np.any(np.asarray(self.align_video.gate[...])))
 
     def prepare(self, conditions: Conditions) -> PreparedConditions:
         """Computes what stays the same from one evaluation to the next."""

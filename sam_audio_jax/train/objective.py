@@ -174,7 +174,13 @@ def _step(
         tx=tx,
         ema_decay=config.optim.ema_decay,
         accumulate=config.optim.accumulate,
+        grad_metrics=_video_grad_norm,
     )
+
+
+def _video_grad_norm(grads: PyTree) -> Scalars:
+    """The norm of the video branch's gradient: 0 shows that the data has no video."""
+    return {"grad_norm_video": optax.tree.norm(grads["separator"]["align_video"])}
 
 
 def separation_loss(
@@ -187,9 +193,9 @@ def separation_loss(
 ) -> tuple[Float[Array, ""], Scalars]:
     """Flow-matching loss of target and residual, generated jointly (published), and metrics.
 
-    Clips without video feed zeros to the video branch, as upstream does. The metrics are `padding`,
-    the share of the batch's frames that is none of an example, and with an alignment weight the
-    terms `flow` and `alignment` of the loss.
+    Examples without video feed zeros to the video branch, as upstream does. The metrics are
+    `padding`, the share of the batch's frames that is none of an example, and with an alignment
+    weight the terms `flow` and `alignment` of the loss.
     """
     flow_key, dropout_key = jax.random.split(key)
     mixture, target, residual = to_latents(codec, batch)
@@ -201,7 +207,7 @@ def separation_loss(
         text=text,
         text_mask=batch["text_mask"],
         anchors=batch["anchors"],
-        video=None,
+        video=_video(batch, config),
         video_width=config.separator.video_width,
         valid=batch["valid"],
     )
@@ -223,6 +229,19 @@ def separation_loss(
     alignment = alignment_loss(prompted.alignment(hidden), features, batch["valid"])
     metrics |= {"flow": flow, "alignment": alignment}
     return flow + config.alignment.weight * alignment, metrics
+
+
+def _video(
+    batch: dict[str, Array], config: TrainConfig
+) -> Float[Array, "batch frames video_width"] | None:
+    """The video features of a batch. Raises `UserError` for another width than the model's."""
+    video, width = batch.get("video"), config.separator.video_width
+    if video is not None and video.shape[-1] != width:
+        raise UserError(
+            f"the data has video features of {video.shape[-1]} numbers, "
+            f"separator.video_width={width}"
+        )
+    return None if video is None else video.astype(jnp.float32)
 
 
 def teacher_frames(

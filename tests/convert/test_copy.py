@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sam_audio_jax.convert.folder import copy_folder, load_folder, open_folder, save_folder
+from sam_audio_jax.cli import convert
+from sam_audio_jax.convert.folder import (
+    VIDEO_GATE,
+    copy_folder,
+    load_folder,
+    open_folder,
+    save_folder,
+)
 from sam_audio_jax.convert.model_files import find_folder
 from sam_audio_jax.convert.tensors import open_safetensors, write_state
 from sam_audio_jax.errors import UserError
@@ -128,3 +135,14 @@ def test_offline_means_no_network_and_one_line(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="nor in the Hugging Face cache; HF_HUB_OFFLINE") as error:
         find_folder("somebody/sam-audio-nowhere", ("config.json",))
     assert "\n" not in str(error.value)
+
+
+def test_a_model_that_never_saw_a_video_gets_no_tower_but_for_upstream(official, tmp_path, capsys):
+    state = load_file(official / FILE)
+    save_file(state | {VIDEO_GATE: np.zeros(1, np.float32)}, official / FILE)
+    argv = ["--from", str(official), "--tower", str(official), "--to"]
+    assert convert.main([*argv, str(tmp_path / "new")]) == 2
+    assert "never trained on videos (align_masked_video.gate is 0)" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert not convert.main([*argv, str(tmp_path / "new"), "--export"])
+    assert "it ignores what the tower sees" in capsys.readouterr().err

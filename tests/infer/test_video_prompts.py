@@ -148,3 +148,15 @@ def test_video_without_a_vision_tower_is_the_users_error(folder, noise_of, frame
     wrong = video_prompts.VideoFeatures(video_prompts.stored_tower(extra), codec.config, width=7)
     with pytest.raises(UserError, match="makes 4 features of a frame, the separator takes 7"):
         wrong(video_prompts.Clip(source=frames), 5)
+
+
+def test_a_model_that_never_saw_a_video_refuses_one(noise_of, frames):
+    blind = SAMAudio.from_pretrained("tiny")
+    seen = np.ones((25, blind.pipeline.video_width), np.float32)
+    for prompt in ({"video_features": seen}, {"video_features": [seen]}):
+        audio = noise_of(1.0) if isinstance(prompt["video_features"], np.ndarray) else [noise_of(1)]
+        with pytest.raises(UserError, match="never trained on videos"):
+            blind.separate(audio, sample_rate=RATE, **prompt)
+    blind.pipeline.video_features.vision = video_prompts.StoredTower(load=lambda: None)
+    with pytest.raises(UserError, match="never trained on videos"):
+        blind.separate(noise_of(1.0), sample_rate=RATE, video=frames)

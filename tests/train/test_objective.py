@@ -12,7 +12,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator
-from sam_audio_jax.train.objective import make_separator_training, to_latents
+from sam_audio_jax.train.objective import make_model, make_separator_training, to_latents
 from tests.tiny import filled
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
@@ -48,6 +48,11 @@ def batch():
     }
 
 
+def with_video(batch, width=TINY.separator.video_width):
+    rng = np.random.default_rng(1)
+    return batch | {"video": rng.normal(size=(8, FRAMES, width)).astype(np.float16)}
+
+
 def random_start(text):
     return filled(lambda: PromptedSeparator(text, TINY.separator, rngs=nnx.Rngs(0)))
 
@@ -57,13 +62,24 @@ def test_the_loss_falls_and_every_part_learns(joint):
     step = jax.jit(step)
     state, losses = start, []
     for _ in range(60):
-        state, metrics = step(state, batch(), weights)
+        state, metrics = step(state, with_video(batch()), weights)
         losses.append(float(metrics["loss"]))
+    assert metrics["grad_norm_video"] > 0
     assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])
     change = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), start.params, state.params)
     for path, size in jax.tree_util.tree_leaves_with_path(change):
         name = jax.tree_util.keystr(path)
-        assert size or "video" in name or "anchors" in name, name  # closed by their gates
+        assert size or "anchors" in name, name  # all null: its rows get the same gradient
+
+
+def test_without_videos_their_branch_stays_as_it_was_and_is_known_to_be_untrained(joint):
+    start, step, weights = joint
+    state, metrics = jax.jit(step)(start, batch(), weights)
+    assert metrics["grad_norm_video"] == 0
+    graph = nnx.graphdef(nnx.eval_shape(lambda: make_model(TINY)))
+    assert not nnx.merge(graph, state.params).separator.reads_video
+    with pytest.raises(UserError, match=r"video features of 3 numbers, separator\.video_width=4"):
+        jax.eval_shape(step, start, with_video(batch(), width=3), weights)
 
 
 def test_a_frozen_text_encoder_has_no_moments(joint, codec):

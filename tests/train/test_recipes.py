@@ -12,6 +12,7 @@ from sam_audio_jax import config
 from sam_audio_jax.cli import prepare, train
 from sam_audio_jax.convert.load import load_networks
 from sam_audio_jax.data.length_buckets import Schedule
+from sam_audio_jax.files import read_jsonl, write_jsonl
 from sam_audio_jax.workdir import Workdir
 from tests.eval.listing import make_folder, three_lines
 
@@ -21,14 +22,28 @@ TOY = str(HERE / "toy_recipes.py")
 SIZES = ("small", "base", "large")
 
 
+def with_video_features(manifest: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """The manifest with features of a video for every second recording."""
+    rng, lines = np.random.default_rng(0), list(read_jsonl(manifest))
+    for number, line in enumerate(lines):
+        line["path"] = str(manifest.parent / line["path"])
+        if number % 2:
+            np.save(path.parent / f"{number}.npy", rng.normal(size=(10, 4)).astype(np.float16))
+            line["video_features"] = f"{number}.npy"
+    write_jsonl(path, lines)
+    return path
+
+
 @pytest.fixture(scope="module")
 def workdirs(manifest, tmp_path_factory):
     """Workdirs of a pre-training and of a fine-tuning that starts from it."""
     folder = tmp_path_factory.mktemp("recipes")
     make_folder(folder / "bench", three_lines())
-    cache, data = folder / "cache", ["--data.source.manifests", str(manifest)]
+    seen = with_video_features(manifest, folder / "seen.jsonl")
+    cache, data = folder / "cache", ["--data.source.manifests", str(seen)]
     assert not prepare.main([f"{TOY}@pretraining", "--out", str(cache), "--items", "64", *data])
     more = ["--data.cache", str(cache), "--eval-bench", str(folder / "bench"), *data]
+    more += ["--eval-limit", "2"]
     for recipe, start in (
         ("pretraining", []),
         ("finetuning", ["--init-from", str(folder / "pretraining")]),
@@ -50,14 +65,16 @@ def test_a_recipe_shows_what_a_long_run_is_judged_by(workdirs, recipe):
                 assert line[f"flow_loss/{weights}/{domain}"] > 0
     steps = [line for line in lines if line["group"] == "train"]
     assert all(0 <= line["padding"] < 0.5 for line in steps)
+    assert steps[-1]["grad_norm_video"] > 0
 
 
-def test_the_frozen_text_encoder_is_saved_with_the_run(workdirs):
+def test_the_run_keeps_its_frozen_text_encoder_and_reads_videos(workdirs):
     shipped = nnx.as_pure(nnx.state(load_networks("tiny")[1].text_encoder))
     for recipe in ("pretraining", "finetuning"):
         _, prompted, _, _ = load_networks(str(workdirs / recipe))
         ours = nnx.as_pure(nnx.state(prompted.text_encoder))
         jax.tree.map(np.testing.assert_array_equal, ours, shipped)
+        assert prompted.separator.reads_video
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -47,7 +47,7 @@ def toy(recipe: TrainConfig, **fields) -> TrainConfig:
     )
     if data.batches.token_budget:
         batches = dataclasses.replace(
-            data.batches, token_budget=400, buckets_s=(1.5, 1.8), shortest_s=1.25
+            data.batches, token_budget=400, buckets_s=(1.5,), shortest_s=1.25
         )
         data = dataclasses.replace(data, batches=batches)
     return dataclasses.replace(

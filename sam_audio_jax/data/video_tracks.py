@@ -1,0 +1,81 @@
+"""Video features of recordings, laid out in time as their sound is laid out in a mixture.
+
+A recording may have features of its video, one vector for each of equal parts of its length: a
+NumPy file `[parts, width]` that its manifest names as `video_features`. They are what the vision
+tower gives for pictures of the sounding object (`infer/video_prompts.py`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float16
+
+from sam_audio_jax.data.arrange import Placement
+from sam_audio_jax.data.source import Recording
+from sam_audio_jax.data.waves import Waves
+from sam_audio_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoTracks:
+    """The features of all recordings that have any; picklable, files are opened when read."""
+
+    paths: tuple[str | None, ...]  # of each recording
+    lengths: tuple[int, ...]  # samples of each recording
+    width: int
+    hop: int  # samples of a latent frame
+
+    def frames(
+        self, places: Sequence[Placement], count: int
+    ) -> Float16[np.ndarray, "frames width"]:
+        """One vector for each of `count` latent frames, that of its beginning.
+
+        Zeros, which stand for no video, where no recording with features is placed.
+        """
+        features = np.zeros((count, self.width), np.float16)
+        begins = np.arange(count) * self.hop
+        for place in places:
+            path = self.paths[place.number]
+            if path is None:
+                continue
+            track = read_features(path)
+            shown = (begins >= place.offset) & (begins < place.offset + place.samples)
+            source = place.start + (begins[shown] - place.offset) * place.speed
+            rows = (source * len(track) / self.lengths[place.number]).astype(np.int64)
+            features[shown] = track[np.minimum(rows, len(track) - 1)]
+        return features
+
+
+def open_video_tracks(
+    recordings: Sequence[Recording], waves: Waves, hop: int
+) -> VideoTracks | None:
+    """The features of these recordings; None if none of them has any.
+
+    Raises `UserError` for a file that holds no vectors and for features of several widths.
+    """
+    paths = tuple(recording.video_features for recording in recordings)
+    path_of = {read_features(path).shape[1]: path for path in paths if path is not None}
+    if not path_of:
+        return None
+    if len(path_of) > 1:
+        found = ", ".join(f"{path} has {width}" for width, path in path_of.items())
+        raise UserError(f"video features must have one width: {found}")
+    lengths = tuple(waves.length(number) for number in range(len(recordings)))
+    return VideoTracks(paths, lengths, next(iter(path_of)), hop)
+
+
+@functools.lru_cache(maxsize=256)
+def read_features(path: str) -> Float[np.ndarray, "parts width"]:
+    """The vectors of one file, which stay on disk. Raises `UserError` for anything else."""
+    try:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"video features {path} cannot be read: {error}") from None
+    if features.ndim != 2 or not features.size or features.dtype.kind != "f":
+        raise UserError(
+            f"video features {path} are {features.dtype} of shape {features.shape}; needed are "
+            "floats of shape (parts, width)"
+        )
+    return features
