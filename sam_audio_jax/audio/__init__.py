@@ -3,7 +3,7 @@
 The only package that knows formats of sound.
 """
 
-from sam_audio_jax.audio.decoding import Audio, header_length, load
+from sam_audio_jax.audio.decoding import Audio, check_file, header_length, load
 from sam_audio_jax.audio.resampling import Resampler, resample
 from sam_audio_jax.audio.signal import (
     LOUDNESS_FLOOR_LUFS,
@@ -22,6 +22,7 @@ __all__ = [
     "Audio",
     "Resampler",
     "all_finite",
+    "check_file",
     "header_length",
     "istft",
     "load",

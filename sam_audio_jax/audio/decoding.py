@@ -62,13 +62,14 @@ def load(path: str | os.PathLike, track: int | None = None) -> Audio:
         found = _parts(data)
         if track not in (None, 1) and found:
             raise UserError(f"{path} has no audio track {track}; it has one")
-        decoded = [_decode_part(path, data, part) for part in found] or [_decode(path, track=track)]
+        if len(found) > 1:
+            decoded = _decode_parts(path, data, found)
+        else:
+            decoded = [_decode_part(path, data, found[0]) if found else _decode(path, track=track)]
     pieces = [piece for some, _ in decoded for piece in some if piece.samples.size]
     notes = [note for _, some in decoded for note in some]
     if not pieces:
         raise UserError(f"{path} has no samples")
-    if len(found) > 1:
-        notes.insert(0, f"is {len(found)} recordings, one after another")
     for piece in pieces:
         if not all_finite(piece.samples):
             raise UserError(f"{path} has samples that are NaN or infinite")
@@ -137,14 +138,35 @@ def _parts(data: mmap.mmap | bytes) -> list[Part]:
     return []
 
 
+def _decode_parts(
+    path: pathlib.Path, data: mmap.mmap | bytes, parts: list[Part]
+) -> list[tuple[list[Piece], list[str]]]:
+    """Decodes several recordings in one file; one that cannot be decoded is left out."""
+    decoded, lost = [], 0
+    for part in parts:
+        try:
+            decoded.append(_decode_part(path, data, part))
+        except UserError:
+            lost += 1
+    if not decoded:
+        return [_decode(path)]
+    words = f"; {lost} of them cannot be decoded" if lost else ""
+    return [([], [f"is {len(parts)} recordings, one after another{words}"]), *decoded]
+
+
 def _decode_part(
     path: pathlib.Path, data: mmap.mmap | bytes, part: Part
 ) -> tuple[list[Piece], list[str]]:
     """Returns what one part of a file holds, and notes on it."""
     alone = (part.start, part.stop) == (0, len(data))
     source = path if alone else io.BytesIO(data[part.start : part.stop])
-    piece = _by_soundfile(source, part) if part.subtype or part.whole else None
-    pieces, notes = ([piece], []) if piece is not None else _decode(path, source)
+    bare_or_whole = part.subtype or (part.whole and not part.by_packets)
+    piece = _by_soundfile(source, part) if bare_or_whole else None
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    pieces, notes = (
+        ([piece], []) if piece is not None else _decode(path, source, broken=part.broken)
+    )
     there_s = sum(piece.seconds for piece in pieces)
     if part.stated is not None and part.sample_rate and there_s:
         stated_s = part.stated / part.sample_rate
@@ -177,11 +199,16 @@ def _by_soundfile(source: pathlib.Path | io.BytesIO, part: Part | None) -> Piece
 
 
 def _decode(
-    path: pathlib.Path, source: pathlib.Path | io.BytesIO | None = None, track: int | None = None
+    path: pathlib.Path,
+    source: pathlib.Path | io.BytesIO | None = None,
+    track: int | None = None,
+    *,
+    broken: bool = False,
 ) -> tuple[list[Piece], list[str]]:
     """Decodes a file, or a part of it in memory, by FFmpeg; returns it in pieces of one format.
 
-    A file that FFmpeg does not know may be one of the formats that only soundfile reads.
+    What is missing at the beginning of a `broken` part is silent. A file that FFmpeg does not know
+    may be one of the formats that only soundfile reads.
     """
     try:
         found = packets.decode(path if source is None else source, str(path), track)
@@ -195,9 +222,12 @@ def _decode(
     times = np.array([piece.time_s for piece in found.pieces])
     seconds = np.array([piece.seconds for piece in found.pieces])
     silences = timeline.gaps(times, seconds, end_s=found.end_s, restarts=found.restarts)
-    notes = found.notes + _gap_notes(silences, seconds)
-    if math.isfinite(found.start_s):
-        silences[0] += max(0.0, np.nanmin(times[:1]) - found.start_s) if times[0] == times[0] else 0
+    start_s = 0.0 if broken else found.start_s
+    if times[0] > start_s:  # False if one of them is NaN: not known
+        silences[0] += times[0] - start_s
+        if broken:
+            found.notes.append(f"has lost its first {silences[0]:.2f} s, which are silent")
+    notes = found.notes + _gap_notes(silences[1:], seconds[1:], seconds[0] + silences[0])
     pieces = timeline.place(found.pieces, silences)
     if found.end_s:
         pieces, note = _ended(pieces, found)
@@ -205,9 +235,9 @@ def _decode(
     return pieces, notes
 
 
-def _gap_notes(silences: np.ndarray, seconds: np.ndarray) -> list[str]:
+def _gap_notes(silences: np.ndarray, seconds: np.ndarray, before_s: float) -> list[str]:
     """Returns a line on the holes that are filled and one on the overlaps that are cut."""
-    ends = np.cumsum(seconds + silences)
+    ends = before_s + np.cumsum(seconds + silences)
     notes = []
     for which, words in (
         (silences > 0, "of holes are silent"),
@@ -215,7 +245,7 @@ def _gap_notes(silences: np.ndarray, seconds: np.ndarray) -> list[str]:
     ):
         if which.any():
             at = np.flatnonzero(which)[0]
-            begin = ends[at] - seconds[at] - max(silences[at], 0.0)
+            begin = max(0.0, ends[at] - seconds[at] - max(silences[at], 0.0))
             total = abs(silences[which].sum())
             notes.append(
                 f"has time stamps by which {total:.2f} s {words}, the first at {begin:.2f} s"
@@ -226,8 +256,7 @@ def _gap_notes(silences: np.ndarray, seconds: np.ndarray) -> list[str]:
 def _ended(pieces: list[Piece], found: packets.Decoded) -> tuple[list[Piece], list[str]]:
     """Cuts the encoder's padding behind the end; compares the length with what the header says."""
     there_s = sum(piece.seconds for piece in pieces)
-    start_s = found.start_s if math.isfinite(found.start_s) else 0.0
-    stated_s = found.end_s - start_s
+    stated_s = found.end_s - (found.start_s if math.isfinite(found.start_s) else 0.0)
     if found.padded and 0 < there_s - stated_s < PADDING_S:
         last = pieces[-1]
         surplus = round((there_s - stated_s) * last.sample_rate)

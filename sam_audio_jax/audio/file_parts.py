@@ -23,4 +23,6 @@ class Part:
     samples: int | None = None  # that are there; None: only decoding shows it
     stated: int | None = None  # samples by the header; None: it does not say
     cut_off: bool = False  # the mark of its end is missing
+    broken: bool = False  # some of it is missing before its end
+    by_packets: bool = False  # damage within a whole part shows when its packets are decoded
     subtype: str | None = None  # bare samples without a header, of this subtype of soundfile

@@ -40,6 +40,7 @@ def _part(data: Bytes, start: int, stop: int) -> Part:
         channels=(numbers >> 41 & 7) + 1,
         samples=samples if whole else None,
         stated=samples or None,
+        by_packets=True,
     )
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import zlib
 from collections.abc import Iterator
 
+import numpy as np
+
 from sam_audio_jax.audio.file_parts import Bytes, Part
 
 BEGIN, END = 2, 4  # flags of a page
@@ -40,14 +42,13 @@ def _part(data: Bytes, pages: list[_Page], end: int) -> Part:
     head = bytes(data[first.start + 28 : first.stop])  # of a page with one packet
     vorbis = head[:7] == b"\x01vorbis"
     opus = head[:8] == b"OpusHead" and head[16:18] == bytes(2)  # no gain
+    numbers = [page.number for page in pages]
+    broken = not (all(page.right for page in pages) and np.all(np.diff(numbers) == 1))
     return Part(
         start=first.start,
         stop=end,
-        whole=(vorbis or opus)
-        and all(page.right for page in pages)
-        and [page.number for page in pages] == list(range(first.number, last.number + 1))
-        and last.stop == end
-        and bool(last.flags & END),
+        broken=broken,
+        whole=(vorbis or opus) and not broken and last.stop == end and bool(last.flags & END),
         cut_off=not last.flags & END,
     )
 

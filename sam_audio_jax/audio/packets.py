@@ -1,10 +1,12 @@
 """Decoding with FFmpeg (PyAV), packet by packet: a damaged packet costs its moment only."""
 
 import dataclasses
+import io
 import math
 import pathlib
+import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import av.error
@@ -22,6 +24,7 @@ TIMED |= {"ogg", "rm", "wtv"}
 RESTARTING = {"mpegts", "mpeg", "ogg"}  # whose clock may jump
 STATED = {"aiff", "asf", "au", "avi", "caf", "flv", "mov", "w64", "wav"}  # length in the header
 FULL_SCALE = {"u8": 128.0, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63, "flt": 1, "dbl": 1}
+DURATION = re.compile(r"(\d+):(\d\d):(\d\d\.?\d*)")
 MOST_ERRORS = 1000  # of the demuxer, without a packet between them
 
 
@@ -42,7 +45,7 @@ def url(path: pathlib.Path) -> str:
     return f"file:{path}"
 
 
-def decode(source: pathlib.Path | BinaryIO, name: str, track: int | None = None) -> Decoded:
+def decode(source: pathlib.Path | io.BytesIO, name: str, track: int | None = None) -> Decoded:
     """Decodes a file, or a part of one in memory; `track` counts its audio tracks from 1.
 
     Raises UserError, which names the file, if it cannot be opened or has no such track.
@@ -57,7 +60,7 @@ def decode(source: pathlib.Path | BinaryIO, name: str, track: int | None = None)
         raise UserError(f"{name} cannot be decoded as sound: {reason(error)}") from None
 
 
-def _opened(source: pathlib.Path | BinaryIO) -> Any:
+def _opened(source: pathlib.Path | io.BytesIO) -> Any:
     if not isinstance(source, pathlib.Path):
         return av.open(source)
     try:
@@ -69,6 +72,10 @@ def _opened(source: pathlib.Path | BinaryIO) -> Any:
 
 def reason(error: Exception) -> str:
     """Returns FFmpeg's own message, without its number and the path."""
+    if isinstance(error, av.error.EOFError):
+        return "the file ends before the sound begins"
+    if isinstance(error, av.error.InvalidDataError):
+        return "its data are damaged, or of no known format"
     text = str(getattr(error, "strerror", None) or error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
@@ -89,8 +96,8 @@ def choose_track(container: Any, name: str, track: int | None = None) -> tuple[A
     if len(tracks) == 1:
         return best, []
     return best, [
-        f"has {len(tracks)} audio tracks ({_list(tracks)}); "
-        f"track {tracks.index(best) + 1} is used, as players do"
+        f"has {len(tracks)} audio tracks ({_list(tracks)}): track {tracks.index(best) + 1} is "
+        "used, as players do; `track` names another"
     ]
 
 
@@ -167,12 +174,22 @@ def _decode(container: Any, stream: Any, notes: list[str]) -> Decoded:
     found = Decoded(pieces, restarts=bool(kinds & RESTARTING), notes=notes)
     if timed and math.isfinite(first):
         found.start_s = clock_start(container, first)
-    if kinds & STATED and stream.duration:
-        found.end_s = float((stream.duration + (stream.start_time or 0)) * stream.time_base)
-        found.padded = "mov" in kinds
-    elif "matroska" in kinds and container.duration and len(container.streams) == 1:
-        found.end_s = container.duration / av.time_base + max(0.0, container.start_time or 0) / 1e6
+    found.end_s = _stated_end(container, stream, kinds)
+    found.padded = "mov" in kinds
     return found
+
+
+def _stated_end(container: Any, stream: Any, kinds: set[str]) -> float:
+    """Returns where the track ends by the header; 0 if it does not say, or FFmpeg estimates it."""
+    start_s = float((stream.start_time or 0) * stream.time_base)
+    if kinds & STATED and stream.duration:
+        return start_s + float(stream.duration * stream.time_base)
+    for key, text in stream.metadata.items():  # Matroska: hours:minutes:seconds
+        if key.startswith("DURATION") and (match := DURATION.fullmatch(text)):
+            hours, minutes, seconds = map(float, match.groups())
+            return 3600 * hours + 60 * minutes + seconds
+    alone = not container.streams.video and kinds & {"matroska", "flv"}
+    return max(0.0, start_s) + container.duration / 1e6 if alone and container.duration else 0.0
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:

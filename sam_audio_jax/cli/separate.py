@@ -5,11 +5,11 @@ sam-audio separate street.mp4 --video street.mp4 --mask dog.mp4 --out out
 sam-audio separate --manifest items.jsonl --out out
 
 One recording leaves target.wav, residual.wav, spectrogram.png and, with a video, the video with the
-target as its sound. A manifest (lines with id, audio and any of text, spans, video, mask) leaves
-ID.target.wav, ID.residual.wav and done.jsonl. A second call goes on where the first was stopped;
-items that fail are listed in failed.jsonl, and the exit status is then 1. Any number of processes
-may share a manifest, each with its own --process I --processes N and the same folder; they need not
-meet.
+target as its sound. A manifest (lines with id, audio and any of text, spans, track, video, mask)
+leaves ID.target.wav, ID.residual.wav and done.jsonl. A second call goes on where the first was
+stopped; items that fail are listed in failed.jsonl, and the exit status is then 1. Any number of
+processes may share a manifest, each with its own --process I --processes N and the same folder;
+they need not meet.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from sam_audio_jax.infer.options import FLAGS, SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
 
 MANIFEST_ONLY = ("process", "processes")
-ONE_RECORDING_ONLY = ("text", "span", "video", "mask", "noise", "overwrite")
+ONE_RECORDING_ONLY = ("text", "span", "track", "video", "mask", "noise", "overwrite")
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -49,6 +49,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         metavar=("+|-", "START", "END"),
         help="seconds in which it sounds (+) or does not (-); may be repeated",
     )
+    add("--track", type=at_least(1), help="of several audio tracks; default: as players choose")
     add("--video", help="the picture to the sound; without --mask it is masked already")
     add("--mask", help="of the object: a video, a folder of pictures, .npz or .json of regions")
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
@@ -87,7 +88,7 @@ def separate_one(args: argparse.Namespace) -> None:
     """Separates one recording; checks all that can be checked before it loads the networks."""
     options = settings(args).options
     output.check_result_folder(args.out, overwrite=args.overwrite)
-    recording = inputs.read(args.input)
+    recording = inputs.read(args.input, track=args.track)
     for note in recording.notes:
         print(f"note: {note}", file=sys.stderr)
     seconds = recording.samples.shape[-1] / recording.sample_rate

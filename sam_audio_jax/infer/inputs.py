@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,14 +75,15 @@ def make_item(
     *,
     sample_rate: int | None,
     codec_rate: int,
+    track: int | None = None,
     clip: Clip | None = None,
     name: str = "audio",
 ) -> Item:
     """Reads and checks one item; `name` is what errors call it.
 
-    `source` and `sample_rate` are those of `read`.
+    `source`, `sample_rate` and `track` are those of `read`.
     """
-    recording = read(source, sample_rate, name)
+    recording = read(source, sample_rate, name, track)
     if not isinstance(text, str | None):
         raise UserError(f"text of {name} must be a string, not {text!r}")
     seconds = recording.samples.shape[-1] / recording.sample_rate
@@ -91,16 +93,23 @@ def make_item(
     return Item(recording, wave, text or "", checked_spans, name, flat, clip)
 
 
-def read(source: Any, sample_rate: int | None = None, name: str = "audio") -> Audio:
+def read(
+    source: Any, sample_rate: int | None = None, name: str = "audio", track: int | None = None
+) -> Audio:
     """Returns the recording, decoded if `source` is a path.
 
     `source` may also be an `Audio`, which is decoded already, or an array `[samples]` or
-    `[channels, samples]` at `sample_rate`. Raises UserError if it cannot be decoded, is empty, not
-    finite or silent, or has a wrong shape or type.
+    `[channels, samples]` at `sample_rate`. `track` chooses one of a file's audio tracks, counted
+    from 1. Raises UserError if it cannot be decoded, is empty, not finite or silent, or has a wrong
+    shape or type.
     """
+    if track is not None:
+        check_track(track, name)
     if isinstance(source, str | os.PathLike):
-        recording = audio.load(source)
+        recording = audio.load(source, track)
         name = str(source)
+    elif track is not None:
+        raise UserError(f"track={track} is of a file, and {name} is none")
     elif isinstance(source, Audio):
         recording = source
     else:
@@ -112,6 +121,18 @@ def read(source: Any, sample_rate: int | None = None, name: str = "audio") -> Au
             f"{name} is silent ({level}); its loudest sample must reach {SILENCE_DB:.0f} dBFS"
         )
     return recording
+
+
+def check_track(track: Any, name: str) -> None:
+    """Raises UserError unless `track` can be the number of an audio track."""
+    if not isinstance(track, int) or isinstance(track, bool) or track < 1:
+        raise UserError(f"track of {name} must be a whole number from 1, not {track!r}")
+
+
+def warn(recording: Audio) -> None:
+    """Emits what is to be known about a recording's file as Python warnings."""
+    for note in recording.notes:
+        warnings.warn(note, stacklevel=3)
 
 
 def _from_array(source: Any, sample_rate: int | None, name: str) -> Audio:

@@ -152,6 +152,7 @@ class SAMAudioProcessor:
 
     def _read(self, source: Any, name: str) -> Float[np.ndarray, " samples"]:
         recording = inputs.read(source, self.audio_sampling_rate, name)
+        inputs.warn(recording)
         mono = recording.samples.mean(0)
         return audio.resample(mono, recording.sample_rate, self.audio_sampling_rate)
 

@@ -99,6 +99,7 @@ class SAMAudio:
         spans: Any = None,
         *,
         sample_rate: int | None = None,
+        track: Any = None,
         video: Any = None,
         mask: Any = None,
         video_features: Any = None,
@@ -109,7 +110,9 @@ class SAMAudio:
         """Returns `Stems` of one recording, a list of them for a list, `Separated` of a `Batch`.
 
         `audio`: a path, or an array `[samples]` or `[channels, samples]` at `sample_rate`; with a
-        list, the prompts and `noise` are lists too. `spans`: [("+" or "-", start_s, end_s)].
+        list, the prompts and `noise` are lists too. `track`: which audio track of a file, from 1;
+        None: the one that players take. What is to be known about a file (damage, other tracks, a
+        wrong length in its header) is a Python warning. `spans`: [("+" or "-", start_s, end_s)].
         `video`: a path or uint8 `[frames, height, width, 3]` that span the recording, in which
         `mask` (see `video/masks.py`) marks the object; without a mask it is masked already.
         `video_features` stand for a video, `[latent frames, width]`.
@@ -143,21 +146,31 @@ class SAMAudio:
         self.pipeline.check_options(options)
         if not isinstance(audio, list | tuple):
             item = self.item(
-                audio, **prompts, sample_rate=sample_rate, mask_keeps=options.mask_keeps
+                audio,
+                **prompts,
+                sample_rate=sample_rate,
+                track=track,
+                mask_keeps=options.mask_keeps,
             )
+            inputs.warn(item.recording)
             return self.pipeline.separate_items([item], options, [noise])[0]
         rows = {name: inputs.per_item(name, v, len(audio)) for name, v in prompts.items()}
         noises = inputs.per_item("noise", noise, len(audio))
+        tracks = [track] * len(audio) if isinstance(track, int) else track
+        tracks = inputs.per_item("track", tracks, len(audio))
         items = [
             self.item(
                 source,
                 **{name: of_items[number] for name, of_items in rows.items()},
                 sample_rate=sample_rate,
+                track=tracks[number],
                 mask_keeps=options.mask_keeps,
                 name=f"item {number}",
             )
             for number, source in enumerate(audio)
         ]
+        for item in items:
+            inputs.warn(item.recording)
         return self.pipeline.separate_items(items, options, noises)
 
     def item(
@@ -167,6 +180,7 @@ class SAMAudio:
         spans: Sequence[Sequence] | None = None,
         *,
         sample_rate: int | None = None,
+        track: int | None = None,
         video: Any = None,
         mask: Any = None,
         mask_keeps: str = "object",
@@ -186,6 +200,7 @@ class SAMAudio:
             text,
             spans,
             sample_rate=sample_rate,
+            track=track,
             codec_rate=self.sample_rate,
             clip=clip,
             name=name,
@@ -209,11 +224,12 @@ def separate(
     spans: Sequence[Sequence] | None = None,
     *,
     sample_rate: int | None = None,
+    track: int | None = None,
     checkpoint: str = "tiny",
     seed: int = 0,
     refine: str | None = None,
 ) -> Stems:
     """Separates one recording; the checkpoint stays loaded. See `SAMAudio.separate`."""
     return _model(checkpoint).separate(
-        audio, text, spans, sample_rate=sample_rate, seed=seed, refine=refine
+        audio, text, spans, sample_rate=sample_rate, track=track, seed=seed, refine=refine
     )

@@ -92,3 +92,25 @@ def lag(wave: np.ndarray, reference: np.ndarray, rate: int = RATE) -> float:
     likeness = np.fft.irfft(spectra[0] * spectra[1].conj())
     best = int(np.argmax(likeness))
     return (best if best < size else best - 2 * size) / rate
+
+
+def with_tracks(path: pathlib.Path, waves: list[np.ndarray], default: int = 1) -> pathlib.Path:
+    """Writes several audio tracks at 48 kHz; track number `default` is marked as such."""
+    with av.open(str(path), "w") as out:
+        streams = []
+        for number, wave in enumerate(waves, 1):
+            stream = out.add_stream("flac", rate=RATE, layout=LAYOUTS[len(wave)])
+            stream.metadata["language"] = ("eng", "deu", "fra")[number % 3]
+            marks = av.stream.Disposition
+            stream.disposition = marks.default if number == default else marks(0)
+            streams.append(stream)
+        packets = []
+        for stream, wave in zip(streams, waves, strict=True):
+            frame = av.AudioFrame.from_ndarray(
+                _as_format(wave, "s16"), format="s16", layout=LAYOUTS[len(wave)]
+            )
+            frame.sample_rate, frame.pts = RATE, 0
+            packets += [*stream.encode(frame), *stream.encode(None)]
+        for packet in packets:
+            out.mux(packet)
+    return path

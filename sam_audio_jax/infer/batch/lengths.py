@@ -20,20 +20,21 @@ READERS = 16  # headers read at once: the time goes into waiting for a disk or a
 CHUNK = 1_000  # recordings measured before the others' files are read again
 
 Length = tuple[int, int]  # samples, sample rate
+Track = tuple[pathlib.Path, int | None]  # a file and which of its audio tracks
 
 
 def measure(
-    paths: Sequence[pathlib.Path], out: pathlib.Path, rank: ProcessRank
-) -> tuple[dict[pathlib.Path, Length], dict[pathlib.Path, str]]:
+    sources: Sequence[Track], out: pathlib.Path, rank: ProcessRank
+) -> tuple[dict[Track, Length], dict[Track, str]]:
     """Returns the length of each recording, and the reasons of those that cannot be read.
 
-    A header may be wrong, so callers compare once they have decoded the recording. A recording
-    whose header has no length is decoded here.
+    A recording whose structure does not show its length is decoded here. Callers compare once they
+    have decoded it.
     """
     cache = _Cache(out, rank.index)
-    lengths: dict[pathlib.Path, Length] = {}
-    failed: dict[pathlib.Path, str] = {}
-    unique = list(dict.fromkeys(paths))
+    lengths: dict[Track, Length] = {}
+    failed: dict[Track, str] = {}
+    unique = list(dict.fromkeys(sources))
     chunks = [unique[start : start + CHUNK] for start in range(0, len(unique), CHUNK)]
     first = rank.index * len(chunks) // rank.count
     with (
@@ -43,28 +44,28 @@ def measure(
         for chunk in [*chunks[first:], *chunks[:first]]:
             cache.update()
             new = []
-            for path, measured in zip(chunk, pool.map(cache.measure, chunk), strict=True):
+            for source, measured in zip(chunk, pool.map(cache.measure, chunk), strict=True):
                 if isinstance(measured, str):
-                    failed[path] = measured
+                    failed[source] = measured
                     continue
-                lengths[path], stamp = measured
+                lengths[source], stamp = measured
                 if stamp:
-                    new.append([str(path), stamp, *lengths[path]])
+                    new.append([_key(source), stamp, *lengths[source]])
             if new:
                 append_jsonl(cache.own_path, new)
             bar.update(len(chunk))
     return lengths, failed
 
 
-def count_samples(path: pathlib.Path) -> Length:
-    """Returns samples and sample rate by the header, else by decoding.
+def count_samples(path: pathlib.Path, track: int | None = None) -> Length:
+    """Returns samples and sample rate by the structure of the file, else by decoding.
 
     Raises UserError if the file cannot be read.
     """
-    length = audio.header_length(path)
+    length = audio.header_length(path) if track is None else None
     if length is not None:
         return length
-    recording = audio.load(path)
+    recording = audio.load(path, track)
     return recording.samples.shape[-1], recording.sample_rate
 
 
@@ -74,21 +75,18 @@ class _Cache:
     def __init__(self, out: pathlib.Path, index: int):
         self.out = out
         self.own_path = out / f"lengths.{index}.jsonl"
-        self.entries: dict[str, tuple[str, Length]] = {}  # path -> stamp, length
+        self.entries: dict[str, tuple[str, Length]] = {}  # key of a source -> stamp, length
         self.offsets: dict[pathlib.Path, int] = {}  # bytes of each file that are read
 
-    def measure(self, path: pathlib.Path) -> tuple[Length, str] | str:
+    def measure(self, source: Track) -> tuple[Length, str] | str:
         """Returns the length with the stamp of a new entry ("" if cached), or why there is none."""
         try:
-            state = os.stat(path)
-        except OSError:
-            return f"no sound file at {path}"
-        stamp = f"{state.st_size} {state.st_mtime_ns}"
-        cached_stamp, length = self.entries.get(str(path), ("", (0, 0)))
-        if cached_stamp == stamp:
-            return length, ""
-        try:
-            return count_samples(path), stamp
+            state = os.stat(audio.check_file(source[0]))
+            stamp = f"{state.st_size} {state.st_mtime_ns}"
+            cached_stamp, length = self.entries.get(_key(source), ("", (0, 0)))
+            if cached_stamp == stamp:
+                return length, ""
+            return count_samples(*source), stamp
         except UserError as error:
             return str(error)
 
@@ -98,5 +96,10 @@ class _Cache:
             values, self.offsets[file] = read_jsonl_from(file, self.offsets.get(file, 0))
             for value in values:
                 if isinstance(value, list) and len(value) == 4:
-                    path, stamp, samples, rate = value
-                    self.entries[path] = (stamp, (samples, rate))
+                    key, stamp, samples, rate = value
+                    self.entries[key] = (stamp, (samples, rate))
+
+
+def _key(source: Track) -> str:
+    path, track = source
+    return str(path) if track is None else f"{path} track {track}"

@@ -7,10 +7,10 @@ from typing import Any
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import iter_jsonl
-from sam_audio_jax.infer.inputs import parse_spans
+from sam_audio_jax.infer.inputs import check_track, parse_spans
 from sam_audio_jax.separator.prompts import Span
 
-KEYS = ("id", "audio", "text", "spans", "video", "mask")
+KEYS = ("id", "audio", "text", "spans", "track", "video", "mask")
 FILES = ("audio", "video", "mask")
 LONGEST_ID = 200  # bytes; file names of at most 255 bytes begin with it
 
@@ -23,6 +23,7 @@ class Entry:
     audio: pathlib.Path
     text: str | None
     spans: tuple[Span, ...]
+    track: int | None
     video: pathlib.Path | None
     mask: pathlib.Path | None
     line: dict[str, Any]  # the object as the file has it
@@ -71,5 +72,8 @@ def _parse(fields: Any, where: str, folder: pathlib.Path) -> Entry:
     if not isinstance(text, str | None):
         raise UserError(f"{where}: text must be a string, got {text!r}")
     spans = parse_spans(fields.get("spans") or (), where)
+    track = fields.get("track")
+    if track is not None:
+        check_track(track, where)
     video, mask = (folder / fields[key] if fields.get(key) else None for key in ("video", "mask"))
-    return Entry(name, folder / fields["audio"], text, spans, video, mask, fields)
+    return Entry(name, folder / fields["audio"], text, spans, track, video, mask, fields)

@@ -131,15 +131,17 @@ class _Run:
         """Fills `frames`; process 0 records the failure of items that cannot be read."""
         codec = self.model.codec.config
         pending = [entry for entry in self.entries if entry.id not in self.ledger.done]
-        lengths, unreadable = measure([entry.audio for entry in pending], self.out, self.rank)
+        sources = [(entry.audio, entry.track) for entry in pending]
+        lengths, unreadable = measure(sources, self.out, self.rank)
         for entry in self.entries:
+            source = entry.audio, entry.track
             if entry.id in self.ledger.done:
                 self.frames[entry.id] = self.ledger.done[entry.id][0]
-            elif entry.audio in lengths:
-                samples, rate = lengths[entry.audio]
+            elif source in lengths:
+                samples, rate = lengths[source]
                 self.frames[entry.id] = codec.frames(math.ceil(samples * codec.sample_rate / rate))
             elif self.rank.index == 0:
-                self.failed[entry.id] = unreadable[entry.audio]
+                self.failed[entry.id] = unreadable[source]
 
     def read(self, entries: Sequence[Entry]) -> dict[str, Item]:
         """Returns the items of these entries by id, without those that fail."""
@@ -153,6 +155,7 @@ class _Run:
                 entry.audio,
                 entry.text,
                 entry.spans,
+                track=entry.track,
                 video=entry.video,
                 mask=entry.mask,
                 mask_keeps=self.options.mask_keeps,

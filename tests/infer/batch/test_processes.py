@@ -86,7 +86,7 @@ def test_failures_of_all_processes_are_listed(paired, items, tmp_path):
 def test_lengths_are_measured_once_and_together(items, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
-    paths = [entry.audio for entry in read_manifest(items)]
+    paths = [(entry.audio, None) for entry in read_manifest(items)]
     measured, failed = lengths.measure(paths, out, ProcessRank(0, 2))
     assert failed == {}
     assert measured[paths[1]] == (4_800, RATE)
@@ -94,10 +94,10 @@ def test_lengths_are_measured_once_and_together(items, tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "header_length", lambda path: opened.append(path) or (RATE, RATE))
     assert lengths.measure(paths, out, ProcessRank(1, 2)) == (measured, {})
     assert opened == []
-    os.utime(paths[1], (1, 1))
+    os.utime(paths[1][0], (1, 1))
     again, _ = lengths.measure(paths, out, ProcessRank(0, 1))
     assert again == measured | {paths[1]: (RATE, RATE)}
-    assert opened == [paths[1]]
+    assert opened == [paths[1][0]]
 
 
 @pytest.mark.processes

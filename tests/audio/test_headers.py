@@ -1,0 +1,121 @@
+"""A header may state another length than there is: what is there counts, and a note says so."""
+
+import os
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
+from tests.audio.recordings import RATE, by_av, by_soundfile, lag, sound
+
+WAVE = sound(1.5)
+
+
+def patched_wav(path, riff, data, subtype="PCM_16"):
+    """A WAV whose two sizes are replaced."""
+    soundfile.write(path, WAVE.T, RATE, subtype=subtype)
+    content = bytearray(path.read_bytes())
+    content[4:8] = struct.pack("<I", riff)
+    at = content.index(b"data") + 4
+    content[at : at + 4] = struct.pack("<I", data)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
+@pytest.mark.parametrize("sizes", [(0, 0), (2**32 - 1, 2**32 - 1), (2**31, 2**31 - 40), (100, 64)])
+def test_a_wav_with_a_wrong_size_is_read_to_its_end(tmp_path, subtype, sizes):
+    soundfile.write(tmp_path / "right.wav", WAVE.T, RATE, subtype=subtype)
+    right, _ = soundfile.read(tmp_path / "right.wav", dtype="float32")
+    path = patched_wav(tmp_path / "wrong.wav", *sizes, subtype)
+    wrong = audio.load(path)
+    np.testing.assert_array_equal(wrong.samples[0, : len(right)], right)
+    assert 0 <= wrong.samples.shape[1] - len(right) < 40  # chunks behind the samples
+    assert "has 1.50 s of sound, its header says" in wrong.notes[0]
+    assert audio.header_length(path) == (wrong.samples.shape[1], RATE)
+
+
+@pytest.mark.parametrize("kind", ["wav", "mp3", "flac", "ogg", "opus"])
+def test_what_is_there_of_a_truncated_file_is_read(tmp_path, kind):
+    rng = np.random.default_rng(0)  # noise, of which encoders make several pages
+    wave = (WAVE + rng.uniform(-0.3, 0.3, WAVE.shape)).astype(np.float32)
+    path = by_soundfile(tmp_path / f"a.{kind}", wave)
+    whole = audio.load(path)
+    assert whole.notes == ()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 7 // 10])
+    part = audio.load(path)
+    assert 0.3 < part.samples.shape[1] / RATE < 1.2
+    assert "of sound, its header says" in part.notes[-1] or "no mark of its end" in part.notes[-1]
+    assert abs(lag(part.samples, whole.samples)) < 0.001
+    length = audio.header_length(path)
+    assert length is None or length[0] == part.samples.shape[1]
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("mkv", "libopus"), ("mka", "aac"), ("flv", "aac")])
+def test_a_truncated_container_is_read_as_far_as_it_goes(tmp_path, kind, codec):
+    path = by_av(tmp_path / f"a.{kind}", WAVE, codec)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    part = audio.load(path)
+    assert 0.5 < part.samples.shape[1] / RATE < 1
+    assert any("its header says 1.5" in note for note in part.notes)
+
+
+@pytest.mark.parametrize("frames", [10, 5_000])
+def test_a_count_of_frames_that_is_wrong_ends_no_mp3(tmp_path, frames):
+    path = by_soundfile(tmp_path / "a.mp3", WAVE)
+    content = bytearray(path.read_bytes())
+    at = max(content.find(b"Xing"), content.find(b"Info")) + 8
+    content[at : at + 4] = struct.pack(">I", frames)
+    path.write_bytes(content)
+    recording = audio.load(path)
+    assert recording.samples.shape[1] / RATE == pytest.approx(1.5, abs=0.05)
+    assert "its header says" in recording.notes[-1]
+    assert audio.header_length(path) is None
+
+
+def test_integers_of_all_sizes_are_exact(tmp_path):
+    rng = np.random.default_rng(0)
+    for bits, subtypes in {16: ["PCM_16"], 24: ["PCM_24"]}.items():
+        whole = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (2, 5000))
+        for kind in ("wav", "flac", "aiff", "w64", "caf", "au"):
+            path = tmp_path / f"a{bits}.{kind}"
+            stored = (whole << 32 - bits).astype(np.int32).T
+            soundfile.write(path, stored, RATE, subtype=subtypes[0])
+            np.testing.assert_array_equal(audio.load(path).samples * 2.0 ** (bits - 1), whole)
+
+
+def test_floats_beyond_full_scale_are_exact(tmp_path):
+    wave = np.random.default_rng(0).normal(0, 3, (2, 5000)).astype(np.float32)
+    for kind in ("wav", "aiff", "w64", "caf", "au"):
+        soundfile.write(tmp_path / f"a.{kind}", wave.T, RATE, subtype="FLOAT")
+        np.testing.assert_array_equal(audio.load(tmp_path / f"a.{kind}").samples, wave)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    for path, words in (
+        (tmp_path / "pipe.wav", "a named pipe"),
+        (tmp_path / "folder.wav", "a folder"),
+        ("/dev/zero", "a device"),
+        (tmp_path / "gone.wav", "no sound file at"),
+        (f"{tmp_path}/a\0b.wav", r"a\\0b"),
+        (tmp_path / ("long" * 100), "no sound file at"),
+    ):
+        for function in (audio.load, audio.header_length):
+            with pytest.raises(UserError, match=words) as error:
+                function(path)
+            assert "\n" not in str(error.value)
+
+
+def test_names_are_files_whatever_is_in_them(tmp_path):
+    wave = sound(0.1)
+    for name in ("2024-01-01T10:30:00.mka", "concat:a|b.mka", "%03d.mka", os.fsdecode(b"\xff.mka")):
+        plain = by_av(tmp_path / "plain.mka", wave, "flac")
+        os.rename(plain, tmp_path / name)
+        assert audio.load(tmp_path / name).samples.shape == wave.shape
