@@ -1,4 +1,4 @@
-"""Saved configs of earlier versions, brought to the fields of today.
+"""Saved configs of earlier versions, converted to the fields of today.
 
 In format 1 the fields of the data section were flat; since format 2 each is in the part that it
 belongs to: `data.snr_db` became `data.mix.snr_db`. This holds for runs (`config.json` of a workdir)

@@ -12,7 +12,7 @@
     profile/           traces of a few steps
 
 A `format` above `FORMAT` is refused; a config.json without one has format 1, whose data section is
-flat and is brought to today's parts when it is read (`saved_config.py`). Other rooms write these
+flat and is converted to today's parts when it is read (`saved_config.py`). Other rooms write these
 files, but take their paths from here.
 """
 

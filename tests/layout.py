@@ -31,8 +31,15 @@ TWIN_CLASSES: Mapping[str, str] = {
     "Block": "one layer of a transformer's stack, in the file of that transformer",
     "ConvBlock": "the reference's name, in two networks",
 }
-# Words of an earlier, private vocabulary that have no plain sense here.
+# Words of an earlier, private vocabulary that have no plain sense here, in code and prose.
 PRIVATE_WORDS = ("heard", "hears", "told", "tells", "born", "doors?", "sight", "askable", "lasting")
+# Words that prose may use, but that name nothing: the thing has a word of the field.
+PRIVATE_NAMES = frozenset(
+    (
+        *("said", "asked", "given", "made", "taken", "brought", "placed"),
+        *("turn", "turns", "pace", "lap", "trust", "judge"),
+    )
+)
 # Declared and imported nowhere yet.
 NOT_YET_IMPORTED = {"tensorflow-datasets": "the data engine will read its data sources"}
 
@@ -176,11 +183,42 @@ def twin_classes(root: pathlib.Path) -> list[str]:
 def private_words(root: pathlib.Path) -> list[str]:
     """Words for which the field has one (CONTRIBUTING.md, "Vocabulary"), in code and prose."""
     word = re.compile(rf"\b_?({'|'.join(PRIVATE_WORDS)})(?:_|\b)", re.IGNORECASE)
-    files = [*modules(root).values(), *sorted(root.glob("*.md")), *sorted(root.glob("docs/*.md"))]
+    pages = [*sorted(root.glob("*.md")), *sorted(root.glob("docs/*.md"))]
     return [
         f"{path.relative_to(root)}:{number}: {match[1]}"
-        for path in files
+        for path in (*modules(root).values(), *_tests(root), *pages)
         if path.name != "CONTRIBUTING.md"
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if (match := word.search(line))
     ]
+
+
+def private_names(root: pathlib.Path) -> list[str]:
+    """Variables, arguments, attributes, functions and classes that have a word of `PRIVATE_NAMES`.
+
+    The names of tests are sentences, which may use them.
+    """
+    return [
+        f"{path.relative_to(root)}:{line}: {name}"
+        for path in (*modules(root).values(), *_tests(root))
+        for name, line in _names(ast.parse(path.read_text()))
+        if PRIVATE_NAMES & set(name.lower().split("_")) and not name.startswith("test_")
+    ]
+
+
+def _names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Attribute):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node.lineno
+
+
+def _tests(root: pathlib.Path) -> list[pathlib.Path]:
+    """The files of tests, without the two that list the words."""
+    own = {pathlib.Path(__file__).name, "test_layout.py"}
+    return [path for path in sorted((root / "tests").rglob("*.py")) if path.name not in own]

@@ -34,16 +34,16 @@ def test_one_device_is_a_mesh_too():
     ("inputs", "spec"),
     [(8, PartitionSpec("fsdp", "tensor")), (7, PartitionSpec(None, "tensor"))],
 )
-def test_parameters_lie_where_their_axes_say_unless_they_do_not_divide(inputs, spec):
+def test_parameters_are_sharded_by_their_axes_where_the_mesh_divides_them(inputs, spec):
     devices = jax.sharding.AbstractMesh((1, 2, 4, 1), parallel.MESH_AXES)
 
     def make() -> nnx.Linear:
         metadata = parallel.axes("embed", "mlp")
         return nnx.Linear(inputs, 12, kernel_metadata=metadata, rngs=nnx.Rngs(0))
 
-    layout = parallel.parameter_shardings(nnx.state(nnx.eval_shape(make)), devices)
-    assert layout["kernel"].spec == spec
-    assert layout["bias"].spec == PartitionSpec()
+    shardings = parallel.parameter_shardings(nnx.state(nnx.eval_shape(make)), devices)
+    assert shardings["kernel"].spec == spec
+    assert shardings["bias"].spec == PartitionSpec()
 
 
 def test_two_axes_of_one_array_cannot_be_split_along_one_mesh_axis():
@@ -74,7 +74,8 @@ def test_constrain_leaves_whole_what_the_mesh_does_not_divide(frames, axis):
 def test_training_is_the_same_on_eight_devices(flags):
     """A process of its own: the number of devices is fixed when JAX starts.
 
-    It compiles a training step for one device and two for eight, with --all five.
+    Takes long because it compiles a training step for one device and two (with --all five) for
+    eight devices.
     """
     command = [sys.executable, str(ROOT / "tests" / "train" / "eight_devices.py"), *flags]
     done = subprocess.run(

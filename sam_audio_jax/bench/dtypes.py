@@ -72,10 +72,10 @@ def solve(graph: nnx.GraphDef, state: nnx.State, config: SeparatorConfig) -> lis
     @jax.jit
     def run(state, noise, conditions):
         separator = nnx.merge(graph, state)
-        context = separator.prepare(conditions)
+        prepared = separator.prepare(conditions)
 
         def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
-            return separator.velocity(x, t, context)
+            return separator.velocity(x, t, prepared)
 
         first = velocity(noise, jnp.zeros(1))
         return first, sample(velocity, noise, SamplerConfig(steps=STEPS))

@@ -43,8 +43,8 @@ def make_cache_teacher(cfg: TrainConfig, rate: int) -> shards.Teacher | None:
     teacher = Compiled(make_teacher(alignment))
 
     def features(waves: np.ndarray) -> np.ndarray:
-        made = teacher(Cnn14.features, waves, sample_rate=rate, tensor=alignment.tensor)
-        return np.asarray(made)
+        features = teacher(Cnn14.features, waves, sample_rate=rate, tensor=alignment.tensor)
+        return np.asarray(features)
 
     return shards.Teacher(
         f"{alignment.teacher_checkpoint}, {alignment.tensor}",

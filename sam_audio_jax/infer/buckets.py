@@ -52,12 +52,12 @@ class Group:
 
 
 def group(
-    lengths: Sequence[int], config: BucketConfig, *, longest: int = sys.maxsize, shares: int = 1
+    lengths: Sequence[int], config: BucketConfig, *, longest: int = sys.maxsize, shards: int = 1
 ) -> list[Group]:
-    """Every item in one group; `shares` divides each group's rows (devices along the batch).
+    """Every item in one group, whose rows are a multiple of `shards`, the shards of a batch.
 
-    No group is padded beyond `longest` frames; an item that is longer is alone, as it is.
-    Depends on the lengths and their order alone, never on what was run before.
+    No group is padded beyond `longest` frames; an item that is longer is alone and not padded. The
+    groups depend on the lengths and their order alone, never on what was run before.
     """
     exact = len({length for length in lengths if length <= longest}) <= config.exact
     members: dict[int, list[int]] = {}
@@ -71,10 +71,10 @@ def group(
             groups += [Group(frames, 1, (item,)) for item in items]
             continue
         most = max(1, min(config.batch, config.batch_frames // frames))
-        most = shares * max(1, (1 << most.bit_length() - 1) // shares)
+        most = shards * max(1, (1 << most.bit_length() - 1) // shards)
         for start in range(0, len(items), most):
             part = tuple(items[start : start + most])
-            groups.append(Group(frames, shares * power_of_two(-(-len(part) // shares)), part))
+            groups.append(Group(frames, shards * power_of_two(-(-len(part) // shards)), part))
     return groups
 
 

@@ -80,16 +80,16 @@ def collate_batch(
     features: Sequence[Float[np.ndarray, "_ video_width"] | None] | None,
     noise: Float[np.ndarray, "rows frames state"],
     *,
-    shares: int,
+    shards: int,
     codec: Codec,
     tokenizer: Tokenize,
 ) -> Prompts:
-    """A batch as the reference has it: the zeros behind short items are reflected and encoded.
+    """A batch as the reference has it: the zeros after short items are reflected and encoded.
 
-    The number of rows is brought to a multiple of `shares` with copies of the last item.
+    Copies of the last item pad the rows to a multiple of `shards`.
     """
     count, candidates = len(batch.descriptions), len(noise) // len(batch.descriptions)
-    rows = np.minimum(np.arange(-(-count // shares) * shares), count - 1)
+    rows = np.minimum(np.arange(-(-count // shards) * shards), count - 1)
     return _prompts(
         pad_to_hop(batch.audios[rows, 0], codec.config.hop),
         batch.sizes[rows].tolist(),

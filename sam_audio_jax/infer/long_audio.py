@@ -116,30 +116,33 @@ class WindowedRecording:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Windows in the order of their evaluation: `turns` rows of `starts` count, the rest fill."""
+    """Windows in batches: the first `batches` rows of `starts`, the other rows are padding."""
 
     starts: Int[Array, "capacity batch"]
     weights: Float[Array, "capacity batch window"]
-    turns: Int[Array, ""]
+    batches: Int[Array, ""]
 
     @classmethod
-    def of(cls, laid: windows.Windows, *, batch: int, shares: int) -> "Layout":
-        """Turns of equal size, at most `batch` windows a share; few shapes whatever the length."""
+    def of(cls, laid: windows.Windows, *, batch: int, shards: int) -> "Layout":
+        """Batches of equal size, at most `batch` windows on each of `shards` devices.
+
+        Capacities are powers of two, so that there are few shapes whatever the length.
+        """
         count, window = laid.weights.shape
-        turns = -(-count // (batch * shares))
-        rows = shares * -(-count // (turns * shares))
-        capacity = power_of_two(turns)
+        batches = -(-count // (batch * shards))
+        rows = shards * -(-count // (batches * shards))
+        capacity = power_of_two(batches)
         starts = np.zeros(capacity * rows, np.int32)
         weights = np.zeros((capacity * rows, window), np.float32)
         starts[:count], weights[:count] = laid.starts, laid.weights
         return cls(
             starts=jnp.asarray(starts.reshape(capacity, rows)),
             weights=jnp.asarray(weights.reshape(capacity, rows, window)),
-            turns=jnp.asarray(turns, jnp.int32),
+            batches=jnp.asarray(batches, jnp.int32),
         )
 
     def frames(self, overlap: int) -> int:
-        """Frames that arrays of this layout have: enough for every place to hold a window."""
+        """Frames of a recording's padded arrays: enough for a window in every row and column."""
         window = self.weights.shape[2]
         return window + (self.starts.size - 1) * (window - overlap)
 
@@ -158,11 +161,11 @@ def _solve(
     def velocity(x: Array, time: Array) -> Array:
         def of_windows(pieces: Array, starts: Array) -> Array:
             pieces = parallel.constrain(pieces, "batch", "frames", "width")
-            context = separator.prepare(recording.conditions(starts, window, separator))
-            return separator.velocity(pieces, jnp.broadcast_to(time, pieces.shape[:1]), context)
+            prepared = separator.prepare(recording.conditions(starts, window, separator))
+            return separator.velocity(pieces, jnp.broadcast_to(time, pieces.shape[:1]), prepared)
 
         return windows.merged_velocity(
-            of_windows, x[0], layout.starts, layout.weights, layout.turns
+            of_windows, x[0], layout.starts, layout.weights, layout.batches
         )[None]
 
     return flow.sample(velocity, noise[None], sampler)[0]
@@ -229,7 +232,7 @@ class LongAudio:
         if frames < window:
             window, overlap = frames, 0
         laid = windows.lay_windows(frames, window, overlap)
-        layout = Layout.of(laid, batch=self.config.batch, shares=self.compiled.batch_shards)
+        layout = Layout.of(laid, batch=self.config.batch, shards=self.compiled.batch_shards)
         padded = layout.frames(overlap)
         grid = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop}
         recording = WindowedRecording(

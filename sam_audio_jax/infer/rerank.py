@@ -1,4 +1,4 @@
-"""Several candidates of one item: a scorer judges their targets, the best one is kept.
+"""Several candidates of one item: a scorer ranks their targets, the best one is kept.
 
 Upstream: docs/scoring.md, "Candidates". The ranker of span prompts
 never runs in the release; here it scores every candidate by itself.
@@ -20,7 +20,7 @@ class Scorer(Protocol):
 
     @property
     def needs(self) -> Literal["text", "spans", "video"]:
-        """The kind of prompt without which it has nothing to judge by."""
+        """The kind of prompt without which it cannot score."""
         ...
 
     def score(
@@ -35,7 +35,10 @@ class Scorer(Protocol):
 
 
 def check(scorer: Scorer, prompts: PromptView, name: str, *, predicted: bool = False) -> None:
-    """Refuses an item that the scorer has nothing to judge by; `predicted`: spans will come."""
+    """Raises `UserError` for an item without the prompt that the scorer needs.
+
+    With `predicted` the item will get predicted spans.
+    """
     has = {
         "text": bool(prompts.text),
         "spans": predicted or bool(prompts.sounding),

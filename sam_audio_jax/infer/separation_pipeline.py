@@ -99,7 +99,7 @@ class Pipeline:
             batch_frames=max(1, self.buckets.batch_frames // candidates),
         )
         longest = self.long_audio.longest
-        return group(frames, buckets, longest=longest, shares=self.compiled.batch_shards)
+        return group(frames, buckets, longest=longest, shards=self.compiled.batch_shards)
 
     def check_options(self, options: SeparateOptions) -> None:
         """Raises UserError for options that this model cannot follow."""
@@ -199,7 +199,7 @@ class Pipeline:
                 batch.masked_videos, batch.video_features, batch.sizes.tolist(), frames
             ),
             noise,
-            shares=self.compiled.batch_shards,
+            shards=self.compiled.batch_shards,
             codec=self.networks.codec,
             tokenizer=self.tokenizer,
         )

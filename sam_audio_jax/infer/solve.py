@@ -18,7 +18,7 @@ from sam_audio_jax.separator.prompts import Conditions
 
 
 class Networks(nnx.Module):
-    """Everything with parameters that every separation runs."""
+    """The networks that every separation runs."""
 
     def __init__(self, codec: Codec, text_encoder: T5Encoder, separator: Separator):
         self.codec = codec
@@ -42,10 +42,10 @@ def solve_latents(
         video_width=separator.config.video_width,
         valid=prompts.valid,
     )
-    context = separator.prepare(conditions)
+    prepared = separator.prepare(conditions)
     if prompts.candidates > 1:
-        context = jax.tree.map(lambda x: jnp.repeat(x, prompts.candidates, axis=0), context)
-    return flow.sample(lambda x, t: separator.velocity(x, t, context), prompts.noise, sampler)
+        prepared = jax.tree.map(lambda x: jnp.repeat(x, prompts.candidates, axis=0), prepared)
+    return flow.sample(lambda x, t: separator.velocity(x, t, prepared), prompts.noise, sampler)
 
 
 def decode_stems(

@@ -66,15 +66,15 @@ def _solve(
 ) -> tuple[Float[Array, "frames state"], Float[Array, "steps calls 1 frames state"]]:
     """Latents of a window that begins `moved` frames after the one whose velocities are `past`.
 
-    It is evaluated in `rows` copies, because each share of a mesh must have a row.
+    It is evaluated in `rows` equal rows, because each batch shard of a mesh must have one.
     """
     separator = networks.separator
     starts = jnp.zeros(rows, jnp.int32)
-    context = separator.prepare(recording.conditions(starts, noise.shape[0], separator))
+    prepared = separator.prepare(recording.conditions(starts, noise.shape[0], separator))
 
     def velocity(x: Array, time: Array) -> Array:
         copies = jnp.broadcast_to(x, (rows, *x.shape[1:]))
-        return separator.velocity(copies, jnp.broadcast_to(time, (rows,)), context)[:1]
+        return separator.velocity(copies, jnp.broadcast_to(time, (rows,)), prepared)[:1]
 
     latents, velocities = windows.sample_after(
         velocity,

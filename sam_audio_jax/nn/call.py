@@ -38,7 +38,7 @@ class Compiled(Generic[Network]):
 
     @property
     def batch_shards(self) -> int:
-        """Batches of `on_batch` must be a multiple of this."""
+        """The number of shards of a batch; the rows of `on_batch` must be a multiple of it."""
         return 1 if self.mesh is None else parallel.batch_axis_size(self.mesh)
 
     def __call__(
@@ -51,7 +51,7 @@ class Compiled(Generic[Network]):
     def on_batch(
         self, program: Callable[Concatenate[Network, ...], T], *arrays: Any, **static: Any
     ) -> T:
-        """Runs a program; with a mesh the first axis of its arrays is shared out over devices."""
+        """Runs a program; with a mesh the first axis of its arrays is sharded over devices."""
         sharding = None if self.mesh is None else parallel.batch_sharding(self.mesh)
         return self._run(program, arrays, static, sharding)
 

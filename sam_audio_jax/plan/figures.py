@@ -26,17 +26,17 @@ def plan(config: TrainConfig, target: Slice, *, rows: int, fast: bool) -> Figure
     print(printout.train_text(figures, target))
     if rows:
         mesh = parallel.make_mesh(config.mesh, target.devices())
-        shares = parallel.batch_axis_size(mesh)
-        _say(f"compiling the sampler for {target.name}")
-        program = sample_program(config, mesh, rows=rows * shares, fast=fast)
-        figures["sampler"] = _program(program, target) | {"rows": rows * shares}
+        shards = parallel.batch_axis_size(mesh)
+        _print_progress(f"compiling the sampler for {target.name}")
+        program = sample_program(config, mesh, rows=rows * shards, fast=fast)
+        figures["sampler"] = _program(program, target) | {"rows": rows * shards}
         print(printout.sampler_text(figures["sampler"]))
     return figures
 
 
 def search(config: TrainConfig, target: Slice, *, tries: int, fast: bool) -> Figures:
     """Compiles the most promising layouts and prints them ranked; ends with the flags to use."""
-    _say("estimating layouts")
+    _print_progress("estimating layouts")
     ranked = candidates(config, target)
     tried: list[Figures] = []
     for layout in ranked:
@@ -67,7 +67,9 @@ def compile_train_step(config: TrainConfig, target: Slice, *, fast: bool) -> Fig
     """Compiles the training step on the config's mesh of the slice; returns its figures."""
     sizes = mesh_sizes(config.mesh, target.chips)
     shape = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
-    _say(f"compiling the training step for {target.name} ({shape}, {config.separator.dit.remat})")
+    _print_progress(
+        f"compiling the training step for {target.name} ({shape}, {config.separator.dit.remat})"
+    )
     mesh = parallel.make_mesh(config.mesh, target.devices())
     return train_figures(config, target, train_program(config, mesh, fast=fast))
 
@@ -145,7 +147,7 @@ def _times(timing: Estimate) -> Figures:
     }
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     """Prints a line of progress."""
     print(line, file=sys.stderr, flush=True)
 

@@ -67,10 +67,10 @@ def at_longest_bucket(config: TrainConfig) -> TrainConfig:
 
 def abstract_training_of(config: TrainConfig, mesh: Mesh | AbstractMesh) -> AbstractTraining:
     """The training on this mesh. Raises `UserError` for a batch that the mesh does not divide."""
-    shares = parallel.batch_axis_size(mesh)
-    if config.batch % (shares * config.optim.accumulate):
+    shards = parallel.batch_axis_size(mesh)
+    if config.batch % (shards * config.optim.accumulate):
         raise UserError(
-            f"batch={config.batch} must be a multiple of {shares} shares of the mesh times "
+            f"batch={config.batch} must be a multiple of {shards} batch shards of the mesh times "
             f"optim.accumulate={config.optim.accumulate}"
         )
     return abstract_training(config, abstract_codec(config), mesh)

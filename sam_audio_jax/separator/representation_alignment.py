@@ -55,8 +55,8 @@ def to_frames(
     if interpolation == "repeat":
         return at(position)
     centre = jnp.clip(position + 0.5 / frames_per_segment - 0.5, 0, last)
-    share = (centre % 1)[..., None]
-    return (1 - share) * at(centre) + share * at(centre + 1)
+    weight = (centre % 1)[..., None]
+    return (1 - weight) * at(centre) + weight * at(centre + 1)
 
 
 def cosine(

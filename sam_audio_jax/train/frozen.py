@@ -90,10 +90,10 @@ def check_tokenizer(name: str, theirs: str, whose: str) -> None:
         )
 
 
-def _differences(wanted: T5Config, given: T5Config) -> str:
-    """The sizes in which `given` differs, for a message; the dtype of products is no size."""
+def _differences(wanted: T5Config, loaded: T5Config) -> str:
+    """The sizes in which `loaded` differs, for a message; the dtype of products is not compared."""
     return "; ".join(
-        f"{field.name} {getattr(given, field.name)} instead of {getattr(wanted, field.name)}"
+        f"{field.name} {getattr(loaded, field.name)} instead of {getattr(wanted, field.name)}"
         for field in dataclasses.fields(wanted)
-        if field.name != "dtype" and getattr(wanted, field.name) != getattr(given, field.name)
+        if field.name != "dtype" and getattr(wanted, field.name) != getattr(loaded, field.name)
     )

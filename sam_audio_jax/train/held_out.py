@@ -53,8 +53,8 @@ class HeldOutLoss:
     def __init__(self, config: TrainConfig, codec: Codec, mesh: Mesh, items: Sequence[HeldOutItem]):
         """Encodes the items; the latents stay on the devices that use them."""
         self.mesh, self.domains = mesh, [item.domain for item in items]
-        shares = parallel.batch_axis_size(mesh)
-        rows = shares * -(-ROWS // shares)
+        shards = parallel.batch_axis_size(mesh)
+        rows = shards * -(-ROWS // shards)
         batches = _Batches(config, items, rows, parallel.process_rows(mesh))
         graph, abstract = nnx.split(codec)
         weights = jax.device_put(nnx.as_pure(abstract), parallel.replicated(mesh))
@@ -154,7 +154,7 @@ def _item_losses(
         video_width=video_width,
         valid=batch["valid"],
     )
-    context = prompted.separator.prepare(conditions)
+    prepared = prompted.separator.prepare(conditions)
 
     def at(time_number: Int[Array, ""]) -> Float[Array, " batch"]:
         def noise(item: Int[Array, ""]) -> Float[Array, "frames channels"]:
@@ -164,7 +164,7 @@ def _item_losses(
         time = jnp.full(x1.shape[0], jnp.asarray(TIMES)[time_number])
         x0 = parallel.constrain(jax.vmap(noise)(batch["number"]), "batch", "frames", "width")
         noisy, wanted = path_at(x1, x0, time, flow)
-        velocity = prompted.separator.velocity(noisy, time, context)
+        velocity = prompted.separator.velocity(noisy, time, prepared)
         return item_mse(velocity, wanted, batch["valid"])
 
     return jnp.mean(jax.lax.map(at, jnp.arange(len(TIMES))), axis=0)

@@ -20,14 +20,14 @@ CONTAINERS = [
 @pytest.mark.parametrize(("kind", "codec"), CONTAINERS)
 def test_holes_are_silent_and_what_follows_keeps_its_time(tmp_path, kind, codec):
     holes = [(0.8, 1.3), (1.9, 2.15)]
-    heard = audio.load(by_av(tmp_path / f"a.{kind}", WAVE, codec, holes=holes))
-    assert heard.samples.shape[1] == pytest.approx(WAVE.shape[1], abs=0.04 * RATE)
-    assert "holes are silent" in heard.notes[0]
+    loaded = audio.load(by_av(tmp_path / f"a.{kind}", WAVE, codec, holes=holes))
+    assert loaded.samples.shape[1] == pytest.approx(WAVE.shape[1], abs=0.04 * RATE)
+    assert "holes are silent" in loaded.notes[0]
     for start, stop in holes:
-        assert level(heard.samples, start + 0.1, stop - 0.01) < 1e-4
+        assert level(loaded.samples, start + 0.1, stop - 0.01) < 1e-4
     after = slice(round(2.3 * RATE), None)
     encoder_delay = 0.022 if kind == "ts" else 0.001  # MPEG-TS does not store it
-    assert abs(lag(heard.samples[:, after], WAVE[:, after])) < encoder_delay
+    assert abs(lag(loaded.samples[:, after], WAVE[:, after])) < encoder_delay
 
 
 @pytest.mark.parametrize("size", [0.0004, 0.003, 0.01])

@@ -75,6 +75,7 @@ def test_the_wheel_has_configs_model_and_sound_and_no_tests(wheel):
 
 
 def test_commands_of_the_installed_wheel(sam_audio, tmp_path):
+    """Takes long because each command is a process, and three of them compile their programs."""
     assert sam_audio("--version").strip() == importlib.metadata.version("sam-audio-jax")
     recording = next((ROOT / "sam_audio_jax/data/embedded/audio/sfx").glob("*.ogg"))
     out, workdir, report = (tmp_path / name for name in ("stems", "run", "report"))

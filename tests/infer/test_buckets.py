@@ -47,7 +47,7 @@ def test_configured_sizes_come_first():
 
 
 def test_rows_are_shared_out_over_devices():
-    groups = group([100] * 13, BucketConfig(), shares=6)
+    groups = group([100] * 13, BucketConfig(), shards=6)
     assert [part.rows for part in groups] == [6, 6, 6]
     assert [len(part.items) for part in groups] == [6, 6, 1]
 

@@ -168,16 +168,16 @@ def test_long_items_of_a_manifest(windowed, noise_of, tmp_path):
     entries = read_manifest(tmp_path / "items.jsonl")
     assert run(windowed, entries, tmp_path / "out", settings) == {}
     for number, spans in enumerate((None, [("+", 5.0, 6.0)], None)):
-        made = audio.load(tmp_path / "out" / f"item{number}.target.wav").samples[0]
+        written = audio.load(tmp_path / "out" / f"item{number}.target.wav").samples[0]
         stems = windowed.separate(tmp_path / f"{number}.wav", "dog", spans, seed=1)
-        np.testing.assert_allclose(made, stems.target, atol=2e-5)
+        np.testing.assert_allclose(written, stems.target, atol=2e-5)
 
 
 def test_many_lengths_have_few_shapes():
     """1 to 500 windows, two hours: every shape is a compilation."""
     shapes = set()
     for count in range(1, 501):
-        layout = Layout.of(lay_windows(20 + 15 * (count - 1), 20, 5), batch=8, shares=1)
+        layout = Layout.of(lay_windows(20 + 15 * (count - 1), 20, 5), batch=8, shards=1)
         shapes.add((layout.weights.shape, layout.frames(5)))
     assert len(shapes) <= 24
 
@@ -205,12 +205,13 @@ def test_batches_are_even_and_few():
     for count in (1, 2, 7, 8, 9, 100, 241):
         laid = lay_windows(20 + 15 * (count - 1), 20, 5)
         assert len(laid.starts) == count
-        for shares in (1, 4):
-            layout = Layout.of(laid, batch=8, shares=shares)
+        for shards in (1, 4):
+            layout = Layout.of(laid, batch=8, shards=shards)
             capacity, rows, _ = layout.weights.shape
-            assert rows % shares == 0
-            assert int(layout.turns) <= capacity < 2 * int(layout.turns)
-            assert count <= int(layout.turns) * rows < count + int(layout.turns) * shares
+            batches = int(layout.batches)
+            assert rows % shards == 0
+            assert batches <= capacity < 2 * batches
+            assert count <= batches * rows < count + batches * shards
             np.testing.assert_array_equal(np.ravel(layout.starts)[:count], laid.starts)
             assert not np.reshape(layout.weights, (-1, 20))[count:].any()
 

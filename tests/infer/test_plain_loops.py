@@ -114,12 +114,12 @@ def test_a_streamed_window_follows_the_one_before(model, noise_of, frames):
     past, end = [], 0  # the last window's velocities over all frames, by call; and its end
     for start in window_starts(frames, WINDOW, OVERLAP):
         part, slopes = slice(start, start + WINDOW), []
-        share = np.clip((end - np.arange(frames)) / (OVERLAP + 1), 0, 1)[part, None]
+        weight = np.clip((end - np.arange(frames)) / (OVERLAP + 1), 0, 1)[part, None]
 
-        def velocity(x, time, start=start, part=part, share=share, past=past, slopes=slopes):
+        def velocity(x, time, start=start, part=part, weight=weight, past=past, slopes=slopes):
             slope = np.asarray(plain.velocity(x, time, start))
             if past:
-                slope = share * past[len(slopes)][part] + (1 - share) * slope
+                slope = weight * past[len(slopes)][part] + (1 - weight) * slope
             slopes.append(np.zeros((frames, 16)))
             slopes[-1][part] = slope[0]
             return jnp.asarray(slope, jnp.float32)

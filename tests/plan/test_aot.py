@@ -55,6 +55,7 @@ def figures_of(topology: str, *argv: str) -> dict:
     "size", ["small", pytest.param("base", marks=LONG), pytest.param("large", marks=LONG)]
 )
 def test_train_step_fits_eight_chips_and_gathers_each_weight_once_a_pass(size):
+    """Takes long because the TPU's compiler compiles a whole training step."""
     figures = figures_of("v5e:2x4", size, *SMALL_SLICE)
     check(figures, config.from_cli([size]))
 

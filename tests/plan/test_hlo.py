@@ -47,7 +47,7 @@ def test_every_notation_of_groups(groups):
     assert gather.source.endswith("dot")
 
 
-def test_turned_iota_lies_along_the_other_axis():
+def test_transposed_iota_is_along_the_other_axis():
     text = PROGRAM.replace("GROUPS", "replica_groups=[4,2]<=[2,4]T(1,0)")
     gather = next(one for one in collectives(text, MESH) if one.kind == "all-gather")
     assert (gather.axes, gather.ways) == (("data",), 2)

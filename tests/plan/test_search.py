@@ -34,6 +34,7 @@ def test_state_is_sharded_by_fsdp(config):
 
 
 def test_layouts_are_ranked_and_fit(config):
+    """Takes long because a training step is traced for every mesh and every `remat`."""
     target = chips.parse("v5e:4x4")
     ranked = candidates(config, target)
     assert [one.seconds for one in ranked] == sorted(one.seconds for one in ranked)

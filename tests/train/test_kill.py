@@ -108,6 +108,7 @@ def kill(process: subprocess.Popen):
 
 
 def test_three_kills_at_random_moments_change_nothing(start, whole, same, tmp_path):
+    """Takes long because four training processes, and one undisturbed, start and compile."""
     rng, killed = random.Random(0), tmp_path / "killed"
     kill_while_it_starts(start, killed, rng.uniform(0.2, 4.0))
     kill_around_a_save(start, killed, rng.uniform(0.0, 0.1))
@@ -136,6 +137,7 @@ def test_ten_kills_change_nothing_even_without_a_compilation_cache(start, whole,
 
 
 def test_sigterm_saves_and_the_next_process_goes_on(start, whole, same, tmp_path):
+    """Takes long because two training processes start and compile, and one undisturbed."""
     stopped = tmp_path / "stopped"
     process = start(stopped)
     wait_for_a_new_save(stopped, process)

@@ -52,6 +52,7 @@ def whole(tmp_path_factory) -> pathlib.Path:
 
 
 def test_one_or_two_processes_train_the_separator_alike(train_processes, manifest, tmp_path):
+    """Takes long because three processes compile the training step and the evaluations."""
     make_folder(tmp_path / "bench", three_lines())
     for count in (1, 2):
         train_processes(

@@ -100,6 +100,7 @@ def train(config: TrainConfig, workdir: pathlib.Path, training: tuple):
 def test_a_run_under_a_budget_goes_on_where_it_was_and_counts_its_frames(
     config, training, same, tmp_path, capsys
 ):
+    """Takes long because a training step is compiled for each of two lengths, in three runs."""
     whole = train(config, tmp_path / "whole", training)
     assert capsys.readouterr().err.count("compiling") >= 2
     for steps in (5, 12):
