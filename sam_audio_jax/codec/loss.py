@@ -39,7 +39,7 @@ class CodecLossConfig:
     stft: float = 0.0  # published: logged, not weighted
     adversarial_start: int = 0  # ours: steps before the discriminator is run or trained
     mel_scales: Scales = MEL_SCALES  # (window in samples, mel bands), ...
-    mel_offset: float = 0.0  # ours; added to mel magnitudes, so that what is fainter counts less
+    mel_offset: float = 0.0  # ours; added to mel magnitudes, so that fainter sounds count less
     stft_windows: tuple[int, ...] = STFT_WINDOWS  # samples
 
     def __post_init__(self):

@@ -124,7 +124,7 @@ class WindowQueue:
             SlidingBuffer(2 * config.channels),
             SlidingBuffer(2 * config.channels),
         )
-        self._next = self._decoded = 0  # frames: start of the next window, end of what was decoded
+        self._next = self._decoded = 0  # start of the next window and decoded frames, in frames
         self._last: tuple[int, Array] | None = None  # start and velocities of the last window
 
     @property

@@ -22,8 +22,9 @@ class Compiled(Generic[Network]):
     """A network on its devices, whose calls are compiled once for each program and shape.
 
     `compiled(Codec.encode, wave)` is `codec.encode(wave)`. A program is a function of a module, or
-    a method, that takes the network first, arrays (or trees of them) by position, and what is
-    static and hashable by name. Its compiled form is shared by all networks of one structure.
+    a method, whose first argument is the network; its positional arguments are arrays or trees of
+    them, its named ones are static and hashable. All networks of one structure share its compiled
+    form.
 
     With a mesh the parameters are sharded by `parallel.parameter_shardings`.
     """

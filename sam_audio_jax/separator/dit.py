@@ -219,9 +219,9 @@ class Dit(nnx.Module):
         memory_mask: Bool[Array, "batch tokens"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch frames channels"], Float[Array, "batch frames width"]]:
-        """A call's velocity, and the state after `layer` blocks.
+        """The velocity of a call, and the state after `layer` blocks.
 
-        Before the last one, that costs a copy of the blocks' weights.
+        For fewer than all blocks it copies the weights of the stack.
         """
         config = self.config
         if x.shape[1] > config.max_positions:

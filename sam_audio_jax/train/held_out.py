@@ -1,10 +1,10 @@
 """The flow-matching loss on held-out mixtures: a number for each domain, which runs can compare.
 
-Nothing is drawn anew: item `i` has at each of `TIMES` the noise of (`SEED`, i, time), and its text
-is its prompt, never dropped. So the loss of some weights is the same number on every layout, to the
-rounding of float32, and of two runs the lower one predicts the velocity better. The rows of a step
-are shared out over all devices of all processes. Each item counts once; rows that fill up the last
-step, and frames behind an item's end, count nothing.
+The draws are fixed: item `i` has at each of `TIMES` the noise of (`SEED`, i, time), and its text is
+its prompt, never dropped. So weights have the same loss on every mesh, to the rounding of float32,
+and of two runs the one with the lower loss predicts the velocity better. The rows of a step are
+sharded over all devices of all processes. Each item counts once; rows that pad the last step and
+frames after an item's end do not count.
 """
 
 import collections

@@ -54,7 +54,7 @@ def workdirs(manifest, tmp_path_factory):
 
 
 @pytest.mark.parametrize("recipe", ["pretraining", "finetuning"])
-def test_a_recipe_shows_what_a_long_run_is_judged_by(workdirs, recipe):
+def test_a_recipe_writes_the_metrics_of_a_long_run(workdirs, recipe):
     lines = Workdir(workdirs / recipe).read_metrics()
     scores = [line for line in lines if line["group"] == "eval"]
     assert [line["step"] for line in scores] == [2, 4]
