@@ -1,16 +1,32 @@
-"""Sound files and signals: decode, resample, loudness, STFT, write.
+"""Sound files and signals: decode, mix channels, level, resample, loudness, STFT, write.
 
 The only package that knows formats of sound.
 """
 
+from sam_audio_jax.audio.channels import (
+    ChannelMixer,
+    describe,
+    is_mean,
+    mixing_weights,
+    mono,
+)
 from sam_audio_jax.audio.decoding import Audio, check_file, header_length, load
+from sam_audio_jax.audio.level import (
+    AS_RECORDED,
+    SILENT_DB,
+    USUAL_DB,
+    Level,
+    LevelMeter,
+    find_offsets,
+    measure_level,
+    without_offsets,
+)
 from sam_audio_jax.audio.resampling import Resampler, resample
 from sam_audio_jax.audio.signal import (
     LOUDNESS_FLOOR_LUFS,
     all_finite,
     istft,
     loudness_lufs,
-    mono,
     rotate_phase,
     si_sdr,
     stft,
@@ -18,19 +34,31 @@ from sam_audio_jax.audio.signal import (
 from sam_audio_jax.audio.writing import write_wav
 
 __all__ = [
+    "AS_RECORDED",
     "LOUDNESS_FLOOR_LUFS",
+    "SILENT_DB",
+    "USUAL_DB",
     "Audio",
+    "ChannelMixer",
+    "Level",
+    "LevelMeter",
     "Resampler",
     "all_finite",
     "check_file",
+    "describe",
+    "find_offsets",
     "header_length",
+    "is_mean",
     "istft",
     "load",
     "loudness_lufs",
+    "measure_level",
+    "mixing_weights",
     "mono",
     "resample",
     "rotate_phase",
     "si_sdr",
     "stft",
+    "without_offsets",
     "write_wav",
 ]

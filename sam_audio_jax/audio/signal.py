@@ -1,4 +1,4 @@
-"""Functions of signals in memory: mono, short-time spectra, loudness, phase, SI-SDR."""
+"""Functions of signals in memory: short-time spectra, loudness, phase, SI-SDR."""
 
 import functools
 import math
@@ -14,11 +14,6 @@ LOUDNESS_FLOOR_LUFS = -70.0  # BS.1770's absolute gate: what "silent" measures a
 def all_finite(samples: np.ndarray) -> bool:
     """Returns whether no sample is NaN or infinite; allocates no array as long as the sound."""
     return bool(np.isfinite([samples.min(), samples.max()]).all())
-
-
-def mono(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " samples"]:
-    """Returns the mean of the channels; a single channel is returned as it is, not copied."""
-    return samples[0] if len(samples) == 1 else samples.mean(0)
 
 
 @functools.cache

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32
 
+from sam_audio_jax.audio.channels import mono
 from sam_audio_jax.audio.resampling import resample
-from sam_audio_jax.audio.signal import mono
 
 LEAST_S = 0.015  # a smaller deviation is rounding or jitter: Opus packets have 20 ms
 LIMIT_S = 0.1  # a larger one is never jitter

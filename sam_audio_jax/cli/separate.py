@@ -109,6 +109,8 @@ def separate_one(args: argparse.Namespace) -> None:
         mask_keeps=options.mask_keeps,
         name=args.input,
     )
+    for note in item.recording.notes[len(recording.notes) :]:
+        print(f"note: {note}", file=sys.stderr)
     print(f"separating {seconds:.1f} s", file=sys.stderr)
     (stems,) = model.pipeline.separate_items([item], options, [noise])
     with whole_folder(args.out, overwrite=True) as folder:

@@ -3,7 +3,9 @@
     config.json                   upstream's keys
     checkpoint.safetensors | .pt  tensors under upstream's names: codec, separator, vision tower
     t5/                           config.json, model.safetensors [, tokenizer files]: text encoder
-    sam_audio_jax.json            ours: format, tokenizer, mean and std of latents, sampler, notes
+    sam_audio_jax.json            ours: format, tokenizer, mean and std of latents, sampler, notes,
+                                  level_db: level to which recordings are brought; absent or null:
+                                  they stay as recorded, as in the published evaluations
 
 An official folder has neither of the last two: its text encoder is the `t5-base` of config.json.
 Tensors of other networks (vision tower, rankers, span predictor) stay in their file until a folder
@@ -19,6 +21,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.codec import codec_config, codec_table
 from sam_audio_jax.convert.model_files import (
@@ -94,6 +97,8 @@ def open_folder(path: str | pathlib.Path, *, compute: Compute = "float32") -> Mo
         check_format(folder / OURS, extra, FORMAT)
     latents, tokenizer = extra.pop("latents", {}), extra.pop("tokenizer", None)
     extra.pop("format", None)
+    if "trained" in extra:  # folders of our trainings did not always say so
+        extra.setdefault("level_db", USUAL_DB)
     config = with_defaults(stored_config)
     text_name = config["text_encoder"]["name"]
     own_text = (folder / "t5").is_dir()

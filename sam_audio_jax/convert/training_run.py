@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from sam_audio_jax import parallel
+from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.codec import load_codec_folder
@@ -42,7 +43,11 @@ def load_run(
     prompted = _read_module(
         folder, lambda: PromptedSeparator(text, separator, rngs=nnx.Rngs(0)), mesh=mesh
     )
-    extra = {"trained": {"step": checkpoint.step}, "sampler": config.get("sampler", {})}
+    extra = {
+        "trained": {"step": checkpoint.step},
+        "sampler": config.get("sampler", {}),
+        "level_db": USUAL_DB,
+    }
     return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
 
 

@@ -105,7 +105,9 @@ def _decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " sam
     seconds = sound.samples.shape[-1] / sound.sample_rate
     if seconds < recording.duration - max(0.1, 0.02 * recording.duration):
         return f"truncated: {seconds:.2f} s of {recording.duration:.2f} s"
-    wave = audio.resample(sound.samples.mean(axis=0), sound.sample_rate, sample_rate)
+    weights = audio.mixing_weights(sound.samples, sound.sample_rate)
+    mixed = audio.without_offsets(audio.mono(sound.samples, weights)[None])[0]
+    wave = audio.resample(mixed, sound.sample_rate, sample_rate)
     return wave if np.abs(wave).max() > SILENT_PEAK else "silent"
 
 

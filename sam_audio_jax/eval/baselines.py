@@ -5,6 +5,7 @@ None of them separates anything; all but the mixture are computed from the true 
 
 import dataclasses
 
+from sam_audio_jax.audio import AS_RECORDED, Level
 from sam_audio_jax.codec import chunked
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.eval.mixtures import Wave
@@ -47,11 +48,15 @@ def baselines(
     return pairs | {"oracle": masked(mixture, truth, sample_rate, ORACLE)}
 
 
-def through_codec(codec: Codec, stems: StemPair) -> StemPair:
-    """Encodes and decodes both stems in bounded memory; their lengths are kept."""
+def through_codec(codec: Codec, stems: StemPair, level: Level = AS_RECORDED) -> StemPair:
+    """Encodes and decodes both stems in bounded memory; their lengths are kept.
+
+    The codec gets them at `level`, at which the model gets their mixture.
+    """
     coded = []
     for wave in stems:
-        decoded = chunked.decode_chunked(codec, chunked.encode_chunked(codec, wave[None]))
-        coded.append(fit(decoded, len(wave)))
+        levelled = level.apply(wave)[None]
+        decoded = chunked.decode_chunked(codec, chunked.encode_chunked(codec, levelled))
+        coded.append(level.undo(fit(decoded, len(wave))))
     target, residual = coded
     return target, residual

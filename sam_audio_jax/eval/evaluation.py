@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import tqdm
 
+from sam_audio_jax.audio import measure_level
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines, report, scoring, statistics
 from sam_audio_jax.eval.mixtures import FixedMixture, Rendered, load_bench, render
@@ -168,7 +169,8 @@ def _baseline_rows(
     rows: list[scoring.ScoreRow] = []
     for rendered in tqdm.tqdm(mixtures, "baselines", unit="item", disable=not progress):
         truth = (rendered.target, rendered.residual)
-        coded = baselines.through_codec(model.codec, truth)
+        level = measure_level(rendered.mixture, rendered.sample_rate, model.pipeline.level_db)
+        coded = baselines.through_codec(model.codec, truth, dataclasses.replace(level, offset=0.0))
         rows += scoring.baseline_rows(rendered, coded)
     order = {name: index for index, name in enumerate(baselines.NAMES)}
     return sorted(rows, key=lambda row: order[row["row"]])

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax import parallel
+from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.eval.evaluation import choose, evaluate_model
@@ -45,7 +46,9 @@ def training_evaluation(
         if jax.process_count() > 1:
             local = parallel.make_mesh(parallel.MeshConfig(), jax.local_devices())
             ema = parallel.gather_to_local(ema, parallel.parameter_shardings(abstract, local))
-        model = SAMAudio(codec, nnx.merge(graph, ema), tokenizer, sampler=config.sampler)
+        model = SAMAudio(
+            codec, nnx.merge(graph, ema), tokenizer, sampler=config.sampler, level_db=USUAL_DB
+        )
         return losses | evaluate_model(
             model,
             config.eval_bench,

@@ -179,9 +179,8 @@ def _stem(bench: Bench, item: FixedMixture, events: tuple[PlacedClip, ...], name
                 f"needs samples {event.start} to {event.start + event.samples} of clip "
                 f"{event.clip}, which has {clip.samples.shape[-1]}",
             )
-        part = clip.samples.mean(axis=0, dtype=np.float64)[
-            event.start : event.start + event.samples
-        ]
+        whole = audio.mono(clip.samples.astype(np.float64), _weights(bench.clips[event.clip]))
+        part = whole[event.start : event.start + event.samples]
         total[event.offset : event.offset + event.samples] += event.gain * part
     if not np.any(total):
         raise _wrong(bench.path, item, f"its {name} is silent")
@@ -192,6 +191,13 @@ def _stem(bench: Bench, item: FixedMixture, events: tuple[PlacedClip, ...], name
 def _decode(path: str) -> audio.Audio:
     """Decodes a clip; the last ones are kept."""
     return audio.load(path)
+
+
+@functools.cache
+def _weights(path: str) -> Float[np.ndarray, " channels"]:
+    """Returns the weights with which the channels of a clip become one."""
+    clip = _decode(path)
+    return audio.mixing_weights(clip.samples, clip.sample_rate)
 
 
 def _wrong(path: pathlib.Path, item: FixedMixture, what: str) -> UserError:

@@ -12,14 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax import audio
-from sam_audio_jax.audio import Audio
+from sam_audio_jax.audio import Audio, Level
 from sam_audio_jax.convert.load import SHIPPED
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import first_line
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.separator.prompts import Span
 
-SILENCE_DB = -80.0  # a recording whose loudest sample is below this has nothing to separate
 TOKENS = ("+", "-")
 
 
@@ -39,21 +38,29 @@ class PromptView:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One checked recording with its prompts; `wave` is mono at the codec's rate."""
+    """One checked recording with its prompts."""
 
     recording: Audio
-    wave: Float[np.ndarray, " samples"]
+    wave: Float[np.ndarray, " samples"]  # mono, at the codec's rate, as the networks take it
     text: str
     spans: tuple[Span, ...]
     name: str = "audio"  # what errors call the item
     flat: bool = False  # the recording was an array `[samples]`, without an axis for channels
     clip: Clip | None = None
     features: Float[np.ndarray, "frames video_width"] | None = None  # features of the masked video
+    level: Level = audio.AS_RECORDED  # what was done to `wave` after it was mixed
+    weights: Float[np.ndarray, " channels"] | None = None  # with which it was; None: the mean
+    offsets: Float[np.ndarray, " channels"] | None = None  # of the recording; None: usual ones
 
     @property
     def prompts(self) -> PromptView:
         """Returns the prompts alone."""
         return PromptView(text=self.text, spans=self.spans, video=self.clip)
+
+    def mix(self, samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " samples"]:
+        """Returns the sum of channels, with the weights of `wave` if it is of as many."""
+        same = self.weights is not None and len(self.weights) == len(samples)
+        return audio.mono(samples, self.weights if same else None)
 
 
 def check_checkpoint(name: str | os.PathLike) -> str:
@@ -78,19 +85,46 @@ def make_item(
     track: int | None = None,
     clip: Clip | None = None,
     name: str = "audio",
+    level_db: float | None = None,
 ) -> Item:
     """Reads and checks one item; `name` is what errors call it.
 
-    `source`, `sample_rate` and `track` are those of `read`.
+    `source`, `sample_rate` and `track` are those of `read`, `level_db` is the model's usual level
+    in dBFS, to which the wave is brought (None: it stays as recorded).
     """
     recording = read(source, sample_rate, name, track)
     if not isinstance(text, str | None):
         raise UserError(f"text of {name} must be a string, not {text!r}")
     seconds = recording.samples.shape[-1] / recording.sample_rate
     checked_spans = check_spans(spans or (), seconds, name)
-    wave = audio.resample(audio.mono(recording.samples), recording.sample_rate, codec_rate)
+    mono, weights, recording = to_mono(recording, name)
+    wave = audio.resample(mono, recording.sample_rate, codec_rate)
+    level = audio.measure_level(wave, codec_rate, level_db)
     flat = not isinstance(source, str | os.PathLike | Audio) and np.ndim(source) == 1
-    return Item(recording, wave, text or "", checked_spans, name, flat, clip)
+    return Item(
+        recording,
+        level.apply(wave),
+        text or "",
+        checked_spans,
+        name,
+        flat,
+        clip,
+        level=level,
+        weights=weights,
+        offsets=None if level_db is None else audio.find_offsets(recording.samples),
+    )
+
+
+def to_mono(
+    recording: Audio, name: str
+) -> tuple[Float[np.ndarray, " samples"], Float[np.ndarray, " channels"], Audio]:
+    """Returns their sum, its weights, and the recording with a note on unusual ones."""
+    weights = audio.mixing_weights(recording.samples, recording.sample_rate)
+    if not audio.is_mean(weights):
+        note = f"{name}: its channels cancel in their mean; what is separated is "
+        notes = (*recording.notes, note + audio.describe(weights))
+        recording = dataclasses.replace(recording, notes=notes)
+    return audio.mono(recording.samples, weights), weights, recording
 
 
 def read(
@@ -115,10 +149,10 @@ def read(
     else:
         recording = _from_array(source, sample_rate, name)
     peak = float(max(recording.samples.max(), -recording.samples.min()))
-    if peak < 10 ** (SILENCE_DB / 20):
+    if peak < 10 ** (audio.SILENT_DB / 20):
         level = f"{20 * math.log10(peak):.0f} dBFS" if peak else "all zeros"
         raise UserError(
-            f"{name} is silent ({level}); its loudest sample must reach {SILENCE_DB:.0f} dBFS"
+            f"{name} is silent ({level}); its loudest sample must reach {audio.SILENT_DB:.0f} dBFS"
         )
     return recording
 

@@ -44,7 +44,7 @@ def write_stems(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = ""
         suffix = path.suffix.lower()
         names.append(f"{prefix}target{suffix if suffix in CODECS else '.mp4'}")
         wave = np.atleast_2d(stems.target)
-        wave = wave if len(wave) <= 2 else wave.mean(0, keepdims=True)
+        wave = wave if len(wave) <= 2 else item.mix(wave)[None]
         mux(path, wave, stems.sample_rate, folder / names[-1])
     return names
 
@@ -52,11 +52,11 @@ def write_stems(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = ""
 def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> list[str]:
     """Writes the files of one recording: stems, video, `spectrogram.png`; returns their names."""
     names = write_stems(folder, item, stems)
-    mixture = audio.mono(item.recording.samples)
+    mixture = item.mix(item.recording.samples)
     waves = {
         "mixture": audio.resample(mixture, item.recording.sample_rate, stems.sample_rate),
-        "target": audio.mono(np.atleast_2d(stems.target)),
-        "residual": audio.mono(np.atleast_2d(stems.residual)),
+        "target": item.mix(np.atleast_2d(stems.target)),
+        "residual": item.mix(np.atleast_2d(stems.residual)),
     }
     picture = spectrograms_png(waves, stems.sample_rate, spans=stems.spans, title=item.text)
     (folder / "spectrogram.png").write_bytes(picture)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sam_audio_jax import audio
+from sam_audio_jax.audio import Level
 from sam_audio_jax.codec.codec import frame_count
 from sam_audio_jax.convert.load import codec_grid
 from sam_audio_jax.errors import UserError
@@ -56,6 +57,16 @@ class Batch:
                 f"the batch has frames of {self.audio_hop_length} samples at "
                 f"{self.audio_sampling_rate} Hz, the model of {hop} at {sample_rate} Hz"
             )
+
+    def at_level(self, level_db: float | None) -> tuple["Batch", list[Level]]:
+        """Returns the batch at the usual level of a model, and what was done to it."""
+        rows = zip(self.audios[:, 0], self.wav_sizes, strict=True)
+        waves = [row[:size] for row, size in rows]
+        levels = [audio.measure_level(w, self.audio_sampling_rate, level_db) for w in waves]
+        levelled = np.zeros_like(self.audios)
+        for row, wave, level in zip(levelled, waves, levels, strict=True):
+            row[0, : len(wave)] = level.apply(wave)
+        return dataclasses.replace(self, audios=levelled), levels
 
     @property
     def frames(self) -> int:
@@ -152,8 +163,8 @@ class SAMAudioProcessor:
 
     def _read(self, source: Any, name: str) -> Float[np.ndarray, " samples"]:
         recording = inputs.read(source, self.audio_sampling_rate, name)
+        mono, _, recording = inputs.to_mono(recording, name)
         inputs.warn(recording)
-        mono = recording.samples.mean(0)
         return audio.resample(mono, recording.sample_rate, self.audio_sampling_rate)
 
 

@@ -55,15 +55,18 @@ def wiener(
     sample_rate: int,
     stem_rate: int,
     config: RefineConfig = DEFAULT,
+    offsets: Float[np.ndarray, " channels"] | None = None,
     overwrite: bool = False,
 ) -> tuple[Channels, Channels]:
     """Divides `mixture` (at `sample_rate`) by a mask from the generated stems (at `stem_rate`).
 
     Both results have the mixture's shape and rate, float32, and add up to it: exactly if it was
     decoded from integers of up to 24 bits, else to one unit in the last place (ulp) of the larger
-    stem. With `overwrite` the results may be written into the stems.
+    stem. `offsets` of the channels, if any, go to the residual. With `overwrite` the results may be
+    written into the stems.
     """
     mixture = np.asarray(mixture, np.float32)
+    offsets = np.zeros(len(mixture), np.float32) if offsets is None else offsets
     size = mixture.shape[-1]
     stems = [_fit_stem(stem, stem_rate, sample_rate, size) for stem in (target, residual)]
     hop, margin = hop_and_margin(sample_rate, config)
@@ -81,7 +84,7 @@ def wiener(
         ahead = np.stack([stem[start : cut.stop] for stem in stems])
         context = np.concatenate([context, ahead], axis=1)
         estimate = estimate_target(
-            mixture[:, cut],
+            audio.without_offsets(mixture[:, cut], offsets),
             context,
             sample_rate=sample_rate,
             stem_rate=stem_rate,

@@ -90,6 +90,7 @@ class SAMAudio:
             vision=stored_tower(extra, mesh),
             span_predictor=span_predictor or extra.get("upstream", {}).get("span_predictor"),
             mesh=mesh,
+            level_db=extra.get("level_db"),
         )
 
     def separate(
@@ -204,6 +205,7 @@ class SAMAudio:
             codec_rate=self.sample_rate,
             clip=clip,
             name=name,
+            level_db=self.pipeline.level_db,
         )
         frames, features = self.pipeline.frames(item), None
         if video_features is not None:

@@ -49,7 +49,9 @@ class Pipeline:
         vision: VisionEncoder | StoredTower | None = None,
         span_predictor: Source = None,
         mesh: Mesh | None = None,
+        level_db: float | None = None,
     ):
+        """`level_db`: the level in dBFS to which recordings are brought; None: as recorded."""
         channels = prompted.separator.config.channels
         if codec.config.codebook_dim != channels:
             raise UserError(
@@ -61,6 +63,7 @@ class Pipeline:
         self.sampler = sampler or SamplerConfig()
         self.buckets = buckets or BucketConfig()
         self.refinement = refinement
+        self.level_db = level_db
         self.scorer = scorer or SpanIoU()
         self.video_features = VideoFeatures(
             vision,
@@ -164,7 +167,7 @@ class Pipeline:
         for item, view, candidates in zip(items, views, waves, strict=False):
             cut = candidates[..., : len(item.wave)]
             best, scores = self._choose(cut, item.wave, view, options)
-            target, residual = cut[best]
+            target, residual = item.level.undo(cut[best])
             generated = Stems(target, residual, self.sample_rate, scores, view.spans)
             stems.append(refined(item, generated, self.refinement) if options.refine else generated)
         return stems
@@ -193,6 +196,7 @@ class Pipeline:
             noise = np.concatenate([options.noise(frames, self._state)] * len(batch))
         noise = inputs.check_noise(noise, frames, self._state, rows, "this batch")
         message = options.messages(2 * rows, config.watermark_bits)
+        batch, levels = batch.at_level(self.level_db)
         prompts = collate_batch(
             batch,
             self.video_features.of_batch(
@@ -209,7 +213,7 @@ class Pipeline:
         for item, view in enumerate(views):
             cut = waves[item, ..., : lengths[item]]
             best, scored = self._choose(cut, mixtures[item, : lengths[item]], view, options)
-            chosen.append(cut[best])
+            chosen.append(levels[item].undo(cut[best]))
             scores.append(scored)
         return Separated(
             target=[target for target, _ in chosen],

@@ -61,6 +61,7 @@ def refined(item: Item, stems: Stems, config: RefineConfig) -> Stems:
         sample_rate=recording.sample_rate,
         stem_rate=stems.sample_rate,
         config=config,
+        offsets=item.offsets,
         overwrite=True,
     )
     if item.flat:

@@ -86,7 +86,9 @@ class Oracle(SAMAudio):
 
     def __init__(self, codec, mixtures, *, ignores_prompts=False, broken=False):
         self.pipeline = types.SimpleNamespace(
-            networks=types.SimpleNamespace(codec=codec), sample_rate=codec.config.sample_rate
+            networks=types.SimpleNamespace(codec=codec),
+            sample_rate=codec.config.sample_rate,
+            level_db=None,
         )
         self.known = {one.mixture.tobytes(): one for one in mixtures}
         self.ignores_prompts, self.broken = ignores_prompts, broken

@@ -21,7 +21,7 @@ WAVE = np.full(8_000, 0.1, np.float32)
         (WAVE[:0], 8_000, "has no samples"),
         (np.full_like(WAVE, np.nan), 8_000, "NaN or infinite"),
         (0 * WAVE, 8_000, "silent .all zeros."),
-        (5e-4 * WAVE, 8_000, "silent .-86 dBFS."),
+        (5e-5 * WAVE, 8_000, "silent .-106 dBFS."),
     ],
 )
 def test_wrong_arrays(samples, sample_rate, message):
