@@ -10,11 +10,14 @@ from typing import Any, get_args
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.cli.devices import add_mesh_options, mesh_of
+from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.prompting import PROMPTS
 from sam_audio_jax.eval.summary import summary
+from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.workdir import Workdir
@@ -38,6 +41,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--listen", type=at_least(0), default=2, help="items of each setting to listen to"
     )
+    add_mesh_options(parser)
     options = parser.parse_args(argv)
     if bool(options.workdir) == bool(options.checkpoint):
         raise UserError("give either --workdir DIR or --checkpoint PATH")
@@ -63,8 +67,10 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out {out} exists; name a folder that does not")
     bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"
     folder_of(bench)
+    name = inputs.check_checkpoint(options.workdir or options.checkpoint)
+    mesh = mesh_of(options, lambda: parameter_bytes(name))
     scores = evaluate_model(
-        SAMAudio.from_pretrained(options.workdir or options.checkpoint),
+        SAMAudio.from_pretrained(name, mesh=mesh),
         bench,
         out,
         prompts=options.prompts,

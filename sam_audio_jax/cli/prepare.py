@@ -1,16 +1,26 @@
 """Renders training mixtures and encodes them once: `sam-audio prepare CONFIG --out DIR`.
 
 Train from the cache with `--data.cache DIR`. With `--alignment.weight` above 0 the cache also holds
-the teacher features of the alignment loss. A second call resumes, or extends with more --items.
+the teacher features of the alignment loss. A second call resumes, or extends with more --items. Any
+number of processes may make one cache, each with its own --process I --processes N and the same
+folder; they need not meet, and the last one to end finishes it.
 """
 
 import argparse
 import pathlib
+import sys
 
 import numpy as np
+from jax.sharding import Mesh
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.cli.devices import (
+    add_mesh_options,
+    add_process_options,
+    mesh_of,
+    process_rank,
+)
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.nn.call import Compiled
@@ -31,20 +41,27 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--items", type=at_least(1), default=20_000, help="mixtures, whole shards of 64"
     )
-    parser.add_argument("--batch", type=at_least(1), default=8, help="mixtures encoded at once")
+    parser.add_argument(
+        "--batch",
+        type=at_least(1),
+        default=8,
+        help="mixtures encoded at once; rounded up to a multiple of the data-parallel devices",
+    )
+    add_process_options(parser)
+    add_mesh_options(parser)
     return parser.parse_known_args(argv)
 
 
-def make_cache_teacher(cfg: TrainConfig, rate: int) -> shards.Teacher | None:
+def make_cache_teacher(cfg: TrainConfig, rate: int, mesh: Mesh | None) -> shards.Teacher | None:
     """The alignment's teacher for waves at `rate` Hz; None if the config gives it no weight."""
     alignment = cfg.alignment
     if not alignment.weight:
         return None
-    teacher = Compiled(make_teacher(alignment))
+    teacher = Compiled(make_teacher(alignment, mesh), mesh)
 
     def features(waves: np.ndarray) -> np.ndarray:
-        features = teacher(Cnn14.features, waves, sample_rate=rate, tensor=alignment.tensor)
-        return np.asarray(features)
+        made = teacher.on_batch(Cnn14.features, waves, sample_rate=rate, tensor=alignment.tensor)
+        return np.asarray(made)
 
     return shards.Teacher(
         f"{alignment.teacher_checkpoint}, {alignment.tensor}",
@@ -61,18 +78,27 @@ def main(argv: list[str]) -> None:
     codec = make_codec(cfg)
     rate, hop = codec.config.sample_rate, codec.config.hop
     mixer = pipeline.mixer(cfg.data, rate, hop)
-    compiled = Compiled(codec)
-    shards.write_cache(
+    mesh = mesh_of(options, lambda: 0)  # codec and teacher are small: every device has a copy
+    compiled = Compiled(codec, mesh)
+    shares = compiled.batch_shards
+    rank = process_rank(options)
+    finished = shards.write_cache(
         options.out,
         lambda number: mixer.draw(np.random.default_rng((cfg.data.seed, 1, number))),
-        lambda waves: np.asarray(compiled(Codec.encode, waves)),
+        lambda waves: np.asarray(compiled.on_batch(Codec.encode, waves)),
         items=options.items,
         sample_rate=rate,
         hop=hop,
         samples=mixer.samples,
         codec=cfg.codec_checkpoint,
         recipe=pipeline.recipe(cfg.data),
-        batch=options.batch,
-        teacher=make_cache_teacher(cfg, rate),
+        batch=shares * -(-options.batch // shares),
+        teacher=make_cache_teacher(cfg, rate, mesh),
         video=pipeline.video_tracks(mixer, hop),
+        rank=rank,
     )
+    if not finished:
+        print(
+            f"process {rank.index} of {rank.count} is done; the last one finishes {options.out}",
+            file=sys.stderr,
+        )

@@ -13,15 +13,18 @@ they need not meet.
 """
 
 import argparse
-import os
 import pathlib
 import sys
 
-import jax
-
-from sam_audio_jax import config, parallel
+from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.distributed import ProcessRank, rank_from_environment
+from sam_audio_jax.cli.devices import (
+    add_mesh_options,
+    add_process_options,
+    mesh_of,
+    process_rank,
+)
+from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer import inputs, output
@@ -61,10 +64,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         add(f"--{name.replace('_', '-')}", **argument)
     add("--noise", help=".npy with the noise itself, [frames, 2 * latent channels]")
     add("--overwrite", action="store_true", help="replace an earlier result of one recording")
-    add(
-        "--processes", type=at_least(1), help="that share the manifest; default: by the environment"
-    )
-    add("--process", type=at_least(0), help="which of them this one is, from 0")
+    add_process_options(parser)
+    add_mesh_options(parser)
     args = parser.parse_args(argv)
     if bool(args.input) == bool(args.manifest):
         raise UserError("give either one INPUT or --manifest ITEMS.jsonl")
@@ -140,18 +141,6 @@ def separate_many(args: argparse.Namespace) -> bool:
     return not failed
 
 
-def process_rank(args: argparse.Namespace) -> ProcessRank:
-    """Returns the rank by the options, else by the environment.
-
-    Raises UserError for one of the two options without the other.
-    """
-    if (args.process is None) != (args.processes is None):
-        raise UserError("--process and --processes go together")
-    if args.processes is None:
-        return rank_from_environment(os.environ)
-    return ProcessRank(args.process, args.processes)
-
-
 def settings(args: argparse.Namespace) -> Settings:
     """Returns the options that do not depend on the recording and its prompts."""
     options = SeparateOptions(**{name: getattr(args, name) for name in FLAGS})
@@ -159,7 +148,8 @@ def settings(args: argparse.Namespace) -> Settings:
 
 
 def load(args: argparse.Namespace) -> SAMAudio:
-    """Loads the checkpoint, on a mesh of all devices where there are several."""
+    """Loads the checkpoint on the mesh of the options."""
     print(f"loading {args.checkpoint}", file=sys.stderr)
-    mesh = parallel.make_mesh(parallel.MeshConfig()) if jax.device_count() > 1 else None
+    name = inputs.check_checkpoint(args.checkpoint)
+    mesh = mesh_of(args, lambda: parameter_bytes(name))
     return SAMAudio.from_pretrained(args.checkpoint, span_predictor=args.span_predictor, mesh=mesh)

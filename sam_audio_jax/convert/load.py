@@ -17,7 +17,12 @@ from sam_audio_jax.convert.folder import (
 )
 from sam_audio_jax.convert.model_files import find_folder, has_tokenizer
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_table
-from sam_audio_jax.convert.training_run import load_run, load_run_codec, load_run_text_encoder
+from sam_audio_jax.convert.training_run import (
+    load_run,
+    load_run_codec,
+    load_run_text_encoder,
+    run_parameter_bytes,
+)
 from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
@@ -74,6 +79,17 @@ def load_text_encoder(name: str, *, mesh: Mesh | None = None) -> tuple[T5Encoder
     table, state = t5_table(t5_config(alone.config)), encoder_only(alone.state)
     tokenizer = str(alone.folder) if has_tokenizer(alone.folder) else ""
     return table.read(state, mesh), tokenizer
+
+
+def parameter_bytes(name: str) -> int:
+    """The size of the networks that `load_networks` reads, in float32; no tensor is read."""
+    match _locate(name):
+        case Checkpoint() as checkpoint:
+            return run_parameter_bytes(checkpoint)
+        case folder:
+            model = open_folder(folder)
+    states = (model.codec.state, model.text_encoder.state, model.separator.state)
+    return 4 * sum(math.prod(tensor.shape) for state in states for tensor in state.values())
 
 
 def codec_grid(name: str) -> tuple[int, int]:

@@ -51,6 +51,21 @@ def load_run(
     return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
 
 
+def run_parameter_bytes(checkpoint: Checkpoint) -> int:
+    """The size of the networks that `load_run` reads, in float32."""
+    config = checkpoint.fields("separator")
+    text = from_dict(T5Config, config["text"])
+    separator = from_dict(SeparatorConfig, config["separator"])
+    codec = from_dict(CodecConfig, read_json(checkpoint.workdir.codec / "codec.json"))
+
+    def make() -> tuple[Codec, PromptedSeparator]:
+        rngs = nnx.Rngs(0)
+        return Codec(codec, rngs=rngs), PromptedSeparator(text, separator, rngs=rngs)
+
+    leaves = jax.tree.leaves(nnx.as_pure(nnx.state(nnx.eval_shape(make))))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
 def load_run_text_encoder(
     checkpoint: Checkpoint, *, mesh: Mesh | None = None
 ) -> tuple[T5Encoder, str]:

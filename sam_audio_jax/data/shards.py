@@ -33,6 +33,7 @@ from sam_audio_jax.data.arrange import Placement
 from sam_audio_jax.data.mix import Mixture
 from sam_audio_jax.data.records import SIGNALS, Record, pack, unpack
 from sam_audio_jax.data.video_tracks import VideoTracks
+from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import (
     check_format,
@@ -55,6 +56,7 @@ CHECKED = (
     *("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher"),
     "video_width",
 )
+OLD_PART_S = 3_600.0  # after which an unfinished file is of a process that was killed
 PROBE_SIZE = 16  # latents of one noise that are kept to recognise the codec
 PROBE_TOLERANCE = 0.05  # between those latents then and now
 
@@ -87,8 +89,12 @@ def write_cache(
     batch: int = 8,
     teacher: Teacher | None = None,
     video: VideoTracks | None = None,
-) -> None:
+    rank: ProcessRank | None = None,
+) -> bool:
     """Renders and encodes mixtures `0 .. items - 1`; shards that exist are not made again.
+
+    Process p of N, by `rank`, makes every N-th shard; whichever ends last finishes the cache.
+    Returns whether it is finished.
 
     `encode` gets 3 * `batch` waves at a time, `teacher` 2 * `batch`; `video` has the features of
     the recordings with a video. `items` is rounded up to whole shards. Raises `UserError` if the
@@ -114,19 +120,25 @@ def write_cache(
         "video_width": video.width if video else 0,
         "probe": [float(value) for value in probe[0].ravel()[:PROBE_SIZE]],
     }
+    rank = rank or ProcessRank()
     done = _shards_of(folder, plan)
     shards = -(-items // per_shard)
-    remove_parts(folder)
+    remove_parts(folder, older_than_s=0.0 if rank.count == 1 else OLD_PART_S)
     write_json(folder / "plan.json", plan)
     render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
-    with tqdm.tqdm(desc="encoding", total=shards * per_shard, unit="mixture") as bar:
-        for shard in range(shards):
+    own = range(rank.index, shards, rank.count)
+    with tqdm.tqdm(desc="encoding", total=len(own) * per_shard, unit="mixture") as bar:
+        for shard in own:
             if shard in done:
                 bar.update(per_shard)
                 continue
             numbers = range(shard * per_shard, (shard + 1) * per_shard)
             _write_shard(folder / f"{shard:05d}.arrayrecord", render.records(numbers), bar)
-    write_json(folder / "cache.json", plan | {"shards": max([shards - 1, *done]) + 1})
+    done = {int(path.stem) for path in folder.glob(SHARDS)}
+    finished = done >= set(range(shards))
+    if finished:
+        write_json(folder / "cache.json", plan | {"shards": max([shards - 1, *done]) + 1})
+    return finished
 
 
 def _probe(encode: Encode, rows: int, samples: int) -> Float[np.ndarray, "batch frames channels"]:

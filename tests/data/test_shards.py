@@ -10,6 +10,7 @@ import pytest
 from sam_audio_jax.config import to_dict
 from sam_audio_jax.data import pipeline, records, shards
 from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json, write_json
 from tests.data.toy import (
@@ -124,3 +125,14 @@ def test_a_cache_of_a_later_format_is_refused_in_one_line(cache, tmp_path):
     write_json(folder / "cache.json", read_json(folder / "cache.json") | {"format": 4})
     with pytest.raises(UserError, match="has format 4, this version reads 1 to 3"):
         shards.Cache(folder)
+
+
+def test_two_processes_make_the_bytes_of_one_in_any_order(cache, world, tmp_path):
+    """Neither waits for the other; the one that ends last finishes the cache."""
+    cfg, folder, whole = config(world, seconds=3.0), tmp_path / "shared", pathlib.Path(cache)
+    assert not write_cache(folder, cfg, 24, rank=ProcessRank(1, 2))
+    with pytest.raises(UserError, match="no latent cache"):
+        shards.Cache(folder)
+    assert write_cache(folder, cfg, 24, rank=ProcessRank(0, 2))
+    for path in whole.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()

@@ -57,7 +57,7 @@ TEACHER = shards.Teacher("toy", 0.24, features)
 
 def write_cache(
     folder: str | os.PathLike, cfg: DataConfig, items: int, encode=encode, **changes: Any
-) -> None:
+) -> bool:
     """Writes or resumes a cache of the toy codec, in shards of 8 records."""
     mixer = pipeline.mixer(cfg, RATE, HOP)
     arguments = {
@@ -70,7 +70,7 @@ def write_cache(
         "per_shard": 8,
         "batch": 3,
     }
-    shards.write_cache(
+    return shards.write_cache(
         folder,
         lambda number: mixer.draw(np.random.default_rng((cfg.seed, 1, number))),
         encode,

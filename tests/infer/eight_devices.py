@@ -22,6 +22,8 @@ def main(folder: str) -> None:
     devices = jax.devices()
     assert len(devices) == 8
     wave = 0.1 * np.random.default_rng(0).standard_normal(60_000).astype(np.float32)
+    assert parallel.inference_mesh(None, lambda: 0).shape["data"] == 8
+    assert parallel.inference_mesh(MeshConfig(data=2), lambda: 0).shape["fsdp"] == 4
     targets = []
     for mesh in (None, parallel.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), devices)):
         model = SAMAudio.from_pretrained(folder, long_audio=SHORT, mesh=mesh)
