@@ -60,8 +60,8 @@ def make_cache_teacher(cfg: TrainConfig, rate: int, mesh: Mesh | None) -> shards
     teacher = Compiled(make_teacher(alignment, mesh), mesh)
 
     def features(waves: np.ndarray) -> np.ndarray:
-        made = teacher.on_batch(Cnn14.features, waves, sample_rate=rate, tensor=alignment.tensor)
-        return np.asarray(made)
+        vectors = teacher.on_batch(Cnn14.features, waves, sample_rate=rate, tensor=alignment.tensor)
+        return np.asarray(vectors)
 
     return shards.Teacher(
         f"{alignment.teacher_checkpoint}, {alignment.tensor}",
