@@ -28,8 +28,8 @@ from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer import inputs, output
-from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
+from sam_audio_jax.infer.manifest import BadLine, read_manifest
 from sam_audio_jax.infer.options import FLAGS, SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
 
@@ -97,13 +97,14 @@ def separate_one(args: argparse.Namespace) -> None:
     if args.mask and not args.video:
         raise UserError("--mask needs --video, the picture that it is of")
     noise = inputs.load_noise(args.noise) if args.noise else None
-    if not (args.text or args.span or args.video):
-        print("note: no text, span or video: the model chooses what to separate", file=sys.stderr)
+    text = inputs.check_text(args.text, "--text")
+    if not options.unprompted:
+        inputs.require_prompt(text, args.span, args.video, args.input)
     model = load(args)
     model.pipeline.check_options(options)
     item = model.item(
         recording,
-        args.text,
+        text,
         args.span,
         video=args.video,
         mask=args.mask,
@@ -115,7 +116,9 @@ def separate_one(args: argparse.Namespace) -> None:
     print(f"separating {seconds:.1f} s", file=sys.stderr)
     (stems,) = model.pipeline.separate_items([item], options, [noise])
     with whole_folder(args.out, overwrite=True) as folder:
-        names = output.write_one(folder, item, stems)
+        names, missing = output.write_one(folder, item, stems)
+    for reason in missing:
+        print(f"warning: {reason}", file=sys.stderr)
     print(f"wrote {', '.join(names)} to {args.out}", file=sys.stderr)
 
 
@@ -124,21 +127,25 @@ def separate_many(args: argparse.Namespace) -> bool:
     for name in ONE_RECORDING_ONLY:
         if getattr(args, name):
             raise UserError(f"--{name} is for one recording; with --manifest it is in the lines")
-    entries = read_manifest(args.manifest)
+    bad_lines: list[BadLine] = []
+    entries = read_manifest(args.manifest, bad_lines)
     rank = process_rank(args)
     check_run_folder(args.out, settings(args))
-    failed = run(load(args), entries, args.out, settings(args), rank)
+    failed = run(load(args), entries, args.out, settings(args), rank, bad_lines)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
+    for line in bad_lines:
+        print(f"failed: {line.reason}", file=sys.stderr)
     if rank.count == 1:
-        print(f"{len(entries) - len(failed)} of {len(entries)} are in {args.out}", file=sys.stderr)
+        done, count = len(entries) - len(failed), len(entries) + len(bad_lines)
+        print(f"{done} of {count} are in {args.out}", file=sys.stderr)
     else:
         print(
             f"process {rank.index} of {rank.count} is done: {len(failed)} of its items failed; "
             f"{args.out} holds the results of all processes",
             file=sys.stderr,
         )
-    return not failed
+    return not (failed or bad_lines)
 
 
 def settings(args: argparse.Namespace) -> Settings:

@@ -5,7 +5,9 @@
     t5/                           config.json, model.safetensors [, tokenizer files]: text encoder
     sam_audio_jax.json            ours: format, tokenizer, mean and std of latents, sampler, notes,
                                   level_db: level to which recordings are brought; absent or null:
-                                  they stay as recorded, as in the published evaluations
+                                  they stay as recorded, as in the published evaluations;
+                                  normalizes_text: whether texts are brought to the form of our
+                                  training data (encoders/text_form.py) or read as they are
 
 An official folder has neither of the last two: its text encoder is the `t5-base` of config.json.
 Tensors of other networks (vision tower, rankers, span predictor) stay in their file until a folder
@@ -99,6 +101,7 @@ def open_folder(path: str | pathlib.Path, *, compute: Compute = "float32") -> Mo
     extra.pop("format", None)
     if "trained" in extra:  # folders of our trainings did not always say so
         extra.setdefault("level_db", USUAL_DB)
+        extra.setdefault("normalizes_text", True)
     config = with_defaults(stored_config)
     text_name = config["text_encoder"]["name"]
     own_text = (folder / "t5").is_dir()

@@ -47,6 +47,7 @@ def load_run(
         "trained": {"step": checkpoint.step},
         "sampler": config.get("sampler", {}),
         "level_db": USUAL_DB,
+        "normalizes_text": True,
     }
     return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
 

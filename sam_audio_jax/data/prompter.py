@@ -12,6 +12,7 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.separator.prompts import Span, frame_anchors
 
 LARGEST_OVERLAP = 0.7  # of activities; above it spans alone do not distinguish target and residual
+KEPT_TEXTS = 20_000  # whose tokens are kept
 JITTER_SHARE = 0.5  # examples whose spans are jittered
 
 Example = dict[str, np.ndarray]
@@ -20,7 +21,9 @@ _Tokens = tuple[Int[np.ndarray, "1 tokens"], Bool[np.ndarray, "1 tokens"]]
 
 @functools.cache
 def _tokenizer(name: str) -> Callable[[str, int], _Tokens]:
-    return functools.cache(lambda phrase, length: tokenizer_for(name)([phrase], length))
+    tokenizer = tokenizer_for(name, normalizes=True)
+    kept = functools.lru_cache(maxsize=KEPT_TEXTS)
+    return kept(lambda phrase, length: tokenizer([phrase], length))
 
 
 def tokenize(name: str, phrase: str, length: int) -> _Tokens:

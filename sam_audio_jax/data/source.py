@@ -10,8 +10,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import iter_jsonl
+from sam_audio_jax.encoders.text_form import find_surrogate, has_words
+from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.files import read_lines
 
 CATEGORIES = ("speech", "music", "sfx", "instrument")
 # Fields that may be absent or null.
@@ -60,10 +61,7 @@ def read_objects(path: str | os.PathLike) -> list[tuple[int, dict[str, Any]]]:
 
     Raises `UserError`, with file and line, for a missing or empty file and a line of another kind.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"no manifest at {path}")
-    lines = list(iter_jsonl(path))
+    lines = read_lines(path)
     for number, value in lines:
         if not isinstance(value, dict):
             raise UserError(f"{path} line {number} must be an object, not {type(value).__name__}")
@@ -85,7 +83,8 @@ def load_manifest(path: str | os.PathLike) -> list[Recording]:
         recording = _recording(line, path, number)
         if recording.id in seen:
             raise UserError(
-                f"{path} line {number}: id {recording.id!r} is also in line {seen[recording.id]}"
+                f"{path} line {number}: id {shown(recording.id)} is also in line "
+                f"{seen[recording.id]}"
             )
         seen[recording.id] = number
         recordings.append(recording)
@@ -103,33 +102,38 @@ def _recording(line: dict[str, Any], path: pathlib.Path, number: int) -> Recordi
             raise UserError(f"{where}: field {name!r} is missing")
         if not isinstance(value, kind) or isinstance(value, bool):
             wanted = kind.__name__ if isinstance(kind, type) else "number"
-            raise UserError(f"{where}: field {name!r} must be a {wanted}, not {value!r}")
+            raise UserError(f"{where}: field {name!r} must be a {wanted}, not {shown(value)}")
         return value
 
     sound = path.parent / field("path", str)
-    if not sound.is_file():
+    if not os.path.isfile(sound):  # also for names that no file can have
         raise UserError(f"{where}: no sound file at {sound}")
     category = field("category", str)
     if category not in CATEGORIES:
-        raise UserError(f"{where}: category {category!r} must be one of {', '.join(CATEGORIES)}")
-    duration = float(field("duration", (int, float)))
+        raise UserError(
+            f"{where}: category {shown(category)} must be one of {', '.join(CATEGORIES)}"
+        )
+    duration = _seconds(field("duration", (int, float)))
     if not duration > 0 or not math.isfinite(duration):
         raise UserError(f"{where}: duration {duration} must be above 0 s")
     alternatives = field("alt_captions", list, [])
     spans = field("spans", list, [])
     try:
-        spans = tuple((float(start), float(end)) for start, end in spans)
+        spans = tuple((_seconds(start), _seconds(end)) for start, end in spans)
     except (TypeError, ValueError):
         raise UserError(
-            f"{where}: spans must be [[start, end], ...] in seconds, not {spans!r}"
+            f"{where}: spans must be [[start, end], ...] in seconds, not {shown(spans)}"
         ) from None
     if not all(isinstance(text, str) for text in alternatives):
-        raise UserError(f"{where}: alt_captions must be strings, not {alternatives!r}")
-    if not field("caption", str).strip():
+        raise UserError(f"{where}: alt_captions must be strings, not {shown(alternatives)}")
+    if not has_words(field("caption", str)):
         raise UserError(f"{where}: caption is empty")
     features = field("video_features", str)
-    if features is not None and not (path.parent / features).is_file():
+    if features is not None and not os.path.isfile(path.parent / features):
         raise UserError(f"{where}: no video features at {path.parent / features}")
+    for text in (line["caption"], *alternatives):
+        if half := find_surrogate(text):
+            raise UserError(f"{where}: caption {shown(text)} has half of a character ({half})")
     stems = line.get("stems") or []
     return Recording(
         id=field("id", str, str(sound)),
@@ -146,6 +150,14 @@ def _recording(line: dict[str, Any], path: pathlib.Path, number: int) -> Recordi
         **{name: field(name, str) for name in OPTIONAL}
         | {"video_features": features and str(path.parent / features)},
     )
+
+
+def _seconds(number: Any) -> float:
+    """A number of JSON as seconds; one that is too large for a float is infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def load_manifests(paths: Sequence[str], split: str) -> list[Recording]:

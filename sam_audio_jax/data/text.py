@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from sam_audio_jax.data.source import Recording
+from sam_audio_jax.encoders.text_form import normalize
 
 MUSIC = ("music playing", "music")
 SPEAKING = re.compile(r"(man|woman|person|boy|girl|child) speaking\b")
@@ -22,7 +23,7 @@ def texts_of(recording: Recording) -> tuple[str, ...]:
         texts.append(recording.stem)
     elif recording.category == "instrument":
         texts.append(recording.caption.removesuffix(" playing"))
-    return tuple(dict.fromkeys(text.strip().lower() for text in texts))
+    return tuple(dict.fromkeys(normalize(text) for text in texts))
 
 
 def claims_of(recording: Recording) -> frozenset[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import transformers
 from jaxtyping import Bool, Int
 
+from sam_audio_jax.encoders.text_form import normalize
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import first_line
 
@@ -33,12 +34,13 @@ class PretrainedTokenizer:
     """Any tokenizer of transformers; texts are truncated to `length` (or 512) tokens."""
 
     pretrained: Any  # a transformers tokenizer, called as in its documentation
+    normalizes: bool = False  # brings texts to the form of `text_form` first, as our models need
 
     def __call__(
         self, texts: list[str], length: int | None = None
     ) -> tuple[Int[np.ndarray, "texts tokens"], Bool[np.ndarray, "texts tokens"]]:
         encoded = self.pretrained(
-            texts,
+            self._in_form(texts),
             truncation=True,
             max_length=length or MAX_TOKENS,
             padding="max_length" if length else "longest",
@@ -46,16 +48,31 @@ class PretrainedTokenizer:
         )
         return encoded["input_ids"].astype(np.int32), encoded["attention_mask"].astype(bool)
 
+    def describe_cut(self, text: str) -> str:
+        """Says how much of a text is read; "" if all of it is."""
+        (formed,) = self._in_form([text])
+        ids = self.pretrained(formed, verbose=False)["input_ids"]
+        if len(ids) <= MAX_TOKENS:
+            return ""
+        read = self.pretrained.decode(ids[: MAX_TOKENS - 1])
+        return (
+            f"has {len(ids) - 1} tokens, of which the first {MAX_TOKENS - 1} are read, "
+            f"to {read[-20:]!r}"
+        )
 
-def tokenizer_for(name: str) -> PretrainedTokenizer:
-    """Loads the tokenizer `name`.
+    def _in_form(self, texts: list[str]) -> list[str]:
+        return [normalize(text) for text in texts] if self.normalizes else texts
+
+
+def tokenizer_for(name: str, *, normalizes: bool = False) -> PretrainedTokenizer:
+    """Loads the tokenizer `name`; one that `normalizes` is for our own models.
 
     Allowed are `byt5` (UTF-8 bytes, needs no file), a folder with a tokenizer, which may be a
     model's folder, and a Hugging Face id. Raises UserError for anything else and for a tokenizer
     without a padding token.
     """
     if name == "byt5":
-        return PretrainedTokenizer(transformers.ByT5Tokenizer())
+        return PretrainedTokenizer(transformers.ByT5Tokenizer(), normalizes)
     try:
         pretrained = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -66,4 +83,4 @@ def tokenizer_for(name: str) -> PretrainedTokenizer:
     if pretrained.pad_token is None:
         raise UserError(f"tokenizer {name!r} has no padding token, which batches of texts need")
     pretrained.padding_side = "right"  # text models count positions from the left
-    return PretrainedTokenizer(pretrained)
+    return PretrainedTokenizer(pretrained, normalizes)

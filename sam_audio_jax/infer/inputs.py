@@ -14,7 +14,8 @@ from jaxtyping import Float
 from sam_audio_jax import audio
 from sam_audio_jax.audio import Audio, Level
 from sam_audio_jax.convert.load import SHIPPED
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.encoders.text_form import find_surrogate, has_words
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import first_line
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.separator.prompts import Span
@@ -93,8 +94,7 @@ def make_item(
     in dBFS, to which the wave is brought (None: it stays as recorded).
     """
     recording = read(source, sample_rate, name, track)
-    if not isinstance(text, str | None):
-        raise UserError(f"text of {name} must be a string, not {text!r}")
+    text = check_text(text, name)
     seconds = recording.samples.shape[-1] / recording.sample_rate
     checked_spans = check_spans(spans or (), seconds, name)
     mono, weights, recording = to_mono(recording, name)
@@ -104,7 +104,7 @@ def make_item(
     return Item(
         recording,
         level.apply(wave),
-        text or "",
+        text,
         checked_spans,
         name,
         flat,
@@ -218,27 +218,69 @@ def parse_spans(spans: Any, name: str) -> tuple[Span, ...]:
     Raises UserError for a malformed span.
     """
     if isinstance(spans, str) or not isinstance(spans, Sequence):
-        raise UserError(f"spans of {name} must be a list like [['+', 1.0, 2.5]], not {spans!r}")
+        raise UserError(
+            f"spans of {name} must be a list like [['+', 1.0, 2.5]], not {shown(spans)}"
+        )
     return tuple(_parse_span(span, name) for span in spans)
 
 
 def _parse_span(span: Any, name: str) -> Span:
     if isinstance(span, str) or not isinstance(span, Sequence) or len(span) != 3:
         raise UserError(
-            f"span {span!r} of {name} must be [token, start, end], e.g. ['+', 1.0, 2.5]"
+            f"span {shown(span)} of {name} must be [token, start, end], e.g. ['+', 1.0, 2.5]"
         )
     token = span[0]
-    if token not in TOKENS:
+    if not isinstance(token, str) or token not in TOKENS:
         raise UserError(
-            f"span token {token!r} of {name} is unknown; allowed: '+' (sounds) and '-' (does not)"
+            f"span token {shown(token)} of {name} is unknown; "
+            "allowed: '+' (sounds) and '-' (does not)"
         )
     try:
         start, end = float(span[1]), float(span[2])
     except (TypeError, ValueError):
-        raise UserError(f"span {span!r} of {name} must have its start and end in seconds") from None
+        raise UserError(
+            f"span {shown(span)} of {name} must have its start and end in seconds"
+        ) from None
+    except OverflowError:
+        start = end = math.inf
     if not (math.isfinite(start) and math.isfinite(end)):
-        raise UserError(f"span {span!r} of {name} must have finite times")
+        raise UserError(f"span {shown(span)} of {name} must have finite times")
     return token, start, end
+
+
+def check_text(text: Any, name: str) -> str:
+    """Returns the text of a prompt; "" if there is none, or nothing but spaces and punctuation.
+
+    Raises UserError for what is no text.
+    """
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise UserError(f"text of {name} must be a string, not {shown(text)}")
+    if half := find_surrogate(text):
+        raise UserError(
+            f"text of {name} has half of a character ({half}): it was cut, or is no UTF-8"
+        )
+    return text if has_words(text) else ""
+
+
+def require_prompt(text: str, spans: Any, video: Any, name: str) -> None:
+    """Raises UserError where nothing says what to separate; `text` is checked already."""
+    if not text and not spans and video is None:
+        raise UserError(
+            f"nothing says what to separate from {name}: give a text with words, spans or a video "
+            "(or unprompted, to let the model choose)"
+        )
+
+
+def check_path(path: str, name: str) -> None:
+    """Raises UserError for a path that no file can have."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise UserError(f"{name} {shown(path)} has half of a character: no file has it") from None
+    if b"\0" in encoded:
+        raise UserError(f"{name} {shown(path)} has a zero byte: no file has it")
 
 
 def load_noise(path: str | os.PathLike) -> np.ndarray:

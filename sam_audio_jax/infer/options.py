@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.infer.inputs import draw_noise
 from sam_audio_jax.infer.rerank import Scorer
 from sam_audio_jax.separator.flow import Method, SamplerConfig, checked_method
@@ -53,6 +53,10 @@ class SeparateOptions:
         default=None,
         metadata=_flag("divide the recording itself: all channels, its rate", choices=("wiener",)),
     )
+    unprompted: bool = dataclasses.field(  # for items without text, spans and video
+        default=False,
+        metadata=_flag("let the model choose where nothing is asked for", action="store_true"),
+    )
     mask_keeps: str = dataclasses.field(  # what of a masked video stays visible
         default="object", metadata=_flag("what of the video stays visible", choices=KEEP)
     )
@@ -61,6 +65,8 @@ class SeparateOptions:
 
     def __post_init__(self):
         self.sampler(SamplerConfig())
+        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise UserError(f"seed={shown(self.seed)} must be a whole number of 0 or more")
         if self.candidates < 1:
             raise UserError(f"candidates={self.candidates} must be 1 or more")
         if self.refine not in REFINEMENTS:

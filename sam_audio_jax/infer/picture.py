@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import librosa
@@ -17,6 +18,7 @@ RANGE_DB = 70.0  # levels further below the loudest one are black
 BANDS = 128
 COLUMNS = 1_600  # the most frames of a picture; those of a longer recording are pooled
 BLOCK = 6_000  # frames analysed at once, so that memory does not grow with the recording
+LONGEST_TITLE = 100  # characters
 TICKS_HZ = (200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4)
 COLOURS = {"+": "#39d98a", "-": "#ff6b6b"}
 
@@ -58,10 +60,20 @@ def spectrograms_png(
     bar = figure.colorbar(rows[0].images[0], ax=list(rows), pad=0.01, aspect=40)
     bar.set_label("level in dB, loudest = 0")
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(_one_line(title), fontsize=11, parse_math=False)
     file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # that the font has not: a box stands
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
+
+
+def _one_line(title: str) -> str:
+    """The title as one line of characters that can be drawn, cut where it is too long."""
+    plain = "".join(c if c.isprintable() else " " for c in title)
+    plain = " ".join(plain.split())
+    return plain if len(plain) <= LONGEST_TITLE else f"{plain[: LONGEST_TITLE - 1]}…"
 
 
 def mel_db(

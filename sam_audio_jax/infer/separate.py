@@ -83,7 +83,7 @@ class SAMAudio:
         return cls(
             codec,
             prompted,
-            tokenizer_for(tokenizer),
+            tokenizer_for(tokenizer, normalizes=extra.get("normalizes_text", False)),
             sampler=from_dict(SamplerConfig, extra.get("sampler", {})),
             buckets=buckets,
             long_audio=long_audio,

@@ -113,6 +113,9 @@ class Pipeline:
 
     def check(self, item: Item, options: SeparateOptions, noise: Any = None) -> None:
         """Raises UserError for what an item and the options of its call cannot do together."""
+        if not options.unprompted:
+            video = item.clip if item.features is None else item.features
+            inputs.require_prompt(item.text, item.spans, video, item.name)
         if noise is not None:
             self._noise(item, noise, self.frames(item), options)
         if options.watermark is not None and self.frames(item) > self.long_audio.longest:

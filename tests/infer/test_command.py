@@ -64,6 +64,7 @@ def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[
     (here / "full").mkdir()
     (here / "full" / "thesis.txt").write_text("x")
     model = ["--checkpoint", str(checkpoint)]
+    text = [street, "--text", "dog"]
     video = [street, "--video", str(here / "street.mkv")]
     return {
         "no input": ([], "give either one INPUT or --manifest"),
@@ -77,11 +78,11 @@ def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[
         "span backwards": ([street, "--span", "+", "0.5", "0.2"], "must have start < end"),
         "span token": ([street, "--span", "dog", "0.5", "0.9"], "'+' (sounds)"),
         "span short": ([street, "--span", "+", "0.5"], "expected 3 arguments"),
-        "noise": ([street, "--noise", str(here / "noise.npy"), *model], "shape (3, 3)"),
+        "noise": ([*text, "--noise", str(here / "noise.npy"), *model], "shape (3, 3)"),
         "no noise": ([street, "--noise", str(here / "n.npy")], "no noise file"),
         "steps": ([street, "--steps", "0", *model], "--steps: 0 must be 1 or more"),
         "method": ([street, "--method", "rk4"], "invalid choice: 'rk4'"),
-        "checkpoint": ([street, "--checkpoint", "tinny"], "no checkpoint 'tinny'; shipped:"),
+        "checkpoint": ([*text, "--checkpoint", "tinny"], "no checkpoint 'tinny'; shipped:"),
         "option": ([street, "--masks", "x"], "--masks"),
         "mask alone": ([street, "--mask", "x"], "--mask needs --video"),
         "mask size": ([*video, *model, "--mask", str(here / "small.npz")], "8 x 8 pixels"),
@@ -90,13 +91,17 @@ def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[
         "no frames": ([street, "--video", str(here / "song.mp4"), *model], "has no video stream"),
         "mask keeps": ([*video, "--mask-keeps", "sound"], "invalid choice: 'sound'"),
         "no tower": (video, "this model has no vision tower"),
-        "no predictor": ([street, "--predict-spans", *model], "has no span predictor"),
-        "no scorer": ([street, "--candidates", "2", *model], "SpanIoU needs '+' spans"),
+        "no predictor": ([*text, "--predict-spans", *model], "has no span predictor"),
+        "no scorer": ([*text, "--candidates", "2", *model], "SpanIoU needs '+' spans"),
         "negative span": ([street, "--span", "+", "-1", "0.2"], "must have start < end"),
         "manifest": (["--manifest", str(here / "items.jsonl")], "line 1: audio must be"),
         "manifest text": (["--manifest", str(here / "good.jsonl"), "--text", "x"], "--text is"),
         "full folder": ([street, "--out", str(here / "full")], "holds other files (thesis.txt)"),
-        "file as folder": ([street, "--out", street], "--out must name a folder"),
+        "file as folder": ([street, "--out", street], "is a file"),
+        "folder in a file": ([street, "--out", f"{street}/out"], "street.wav is a file"),
+        "no prompt": ([street], "nothing says what to separate"),
+        "no words": ([street, "--text", " ?! "], "nothing says what to separate"),
+        "no UTF-8": ([street, "--text", "caf\udce9"], "half of a character"),
     }
 
 
@@ -147,7 +152,8 @@ def test_an_earlier_result_is_replaced_only_on_demand(folder, street, tmp_path, 
 
 
 def test_a_manifest_with_a_bad_item_ends_with_status_1(folder, street, tmp_path, capsys):
-    lines = [{"id": "good", "audio": "street.wav"}, {"id": "bad", "audio": "none.wav"}]
+    lines = [{"id": "good", "audio": "street.wav", "text": "dog"}]
+    lines += [{"id": "bad", "audio": "none.wav", "text": "dog"}]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
     out = tmp_path / "out"
     arguments = ["--manifest", str(tmp_path / "items.jsonl"), "--checkpoint", str(folder)]

@@ -15,10 +15,10 @@ from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.codec.chunked import decoder_context
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, long_audio
-from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, run
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.long_audio import Layout, LongAudio, LongAudioConfig
+from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.windows import lay_windows, window_starts

@@ -36,7 +36,7 @@ def test_every_prompt_matters(model, noise_of):
         return model.separate(noise_of(1.01), sample_rate=RATE, **prompt).target
 
     targets = [
-        target(),
+        target(unprompted=True),
         target(text="dog"),
         target(text="cat"),
         target(spans=[("+", 0.2, 0.6)]),

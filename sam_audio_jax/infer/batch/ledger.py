@@ -20,10 +20,19 @@ STALE_S = 3_600.0  # the age of an unfinished file that no process can still be 
 
 
 class Ledger:
-    """The ledger of the folder `out`; `lines` maps an item's id to its line in the manifest."""
+    """The ledger of the folder `out`; `lines` maps an item's id to its line in the manifest.
 
-    def __init__(self, out: pathlib.Path, lines: Mapping[str, Any], rank: ProcessRank):
-        self.out, self.lines, self.rank = out, lines, rank
+    `bad_lines` are the records of lines that name no item; they are failures of every run.
+    """
+
+    def __init__(
+        self,
+        out: pathlib.Path,
+        lines: Mapping[str, Any],
+        rank: ProcessRank,
+        bad_lines: Sequence[dict[str, Any]] = (),
+    ):
+        self.out, self.lines, self.rank, self.bad_lines = out, lines, rank, bad_lines
         remove_parts(out, older_than_s=0.0 if rank.count == 1 else STALE_S)
         for path in self._process_files(FAILED):
             index = path.stem.removeprefix(f"{FAILED}.")
@@ -60,8 +69,8 @@ class Ledger:
             for record in _read_records(self._process_files(FAILED))
             if record.get("id") in self.lines and record["id"] not in done
         }
-        if failed:
-            lines = [failed[name] for name in self.lines if name in failed]
+        lines = [failed[name] for name in self.lines if name in failed] + [*self.bad_lines]
+        if lines:
             write_jsonl(self.out / "failed.jsonl", lines)
         else:
             (self.out / "failed.jsonl").unlink(missing_ok=True)

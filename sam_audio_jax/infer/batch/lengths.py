@@ -13,8 +13,7 @@ import tqdm
 
 from sam_audio_jax import audio
 from sam_audio_jax.distributed import ProcessRank
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import append_jsonl, read_jsonl_from
+from sam_audio_jax.files import append_jsonl, describe, read_jsonl_from
 
 READERS = 16  # headers read at once: the time goes into waiting for a disk or a network
 CHUNK = 1_000  # recordings measured before the others' files are read again
@@ -87,8 +86,8 @@ class _Cache:
             if cached_stamp == stamp:
                 return length, ""
             return count_samples(*source), stamp
-        except UserError as error:
-            return str(error)
+        except Exception as error:  # of a decoder, too: it is this recording's alone
+            return describe(error)
 
     def update(self) -> None:
         """Reads the lines that were appended since the last call, by this process or others."""

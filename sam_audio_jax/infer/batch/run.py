@@ -19,12 +19,20 @@ import tqdm
 
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import PART, read_json, write_json
+from sam_audio_jax.files import (
+    PART,
+    check_writable,
+    describe,
+    disk_is_full,
+    place_error,
+    read_json,
+    write_json,
+)
 from sam_audio_jax.infer.batch.ledger import Ledger
 from sam_audio_jax.infer.batch.lengths import measure
-from sam_audio_jax.infer.batch.manifest import Entry
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item
+from sam_audio_jax.infer.manifest import BadLine, Entry
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.output import write_stems
 from sam_audio_jax.infer.separate import SAMAudio
@@ -48,11 +56,13 @@ class Settings:
 
 
 def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
-    """Raises UserError unless `out` is missing, empty, or of a run with the same settings."""
+    """Raises UserError unless `out` is missing, empty, or of a run with the same settings.
+
+    It must also be possible to write there.
+    """
+    check_writable(out, "--out")
     if not out.exists():
         return
-    if not out.is_dir():
-        raise UserError(f"{out} is a file; --out must name a folder")
     if all(PART in path.name for path in out.iterdir()):  # another process is writing SETTINGS
         return
     try:
@@ -76,16 +86,23 @@ def run(
     out: pathlib.Path,
     settings: Settings,
     rank: ProcessRank | None = None,
+    bad_lines: Sequence[BadLine] = (),
 ) -> dict[str, str]:
     """Separates, into `out`, the items of this process that are not done; id -> why it failed.
 
     Each item leaves `ID.target.wav`, `ID.residual.wav`, with a video file a copy of that with the
     target as its sound, and then its line in the ledger. Without `rank` all items are this
-    process's.
+    process's. `bad_lines` of the manifest are recorded as failures. Raises UserError where nothing
+    more can be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / SETTINGS, settings.to_dict())
-    return _Run(model, entries, out, settings, rank or ProcessRank()).run()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / SETTINGS, settings.to_dict())
+        return _Run(model, entries, out, settings, rank or ProcessRank(), bad_lines).run()
+    except OSError as error:
+        if not (reason := place_error(error)):
+            raise
+        raise UserError(f"cannot write to {out}: {reason}") from None
 
 
 class _Run:
@@ -98,11 +115,13 @@ class _Run:
         out: pathlib.Path,
         settings: Settings,
         rank: ProcessRank,
+        bad_lines: Sequence[BadLine],
     ):
         self.model, self.entries, self.out, self.rank = model, entries, out, rank
         self.pipeline, self.options = model.pipeline, settings.options
         self.pipeline.check_options(self.options)
-        self.ledger = Ledger(out, {entry.id: entry.line for entry in entries}, rank)
+        bad = [{"id": one.id, "line": one.number, "reason": one.reason} for one in bad_lines]
+        self.ledger = Ledger(out, {entry.id: entry.line for entry in entries}, rank, bad)
         self.failed: dict[str, str] = {}  # id -> reason
         self.frames: dict[str, int] = {}  # id -> latent frames, for items that can be read
 
@@ -162,8 +181,8 @@ class _Run:
                 name=entry.id,
             )
             self.pipeline.check(item, self.options)
-        except UserError as error:
-            self.failed[entry.id] = str(error)
+        except Exception as error:  # whatever it is: it stops no other item
+            self.failed[entry.id] = describe(error)
             return None
         return item
 
@@ -179,15 +198,31 @@ class _Run:
             if self.pipeline.frames(item) == self.frames[name]
         }
         if as_planned:
-            like = next(iter(as_planned.values()))
-            rows = [as_planned.get(entry.id) or self.placeholder(like, entry) for entry in members]
-            self.write(members, as_planned, self.pipeline.solve_group(group, rows, self.options))
+            self.solve_rows(group, members, as_planned)
         for entry in members:
             if entry.id in items and entry.id not in as_planned:
-                item = items[entry.id]
-                (alone,) = self.pipeline.plan([self.pipeline.frames(item)], self.options.candidates)
-                stems = self.pipeline.solve_group(alone, [item], self.options)
-                self.write([entry], {entry.id: item}, stems)
+                frames = self.pipeline.frames(items[entry.id])
+                (alone,) = self.pipeline.plan([frames], self.options.candidates)
+                self.solve_rows(alone, [entry], {entry.id: items[entry.id]})
+
+    def solve_rows(self, group: Group, members: Sequence[Entry], items: dict[str, Item]) -> None:
+        """Solves a group and writes the stems of `items`; each for itself where they fail together.
+
+        That leaves the same bytes, because an item keeps its row and the others are placeholders.
+        """
+        like = next(iter(items.values()))
+        try:
+            rows = [items.get(entry.id) or self.placeholder(like, entry) for entry in members]
+            results = self.pipeline.solve_group(group, rows, self.options)
+        except Exception as error:
+            if len(items) == 1:
+                (name,) = items
+                self.failed[name] = describe(error)
+                return
+            for name, item in items.items():
+                self.solve_rows(group, members, {name: item})
+            return
+        self.write(members, items, results)
 
     def placeholder(self, like: Item, entry: Entry) -> Item:
         """Returns silence in the shape of an item, with as many spans and with features if any."""
@@ -212,8 +247,10 @@ class _Run:
                 continue
             try:
                 files = write_stems(self.out, items[entry.id], stems, f"{entry.id}.")
-            except UserError as error:  # a video that cannot be copied
-                self.failed[entry.id] = str(error)
+            except Exception as error:  # a video that cannot be copied
+                if disk_is_full(error):
+                    raise
+                self.failed[entry.id] = describe(error)
                 continue
             record = {"id": entry.id, "frames": self.frames[entry.id]}
             record |= {"sample_rate": stems.sample_rate, "files": files, "spans": stems.spans}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import SAMAudio, audio
-from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, run
 from sam_audio_jax.infer.buckets import BucketConfig
+from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.options import SeparateOptions
 
 RATE = 8_000

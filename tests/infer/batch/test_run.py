@@ -8,8 +8,8 @@ import pytest
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.batch.manifest import read_manifest
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
+from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.options import SeparateOptions
 from tests.infer.batch.conftest import RATE, SETTINGS, ids, stems, write_recording
 from tests.video.clips import greys

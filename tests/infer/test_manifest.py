@@ -3,7 +3,7 @@
 import pytest
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.batch.manifest import read_manifest
+from sam_audio_jax.infer.manifest import read_manifest
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from sam_audio_jax.infer.batch.manifest import read_manifest
         ('{"id": "../b", "audio": "b.wav"}', "line 2: id '../b' must serve as a file name"),
         ('{"id": "' + 101 * "é" + '", "audio": "b.wav"}', "must serve as a file name"),
         ('{"id": "b", "audio": "b.wav", "txt": "x"}', "unknown key 'txt'; allowed: id, audio"),
-        ('{"id": "b", "audio": "b.wav", "text": 3}', "line 2: text must be a string"),
+        ('{"id": "b", "audio": "b.wav", "text": 3}', "text of .*line 2 must be a string"),
         ('{"id": "b", "audio": "b.wav", "spans": [["?", 0, 1]]}', "'[?]' of .*line 2 is unknown"),
         ('{"id": "b", "audio": "b.wav", "spans": 4}', "spans of .*line 2 must be a list"),
         ('{"id": "b", "audio": "b.wav", "video": 4}', "line 2: video must be a string, got 4"),

@@ -1,0 +1,106 @@
+"""The manifest of a batch run: a JSON object a line, each with a recording and its prompts."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.files import iter_lines
+from sam_audio_jax.infer.inputs import check_path, check_text, check_track, parse_spans
+from sam_audio_jax.separator.prompts import Span
+
+KEYS = ("id", "audio", "text", "spans", "track", "video", "mask")
+FILES = ("audio", "video", "mask")
+LONGEST_ID = 200  # bytes; file names of at most 255 bytes begin with it
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of the manifest."""
+
+    id: str
+    audio: pathlib.Path
+    text: str | None
+    spans: tuple[Span, ...]
+    track: int | None
+    video: pathlib.Path | None
+    mask: pathlib.Path | None
+    line: dict[str, Any]  # the object as the file has it
+
+
+@dataclasses.dataclass(frozen=True)
+class BadLine:
+    """A line of the manifest that names no item which could be separated."""
+
+    number: int  # of the line, from 1
+    id: str | None  # None where it cannot be read
+    reason: str
+
+
+def read_manifest(path: pathlib.Path, bad_lines: list[BadLine] | None = None) -> list[Entry]:
+    """Reads and checks every line; the files that it names are opened later.
+
+    Raises UserError, which names the line, if one is malformed or has the id of another. With a
+    list of `bad_lines` these are appended to it instead, and only a file without any good line is
+    an error.
+    """
+    entries: list[Entry] = []
+    bad: list[BadLine] = []
+    line_of: dict[str, int] = {}  # id -> number of its line
+    for number, fields in iter_lines(path):
+        try:
+            if isinstance(fields, UserError):
+                raise fields
+            entry = _parse(fields, f"{path.name} line {number}", path.parent)
+            if entry.id in line_of:
+                raise UserError(
+                    f"{path.name} line {number}: id {shown(entry.id)} is that of line "
+                    f"{line_of[entry.id]}"
+                )
+        except UserError as error:
+            if bad_lines is None:
+                raise
+            name = fields.get("id") if isinstance(fields, dict) else None
+            bad.append(BadLine(number, name if isinstance(name, str) else None, str(error)))
+            continue
+        line_of[entry.id] = number
+        entries.append(entry)
+    if not entries:
+        raise UserError(bad[0].reason if bad else f"manifest {path} is empty")
+    if bad_lines is not None:
+        bad_lines += bad
+    return entries
+
+
+def _parse(fields: Any, where: str, folder: pathlib.Path) -> Entry:
+    """Returns the entry of one line; `where` names it in errors, `folder` holds the manifest."""
+    if not isinstance(fields, dict):
+        raise UserError(f"{where} must be an object like {{'id': 'a', 'audio': 'a.wav'}}")
+    unknown = [key for key in fields if key not in KEYS]
+    if unknown:
+        raise UserError(f"{where}: unknown key {shown(unknown[0])}; allowed: {', '.join(KEYS)}")
+    for key in ("id", *FILES):
+        value = fields.get(key)
+        optional = key not in ("id", "audio")
+        if not ((optional and value is None) or (isinstance(value, str) and value)):
+            raise UserError(f"{where}: {key} must be a string, got {shown(value)}")
+    if fields.get("mask") and not fields.get("video"):
+        raise UserError(f"{where} has a mask but no video that it is of")
+        if value is not None:
+            check_path(value, f"{where}: {key}")
+    name, text = fields["id"], fields.get("text")
+    size = len(os.fsencode(name))
+    if size > LONGEST_ID:
+        raise UserError(
+            f"{where}: id of {size} bytes must serve as a file name; it may have {LONGEST_ID}"
+        )
+    if name != os.path.basename(name) or name.startswith("."):
+        raise UserError(f"{where}: id {shown(name)} must serve as a file name")
+    check_text(text, where)
+    spans = parse_spans(fields.get("spans") or (), where)
+    track = fields.get("track")
+    if track is not None:
+        check_track(track, where)
+    video, mask = (folder / fields[key] if fields.get(key) else None for key in ("video", "mask"))
+    return Entry(name, folder / fields["audio"], text, spans, track, video, mask, fields)
