@@ -404,8 +404,8 @@ def describe(error: BaseException) -> str:
 
 
 def _typed(error: BaseException) -> str:
-    kind, said = type(error).__name__, first_line(error)
-    return kind if said == kind else f"{kind}: {said}"
+    kind, text = type(error).__name__, first_line(error)
+    return kind if text == kind else f"{kind}: {text}"
 
 
 def first_line(error: BaseException) -> str:

@@ -168,12 +168,13 @@ def test_no_folder_is_the_users_error(tmp_path):
 
 @pytest.mark.golden
 def test_nothing_is_overwritten_or_left_half_written(loaded, tmp_path):
+    (tmp_path / "full" / "theirs").mkdir(parents=True)
     with pytest.raises(UserError, match="exists already"):
-        save_folder(tmp_path, *loaded)
+        save_folder(tmp_path / "full", *loaded)
     codec, prompted, tokenizer, extra = loaded
     graph, state = nnx.split(prompted)
     huge = nnx.merge(graph, state)
     huge.separator.project.bias[...] = jnp.full(huge.separator.project.bias.shape, 1e6)
     with pytest.raises(UserError, match=r"proj\.bias has values up to 1e\+06, too large"):
         save_folder(tmp_path / "new", codec, huge, tokenizer, extra, dtype="float16")
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] == ["full", "theirs"]
