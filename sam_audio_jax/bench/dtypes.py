@@ -1,7 +1,6 @@
 """How far bfloat16 leads away from float32, for `small` at full size; docs/numerics.md."""
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Iterator
 
 import jax
@@ -14,8 +13,8 @@ from sam_audio_jax.bench.transformer import (
     SMALL,
     random_conditions,
     random_latents,
-    random_weights,
 )
+from sam_audio_jax.bench.weights import random_network
 from sam_audio_jax.separator.flow import SamplerConfig, sample
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 
@@ -39,7 +38,7 @@ def rows() -> Iterator[str]:
         config = SeparatorConfig(dit=dataclasses.replace(SMALL, dtype=compute))
         graph = nnx.graphdef(nnx.eval_shape(_maker(config)))
         if weights is None:
-            weights = jax.jit(without_zeros)(random_weights(_maker(config))[1])
+            weights = nnx.as_pure(nnx.state(random_network(_maker(config))))
         state = jax.tree.map(lambda x, to=parameters: x.astype(to), weights)
         results = solve(graph, state, config)
         exact = results if exact is None else exact
@@ -52,18 +51,6 @@ def rows() -> Iterator[str]:
 def _maker(config: SeparatorConfig) -> Callable[[], Separator]:
     """Returns what makes the separator of a config."""
     return lambda: Separator(config, rngs=nnx.Rngs(0))
-
-
-def without_zeros(state: nnx.State) -> nnx.State:
-    """Replaces zeros by random numbers: an initialised separator has velocity 0."""
-
-    def redraw(path: tuple, x: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(4), zlib.crc32(str(path).encode()))
-        inputs = x.shape[-2] if x.ndim > 1 else 100
-        drawn = jax.random.normal(key, x.shape) * inputs**-0.5 if x.size > 1 else jnp.ones_like(x)
-        return jnp.where(jnp.any(x), x, drawn)
-
-    return jax.tree_util.tree_map_with_path(redraw, state)
 
 
 def solve(graph: nnx.GraphDef, state: nnx.State, config: SeparatorConfig) -> list[np.ndarray]:

@@ -3,18 +3,34 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from flax import nnx
 
-from sam_audio_jax.bench.transformer import FRAMES, JittedCall, forward, random_weights, train
+from sam_audio_jax.bench.transformer import FRAMES, Call, forward_inputs, separator, train
+from sam_audio_jax.bench.weights import random_network
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.nn.call import jitted
+from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.separator.model import Separator
 
 CODEC_S = 4  # seconds of sound for the codec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forward:
+    """A method of a full-size network, as inference calls it; PyTorch can run it, too."""
+
+    make: Callable[[], nnx.Module]
+    program: Callable[..., jax.Array]
+    inputs: Callable[[], tuple[Any, ...]]
+    torch: Literal["velocity", "encode", "decode"]  # the function in `torch_reference`
+
+    def __call__(self) -> Call:
+        """Returns the compiled program with random weights and its arguments."""
+        return Compiled(random_network(self.make)), (self.program, *self.inputs())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,25 +38,27 @@ class Measurement:
     """One row of the table: a program and what one run of it handles."""
 
     title: str
-    make: Callable[[], JittedCall]
+    make: Callable[[], Call]
     amount: int  # of `unit` in one run
     unit: str
-    reference_s: float | None = None  # wall time of the PyTorch implementation
 
 
-def codec(method: Literal["encode", "decode"]) -> JittedCall:
-    """Returns the full-size codec's `encode` of noise, or `decode` of random latents."""
+def codec() -> Codec:
+    """Builds the full-size codec."""
+    return Codec(CodecConfig(), rngs=nnx.Rngs(0))
+
+
+def codec_input(program: Literal["encode", "decode"]) -> tuple[jax.Array]:
+    """Returns noise of `CODEC_S` seconds, or as many random latents."""
     config = CodecConfig()
-    graph, state = random_weights(lambda: Codec(config, rngs=nnx.Rngs(0)))
     samples = CODEC_S * config.sample_rate
-    if method == "encode":
-        x = jax.random.normal(jax.random.key(1), (1, samples)) / 10
-    else:
-        x = jax.random.normal(jax.random.key(1), (1, config.frames(samples), config.codebook_dim))
-    return jitted(getattr(Codec, method)), (graph, state, (x,), ())
+    if program == "encode":
+        return (jax.random.normal(jax.random.key(1), (1, samples)) / 10,)
+    shape = (1, config.frames(samples), config.codebook_dim)
+    return (jax.random.normal(jax.random.key(1), shape),)
 
 
-def separation(minutes: int) -> JittedCall:
+def separation(minutes: int) -> Call:
     """Returns the separation of noise by the shipped model, from samples to samples.
 
     One Euler step evaluates the transformer once for each window; the rest is codec and windows.
@@ -54,17 +72,26 @@ def separation(minutes: int) -> JittedCall:
     return lambda wave: separate(wave).target, (wave,)
 
 
+def transformer(depth: int) -> Forward:
+    """Returns one evaluation of the velocity with `depth` layers."""
+    return Forward(
+        make=lambda: separator(depth),
+        program=Separator.__call__,
+        inputs=forward_inputs,
+        torch="velocity",
+    )
+
+
 PARTS = {
     "dit": Measurement(
         title="DiT forward, small, 12 layers, 10 s",
-        make=lambda: forward(12),
+        make=transformer(12),
         amount=FRAMES,
         unit="frames",
-        reference_s=1.96,
     ),
     "dit-2": Measurement(
         title="DiT forward, small width, 2 layers",
-        make=lambda: forward(2),
+        make=transformer(2),
         amount=FRAMES,
         unit="frames",
     ),
@@ -76,17 +103,25 @@ PARTS = {
     ),
     "encode": Measurement(
         title="codec encode, full size, 4 s",
-        make=lambda: codec("encode"),
+        make=Forward(
+            make=codec,
+            program=Codec.encode,
+            inputs=lambda: codec_input("encode"),
+            torch="encode",
+        ),
         amount=CODEC_S,
         unit="s",
-        reference_s=5.3,
     ),
     "decode": Measurement(
         title="codec decode, full size, 4 s",
-        make=lambda: codec("decode"),
+        make=Forward(
+            make=codec,
+            program=Codec.decode,
+            inputs=lambda: codec_input("decode"),
+            torch="decode",
+        ),
         amount=CODEC_S,
         unit="s",
-        reference_s=9.6,
     ),
     "minute": Measurement(
         title="separate 1 minute, tiny, 1 Euler step",

@@ -1,29 +1,73 @@
-"""Times one part in this process and prints it as a row of the table."""
+"""Times one part in this process, alone or in turns with PyTorch, and prints rows of the table."""
 
+import dataclasses
+import importlib
 import os
 import pathlib
 import platform
 import resource
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
-from sam_audio_jax.bench.parts import Measurement
+from sam_audio_jax.bench.parts import Forward, Measurement
+from sam_audio_jax.errors import UserError
 
-COLUMNS = ("what", "wall", "rate", "peak memory", "PyTorch", "faster by")
+COLUMNS = ("what", "wall", "rate", "peak memory")
+TORCH_COLUMNS = ("PyTorch", "peak memory", "faster by", "difference")
+
+Side = Literal["jax", "torch", "both"]
 
 
-def run_times(part: Measurement, runs: int) -> list[float]:
-    """Returns the wall times in seconds of `runs` runs, after one that compiles."""
-    run, arguments = part.make()
-    jax.block_until_ready(run(*arguments))
-    times = []
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one process has measured of a part."""
+
+    times: dict[str, list[float]]  # wall times in seconds of each run, by side
+    peak: float  # GiB, the largest resident memory of the process
+    difference: float | None = None  # of both sides' results, over the largest value
+
+
+def measure(part: Measurement, runs: int, side: Side) -> Measured:
+    """Times `runs` runs of each side after one that compiles; both sides take turns.
+
+    Raises `UserError` if PyTorch is missing, or has no such part.
+    """
+    calls: dict[str, Callable[[], Any]] = {}
+    if side != "torch":
+        run, arguments = part.make()
+        calls["jax"] = lambda: jax.block_until_ready(run(*arguments))
+    if side != "jax":
+        calls["torch"] = torch_call(part)
+    results = {name: call() for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(runs):
-        start = time.perf_counter()
-        jax.block_until_ready(run(*arguments))
-        times.append(time.perf_counter() - start)
-    return times
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    difference = None
+    if side == "both":
+        ours, theirs = (np.asarray(results[name]) for name in ("jax", "torch"))
+        difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    return Measured(times=times, peak=peak_gib(), difference=difference)
+
+
+def torch_call(part: Measurement) -> Callable[[], Any]:
+    """Returns the part in PyTorch, with the same weights and inputs, on this process's cores."""
+    if not isinstance(part.make, Forward):
+        raise UserError(f"PyTorch has no part {part.title!r} to compare with")
+    try:
+        reference = importlib.import_module("sam_audio_jax.bench.torch_reference")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--against torch needs {error.name}: pip install 'sam-audio-jax[bench]'"
+        ) from None
+    return reference.call(part.make)
 
 
 def peak_gib() -> float:
@@ -31,23 +75,37 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def header() -> str:
+def header(*, against: bool) -> str:
     """Returns the first two lines of the table."""
-    return f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
+    columns = (*COLUMNS, *TORCH_COLUMNS) if against else COLUMNS
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 
 
-def row(part: Measurement, times: list[float], peak: float) -> str:
-    """Returns the row of one part, by its wall times in seconds and its peak memory in GiB."""
-    median = statistics.median(times)
+def row(part: Measurement, ours: Measured) -> str:
+    """Returns the row of one part that was measured alone."""
+    return f"| {' | '.join(_cells(part, ours.times['jax'], ours.peak))} |"
+
+
+def row_against(part: Measurement, both: Measured, ours: Measured, theirs: Measured) -> str:
+    """Returns the row of one part: times from the process of both sides, peaks from their own."""
+    medians = {side: statistics.median(times) for side, times in both.times.items()}
     cells = (
-        part.title,
-        f"{median:.2f} s ({min(times):.2f} to {max(times):.2f})",
-        f"{part.amount / median:.1f} {part.unit}/s",
-        f"{peak:.1f} GiB",
-        f"{part.reference_s:.2f} s" if part.reference_s else "-",
-        f"{part.reference_s / median:.2f} x" if part.reference_s else "-",
+        *_cells(part, both.times["jax"], ours.peak),
+        _wall(both.times["torch"]),
+        f"{theirs.peak:.1f} GiB",
+        f"{medians['torch'] / medians['jax']:.2f} x",
+        f"{both.difference:.0e}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _cells(part: Measurement, times: list[float], peak: float) -> tuple[str, ...]:
+    rate = part.amount / statistics.median(times)
+    return part.title, _wall(times), f"{rate:.1f} {part.unit}/s", f"{peak:.1f} GiB"
+
+
+def _wall(times: list[float]) -> str:
+    return f"{statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})"
 
 
 def machine() -> str:

@@ -13,8 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import PyTree
 
-from sam_audio_jax import parallel
-from sam_audio_jax.nn.call import jitted
+from sam_audio_jax.bench.weights import random_network
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig, flow_loss
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -24,13 +23,7 @@ FRAMES = 250  # 10 s
 TOKENS = 32  # of the text
 SMALL = DitConfig(depth=12, width=1536, heads=12, mlp=4096, dropout=0.0, dtype="float32")
 
-JittedCall = tuple[Callable[..., Any], tuple]  # a jitted function and its arguments
-
-
-def random_weights(make: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
-    """Initialises a network in one compiled call; returns its graph and its state."""
-    graph, state = nnx.split(parallel.init_sharded(make))
-    return graph, nnx.as_pure(state)
+Call = tuple[Callable[..., Any], tuple]  # a compiled function and its arguments
 
 
 def random_conditions(config: SeparatorConfig) -> Conditions:
@@ -55,18 +48,23 @@ def random_latents(config: SeparatorConfig) -> jax.Array:
     return jax.random.normal(jax.random.key(2), (1, FRAMES, 2 * config.channels))
 
 
-def forward(depth: int) -> JittedCall:
-    """Returns one evaluation of the velocity with `depth` layers."""
+def separator(depth: int) -> Separator:
+    """Builds the separator with `depth` layers, for `nnx.eval_shape` or with random weights."""
     config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
-    graph, state = random_weights(lambda: Separator(config, rngs=nnx.Rngs(0)))
-    arrays = (random_latents(config), jnp.array([0.5]), random_conditions(config))
-    return jitted(Separator.__call__), (graph, state, arrays, ())
+    return Separator(config, rngs=nnx.Rngs(0))
 
 
-def train(depth: int) -> JittedCall:
+def forward_inputs() -> tuple[jax.Array, jax.Array, Conditions]:
+    """Returns latents, flow time and conditions of one evaluation of the velocity."""
+    config = SeparatorConfig(dit=SMALL)
+    return random_latents(config), jnp.array([0.5]), random_conditions(config)
+
+
+def train(depth: int) -> Call:
     """Returns one step of AdamW on the flow loss with `depth` layers."""
-    config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
-    graph, state = random_weights(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    network = random_network(lambda: separator(depth))
+    graph, state = nnx.split(network)
+    state, config = nnx.as_pure(state), network.config
     tx = optax.adamw(1e-4)
     conditions = random_conditions(config)
     latents = random_latents(config)
@@ -75,10 +73,10 @@ def train(depth: int) -> JittedCall:
     @jax.jit
     def step(state: PyTree, moments: optax.OptState) -> tuple[PyTree, optax.OptState]:
         def loss(state: PyTree) -> jax.Array:
-            separator = nnx.merge(graph, state)
+            network = nnx.merge(graph, state)
 
             def velocity(x: jax.Array, t: jax.Array) -> jax.Array:
-                return separator(x, t, conditions)
+                return network(x, t, conditions)
 
             return flow_loss(velocity, latents, every_frame, jax.random.key(3), FlowConfig())
 

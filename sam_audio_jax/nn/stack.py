@@ -1,20 +1,23 @@
 """Equal blocks with stacked parameters, run by one scan: compile time does not grow with depth.
 
 A stack is one block whose every parameter has a first axis more, `layers`. Checkpoints, shardings
-and optimizers see a few wide arrays instead of many narrow ones.
+and optimizers see a few wide arrays instead of many narrow ones. On a CPU a scan copies the weights
+of each layer out of the stack; `unstacked` gives each layer arrays of its own, and no scan.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.nn.kernels import SAVED
 
 Block = TypeVar("Block", bound=nnx.Module)
+M = TypeVar("M", bound=nnx.Module)
 
 # What the backward pass computes again instead of keeping it: nothing, whole blocks, all but the
 # results of attention, or all but those of matrix products with weights
@@ -28,10 +31,15 @@ _POLICIES = {
 
 
 def stacked(make: Callable[[nnx.Rngs], Block], depth: int, rngs: nnx.Rngs) -> Block:
-    """Initialises `depth` blocks, each from random numbers of its own, as one stack."""
+    """Initialises `depth` blocks, each from random numbers of its own, as one stack.
+
+    One block after the other, so that memory beyond the parameters is that of one block.
+    """
 
     @nnx.split_rngs(splits=depth)
-    @nnx.vmap(transform_metadata={nnx.PARTITION_NAME: "layers"})
+    @nnx.scan(
+        length=depth, in_axes=(0,), out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"}
+    )
     def initialise(rngs: nnx.Rngs) -> Block:
         return make(rngs)
 
@@ -39,7 +47,7 @@ def stacked(make: Callable[[nnx.Rngs], Block], depth: int, rngs: nnx.Rngs) -> Bl
 
 
 def scan_blocks(
-    stack: Block,
+    stack: Block | nnx.List[Block],
     x: jax.Array,
     call: Callable[[Block, jax.Array, Any], jax.Array],
     *,
@@ -53,7 +61,7 @@ def scan_blocks(
     """Runs `x` through the blocks of a stack, one after the other.
 
     Args:
-      stack: from `stacked`.
+      stack: from `stacked`, or the list of blocks that `unstacked` has put in its place.
       x: the residual stream.
       call: `(block, x, inputs) -> x` of one layer.
       axes: the logical axes of `x`, by which it is sharded between blocks; left to the partitioner
@@ -64,6 +72,12 @@ def scan_blocks(
       remat: what the backward pass computes again.
       unroll: blocks in one iteration of the scan.
     """
+    if isinstance(stack, nnx.List):
+        for number in range(len(stack))[layers]:
+            inputs = jax.tree.map(operator.itemgetter(number), per_layer)
+            x = call(stack[number], x, inputs)
+        return x
+
     graph, weights = nnx.split(stack)
     gather = parallel.gather_layer(weights, dtype)
 
@@ -78,3 +92,41 @@ def scan_blocks(
     if layers != slice(None):
         inputs = jax.tree.map(operator.itemgetter(layers), inputs)
     return jax.lax.scan(body, x, inputs, unroll=unroll)[0]
+
+
+def stack_bytes(network: nnx.Module) -> int:
+    """Bytes of all stacks in a network."""
+    stacks = (value for _, _, value in _stacks(network))
+    return sum(leaf.nbytes for stack in stacks for leaf in jax.tree.leaves(nnx.state(stack)))
+
+
+def unstacked(network: M) -> M:
+    """The network with a list of blocks in place of each stack, for inference on a CPU.
+
+    Both have their weights in the same memory. Its parameters have other paths: not for
+    checkpoints.
+    """
+    network = nnx.merge(*nnx.split(network))  # other modules around the same arrays
+    for owner, name, stack in list(_stacks(network)):
+        graph, state = nnx.split(stack)
+        weights = jax.tree.map(np.asarray, nnx.as_pure(state))
+        depth = len(jax.tree.leaves(weights)[0])
+        layers = (jax.tree.map(operator.itemgetter(i), weights) for i in range(depth))
+        blocks = [nnx.merge(graph, jax.device_put(layer, may_alias=True)) for layer in layers]
+        setattr(owner, name, nnx.List(blocks))
+    return network
+
+
+def _stacks(network: nnx.Module) -> Iterator[tuple[nnx.Module, str, nnx.Module]]:
+    """The stacks in a network, each with the module and the attribute that hold it."""
+    for name, value in vars(network).items():
+        if not isinstance(value, nnx.Module) or isinstance(value, nnx.List):
+            continue
+        specs = jax.tree.leaves(
+            nnx.as_pure(nnx.get_partition_spec(nnx.state(value))),
+            is_leaf=lambda spec: isinstance(spec, jax.sharding.PartitionSpec),
+        )
+        if specs and all(spec and spec[0] == "layers" for spec in specs):
+            yield network, name, value
+        else:
+            yield from _stacks(value)
