@@ -1,26 +1,25 @@
 """Decoding of sound files: what a player plays, as it plays it, in full and in time.
 
-Where the structure of a file shows that nothing in it is unusual, soundfile decodes it (WAV, Ogg,
-MP3); FFmpeg (PyAV) decodes everything else, packet by packet.
+Where the structure of a file shows that nothing in it is unusual, soundfile decodes it (WAV, FLAC,
+Ogg, MP3); FFmpeg (PyAV) decodes everything else, packet by packet.
 """
 
 import contextlib
 import dataclasses
 import io
-import math
 import mmap
 import os
 import pathlib
 import stat
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import soundfile
 from jaxtyping import Float32
 
 from sam_audio_jax.audio import flac, mpeg, ogg, packets, riff, timeline
+from sam_audio_jax.audio.clock import LEAST_S, length_note, on_the_clock
 from sam_audio_jax.audio.file_parts import Part
+from sam_audio_jax.audio.libsndfile import read_length, read_part, read_uncommon
 from sam_audio_jax.audio.signal import all_finite
 from sam_audio_jax.audio.timeline import Piece
 from sam_audio_jax.errors import UserError
@@ -33,11 +32,6 @@ KINDS = {
     "a device": stat.S_ISCHR,
     "a disk": stat.S_ISBLK,
 }
-LEAST_S = 0.1  # a smaller difference to what a header says is the padding of an encoder
-# Formats of soundfile that FFmpeg reads as well; where that gives up, there is damage.
-SOUNDFILE_ERRORS = (soundfile.SoundFileError, RuntimeError, TypeError)
-PADDING_S = 0.25  # at most, of an encoder, behind the end of the sound
-COMMON = {"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "MPEG"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +102,9 @@ def header_length(path: str | os.PathLike) -> tuple[int, int] | None:
         if len(parts) != 1 or not parts[0].whole:
             return None
         if parts[0].samples is not None:
-            return (parts[0].samples, parts[0].sample_rate) if parts[0].samples else None
-        try:
-            header = soundfile.info(str(path))
-        except SOUNDFILE_ERRORS:
-            return None
-    return (header.frames, header.samplerate) if header.frames > 0 else None
+            length = parts[0].samples, parts[0].sample_rate
+            return length if parts[0].samples else None
+        return read_length(path)
 
 
 @contextlib.contextmanager
@@ -160,42 +151,21 @@ def _decode_part(
     """Returns what one part of a file holds, and notes on it."""
     alone = (part.start, part.stop) == (0, len(data))
     source = path if alone else io.BytesIO(data[part.start : part.stop])
-    bare_or_whole = part.subtype or (part.whole and not part.by_packets)
-    piece = _by_soundfile(source, part) if bare_or_whole else None
+    piece = read_part(source, part)
     if isinstance(source, io.BytesIO):
         source.seek(0)
-    pieces, notes = (
-        ([piece], []) if piece is not None else _decode(path, source, broken=part.broken)
-    )
+    if piece is not None:
+        pieces, notes = [piece], []
+    else:
+        pieces, notes = _decode(path, source, from_zero=part.from_zero)
     there_s = sum(piece.seconds for piece in pieces)
     if part.stated is not None and part.sample_rate and there_s:
         stated_s = part.stated / part.sample_rate
         if abs(stated_s - there_s) > LEAST_S:
-            notes = [*notes, _length_note(stated_s, there_s)]
+            notes = [*notes, length_note(stated_s, there_s)]
     if part.cut_off:
         notes = [*notes, f"has no mark of its end: {there_s:.2f} s are there"]
     return pieces, notes
-
-
-def _length_note(stated_s: float, there_s: float) -> str:
-    return f"has {there_s:.2f} s of sound, its header says {stated_s:.2f} s"
-
-
-def _by_soundfile(source: pathlib.Path | io.BytesIO, part: Part | None) -> Piece | None:
-    """Returns the sound as soundfile decodes it; None if it cannot, or not in full."""
-    bare: dict[str, Any] = {}
-    if part is not None and part.subtype:
-        bare = {"format": "RAW", "subtype": part.subtype, "endian": "LITTLE"}
-        bare |= {"samplerate": part.sample_rate, "channels": part.channels}
-    try:
-        with soundfile.SoundFile(source, **bare) as file:
-            if part is None and file.format in COMMON:
-                return None
-            samples = file.read(dtype="float32", always_2d=True)
-            in_full = part is None or len(samples) == file.frames
-            return Piece(samples.T, file.samplerate) if in_full else None
-    except SOUNDFILE_ERRORS:
-        return None
 
 
 def _decode(
@@ -203,69 +173,17 @@ def _decode(
     source: pathlib.Path | io.BytesIO | None = None,
     track: int | None = None,
     *,
-    broken: bool = False,
+    from_zero: bool = False,
 ) -> tuple[list[Piece], list[str]]:
     """Decodes a file, or a part of it in memory, by FFmpeg; returns it in pieces of one format.
 
-    What is missing at the beginning of a `broken` part is silent. A file that FFmpeg does not know
-    may be one of the formats that only soundfile reads.
+    A file that FFmpeg does not know may be one of the formats that only soundfile reads.
     """
     try:
         found = packets.decode(path if source is None else source, str(path), track)
     except UserError:
-        piece = _by_soundfile(path, None) if source is None and track in (None, 1) else None
+        piece = read_uncommon(path) if source is None and track in (None, 1) else None
         if piece is None:
             raise
         return [piece], []
-    if not found.pieces:
-        return [], found.notes
-    times = np.array([piece.time_s for piece in found.pieces])
-    seconds = np.array([piece.seconds for piece in found.pieces])
-    silences = timeline.gaps(times, seconds, end_s=found.end_s, restarts=found.restarts)
-    start_s = 0.0 if broken else found.start_s
-    if times[0] > start_s:  # False if one of them is NaN: not known
-        silences[0] += times[0] - start_s
-        if broken:
-            found.notes.append(f"has lost its first {silences[0]:.2f} s, which are silent")
-    notes = found.notes + _gap_notes(silences[1:], seconds[1:], seconds[0] + silences[0])
-    pieces = timeline.place(found.pieces, silences)
-    if found.end_s:
-        pieces, note = _ended(pieces, found)
-        notes += note
-    return pieces, notes
-
-
-def _gap_notes(silences: np.ndarray, seconds: np.ndarray, before_s: float) -> list[str]:
-    """Returns a line on the holes that are filled and one on the overlaps that are cut."""
-    ends = before_s + np.cumsum(seconds + silences)
-    notes = []
-    for which, words in (
-        (silences > 0, "of holes are silent"),
-        (silences < 0, "of overlaps are cut"),
-    ):
-        if which.any():
-            at = np.flatnonzero(which)[0]
-            begin = max(0.0, ends[at] - seconds[at] - max(silences[at], 0.0))
-            total = abs(silences[which].sum())
-            notes.append(
-                f"has time stamps by which {total:.2f} s {words}, the first at {begin:.2f} s"
-            )
-    return notes
-
-
-def _ended(pieces: list[Piece], found: packets.Decoded) -> tuple[list[Piece], list[str]]:
-    """Cuts the encoder's padding behind the end; compares the length with what the header says."""
-    there_s = sum(piece.seconds for piece in pieces)
-    stated_s = found.end_s - (found.start_s if math.isfinite(found.start_s) else 0.0)
-    if found.padded and 0 < there_s - stated_s < PADDING_S:
-        last = pieces[-1]
-        surplus = round((there_s - stated_s) * last.sample_rate)
-        if surplus < last.samples.shape[1]:
-            pieces = [
-                *pieces[:-1],
-                Piece(last.samples[:, : last.samples.shape[1] - surplus], last.sample_rate),
-            ]
-        return pieces, []
-    if abs(stated_s - there_s) > max(LEAST_S, 0.01 * stated_s) and stated_s > 0:
-        return pieces, [_length_note(stated_s, there_s)]
-    return pieces, []
+    return on_the_clock(found, from_zero=from_zero)

@@ -23,6 +23,7 @@ class Part:
     samples: int | None = None  # that are there; None: only decoding shows it
     stated: int | None = None  # samples by the header; None: it does not say
     cut_off: bool = False  # the mark of its end is missing
-    broken: bool = False  # some of it is missing before its end
-    by_packets: bool = False  # damage within a whole part shows when its packets are decoded
+    from_zero: bool = False  # its time stamps count from its beginning, which may be lost
+    by_packets: bool = False  # soundfile orders its channels in another way than players do
+    md5: bytes = b""  # of its samples; empty: it has none
     subtype: str | None = None  # bare samples without a header, of this subtype of soundfile

@@ -31,7 +31,7 @@ def _part(data: Bytes, start: int, stop: int) -> Part:
     numbers = int.from_bytes(info[10:18], "big")  # 20 bits rate, 3 channels, 5 depth, 36 samples
     samples = numbers & (1 << 36) - 1
     fixed_size = int.from_bytes(info[2:4], "big")  # the largest block: that of a fixed size
-    whole = samples > 0 and _ends_with(data, start, stop, samples, fixed_size)
+    whole = samples > 0 and any(info[18:34]) and _ends_with(data, start, stop, samples, fixed_size)
     return Part(
         start=start,
         stop=stop,
@@ -40,7 +40,8 @@ def _part(data: Bytes, start: int, stop: int) -> Part:
         channels=(numbers >> 41 & 7) + 1,
         samples=samples if whole else None,
         stated=samples or None,
-        by_packets=True,
+        from_zero=whole,
+        md5=info[18:34],
     )
 
 

@@ -38,6 +38,7 @@ def parts(data: Bytes) -> list[Part]:
             whole=same and ends and stated in (None, 0, count),
             sample_rate=rate,
             channels=channels,
+            samples=count * samples if stated is None else None,
             stated=stated * samples if stated else None,
         )
     ]

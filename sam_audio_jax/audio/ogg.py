@@ -47,7 +47,8 @@ def _part(data: Bytes, pages: list[_Page], end: int) -> Part:
     return Part(
         start=first.start,
         stop=end,
-        broken=broken,
+        from_zero=broken,
+        by_packets=(head[11:12] if vorbis else head[9:10]) > b"\2",
         whole=(vorbis or opus) and not broken and last.stop == end and bool(last.flags & END),
         cut_off=not last.flags & END,
     )

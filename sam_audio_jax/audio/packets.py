@@ -5,7 +5,7 @@ import io
 import math
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import av
@@ -133,14 +133,38 @@ def moves(stream: Any) -> bool:
 
 def _decode(container: Any, stream: Any, notes: list[str]) -> Decoded:
     if stream.codec_context is None:
-        raise UserError(f"has an unknown codec in its audio track {stream.index}")
+        raise ValueError("its audio track has an unknown codec")
     kinds = set(container.format.name.split(","))
-    timed = bool(kinds & TIMED)
-    flac_block = 0
-    if "flac" in kinds:
-        flac_block = int.from_bytes((stream.codec_context.extradata or b"")[2:4], "big")
+    block = int.from_bytes((stream.codec_context.extradata or b"")[2:4], "big")  # of a FLAC
+
+    def time_of(packet: Any, frame: Any, number: int) -> float:
+        """Returns when a packet's frame of that number sounds; NaN: nothing says it."""
+        if kinds & TIMED and frame.pts is not None:
+            return float(frame.pts * frame.time_base)
+        if "flac" in kinds and not number:
+            position = flac.frame_position(bytes(packet)[:16], block)
+            return position[0] / frame.sample_rate if position else math.nan
+        return math.nan
+
+    pieces, damaged = _pieces(container, stream, time_of)
+    if damaged:
+        count = f"{len(damaged)} damaged packets" if len(damaged) > 1 else "a damaged packet"
+        notes.append(f"has {count}, at {damaged[0]:.2f} s{' and later' * (len(damaged) > 1)}")
+    found = Decoded(pieces, restarts=bool(kinds & RESTARTING), notes=notes)
+    first = next((piece.time_s for piece in pieces if math.isfinite(piece.time_s)), math.nan)
+    if kinds & TIMED and math.isfinite(first):
+        found.start_s = clock_start(container, first)
+    found.end_s = _stated_end(container, stream, kinds)
+    found.padded = "mov" in kinds
+    return found
+
+
+def _pieces(
+    container: Any, stream: Any, time_of: Callable[[Any, Any, int], float]
+) -> tuple[list[Piece], list[float]]:
+    """Returns what is decoded, and at which second packets are damaged; their place is silent."""
     pieces: list[Piece] = []
-    damaged: list[float] = []  # where, in seconds of what is decoded
+    damaged: list[float] = []
     done_s, whole = 0.0, 0
     for packet in _packets(container, stream):
         try:
@@ -148,35 +172,26 @@ def _decode(container: Any, stream: Any, notes: list[str]) -> Decoded:
         except (av.error.FFmpegError, ValueError):
             if packet.size:
                 damaged.append(done_s)
-            length_s = float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
-            if pieces and 0 < length_s < LONGEST_S:
-                last = pieces[-1]
-                silence = np.zeros(
-                    (len(last.samples), round(length_s * last.sample_rate)), np.float32
-                )
-                pieces.append(Piece(silence, last.sample_rate))
-                done_s += pieces[-1].seconds
+            silence = _silence(packet, pieces[-1]) if pieces else None
+            if silence is not None:
+                pieces.append(silence)
+                done_s += silence.seconds
             continue
-        for frame in frames:
-            if not (frame.samples and frame.sample_rate):
-                continue
-            known = timed and frame.pts is not None
-            time_s = float(frame.pts * frame.time_base) if known else math.nan
-            if flac_block and (position := flac.frame_position(bytes(packet)[:16], flac_block)):
-                time_s = position[0] / frame.sample_rate
-            pieces.append(Piece(to_float(frame), frame.sample_rate, time_s))
-            done_s, whole = done_s + pieces[-1].seconds, len(pieces)
-    del pieces[whole:]  # no silence behind the last packet that is whole
-    if damaged:
-        count = f"{len(damaged)} damaged packets" if len(damaged) > 1 else "a damaged packet"
-        notes.append(f"has {count}, at {damaged[0]:.2f} s{' and later' * (len(damaged) > 1)}")
-    first = next((piece.time_s for piece in pieces if math.isfinite(piece.time_s)), math.nan)
-    found = Decoded(pieces, restarts=bool(kinds & RESTARTING), notes=notes)
-    if timed and math.isfinite(first):
-        found.start_s = clock_start(container, first)
-    found.end_s = _stated_end(container, stream, kinds)
-    found.padded = "mov" in kinds
-    return found
+        for number, frame in enumerate(frames):
+            if frame.samples and frame.sample_rate:
+                time_s = time_of(packet, frame, number)
+                pieces.append(Piece(to_float(frame), frame.sample_rate, time_s))
+                done_s, whole = done_s + pieces[-1].seconds, len(pieces)
+    return pieces[:whole], damaged  # no silence behind the last packet that is whole
+
+
+def _silence(packet: Any, before: Piece) -> Piece | None:
+    """Returns silence as long as a packet says that it is, in the format of the piece before it."""
+    length_s = float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
+    count = round(length_s * before.sample_rate)
+    if not 0 < count < LONGEST_S * before.sample_rate:
+        return None
+    return Piece(np.zeros((len(before.samples), count), np.float32), before.sample_rate)
 
 
 def _stated_end(container: Any, stream: Any, kinds: set[str]) -> float:

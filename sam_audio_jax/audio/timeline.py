@@ -3,11 +3,13 @@
 Containers store the time of each packet. A player follows these times; a decoder that only joins
 what it decodes plays everything after a lost packet too early. Times also jitter (a container that
 rounds to milliseconds, a capture from a network), which must neither insert clicks nor drop
-samples. So a deviation counts if it is sharp, above the jitter of the file, and lasts; one that
-grows slowly counts at `LIMIT_S`, like in FFmpeg's `aresample=async=1`.
+samples. So a deviation counts if it is sharp, above the jitter of the file, and persists, or if it
+reaches `LIMIT_S`, as in FFmpeg's `aresample=async=1`. Where times and samples drift apart steadily,
+since the clock of a recorder was not that of its sound card, the samples are stretched.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,7 +22,11 @@ from sam_audio_jax.audio.resampling import resample
 LEAST_S = 0.015  # a smaller deviation is rounding or jitter: Opus packets have 20 ms
 LIMIT_S = 0.1  # a larger one is never jitter
 LONGEST_S = 600.0  # a hole above this, and beyond the recording's stated end, is a damaged time
-RESTART_S = 1.0  # a clock that jumps back, to within this of its beginning, began anew
+RESTART_S = 0.25  # a clock that jumps back, to within this of its beginning, began anew
+NEW_CLOCK_S = 10.0  # FFmpeg's dts_delta_threshold
+STEADY_S = 0.002  # below this jitter a drift can be seen
+MOST_DRIFT = 0.05  # of the time; more is no clock's
+FINE = 10_000_000  # a rate in which a drift is a whole number
 PERSISTENT_S = 0.5  # of a format that is no damaged packet's
 
 
@@ -43,56 +49,86 @@ class Piece:
         return self.sample_rate, len(self.samples)
 
 
-def gaps(
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where pieces lie: the silence before each in seconds (negative: cut), and their stretch."""
+
+    silences: Float[np.ndarray, " pieces"]
+    stretch: Float[np.ndarray, " pieces"]  # 1.01: lasts 1 % longer than its samples say
+
+
+def lay_out(
     times: Float[np.ndarray, " pieces"],
     seconds: Float[np.ndarray, " pieces"],
     *,
     end_s: float = 0.0,
     restarts: bool = False,
-) -> Float[np.ndarray, " pieces"]:
-    """Returns the silence before each piece in seconds; negative: how much of it is cut.
+) -> Placement:
+    """Returns where pieces lie by their times, NaN where one has none.
 
     `end_s` is where the recording ends by its header. With `restarts` the clock of the container
     may jump (an MPEG transport stream that was joined from two): jumps above 10 s, which FFmpeg
     takes for a new clock, leave no gap.
     """
-    out = np.zeros(len(times))
-    expected = np.concatenate([[0.0], np.cumsum(seconds)[:-1]])
+    silences, stretch = np.zeros(len(times)), np.ones(len(times))
     known = np.flatnonzero(np.isfinite(times))
     if len(known) < 2:
-        return out
+        return Placement(silences, stretch)
+    expected = np.concatenate([[0.0], np.cumsum(seconds)[:-1]])
     deviation = (times - expected)[known]
     jitter = float(np.median(np.abs(np.diff(deviation))))
+    steps = _steps(deviation, jitter)
+    for number, gap in steps.items():
+        here = known[number]
+        began_anew = gap < -1 and times[here] - times[known[0]] < RESTART_S
+        too_long = gap > LONGEST_S and times[here] > end_s + LONGEST_S
+        if not (began_anew or too_long or (restarts and abs(gap) > NEW_CLOCK_S)):
+            silences[here] = gap
+    if jitter <= STEADY_S:
+        bounds = [0, *steps, len(known)]
+        for first, stop in itertools.pairwise(bounds):
+            ends = (
+                deviation[max(first, stop - 5) : stop],
+                deviation[first : first + 5][: stop - first],
+            )
+            drift = np.median(ends[0]) - np.median(ends[1])
+            run = slice(known[first], known[stop] if stop < len(known) else None)
+            lasts = seconds[run].sum()
+            if LIMIT_S < abs(drift) < MOST_DRIFT * lasts:
+                stretch[run] = 1 + drift / lasts
+    return Placement(silences, stretch)
+
+
+def _steps(deviation: Float[np.ndarray, " known"], jitter: float) -> dict[int, float]:
+    """Returns where times deviate at once from what the samples say, and by how many seconds."""
     least = min(max(LEAST_S, 9 * jitter), LIMIT_S)
-    shift, first = deviation[0], times[known[0]]
-    for number, here in enumerate(known):
+    steps: dict[int, float] = {}
+    begin, shift = 0, deviation[0]
+    for number in range(1, len(deviation)):
+        if jitter <= STEADY_S:  # a drift is no step
+            shift = np.median(deviation[max(begin, number - 5) : number])
         gap = deviation[number] - shift
-        if abs(gap) < least:
-            continue
-        sharp = abs(deviation[number] - deviation[max(number - 1, 0)]) >= least / 2
-        if not (sharp or abs(gap) >= LIMIT_S):
+        sharp = abs(deviation[number] - deviation[number - 1]) >= least / 2
+        if abs(gap) < least or not (sharp or abs(gap) >= LIMIT_S):
             continue
         following = deviation[number : number + 5] - shift
         persistent = following[np.sign(gap) * following >= least]
         if 2 * len(persistent) <= len(following):
             continue
-        near = persistent[np.abs(persistent - gap) < least]
-        gap = float(np.median(near)) if jitter > 1e-3 else gap
+        if jitter > STEADY_S:
+            gap = np.median(persistent[np.abs(persistent - gap) < least])
         shift += gap
-        began_anew = gap < -RESTART_S and times[here] - first < RESTART_S
-        too_long = gap > LONGEST_S and times[here] > end_s + LONGEST_S
-        if not (began_anew or too_long or (restarts and abs(gap) > 10)):
-            out[here] = gap
-    return out
+        steps[number], begin = float(gap), number
+    return steps
 
 
-def place(pieces: Sequence[Piece], silences: Float[np.ndarray, " pieces"]) -> list[Piece]:
+def place(pieces: Sequence[Piece], layout: Placement) -> list[Piece]:
     """Returns the pieces as long ones of one format each, with their gaps filled or cut."""
-    runs: list[tuple[tuple[int, int], list[np.ndarray]]] = []
+    runs: list[tuple[tuple[int, int, float], list[np.ndarray]]] = []
     owed_s = 0.0  # seconds to be cut
-    for piece, silence in zip(pieces, silences, strict=True):
-        if not runs or runs[-1][0] != piece.format:
-            runs.append((piece.format, []))
+    for piece, silence, stretch in zip(pieces, layout.silences, layout.stretch, strict=True):
+        if not runs or runs[-1][0] != (*piece.format, stretch):
+            runs.append(((*piece.format, stretch), []))
         owed_s = min(0.0, owed_s) + silence
         count = round(owed_s * piece.sample_rate)
         if count > 0:
@@ -101,7 +137,14 @@ def place(pieces: Sequence[Piece], silences: Float[np.ndarray, " pieces"]) -> li
         cut = min(max(-count, 0), piece.samples.shape[1])
         owed_s += cut / piece.sample_rate
         runs[-1][1].append(piece.samples[:, cut:])
-    return [Piece(np.concatenate(parts, axis=1), form[0]) for form, parts in runs]
+    return [_run(parts, rate, stretch) for (rate, _, stretch), parts in runs]
+
+
+def _run(parts: list[np.ndarray], rate: int, stretch: float) -> Piece:
+    samples = np.concatenate(parts, axis=1)
+    if stretch != 1:
+        samples = resample(samples, FINE, round(FINE * stretch))
+    return Piece(samples, rate)
 
 
 def join(pieces: Sequence[Piece]) -> tuple[Piece, str | None]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import audio
-from tests.audio.recordings import RATE, by_av, lag, level, sound
+from sam_audio_jax.audio.timeline import lay_out
+from tests.audio.recordings import RATE, by_av, joined, lag, level, sound
 
 WAVE = sound(3.0)
 CONTAINERS = [
@@ -42,3 +43,69 @@ def test_jitter_of_time_stamps_changes_no_sample(tmp_path, kind, size):
     size = min(steady.samples.shape[1], shaken.samples.shape[1])
     assert abs(shaken.samples.shape[1] - steady.samples.shape[1]) <= 0.02 * RATE
     np.testing.assert_array_equal(steady.samples[:, :size], shaken.samples[:, :size])
+
+
+@pytest.mark.parametrize(
+    ("begin", "seconds"),
+    [(1.7, 3.2), (2.6, 4.1), (0.0, 3.5), (100.0, 3.5)],
+    ids=["overlap", "hole", "restart", "new clock"],
+)
+def test_joined_transport_streams(tmp_path, begin, seconds):
+    first = by_av(tmp_path / "a.ts", sound(2.0), "aac")
+    second = by_av(tmp_path / "b.ts", sound(1.5, hz=700), "aac", begin=begin)
+    both = audio.load(joined(tmp_path / "c.ts", first, second))
+    assert both.samples.shape[1] / RATE == pytest.approx(seconds, abs=0.1)
+    if seconds != 3.5:
+        start = round((begin + 0.5) * RATE)  # the overlap is cut from the second
+        assert abs(lag(both.samples[:, start:], sound(1.5, hz=700)[:, RATE // 2 :])) < 0.1
+
+
+def placement_of(times, **arguments):
+    """Where pieces of 20 ms with such times lie."""
+    return lay_out(np.asarray(times), np.full(len(times), 0.02), **arguments)
+
+
+STEADY = 0.02 * np.arange(300)
+LATER = STEADY >= 3
+
+
+@pytest.mark.parametrize(
+    ("times", "gap"),
+    [
+        (STEADY + 0.5 * LATER, 0.5),
+        (STEADY - 0.3 * LATER, -0.3),
+        (STEADY + 0.02 * LATER, 0.02),
+        (np.round(STEADY + 0.02 * LATER, 3), 0.02),
+        (STEADY + 500 * LATER, 500),
+        (STEADY - 3 * LATER, 0),  # the clock began anew
+        (STEADY + 1e9 * LATER, 0),  # a damaged time
+        (STEADY + 5.0 * (np.arange(300) == 150), 0),  # of one packet
+        (1.002 * STEADY, 0),
+    ],
+)
+def test_only_sharp_and_persistent_deviations_are_gaps(times, gap):
+    placement = placement_of(times)
+    expected = np.zeros(300)
+    expected[150] = gap
+    np.testing.assert_allclose(placement.silences, expected, atol=2e-3)
+    np.testing.assert_array_equal(placement.stretch, 1)
+
+
+def test_a_steady_drift_stretches_the_samples(tmp_path):
+    placement = placement_of(1.03 * STEADY)
+    assert not placement.silences.any()
+    np.testing.assert_allclose(placement.stretch, 1.03, atol=1e-3)
+    jitter = 0.03 * 0.02 * np.arange(250)
+    drifted = audio.load(by_av(tmp_path / "a.mkv", sound(4.5), "libopus", jitter=jitter))
+    assert drifted.samples.shape[1] / RATE == pytest.approx(4.5 * 1.03, abs=0.03)
+    assert "they are stretched by" in drifted.notes[0]
+    assert np.abs(np.diff(drifted.samples)).max() < 0.2  # no click
+
+
+def test_rare_losses_in_jittering_times_do_not_add_up(tmp_path):
+    rng = np.random.default_rng(0)
+    kept = rng.uniform(size=600) > 0.1
+    times = (0.02 * np.arange(600) + rng.uniform(-0.015, 0.015, 600))[kept]
+    placement = placement_of(times)
+    starts = np.cumsum(0.02 + placement.silences) - 0.02
+    assert np.abs(starts - times + times[0]).max() < 0.2
