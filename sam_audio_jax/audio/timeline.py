@@ -50,7 +50,7 @@ class Piece:
 
 
 @dataclasses.dataclass(frozen=True)
-class Placement:
+class Timing:
     """Where pieces lie: the silence before each in seconds (negative: cut), and their stretch."""
 
     silences: Float[np.ndarray, " pieces"]
@@ -63,7 +63,7 @@ def lay_out(
     *,
     end_s: float = 0.0,
     restarts: bool = False,
-) -> Placement:
+) -> Timing:
     """Returns where pieces lie by their times, NaN where one has none.
 
     `end_s` is where the recording ends by its header. With `restarts` the clock of the container
@@ -73,7 +73,7 @@ def lay_out(
     silences, stretch = np.zeros(len(times)), np.ones(len(times))
     known = np.flatnonzero(np.isfinite(times))
     if len(known) < 2:
-        return Placement(silences, stretch)
+        return Timing(silences, stretch)
     expected = np.concatenate([[0.0], np.cumsum(seconds)[:-1]])
     deviation = (times - expected)[known]
     jitter = float(np.median(np.abs(np.diff(deviation))))
@@ -96,7 +96,7 @@ def lay_out(
             lasts = seconds[run].sum()
             if LIMIT_S < abs(drift) < MOST_DRIFT * lasts:
                 stretch[run] = 1 + drift / lasts
-    return Placement(silences, stretch)
+    return Timing(silences, stretch)
 
 
 def _steps(deviation: Float[np.ndarray, " known"], jitter: float) -> dict[int, float]:
@@ -122,7 +122,7 @@ def _steps(deviation: Float[np.ndarray, " known"], jitter: float) -> dict[int, f
     return steps
 
 
-def place(pieces: Sequence[Piece], layout: Placement) -> list[Piece]:
+def place(pieces: Sequence[Piece], layout: Timing) -> list[Piece]:
     """Returns the pieces as long ones of one format each, with their gaps filled or cut."""
     runs: list[tuple[tuple[int, int, float], list[np.ndarray]]] = []
     owed_s = 0.0  # seconds to be cut
