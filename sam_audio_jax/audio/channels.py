@@ -28,7 +28,7 @@ SKEW = float(np.tan(np.pi / 8))  # of unequal weights: sum and difference are 7.
 MOST_SIGNED = 8  # channels of which all unequal sums are tried, too
 LONGEST_S = 3_600  # seconds that are remembered: a stream may go on for days
 
-Weights = Float[np.ndarray, " channels"]
+MixingWeights = Float[np.ndarray, " channels"]
 
 
 class ChannelMixer:
@@ -57,7 +57,7 @@ class ChannelMixer:
         self._rest = samples[:, whole:].copy()
 
     @property
-    def weights(self) -> Weights:
+    def weights(self) -> MixingWeights:
         """The weights for what has been measured; their magnitudes add up to one."""
         candidates = _candidates(self.channels)
         seconds = list(self._seconds)
@@ -97,20 +97,22 @@ class ChannelMixer:
         return energy, tolerance, loudness @ np.clip(1 - 2 * kept, 0, 1)
 
 
-def mixing_weights(samples: Float[np.ndarray, "channels samples"], sample_rate: int) -> Weights:
+def mixing_weights(
+    samples: Float[np.ndarray, "channels samples"], sample_rate: int
+) -> MixingWeights:
     """Returns the weights with which the channels of a whole recording are added up."""
     mixer = ChannelMixer(len(samples), sample_rate)
     mixer.add(samples)
     return mixer.weights
 
 
-def is_mean(weights: Weights) -> bool:
+def is_mean(weights: MixingWeights) -> bool:
     """Returns whether all channels have one weight."""
     return bool(np.all(weights == weights[0]))
 
 
 def mono(
-    samples: Float[np.ndarray, "channels samples"], weights: Weights | None = None
+    samples: Float[np.ndarray, "channels samples"], weights: MixingWeights | None = None
 ) -> Float[np.ndarray, " samples"]:
     """Returns the weighted sum of the channels, by default their mean.
 
@@ -123,7 +125,7 @@ def mono(
     return weights.astype(samples.dtype) @ samples
 
 
-def describe(weights: Weights) -> str:
+def describe(weights: MixingWeights) -> str:
     """Returns a mix in words for a note, such as `0.50 x channel 1 - 0.50 x channel 2`."""
     parts = [
         f"{'-' if weight < 0 else '+'} {abs(weight):.2f} x channel {number}"
