@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import av
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -26,6 +27,7 @@ RESTART_S = 0.25  # a clock that jumps back, to within this of its beginning, be
 NEW_CLOCK_S = 10.0  # FFmpeg's dts_delta_threshold
 STEADY_S = 0.002  # below this jitter a drift can be seen
 MOST_DRIFT = 0.05  # of the time; more is no clock's
+LAYOUTS = {2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 FINE = 10_000_000  # a rate in which a drift is a whole number
 PERSISTENT_S = 0.5  # of a format that is no damaged packet's
 
@@ -177,10 +179,18 @@ def join(pieces: Sequence[Piece]) -> tuple[Piece, str | None]:
 def with_channels(
     samples: Float32[np.ndarray, "channels samples"], channels: int
 ) -> Float32[np.ndarray, "channels_out samples"]:
-    """Returns the same sound with another number of channels."""
-    if len(samples) == channels:
+    """Returns the same sound with another number of channels, mixed as FFmpeg mixes layouts."""
+    here = len(samples)
+    if here == channels:
         return samples
-    return np.repeat(mono(samples)[None], channels, axis=0)
+    if channels == 1 or here == 1 or not {here, channels} <= LAYOUTS.keys():
+        return np.repeat(mono(samples)[None], channels, axis=0)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", LAYOUTS[here])
+    frame.sample_rate = 48_000  # any: it stays
+    mixed = av.AudioResampler("fltp", LAYOUTS[channels], 48_000)
+    return np.concatenate(
+        [piece.to_ndarray() for part in (frame, None) for piece in mixed.resample(part)], axis=1
+    )
 
 
 def _words(form: tuple[int, int]) -> str:

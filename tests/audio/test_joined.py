@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import audio
-from tests.audio.recordings import RATE, by_av, by_soundfile, joined, lag, sound
+from tests.audio.recordings import RATE, by_av, by_soundfile, joined, lag, level, sound
 
 FIRST, SECOND = sound(0.9), sound(0.7, hz=700)
 BOTH = np.concatenate([FIRST, SECOND], axis=1)
@@ -34,9 +34,19 @@ def test_joined_packets_are_all_decoded(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["flac", "ogg", "wav", "mp3", "aac"])
-@pytest.mark.parametrize("forms", [((48_000, 1), (44_100, 2)), ((22_050, 2), (32_000, 1))])
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ((48_000, 1), (44_100, 2)),
+        ((22_050, 2), (32_000, 1)),
+        ((48_000, 6), (48_000, 2)),
+        ((48_000, 2), (48_000, 6)),
+    ],
+)
 def test_another_rate_or_layout_midway_is_brought_to_the_first(tmp_path, kind, forms):
     parts, waves = [], []
+    if kind == "mp3" and max(channels for _, channels in forms) > 2:
+        pytest.skip("MP3 has at most two channels")
     for number, (rate, channels) in enumerate(forms):
         path, wave = tmp_path / f"{number}.{kind}", sound(0.8, rate, channels)
         parts.append(
@@ -48,6 +58,10 @@ def test_another_rate_or_layout_midway_is_brought_to_the_first(tmp_path, kind, f
     assert (both.sample_rate, len(both.samples)) == (rate, channels)
     assert both.samples.shape[1] / rate == pytest.approx(1.6, abs=0.15)
     assert any(f"brought to {rate} Hz" in note for note in both.notes)
+    for start, wave in ((0.1, waves[0]), (0.9, waves[1])):  # the first channel is in its place
+        assert level(both.samples, start, start + 0.5, rate) > 0.5 * level(
+            wave, 0.1, 0.6, forms[0][0]
+        )
 
 
 def test_bytes_behind_a_recording_are_no_other_one(tmp_path):

@@ -47,6 +47,16 @@ def test_one_recording_in_a_process_of_its_own(folder, street, tmp_path):
     assert not list(tmp_path.glob(".*"))  # no temporary folder stays
 
 
+def test_what_is_unusual_about_a_recording_is_a_note(folder, street, tmp_path, capsys):
+    whole = pathlib.Path(street).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    arguments = [str(tmp_path / "cut.wav"), "--text", "dog", "--checkpoint", str(folder)]
+    assert command.main([*arguments, "--track", "1", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert said.count("note:") == 1
+    assert "cut.wav has 0.50 s of sound, its header says 1.01 s" in said
+
+
 def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[str], str]]:
     """Name of each case -> arguments, and a part of the error's text."""
     here = pathlib.Path(street).parent

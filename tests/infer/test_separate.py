@@ -1,5 +1,7 @@
 """SAMAudio on a tiny random model: forms of input, prompts, groups, seeds, refinement."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.buckets import BucketConfig
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.separator import flow
+from tests.audio.recordings import sound, with_tracks
 
 RATE = 8_000
 PROMPTS = {"text": "dog barking", "spans": [("+", 0.2, 0.6)]}
@@ -29,6 +32,21 @@ def test_path_array_and_channels_are_one_recording(model, noise_of, tmp_path):
     same(stems, model.separate(str(tmp_path / "street.wav"), **PROMPTS))
     same(stems, model.separate(wave, sample_rate=RATE, **PROMPTS))
     same(stems, model.separate(np.stack([wave, wave]), sample_rate=RATE, **PROMPTS))
+
+
+def test_what_is_unusual_about_files_is_a_warning(model, tmp_path):
+    path = with_tracks(tmp_path / "a.mkv", [sound(0.4), sound(0.6, hz=700)])
+    with pytest.warns(UserWarning, match="has 2 audio tracks"):
+        first = model.separate(path, text="dog")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        second = model.separate(path, text="dog", track=2)
+        both = model.separate([path, path], text=["dog", "dog"], track=[1, 2])
+    seconds = [stems.target.shape[-1] / stems.sample_rate for stems in (first, second, *both)]
+    np.testing.assert_allclose(seconds, [0.4, 0.6, 0.4, 0.6])
+    for track, source in ((3, path), (0, path), (1, np.ones(800))):
+        with pytest.raises(UserError, match="track"):
+            model.separate(source, text="dog", track=track, sample_rate=RATE)
 
 
 def test_every_prompt_matters(model, noise_of):

@@ -1,6 +1,7 @@
 """A batch run continues where it was stopped, to the same end; bad items stop no others."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
 from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.options import SeparateOptions
+from tests.audio.recordings import sound, with_tracks
 from tests.infer.batch.conftest import RATE, SETTINGS, ids, stems, write_recording
 from tests.video.clips import greys
 from tests.video.clips import write as write_video
@@ -99,6 +101,30 @@ def test_candidates_of_a_manifest(paired, items, tmp_path):
     (record,) = map(json.loads, (tmp_path / "out" / "done.jsonl").read_text().splitlines())
     assert len(record["scores"]) == 2
     assert record["spans"] == [["+", 0.1, 0.5]]
+
+
+def test_unusual_recordings_are_decoded_and_noted(paired, items, tmp_path):
+    """A pipe is refused at once; a wrong header and a choice of tracks change what is separated."""
+    folder, out = items.parent, tmp_path / "out"
+    (folder / "1.wav").unlink()
+    os.mkfifo(folder / "1.wav")
+    (folder / "2.wav").write_bytes(
+        (folder / "2.wav").read_bytes() + (folder / "0.wav").read_bytes()
+    )
+    with_tracks(folder / "3.mkv", [sound(0.3), sound(0.5, hz=700)])
+    lines = [json.loads(line) for line in items.read_text().splitlines()[1:4]]
+    lines[2] |= {"audio": "3.mkv", "track": 2}
+    items.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    failed = run(paired, read_manifest(items), out, SETTINGS)
+    assert list(failed) == ["item1"]
+    assert "a named pipe" in failed["item1"]
+    done = {r["id"]: r for r in map(json.loads, (out / "done.jsonl").read_text().splitlines())}
+    assert "is 2 recordings" in done["item2"]["notes"][0]
+    assert "notes" not in done["item3"]
+    target = audio.load(out / "item2.target.wav")
+    assert target.samples.shape[1] / target.sample_rate == pytest.approx(1.61, abs=0.001)
+    target = audio.load(out / "item3.target.wav")
+    assert target.samples.shape[1] / target.sample_rate == pytest.approx(0.5, abs=0.001)
 
 
 def test_a_changed_line_is_separated_again(paired, items, whole, tmp_path):
