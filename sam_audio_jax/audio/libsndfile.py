@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from sam_audio_jax.audio.file_parts import Part
 from sam_audio_jax.audio.timeline import Piece
 
-ERRORS = (soundfile.SoundFileError, RuntimeError, TypeError)
+ERRORS = (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OverflowError)
 # Formats that FFmpeg reads as well: where it gives up, there is damage.
 COMMON = {"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "MPEG"}
 

@@ -99,7 +99,9 @@ def main(seed: int, count: int) -> None:
                 result = {"refused": str(error)}
             faulthandler.cancel_dump_traceback_later()
             spent = time.monotonic() - begin
-            print(json.dumps({"number": number, "kind": kind, "spent": spent, **result}))
+            print(
+                json.dumps({"number": number, "kind": kind, "spent": spent, **result}), flush=True
+            )
 
 
 if __name__ == "__main__":

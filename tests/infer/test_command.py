@@ -52,9 +52,9 @@ def test_what_is_unusual_about_a_recording_is_a_note(folder, street, tmp_path, c
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
     arguments = [str(tmp_path / "cut.wav"), "--text", "dog", "--checkpoint", str(folder)]
     assert command.main([*arguments, "--track", "1", "--out", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().err
-    assert said.count("note:") == 1
-    assert "cut.wav has 0.50 s of sound, its header says 1.01 s" in said
+    lines = capsys.readouterr().err
+    assert lines.count("note:") == 1
+    assert "cut.wav has 0.50 s of sound, its header says 1.01 s" in lines
 
 
 def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[str], str]]:
