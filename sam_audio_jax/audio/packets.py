@@ -166,7 +166,7 @@ def _pieces(
     pieces: list[Piece] = []
     damaged: list[float] = []
     done_s, whole = 0.0, 0
-    for packet in _packets(container, stream):
+    for packet in read_packets(container, stream):
         try:
             frames = packet.decode()
         except (av.error.FFmpegError, ValueError):
@@ -207,7 +207,7 @@ def _stated_end(container: Any, stream: Any, kinds: set[str]) -> float:
     return max(0.0, start_s) + container.duration / 1e6 if alone and container.duration else 0.0
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
+def read_packets(container: Any, stream: Any) -> Iterator[Any]:
     """Yields the packets; goes on after an error of the demuxer as long as packets follow."""
     errors = 0
     while errors < MOST_ERRORS:

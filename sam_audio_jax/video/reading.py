@@ -10,7 +10,7 @@ import av.stream
 import numpy as np
 from jaxtyping import UInt8
 
-from sam_audio_jax.audio.packets import clock_start, moves, reason, url
+from sam_audio_jax.audio.packets import clock_start, moves, read_packets, reason, url
 from sam_audio_jax.errors import UserError
 
 
@@ -28,16 +28,25 @@ def decode_frames(path: pathlib.Path, name: str) -> Iterator[tuple[float, av.Vid
             stream = video_stream(container, name)
             stream.thread_type = "AUTO"
             start, rate = sound_start(container), float(stream.average_rate or 1)
-            for frame in container.decode(stream):
-                time = count / rate if frame.time is None else frame.time
-                count += 1
-                yield time - start, frame
+            for packet in read_packets(container, stream):
+                for frame in _frames(packet):
+                    time = count / rate if frame.time is None else frame.time
+                    count += 1
+                    yield time - start, frame
     except UserError:
         raise
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise UserError(f"{name} cannot be decoded as video: {reason(error)}") from None
     if not count:
         raise UserError(f"{name} has no frames")
+
+
+def _frames(packet: Any) -> list[av.VideoFrame]:
+    """Returns the pictures that a packet completes; none if it is damaged, as players do."""
+    try:
+        return packet.decode()
+    except (av.error.FFmpegError, ValueError):
+        return []
 
 
 def to_rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "_ _ 3"]:

@@ -6,6 +6,7 @@ import pathlib
 import struct
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 
@@ -122,3 +123,15 @@ def test_times_count_on_the_players_clock(tmp_path):
     assert indices(frames_at(late_sound, times)) == [0, 1, 6, 11]
     late_picture = write_with_sound(tmp_path / "b.mkv", greys(12), 0.2, picture_begin=0.5)
     assert indices(frames_at(late_picture, times)) == [0, 0, 3, 11]  # the clock begins at 0.2 s
+
+
+def test_a_damaged_packet_costs_no_frames_before_it(tmp_path):
+    path = write(tmp_path / "a.mkv", greys(12))
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    path.write_bytes(
+        content.replace(packets[5][: len(packets[5]) // 2], bytes(len(packets[5]) // 2))
+    )
+    times = np.arange(12) / 10
+    assert indices(frames_at(path, times))[:5] == [0, 1, 2, 3, 4]  # later ones depend on it
