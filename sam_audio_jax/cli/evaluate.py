@@ -1,16 +1,25 @@
 """Measures a separator: `sam-audio evaluate --checkpoint tiny --bench embedded --out DIR`.
 
 Writes DIR/report.html (open it in a browser), DIR/results.json and DIR/audio/, whole or not at all.
-With CONFIG the workdir must be of that config, which also names the bench.
+With CONFIG the workdir must be of that config, which also names the bench. A call that was killed
+is continued by the same one. Any number of processes may share the work, each with its own
+--process I --processes N and the same DIR; they need not meet, and the last one to end writes the
+results.
 """
 
 import argparse
 import pathlib
+import sys
 from typing import Any, get_args
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.cli.devices import add_mesh_options, mesh_of
+from sam_audio_jax.cli.devices import (
+    add_mesh_options,
+    add_process_options,
+    mesh_of,
+    process_rank,
+)
 from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
@@ -41,6 +50,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--listen", type=at_least(0), default=2, help="items of each setting to listen to"
     )
+    add_process_options(parser)
     add_mesh_options(parser)
     options = parser.parse_args(argv)
     if bool(options.workdir) == bool(options.checkpoint):
@@ -68,6 +78,7 @@ def main(argv: list[str]) -> None:
     bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"
     folder_of(bench)
     name = inputs.check_checkpoint(options.workdir or options.checkpoint)
+    rank = process_rank(options)
     mesh = mesh_of(options, lambda: parameter_bytes(name))
     scores = evaluate_model(
         SAMAudio.from_pretrained(name, mesh=mesh),
@@ -80,7 +91,14 @@ def main(argv: list[str]) -> None:
         limit=options.limit,
         listen=options.listen,
         workdir=options.workdir,
+        rank=rank,
     )
+    if scores is None:
+        print(
+            f"process {rank.index} of {rank.count} is done; the last one writes {out}",
+            file=sys.stderr,
+        )
+        return
     print(summary(out / "results.json"))
     for name in (name for name in scores if name.startswith("following/wiener/all/")):
         print(f"  follows {name.split('/')[-1]:<10} {scores[name]:6.0%} of two-source items")

@@ -5,16 +5,20 @@ is followed, all at the codec's rate, the band that the model can generate.
 """
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import tqdm
 
+from sam_audio_jax import distributed
 from sam_audio_jax.audio import measure_level
+from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines, report, scoring, statistics
 from sam_audio_jax.eval.mixtures import FixedMixture, Rendered, load_bench, render
@@ -26,9 +30,12 @@ from sam_audio_jax.eval.prompting import (
     prompted_mixtures,
     separate_batch,
 )
+from sam_audio_jax.eval.score_store import ScoreStore, fingerprint
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer.separate import SAMAudio
 
+SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
+_Work = dict[str, Callable[[], scoring.Scores]]  # by the name of each part
 LOGGED = ("sisdri", "sisdri_residual", "logmel", "logmel_residual", *scoring.FOLLOWING)
 
 
@@ -47,13 +54,19 @@ def evaluate_model(
     with_baselines: bool = True,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
-) -> dict[str, float]:
+    rank: ProcessRank | None = None,
+) -> dict[str, float] | None:
     """Scores a model on a list of fixed mixtures and writes `results.json` and `report.html`.
 
     `bench` is "embedded" or a folder; `limit` takes that many mixtures, spread over the settings;
     `listen` mixtures of each setting can be played in the report and are saved in `audio/`;
     `workdir` adds the training curve. `out_dir` appears whole or not at all and replaces an older
-    one; of several processes the first writes it.
+    one; until then `OUT_DIR.partial` has what is measured, from which a later call goes on.
+
+    By `rank` process p of N, none of which waits for the others, measures its share; the last one
+    to end writes the results, the others return None, and what another evaluation has left is
+    refused. Without a rank that is replaced, and the processes of `jax.distributed`, if there are
+    several, share the work and all return the scores.
 
     Returns flat scalars such as `sisdri/wiener/sfx/text`, `logmel/none/all/span` and
     `following/wiener/all/text`. Raises `UserError` for a bad bench or an unknown kind of prompt.
@@ -65,53 +78,117 @@ def evaluate_model(
     ]
     prompted, alike = prompted_mixtures(mixtures, prompts)
     solver = SolverChoice(method, steps, seed)
-    scores = _separate_all(model, prompted, batch, solver, prompts[0], progress)
-    rows = scores.rows
-    if with_baselines:
-        rows = _baseline_rows(model, mixtures, progress) + rows
-    following = scores.following()
-    cells = statistics.aggregate(rows, scoring.COLUMNS, seed=seed)
-    cells += statistics.aggregate(following, scoring.FOLLOWING, seed=seed)
     settings = {"prompts": list(prompts), **dataclasses.asdict(solver), "limit": limit}
-    results = {
-        "bench": listing.name,
-        "settings": settings | _how_measured(model.sample_rate),
-        "mixtures": dict(collections.Counter(one.item.setting for one in mixtures)),
-        "not_told_apart_by_spans": alike,
-        "not_finite": scores.not_finite,
-        "table": [_table_line(cell) for cell in cells],
-        "items": rows,
-        "following": following,
-    }
-    if jax.process_index() == 0:
-        examples = _examples(mixtures, scores, listen)
-        with whole_folder(out_dir, overwrite=True) as folder:
-            report.write(folder, results, cells, examples, workdir)
+    measured = settings | {"bench": listing.name, "items": [one.item.id for one in mixtures]}
+    measured |= {"batch": batch, "baselines": with_baselines, "sample_rate": model.sample_rate}
+    measured |= {"weights": fingerprint(model.pipeline.networks)}
+    together = rank is None and jax.process_count() > 1
+    if together:
+        distributed.run_on_first(lambda: ScoreStore(out_dir, measured, replace=True))
+    store = ScoreStore(out_dir, measured, replace=rank is None)
+    work = _separations(model, prompted, batch, solver, prompts[0])
+    if with_baselines:
+        work |= _baselines(model, mixtures, batch)
+    own = rank or ProcessRank(jax.process_index(), jax.process_count())
+    _measure(store, work, own, progress)
+    if together:
+        distributed.all_processes(True)  # waits for the others
+    if not all(map(store.has, work)):
+        return None
+    with contextlib.nullcontext(True) if together else store.claimed() as mine:
+        if not mine:
+            return None
+        scores, rows = _collected(store, work, prompts[0])
+        following = scores.following()
+        cells = statistics.aggregate(rows, scoring.COLUMNS, seed=seed)
+        cells += statistics.aggregate(following, scoring.FOLLOWING, seed=seed)
+        results = {
+            "bench": listing.name,
+            "settings": settings | _how_measured(model.sample_rate),
+            "mixtures": dict(collections.Counter(one.item.setting for one in mixtures)),
+            "not_told_apart_by_spans": alike,
+            "not_finite": scores.not_finite,
+            "table": [_table_line(cell) for cell in cells],
+            "items": rows,
+            "following": following,
+        }
+        if not together or jax.process_index() == 0:
+            examples = _examples(mixtures, scores, listen)
+            with whole_folder(out_dir, overwrite=True) as folder:
+                report.write(folder, results, cells, examples, workdir)
+    if together:
+        distributed.run_on_first(store.remove)
     return scalars(cells)
 
 
-def _separate_all(
+def _measure(store: ScoreStore, work: _Work, rank: ProcessRank, progress: bool) -> None:
+    """Does this process's share of the work, but for what is measured already."""
+    own = list(work)[rank.index :: rank.count]
+    for part in tqdm.tqdm(own, desc="evaluating", unit="batch", disable=not progress):
+        if not store.has(part):
+            scores = work[part]()
+            stored = {"scored": scores.scored, "not_finite": scores.not_finite}
+            store.put(part, stored, scores.waves)
+
+
+def _collected(
+    store: ScoreStore, work: _Work, kept_kind: str
+) -> tuple[scoring.Scores, list[scoring.ScoreRow]]:
+    """The scores of the model, and the rows of all baselines, one after another, and of it."""
+    total = {prefix: scoring.Scores(kept_kind) for prefix in (SEPARATIONS, BASELINES)}
+    for part in work:
+        stored, waves = store.get(part)
+        scores = scoring.Scores(kept_kind)
+        scores.scored = [(right, row) for right, row in stored["scored"]]
+        scores.not_finite, scores.waves = stored["not_finite"], waves
+        total[part.split("-")[0]].absorb(scores)
+    order = {name: index for index, name in enumerate(baselines.NAMES)}
+    known = sorted(total[BASELINES].rows, key=lambda row: order[row["row"]])
+    return total[SEPARATIONS], known + total[SEPARATIONS].rows
+
+
+def _separations(
     model: SAMAudio,
     prompted: Sequence[PromptedMixture],
     size: int,
     solver: SolverChoice,
     kept_kind: str,
-    progress: bool,
-) -> scoring.Scores:
-    """Separates and scores everything, in batches of one length and few shapes."""
-    scores = scoring.Scores(kept_kind)
+) -> _Work:
+    """The work of separating and scoring everything, in batches of one length and few shapes."""
     groups = batches(prompted, size)
     rows: dict[int, int] = collections.defaultdict(int)  # of the largest batch of each length
     for group in groups:
         rows[group[0].length] = max(rows[group[0].length], len(group))
-    bar = tqdm.tqdm(total=len(prompted), desc="evaluating", unit="item", disable=not progress)
-    with bar:
-        for group in groups:
-            filled = rows[group[0].length]
-            for one, target, residual in separate_batch(model, group, filled, solver):
-                scores.add(one, target, residual)
-                bar.update()
-    return scores
+
+    def separate(group: Sequence[PromptedMixture]) -> scoring.Scores:
+        scores = scoring.Scores(kept_kind)
+        for one, target, residual in separate_batch(model, group, rows[group[0].length], solver):
+            scores.add(one, target, residual)
+        return scores
+
+    return {
+        f"{SEPARATIONS}-{number:05d}": functools.partial(separate, group)
+        for number, group in enumerate(groups)
+    }
+
+
+def _baselines(model: SAMAudio, mixtures: Sequence[Rendered], size: int) -> _Work:
+    """The work of scoring all baselines, `size` mixtures at a time."""
+
+    def score(some: Sequence[Rendered]) -> scoring.Scores:
+        scores = scoring.Scores("")
+        for rendered in some:
+            truth = (rendered.target, rendered.residual)
+            level = measure_level(rendered.mixture, rendered.sample_rate, model.pipeline.level_db)
+            level = dataclasses.replace(level, offset=0.0)
+            coded = baselines.through_codec(model.codec, truth, level)
+            scores.scored += [(True, row) for row in scoring.baseline_rows(rendered, coded)]
+        return scores
+
+    return {
+        f"{BASELINES}-{start // size:05d}": functools.partial(score, mixtures[start : start + size])
+        for start in range(0, len(mixtures), size)
+    }
 
 
 def choose(mixtures: Sequence[FixedMixture], limit: int | None) -> list[FixedMixture]:
@@ -160,20 +237,6 @@ def _table_line(cell: statistics.Cell) -> dict[str, Any]:
     """A cell of the report's tables as JSON."""
     name = {"row": cell.row, "setting": cell.setting, "column": cell.column}
     return name | cell.interval.as_dict()
-
-
-def _baseline_rows(
-    model: SAMAudio, mixtures: Sequence[Rendered], progress: bool
-) -> list[scoring.ScoreRow]:
-    """The scores of all baselines, one baseline after another."""
-    rows: list[scoring.ScoreRow] = []
-    for rendered in tqdm.tqdm(mixtures, "baselines", unit="item", disable=not progress):
-        truth = (rendered.target, rendered.residual)
-        level = measure_level(rendered.mixture, rendered.sample_rate, model.pipeline.level_db)
-        coded = baselines.through_codec(model.codec, truth, dataclasses.replace(level, offset=0.0))
-        rows += scoring.baseline_rows(rendered, coded)
-    order = {name: index for index, name in enumerate(baselines.NAMES)}
-    return sorted(rows, key=lambda row: order[row["row"]])
 
 
 def _examples(

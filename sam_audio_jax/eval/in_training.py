@@ -7,11 +7,13 @@ metrics of the averaged weights, whose report is in `WORKDIR/eval/STEP/`.
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from sam_audio_jax import parallel
-from sam_audio_jax.audio import USUAL_DB
+from sam_audio_jax.audio import USUAL_DB, measure_level
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.eval.evaluation import choose, evaluate_model
@@ -29,9 +31,9 @@ def training_evaluation(
 ) -> Callable[[TrainState, int], dict[str, float]] | None:
     """Returns what the loop calls to evaluate a state; None without an `eval_bench`.
 
-    The held-out loss is computed on the devices of all processes. Each process then separates all
-    mixtures on its own devices, and process 0 writes the report. Raises `UserError` for a bad
-    bench.
+    The held-out loss is computed on the devices of all processes. Each process then separates its
+    share of the mixtures on its own devices, and process 0 writes the report. Raises `UserError`
+    for a bad bench.
     """
     if not config.eval_bench:
         return None
@@ -39,29 +41,46 @@ def training_evaluation(
     held_out = HeldOutLoss(config, codec, mesh, items)
     graph, abstract = nnx.split(nnx.eval_shape(lambda: make_model(config)))
     tokenizer = tokenizer_for(config.data.prompts.tokenizer)
+    size = sum(leaf.size * 4 for leaf in jax.tree.leaves(nnx.as_pure(abstract)))
+    local = parallel.inference_mesh(None, lambda: size)
+
+    if local is not None:  # beside the weights
+        graph_of_codec, weights_of_codec = nnx.split(codec)
+        state = jax.device_put(nnx.as_pure(weights_of_codec), parallel.replicated(local))
+        codec = nnx.merge(graph_of_codec, state)
+
+    def to_local(weights: PyTree) -> PyTree:
+        """The weights on the devices of this process, laid out for inference."""
+        shardings = None if local is None else parallel.parameter_shardings(abstract, local)
+        if jax.process_count() > 1:
+            return parallel.gather_to_local(weights, shardings)
+        return weights if shardings is None else jax.device_put(weights, shardings)
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
         losses = held_out(state)
-        ema = state.ema
-        if jax.process_count() > 1:
-            local = parallel.make_mesh(parallel.MeshConfig(), jax.local_devices())
-            ema = parallel.gather_to_local(ema, parallel.parameter_shardings(abstract, local))
         model = SAMAudio(
-            codec, nnx.merge(graph, ema), tokenizer, sampler=config.sampler, level_db=USUAL_DB
+            codec,
+            nnx.merge(graph, to_local(state.ema)),
+            tokenizer,
+            sampler=config.sampler,
+            level_db=USUAL_DB,
+            mesh=local,
         )
-        return losses | evaluate_model(
+        scores = evaluate_model(
             model,
             config.eval_bench,
             workdir.evaluation(step),
             limit=config.eval_limit or None,
             workdir=workdir.path,
         )
+        return losses | (scores or {})
 
     return evaluate
 
 
 def held_out_items(bench: str, limit: int | None, sample_rate: int) -> list[HeldOutItem]:
-    """The mixtures of a bench, at a codec's rate, as items of the held-out loss."""
+    """The mixtures of a bench as items of the held-out loss, at a codec's rate and at the level to
+    which recordings are brought for a separation."""
     listing = load_bench(bench)
     return [
         HeldOutItem(
@@ -79,6 +98,7 @@ def _renderer(
 ) -> Callable[[], tuple[Wave, Wave]]:
     def stems() -> tuple[Wave, Wave]:
         rendered = render(bench, mixture).resampled(sample_rate)
-        return rendered.target, rendered.residual
+        gain = np.float32(measure_level(rendered.mixture, sample_rate, USUAL_DB).gain)
+        return gain * rendered.target, gain * rendered.residual
 
     return stems

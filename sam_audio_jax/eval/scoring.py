@@ -38,10 +38,20 @@ class Scores:
 
     def __init__(self, kept_kind: str):
         self.kept_kind = kept_kind  # kind of prompt whose waves are kept
-        self.rows: list[ScoreRow] = []
         self.waves: dict[str, tuple[Wave, Wave]] = {}
         self.not_finite = 0
-        self._by_prompt: dict[tuple[str, str, bool], ScoreRow] = {}  # id, row, right prompt
+        self.scored: list[tuple[bool, ScoreRow]] = []  # whether by the right prompt, and the scores
+
+    @property
+    def rows(self) -> list[ScoreRow]:
+        """The scores of the right prompts."""
+        return [row for right, row in self.scored if right]
+
+    def absorb(self, other: "Scores") -> None:
+        """Adds what another one holds behind its own."""
+        self.waves |= other.waves
+        self.not_finite += other.not_finite
+        self.scored += other.scored
 
     def add(self, prompted: PromptedMixture, target: Wave, residual: Wave) -> None:
         """Scores the stems as generated and as refined on the mixture."""
@@ -55,9 +65,7 @@ class Scores:
             name = f"model/{refine}/{prompted.kind}"
             row = {"id": item.id, "setting": item.setting, "row": name}
             row |= score(rendered, *stems)
-            self._by_prompt[item.id, name, prompted.right] = row
-            if prompted.right:
-                self.rows.append(row)
+            self.scored.append((prompted.right, row))
         if prompted.right and prompted.kind == self.kept_kind:
             self.waves[item.id] = (target, residual)
 
@@ -68,9 +76,11 @@ class Scores:
         the stem of the wrong prompt is.
         """
         rows = []
-        for (name, row, right), ours in self._by_prompt.items():
-            wrong = self._by_prompt.get((name, row, False))
-            if not right or wrong is None or math.isnan(ours["sisdr"] + wrong["sisdr"]):
+        by_wrong = {(row["id"], row["row"]): row for right, row in self.scored if not right}
+        for ours in self.rows:
+            name, row = ours["id"], ours["row"]
+            wrong = by_wrong.get((name, row))
+            if wrong is None or math.isnan(ours["sisdr"] + wrong["sisdr"]):
                 continue
             rows.append(
                 {

@@ -4,6 +4,7 @@ import json
 import types
 
 import numpy as np
+from flax import nnx
 
 from sam_audio_jax import audio
 from sam_audio_jax.infer.separate import SAMAudio
@@ -86,7 +87,7 @@ class Oracle(SAMAudio):
 
     def __init__(self, codec, mixtures, *, ignores_prompts=False, broken=False):
         self.pipeline = types.SimpleNamespace(
-            networks=types.SimpleNamespace(codec=codec),
+            networks=nnx.Dict(codec=codec),
             sample_rate=codec.config.sample_rate,
             level_db=None,
         )

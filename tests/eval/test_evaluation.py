@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import choose, evaluate_model
 from sam_audio_jax.eval.mixtures import load_bench, render
@@ -120,3 +121,39 @@ def test_a_limit_alternates_between_the_settings(folder):
     assert len(choose(mixtures, None)) == 3
     with pytest.raises(UserError, match="limit 0 must be at least 1"):
         choose(mixtures, 0)
+
+
+def test_two_processes_in_any_order_leave_the_bytes_of_one(oracle, good, folder, tmp_path):
+    options = {"batch": 4, "steps": 2, "seed": 7, "listen": 1, "workdir": good[2]}
+    out, first, second = tmp_path / "out", oracle(), oracle()
+    for model, index in ((first, 1), (second, 0)):
+        rank = ProcessRank(index, 2)
+        scores = evaluate_model(model, folder, out, progress=False, rank=rank, **options)
+        assert scores == (None if index else good[1])
+        assert out.exists() == (not index)
+    assert len(first.calls) + len(second.calls) == len(good[0].calls)
+    for name in ("results.json", "report.html"):
+        assert (out / name).read_bytes() == (good[2] / "out" / name).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
+    out, rank, model = tmp_path / "out", ProcessRank(), oracle()
+    separate, calls = model.separate, iter(range(1))
+
+    def killed(*arguments, **options):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return separate(*arguments, **options)
+
+    model.separate = killed
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_model(model, folder, out, rank=rank, **QUICK | {"batch": 2})
+    assert not out.exists()
+    with pytest.raises(UserError, match="holds an unfinished evaluation of another model or with"):
+        evaluate_model(oracle(), folder, out, rank=rank, **QUICK | {"batch": 2, "seed": 1})
+    fresh = oracle()
+    scores = evaluate_model(fresh, folder, out, rank=rank, **QUICK | {"batch": 2})
+    whole = oracle()
+    assert scores == evaluate_model(whole, folder, tmp_path / "whole", **QUICK | {"batch": 2})
+    assert len(fresh.calls) == len(whole.calls) - 1

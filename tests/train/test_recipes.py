@@ -77,6 +77,21 @@ def test_the_run_keeps_its_frozen_text_encoder_and_reads_videos(workdirs):
         assert prompted.separator.reads_video
 
 
+def test_a_run_with_videos_goes_on_bit_for_bit(workdirs):
+    """The last weights of the fine-tuning are those of one that was stopped and continued."""
+    cfg = Workdir(workdirs / "finetuning").read_config()["config"]
+    flags = ["--data.cache", cfg["data"]["cache"], "--init-from", cfg["init_from"]]
+    flags += ["--data.source.manifests", *cfg["data"]["source"]["manifests"], "--eval-bench", ""]
+    for steps in ("3", "4"):
+        argv = [f"{TOY}@finetuning", "--workdir", str(workdirs / "parts"), "--steps", steps]
+        assert not train.main([*argv, *flags])
+    whole, parts = (
+        nnx.as_pure(nnx.state(load_networks(str(workdirs / name))[1]))
+        for name in ("finetuning", "parts")
+    )
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_every_recipe_names_its_frozen_networks_and_evaluates(size):
     defined = runpy.run_path(str(ROOT / "configs" / f"{size}.py"))["RECIPES"]
