@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from sam_audio_jax.bounds import Checked, Finite, Positive, Range, SampleRate, Size
 from sam_audio_jax.codec.decoder import Decoder
 from sam_audio_jax.codec.encoder import Encoder
 from sam_audio_jax.codec.watermark import Watermark
@@ -16,24 +18,25 @@ from sam_audio_jax.nn.conv import WeightNormConv1d
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CodecConfig:
+class CodecConfig(Checked, where="codec"):
     """Sizes of the codec; the defaults are those of the released one."""
 
-    sample_rate: int = 48_000
-    encoder_dim: int = 64  # channels after the first convolution
-    encoder_rates: tuple[int, ...] = (2, 8, 10, 12)  # strides; their product is the hop
-    latent_dim: int = 1024  # width between encoder, bottleneck and decoder
-    decoder_dim: int = 1536
-    decoder_rates: tuple[int, ...] = (12, 10, 8, 2)
-    codebook_dim: int = 128  # channels of a latent frame, the width that the separator sees
-    mean: float = 0.0  # latents are normalised by (z - mean) / std; the released codec has 0 and 1
-    std: float = 1.0
-    watermark_rates: tuple[int, ...] = (8, 5, 4, 2)  # one for each decoder block; () has no mark
-    watermark_code: int = 128  # channels of the code that carries the message
-    watermark_bits: int = 16
-    watermark_lstm_depth: int = 2
+    sample_rate: SampleRate = 48_000
+    encoder_dim: Size = 64  # channels after the first convolution
+    encoder_rates: tuple[Size, ...] = (2, 8, 10, 12)  # strides; their product is the hop
+    latent_dim: Size = 1024  # width between encoder, bottleneck and decoder
+    decoder_dim: Size = 1536
+    decoder_rates: tuple[Size, ...] = (12, 10, 8, 2)
+    codebook_dim: Size = 128  # channels of a latent frame, the width that the separator sees
+    mean: Finite = 0.0  # latents are normalised by (z - mean) / std; the released codec has 0 and 1
+    std: Positive = 1.0
+    watermark_rates: tuple[Size, ...] = (8, 5, 4, 2)  # one for each decoder block; () has no mark
+    watermark_code: Size = 128  # channels of the code that carries the message
+    watermark_bits: Annotated[int, Range(1, 32)] = 16
+    watermark_lstm_depth: Annotated[int, Range(1, 100)] = 2
 
     def __post_init__(self):
+        super().__post_init__()
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise UserError(
                 f"codec.decoder_rates={self.decoder_rates} must have the product of "
@@ -49,8 +52,6 @@ class CodecConfig:
                 f"codec.watermark_rates={self.watermark_rates} must name a rate for each of "
                 f"{len(self.decoder_rates)} decoder blocks, or be empty"
             )
-        if not self.std > 0:
-            raise UserError(f"codec.std={self.std} must be positive")
 
     @property
     def hop(self) -> int:

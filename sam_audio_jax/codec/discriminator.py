@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, Share, Size
 from sam_audio_jax.codec.loss import Maps
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.spectral import stft
@@ -20,20 +21,19 @@ SLOPE = 0.1  # published: of the leaky ReLU
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Checked, where="discriminator"):
     """Sizes; the defaults are the published ones, 42.5 million parameters."""
 
-    periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples
-    period_widths: tuple[int, ...] = (32, 128, 512, 1024, 1024)  # channels of each layer
-    windows: tuple[int, ...] = (2048, 1024, 512)  # samples of the STFT
-    window_width: int = 32  # channels of every layer of the spectral discriminators
-    bands: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # edges, as parts of the spectrum
+    periods: tuple[Size, ...] = (2, 3, 5, 7, 11)  # samples
+    period_widths: tuple[Size, ...] = (32, 128, 512, 1024, 1024)  # channels of each layer
+    windows: tuple[Size, ...] = (2048, 1024, 512)  # samples of the STFT
+    window_width: Size = 32  # channels of every layer of the spectral discriminators
+    bands: tuple[Share, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # edges, as parts of the spectrum
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.periods and not self.windows:
             raise UserError("discriminator.periods and discriminator.windows are both empty")
-        if any(period < 1 for period in self.periods):
-            raise UserError(f"discriminator.periods={self.periods} must be 1 or more")
         if any(window < 4 or window % 4 for window in self.windows):
             raise UserError(f"discriminator.windows={self.windows} must be multiples of 4")
         if not self.period_widths or min(*self.period_widths, self.window_width) < 1:

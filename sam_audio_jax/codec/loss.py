@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from sam_audio_jax.audio.mel import mel_filters
 from sam_audio_jax.audio.signal import si_sdr
+from sam_audio_jax.bounds import Checked, Count, NonNegative, Size
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import spectral
 
@@ -28,32 +29,23 @@ FLOOR = 1e-5  # published: of magnitudes, before a logarithm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CodecLossConfig:
+class CodecLossConfig(Checked, where="loss"):
     """Weights of the generator's losses (docs/codec.md, "Training"); 0 leaves a loss out."""
 
-    mel: float = 15.0  # published
-    feature_matching: float = 2.0  # published
-    adversarial: float = 1.0  # published; 0: no discriminator, no feature matching
-    kl: float = 1e-4  # ours; the KL is a sum over channels, without a factor 1/2
-    waveform: float = 0.0  # published: logged, not weighted
-    stft: float = 0.0  # published: logged, not weighted
-    adversarial_start: int = 0  # ours: steps before the discriminator is run or trained
-    mel_scales: Scales = MEL_SCALES  # (window in samples, mel bands), ...
-    mel_offset: float = 0.0  # ours; added to mel magnitudes, so that fainter sounds count less
-    stft_windows: tuple[int, ...] = STFT_WINDOWS  # samples
+    mel: NonNegative = 15.0  # published
+    feature_matching: NonNegative = 2.0  # published
+    adversarial: NonNegative = 1.0  # published; 0: no discriminator, no feature matching
+    kl: NonNegative = 1e-4  # ours; the KL is a sum over channels, without a factor 1/2
+    waveform: NonNegative = 0.0  # published: logged, not weighted
+    stft: NonNegative = 0.0  # published: logged, not weighted
+    adversarial_start: Count = 0  # ours: steps before the discriminator is run or trained
+    mel_scales: tuple[tuple[Size, Size], ...] = MEL_SCALES  # (window in samples, mel bands), ...
+    # Ours; added to mel magnitudes, so that fainter sounds count less.
+    mel_offset: NonNegative = 0.0
+    stft_windows: tuple[Size, ...] = STFT_WINDOWS  # samples
 
     def __post_init__(self):
-        for name in (
-            "mel",
-            "feature_matching",
-            "adversarial",
-            "kl",
-            "waveform",
-            "stft",
-            "mel_offset",
-        ):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"loss.{name}={getattr(self, name)} must not be negative")
+        super().__post_init__()
         for window in (*(window for window, _ in self.mel_scales), *self.stft_windows):
             if window < 4 or window % 4:
                 raise UserError(f"loss: window {window} must be a positive multiple of 4 samples")

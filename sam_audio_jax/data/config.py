@@ -4,7 +4,22 @@ Values are ours where no comment says published. A share is a probability.
 """
 
 import dataclasses
+from typing import Annotated
 
+from sam_audio_jax.bounds import (
+    Checked,
+    Count,
+    Decay,
+    Decibels,
+    NonNegative,
+    Positive,
+    Range,
+    Seconds,
+    Seed,
+    Share,
+    Size,
+    Workers,
+)
 from sam_audio_jax.config import FREE
 from sam_audio_jax.errors import UserError
 
@@ -12,7 +27,7 @@ KINDS = ("speech", "sfx", "instrument", "song", "stem", "rest", "any")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceConfig:
+class SourceConfig(Checked, where="data.source"):
     """The recordings that sound is drawn from."""
 
     manifests: tuple[str, ...] = ()  # manifest.jsonl files; none: the sound embedded in the package
@@ -20,15 +35,15 @@ class SourceConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MixConfig:
+class MixConfig(Checked, where="data.mix"):
     """How two recordings become a mixture: all that decides its sound, besides source and seed.
 
     Raises `UserError` for an unknown kind of sound and for ranges that are not low before high.
     """
 
-    seconds: float = 8.0  # of one mixture, rounded to whole frames of the codec
+    seconds: Seconds = 8.0  # of one mixture, rounded to whole frames of the codec
     # (target, residual, weight); kinds: speech sfx instrument song stem (rest = its song) any
-    recipes: tuple[tuple[str, str, float], ...] = (
+    recipes: tuple[tuple[str, str, NonNegative], ...] = (
         ("sfx", "sfx", 0.30),
         ("speech", "sfx", 0.07),
         ("speech", "song", 0.07),
@@ -39,17 +54,19 @@ class MixConfig:
         ("instrument", "any", 0.05),
         ("sfx", "any", 0.05),
     )
-    snr_db: tuple[float, float] = (-10.0, 10.0)  # of active levels; published: -15 to 15
-    stem_gain_db: tuple[float, float] = (-5.0, 5.0)  # published; on a stem's own level in its song
-    level_db: tuple[float, float] = (-34.0, -18.0)  # active RMS of the target, dBFS
-    second_share: float = 0.2  # residuals that are two sounds at once
-    target_repeats: float = 0.3  # targets repeated to the end instead of one to three events
-    residual_repeats: float = 0.65  # residuals repeated likewise
-    speed: float = 0.1  # largest relative change of speed and pitch together
-    speed_share: float = 0.5  # sounds whose speed is changed
-    tilt_db: float = 6.0  # largest boost or cut of the highs
+    snr_db: tuple[Decibels, Decibels] = (-10.0, 10.0)  # of active levels; published: -15 to 15
+    # Published; on a stem's own level in its song.
+    stem_gain_db: tuple[Decibels, Decibels] = (-5.0, 5.0)
+    level_db: tuple[Decibels, Decibels] = (-34.0, -18.0)  # active RMS of the target, dBFS
+    second_share: Share = 0.2  # residuals that are two sounds at once
+    target_repeats: Share = 0.3  # targets repeated to the end instead of one to three events
+    residual_repeats: Share = 0.65  # residuals repeated likewise
+    speed: Decay = 0.1  # largest relative change of speed and pitch together
+    speed_share: Share = 0.5  # sounds whose speed is changed
+    tilt_db: Annotated[float, Range(0, 200)] = 6.0  # largest boost or cut of the highs
 
     def __post_init__(self):
+        super().__post_init__()
         for target, residual, weight in self.recipes:
             if target not in KINDS or residual not in KINDS or weight < 0:
                 raise UserError(
@@ -60,36 +77,30 @@ class MixConfig:
             low, high = getattr(self, name)
             if low > high:
                 raise UserError(f"data.mix.{name}={(low, high)} must be low before high")
-        if self.seconds <= 0:
-            raise UserError(f"data.mix.seconds={self.seconds} must be above 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PromptConfig:
+class PromptConfig(Checked, where="data.prompts"):
     """The text and the spans of an example; runs over one cache may have different ones."""
 
-    caption_share: float = 0.5  # texts that are the caption itself, not one of its alternatives
-    text_dropout: float = 0.3  # texts that are left out; published
+    caption_share: Share = 0.5  # texts that are the caption itself, not one of its alternatives
+    text_dropout: Share = 0.3  # texts that are left out; published
     # Any text may be left out (published); else only where spans distinguish the sources.
     drop_any_text: bool = False
-    video_dropout: float = 0.3  # videos that are left out, of data that has any; published
-    span_share: float = 0.5  # examples with spans
-    negative_share: float = 0.1  # of those, examples that also mark where the target is silent
-    subset_share: float = 0.15  # of those, examples that mark only some of the sounds
-    jitter_s: float = 0.08  # largest error of a span's bounds
-    max_spans: int = 8  # of one example; those with the shortest gaps are merged
-    swap_share: float = 0.4  # of cached examples, those prompted for the residual instead
-    text_tokens: int = 40  # length of every text, cut or padded
+    video_dropout: Share = 0.3  # videos that are left out, of data that has any; published
+    span_share: Share = 0.5  # examples with spans
+    negative_share: Share = 0.1  # of those, examples that also mark where the target is silent
+    subset_share: Share = 0.15  # of those, examples that mark only some of the sounds
+    jitter_s: Annotated[float, Range(0, 3_600)] = 0.08  # largest error of a span's bounds
+    # Of one example; those with the shortest gaps are merged.
+    max_spans: Annotated[int, Range(1, 10_000)] = 8
+    swap_share: Share = 0.4  # of cached examples, those prompted for the residual instead
+    text_tokens: Annotated[int, Range(1, 10_000)] = 40  # length of every text, cut or padded
     tokenizer: str = "byt5"  # name or folder; must fit the text encoder
-
-    def __post_init__(self):
-        for name in ("max_spans", "text_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"data.prompts.{name}={getattr(self, name)} must be 1 or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchConfig:
+class BatchConfig(Checked, where="data.batches"):
     """Lengths of examples and of batches.
 
     Without a budget a batch has as many examples as the run's `batch` says, all `data.mix.seconds`
@@ -102,16 +113,18 @@ class BatchConfig:
     Raises `UserError` for values that contradict each other.
     """
 
-    short_share: float = 0.1  # examples shorter than `data.mix.seconds`, padded
+    short_share: Share = 0.1  # examples shorter than `data.mix.seconds`, padded
     # Frames of a batch, padding counts; 0: all examples last `data.mix.seconds`. Published, for
     # fine-tuning of small, base, large: 96, 120, 144 thousand.
-    token_budget: int = 0
-    buckets_s: tuple[float, ...] = ()  # lengths of a batch under the budget, rising
-    shortest_s: float = 0.0  # of the first bucket's examples; 0: half of it
-    bucket_shares: tuple[float, ...] = ()  # of all frames, one per bucket; empty: equal ones
-    row_multiple: int = 8  # examples of a bucket's batch are a multiple of this
+    token_budget: Count = 0
+    buckets_s: tuple[Seconds, ...] = ()  # lengths of a batch under the budget, rising
+    # Of the first bucket's examples; 0: half of it.
+    shortest_s: Annotated[float, Range(0, 3_600)] = 0.0
+    bucket_shares: tuple[Positive, ...] = ()  # of all frames, one per bucket; empty: equal ones
+    row_multiple: Size = 8  # examples of a bucket's batch are a multiple of this
 
     def __post_init__(self):
+        super().__post_init__()
         if self.token_budget < 0 or self.row_multiple < 1:
             raise UserError(
                 f"data.batches.token_budget={self.token_budget} must be 0 or more and "
@@ -138,7 +151,7 @@ class BatchConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Checked, where="data"):
     """The training data of the separator.
 
     `source`, `mix` and `seed` are the recipe of a mixture: a latent cache is made with them
@@ -151,5 +164,5 @@ class DataConfig:
     batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     # Folder of latents, made by `sam-audio prepare`; empty: mixtures are made as they are read.
     cache: str = dataclasses.field(default="", metadata=FREE)
-    workers: int = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
-    seed: int = 0  # of mixtures, prompts and order
+    workers: Workers = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
+    seed: Seed = 0  # of mixtures, prompts and order

@@ -7,30 +7,32 @@ item is a function of (seed, index) alone, so order never depends on workers or 
 import collections
 import dataclasses
 import functools
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float32, Int
 
 from sam_audio_jax import audio
+from sam_audio_jax.bounds import Checked, Decibels, Range, Seconds, Seed, Share, Workers
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.source import Recording
 from sam_audio_jax.data.waves import Waves
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExcerptConfig:
+class ExcerptConfig(Checked, where="data"):
     """Random excerpts of single recordings; values marked DAC are published, the others ours."""
 
     source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
-    seconds: float = 1.0  # rounded to whole frames of the codec
-    loudness_lufs: float = -16.0  # DAC; every excerpt is scaled to it
-    threshold_lufs: float = -40.0  # DAC; quieter excerpts are drawn again
-    draws: int = 8  # DAC; the last draw is kept whatever its level
-    gain_db: tuple[float, float] = (-16.0, 0.0)  # on top, because stems have any level
-    mixed: float = 0.25  # share of excerpts that are two recordings at once, as in mixtures
+    seconds: Seconds = 1.0  # rounded to whole frames of the codec
+    loudness_lufs: Decibels = -16.0  # DAC; every excerpt is scaled to it
+    threshold_lufs: Decibels = -40.0  # DAC; quieter excerpts are drawn again
+    draws: Annotated[int, Range(1, 10_000)] = 8  # DAC; the last draw is kept whatever its level
+    gain_db: tuple[Decibels, Decibels] = (-16.0, 0.0)  # on top, because stems have any level
+    mixed: Share = 0.25  # share of excerpts that are two recordings at once, as in mixtures
     phase_rotation: bool = True  # DAC
-    workers: int = 0  # processes; 0: a thread
-    seed: int = 0
+    workers: Workers = 0  # processes; 0: a thread
+    seed: Seed = 0
 
 
 class Excerpts:

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, Depth, Positive, PositiveCount, Size
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import rope
 from sam_audio_jax.nn.attention import Attention
@@ -24,25 +25,23 @@ from sam_audio_jax.nn.stack import scan_blocks, stacked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModernBertConfig:
+class ModernBertConfig(Checked, where="text"):
     """Sizes of the encoder; the defaults are the layers of ModernBERT-large that are used."""
 
-    vocab_size: int = 50368
-    width: int = 1024
-    depth: int = 22  # layers that run; later layers of a checkpoint are not built
-    heads: int = 16
-    mlp: int = 2624
-    window: int = 128  # tokens; local layers attend to half of it on each side
-    global_every: int = 3  # layers 0, 3, 6, ... attend to all tokens
-    global_theta: float = 160_000.0
-    local_theta: float = 10_000.0
-    eps: float = 1e-5
+    vocab_size: PositiveCount = 50368
+    width: Size = 1024
+    depth: Depth = 22  # layers that run; later layers of a checkpoint are not built
+    heads: Size = 16
+    mlp: Size = 2624
+    window: Size = 128  # tokens; local layers attend to half of it on each side
+    global_every: Size = 3  # layers 0, 3, 6, ... attend to all tokens
+    global_theta: Positive = 160_000.0
+    local_theta: Positive = 10_000.0
+    eps: Positive = 1e-5
     dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
 
     def __post_init__(self):
-        for name in ("vocab_size", "width", "depth", "heads", "mlp", "global_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"text.{name}={getattr(self, name)} must be at least 1")
+        super().__post_init__()
         if self.width % (2 * self.heads):
             raise UserError(
                 f"text.width={self.width} must be a multiple of twice text.heads={self.heads}"

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, Depth, Positive, Size
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import rope
 from sam_audio_jax.nn.attention import Attention
@@ -24,21 +25,19 @@ from sam_audio_jax.nn.stack import scan_blocks, stacked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PeavConfig:
+class PeavConfig(Checked, where="peav"):
     """Size and numerics of the transformer; the defaults are pe-a-frame-large's."""
 
-    depth: int = 28
-    width: int = 1792  # residual stream
-    heads: int = 14
-    mlp: int = 4800
-    norm_eps: float = 1e-5
-    max_positions: int = 10_000  # the rotary base is twice this, at least 10,000
+    depth: Depth = 28
+    width: Size = 1792  # residual stream
+    heads: Size = 14
+    mlp: Size = 4800
+    norm_eps: Positive = 1e-5
+    max_positions: Size = 10_000  # the rotary base is twice this, at least 10,000
     dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
 
     def __post_init__(self):
-        for name in ("depth", "width", "heads", "mlp", "max_positions"):
-            if getattr(self, name) < 1:
-                raise UserError(f"peav.{name}={getattr(self, name)} must be at least 1")
+        super().__post_init__()
         if self.width % (2 * self.heads):
             raise UserError(
                 f"peav.width={self.width} must be a multiple of twice peav.heads={self.heads}"

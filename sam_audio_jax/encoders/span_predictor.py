@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, SampleRate, Size
 from sam_audio_jax.codec.encoder import Encoder
 from sam_audio_jax.encoders.modernbert import ModernBert, ModernBertConfig
 from sam_audio_jax.encoders.peav import Peav, PeavConfig
@@ -24,26 +25,18 @@ HEAD_EPS = 1e-6  # of the heads' LayerNorm, as in the reference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpanPredictorConfig:
+class SpanPredictorConfig(Checked, where="spans"):
     """Sizes of both towers; the defaults are pe-a-frame-large's."""
 
     audio: PeavConfig = dataclasses.field(default_factory=PeavConfig)
     text: ModernBertConfig = dataclasses.field(default_factory=ModernBertConfig)
-    channels: int = 128  # of the codec's latents
-    embed: int = 1024  # width of the space in which frames and texts are compared
-    sample_rate: int = 48_000
-    encoder_dim: int = 64  # channels after the first convolution of its own codec encoder
-    encoder_rates: tuple[int, ...] = (2, 8, 10, 12)  # strides; their product is the hop
-    waves: bool = (
-        False  # whether to build that encoder; inside SAM Audio the codec computes the latents
-    )
-
-    def __post_init__(self):
-        for name in ("channels", "embed", "sample_rate", "encoder_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"spans.{name}={getattr(self, name)} must be at least 1")
-        if self.hop < 1:
-            raise UserError(f"spans.encoder_rates={self.encoder_rates} must be at least 1")
+    channels: Size = 128  # of the codec's latents
+    embed: Size = 1024  # width of the space in which frames and texts are compared
+    sample_rate: SampleRate = 48_000
+    encoder_dim: Size = 64  # channels after the first convolution of its own codec encoder
+    encoder_rates: tuple[Size, ...] = (2, 8, 10, 12)  # strides; their product is the hop
+    # Whether to build that encoder; inside SAM Audio the codec computes the latents.
+    waves: bool = False
 
     @property
     def hop(self) -> int:

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, Depth, Positive, PositiveCount, Size
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.attention import Attention
 from sam_audio_jax.nn.linear import linear
@@ -22,25 +23,22 @@ from sam_audio_jax.nn.stack import scan_blocks, stacked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class T5Config:
+class T5Config(Checked, where="text"):
     """Sizes of the encoder; the defaults are `t5-base`."""
 
-    vocab_size: int = 32128
-    width: int = 768
-    head_dim: int = 64  # may differ from width / heads
-    heads: int = 12
-    mlp: int = 3072
-    depth: int = 12
-    buckets: int = 32  # of relative distances, for both directions together
-    max_distance: int = 128  # tokens; all longer distances share a bucket
-    eps: float = 1e-6
+    vocab_size: PositiveCount = 32128
+    width: Size = 768
+    head_dim: Size = 64  # may differ from width / heads
+    heads: Size = 12
+    mlp: Size = 3072
+    depth: Depth = 12
+    buckets: Size = 32  # of relative distances, for both directions together
+    max_distance: PositiveCount = 128  # tokens; all longer distances share a bucket
+    eps: Positive = 1e-6
     dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
 
     def __post_init__(self):
-        sizes = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("vocab_size", "width", "head_dim", "heads", "mlp", "depth"):
-            if sizes[name] < 1:
-                raise UserError(f"text.{name}={sizes[name]} must be at least 1")
+        super().__post_init__()
         if self.buckets % 4 or self.max_distance <= self.buckets // 4:
             raise UserError(
                 f"text.buckets={self.buckets} must be a multiple of 4 "

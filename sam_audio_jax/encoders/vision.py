@@ -7,7 +7,7 @@ it in `clips.py`.
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, Depth, Finite, Positive, Range, Size
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import rope
 from sam_audio_jax.nn.attention import Attention
@@ -32,26 +33,25 @@ Tokens = Float[Array, "batch tokens width"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VisionConfig:
+class VisionConfig(Checked, where="vision"):
     """Sizes of the tower; the defaults are the released PE-Core-L14-336."""
 
-    image_size: int = 336  # pixels per side; its patch grid has the learned positions
-    patch_size: int = 14  # pixels
-    width: int = 1024  # residual stream
-    depth: int = 24
-    heads: int = 16
-    mlp: int = 4096
-    output: int = 1024  # features of a frame
+    # Pixels per side; its patch grid has the learned positions.
+    image_size: Annotated[int, Range(1, 100_000)] = 336
+    patch_size: Size = 14  # pixels
+    width: Size = 1024  # residual stream
+    depth: Depth = 24
+    heads: Size = 16
+    mlp: Size = 4096
+    output: Size = 1024  # features of a frame
     class_token: bool = True  # before the patches
-    layer_scale: float | None = None  # initial value of the gains; PE-Core has no gains
-    pool_heads: int = 8  # of the attention that pools all tokens
-    eps: float = 1e-5
+    layer_scale: Finite | None = None  # initial value of the gains; PE-Core has no gains
+    pool_heads: Size = 8  # of the attention that pools all tokens
+    eps: Positive = 1e-5
     dtype: Literal["bfloat16", "float32"] = "float32"  # compute; parameters are float32
 
     def __post_init__(self):
-        for name in ("patch_size", "width", "depth", "heads", "mlp", "output", "pool_heads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"vision.{name}={getattr(self, name)} must be at least 1")
+        super().__post_init__()
         if self.image_size < 1 or self.image_size % self.patch_size:
             raise UserError(
                 f"vision.image_size={self.image_size} must be a multiple of "

@@ -8,38 +8,32 @@ few lengths; only a call with many is padded, to lengths that depend on the item
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from sam_audio_jax.bounds import Checked, Count, PositiveCount, Range, Size
 from sam_audio_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BucketConfig:
+class BucketConfig(Checked, where="buckets"):
     """How many shapes a call may compile, and how large a batch may be."""
 
-    exact: int = 6  # up to so many different lengths of a call are not padded at all
-    sizes: tuple[int, ...] = ()  # padded lengths in frames; empty: made by `smallest` and `growth`
-    smallest: int = 25  # frames of the first padded length
-    growth: float = 1.2  # from one padded length to the next
-    batch: int = 8  # items solved at once
-    batch_frames: int = 4_000  # frames solved at once, padding included: 160 s
+    exact: Count = 6  # up to so many different lengths of a call are not padded at all
+    sizes: tuple[Size, ...] = ()  # padded lengths in frames; empty: made by `smallest` and `growth`
+    smallest: Size = 25  # frames of the first padded length
+    # From one padded length to the next.
+    growth: Annotated[float, Range(1, 100, (False, True))] = 1.2
+    batch: Size = 8  # items solved at once
+    batch_frames: PositiveCount = 4_000  # frames solved at once, padding included: 160 s
 
     def __post_init__(self):
-        if self.growth <= 1 or self.smallest < 1:
-            raise UserError(
-                f"buckets.growth={self.growth} must be above 1 and "
-                f"buckets.smallest={self.smallest} 1 or more"
-            )
+        super().__post_init__()
         if list(self.sizes) != sorted(set(self.sizes)) or min(self.sizes, default=1) < 1:
             raise UserError(f"buckets.sizes={self.sizes} must be positive and rise")
-        if self.batch < 1 or self.batch_frames < 1:
-            raise UserError(
-                f"buckets.batch={self.batch} and buckets.batch_frames={self.batch_frames} "
-                "must be 1 or more"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

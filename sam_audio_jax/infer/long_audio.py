@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, NonNegative, Positive, Size
 from sam_audio_jax.codec.chunked import decode_chunked, encode_chunked
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.errors import UserError
@@ -32,18 +33,19 @@ from sam_audio_jax.separator.prompts import Conditions, Span, frame_anchors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LongAudioConfig:
+class LongAudioConfig(Checked, where="long_audio"):
     """The longest recording that is solved in one piece, and the windows of longer ones.
 
     Neither is longer than the `max_positions` of a model.
     """
 
-    window_s: float = 20.0  # published
-    overlap_s: float = 5.0  # published; of neighbouring windows
-    one_shot_s: float = 30.0  # ours, as in pre-training; shorter recordings need no windows
-    batch: int = 8  # ours: windows evaluated at once, on each batch shard of a mesh
+    window_s: Positive = 20.0  # published
+    overlap_s: NonNegative = 5.0  # published; of neighbouring windows
+    one_shot_s: Positive = 30.0  # ours, as in pre-training; shorter recordings need no windows
+    batch: Size = 8  # ours: windows evaluated at once, on each batch shard of a mesh
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 <= self.overlap_s < self.window_s:
             raise UserError(
                 f"long_audio.overlap_s={self.overlap_s} must be 0 or more and below "
@@ -54,8 +56,6 @@ class LongAudioConfig:
                 f"long_audio.one_shot_s={self.one_shot_s} must be "
                 f"long_audio.window_s={self.window_s} or more"
             )
-        if self.batch < 1:
-            raise UserError(f"long_audio.batch={self.batch} must be 1 or more")
 
     def longest(self, codec: CodecConfig, max_positions: int) -> int:
         """Frames of the longest recording that is solved in one piece."""

@@ -7,17 +7,20 @@ manifest's run (`to_dict`) and the command line (`field.metadata`) follow its fi
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.bounds import Checked, Range, Seed
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import draw_noise
 from sam_audio_jax.infer.rerank import Scorer
 from sam_audio_jax.separator.flow import Method, SamplerConfig, checked_method
 from sam_audio_jax.video.masks import KEEP
 
+SolverSteps = Annotated[int, Range(1, 100_000)]
+CandidateCount = Annotated[int, Range(1, 1_000)]
 REFINEMENTS = (None, "wiener")
 
 
@@ -27,7 +30,7 @@ def _flag(text: str, **argument: Any) -> Mapping[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SeparateOptions:
+class SeparateOptions(Checked, where=""):
     """Validated options of one `separate` call; shared by all its items.
 
     Raises UserError for a value that is not allowed.
@@ -36,15 +39,17 @@ class SeparateOptions:
     method: str | None = dataclasses.field(  # None: what the model's config says
         default=None, metadata=_flag("of the solver", choices=get_args(Method))
     )
-    steps: int | None = dataclasses.field(  # None: what the model's config says
+    steps: SolverSteps | None = dataclasses.field(  # None: what the model's config says
         default=None, metadata=_flag("of the solver", at_least=1)
     )
-    seed: int = dataclasses.field(  # of the noise that no caller passes
+    seed: Seed = dataclasses.field(  # of the noise that no caller passes
         default=0,
         metadata=_flag("of the noise: equal seeds, equal bytes", at_least=0),
     )
-    candidates: int = dataclasses.field(  # solves per item, of which the scorer keeps one
-        default=1, metadata=_flag("solves, of which the best is kept", at_least=1)
+    candidates: CandidateCount = (
+        dataclasses.field(  # solves per item, of which the scorer keeps one
+            default=1, metadata=_flag("solves, of which the best is kept", at_least=1)
+        )
     )
     predict_spans: bool = dataclasses.field(  # for items without spans
         default=False, metadata=_flag("find the spans of texts without any", action="store_true")
@@ -64,11 +69,8 @@ class SeparateOptions:
     scorer: Scorer | None = None  # ranks two or more candidates; None: the model's. Not saved.
 
     def __post_init__(self):
+        super().__post_init__()
         self.sampler(SamplerConfig())
-        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise UserError(f"seed={shown(self.seed)} must be a whole number of 0 or more")
-        if self.candidates < 1:
-            raise UserError(f"candidates={self.candidates} must be 1 or more")
         if self.refine not in REFINEMENTS:
             raise UserError(f"refine={self.refine!r} is unknown; allowed: 'wiener' or None")
         if self.refine and self.watermark is not None:

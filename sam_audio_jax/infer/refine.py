@@ -7,20 +7,21 @@ sample rate are kept, and the two stems add up to the input.
 """
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 import scipy.ndimage
 from jaxtyping import Complex, Float
 
 from sam_audio_jax import audio
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.bounds import Checked, NonNegative, Positive, Range, Seconds
 
 Channels = Float[np.ndarray, "channels samples"]
 Stem = Float[np.ndarray, " samples_codec"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RefineConfig:
+class RefineConfig(Checked, where="refine"):
     """How the spectra of the generated stems become a mask; the values are ours.
 
     They are tuned on mixtures of real recordings, with stems that had a random error of 10 dB in
@@ -28,20 +29,15 @@ class RefineConfig:
     half a dB.
     """
 
-    window_s: float = 0.064  # analysis window of the recording
-    overlap: int = 4  # number of windows that cover one sample
-    band_erb: float = 0.5  # distance of the bands that pool power, in ERB (see `_bands`)
-    smooth_s: float = 0.03  # standard deviation of the smoothing of power over time
-    exponent: float = 1.2  # of the power ratio: 1 is the Wiener filter, a larger one a harder mask
-    usable: float = 0.92  # share of the codec's band in which the stems' power is used
-    block_s: float = 60.0  # seconds divided at once: memory does not grow with the recording
-
-    def __post_init__(self):
-        for name in ("window_s", "band_erb", "exponent", "block_s"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"refine.{name}={getattr(self, name)} must be above 0")
-        if not 0 < self.usable <= 1:
-            raise UserError(f"refine.usable={self.usable} must be in (0, 1]")
+    window_s: Seconds = 0.064  # analysis window of the recording
+    overlap: Annotated[int, Range(2, 64)] = 4  # number of windows that cover one sample
+    band_erb: Positive = 0.5  # distance of the bands that pool power, in ERB (see `_bands`)
+    smooth_s: NonNegative = 0.03  # standard deviation of the smoothing of power over time
+    # Of the power ratio: 1 is the Wiener filter, a larger one a harder mask.
+    exponent: Positive = 1.2
+    # Share of the codec's band in which the stems' power is used.
+    usable: Annotated[float, Range(0, 1, (False, True))] = 0.92
+    block_s: Positive = 60.0  # seconds divided at once: memory does not grow with the recording
 
 
 DEFAULT = RefineConfig()

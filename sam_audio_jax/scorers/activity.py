@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sam_audio_jax.bounds import Checked, Decibels, Size
 from sam_audio_jax.errors import UserError
 
 RATE = 24_000  # Hz; recordings are resampled to it first
@@ -25,18 +26,17 @@ TimeRange = tuple[float, float]  # start and end in seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ActivityConfig:
+class ActivityConfig(Checked, where="activity"):
     """What counts as silence; the defaults are the reference ranker's."""
 
     mode: str = "rel_to_max"  # threshold_db is relative to the loudest window; "abs": dBFS
-    threshold_db: float = -40.0
-    window_ms: int = 250  # also the shortest silence; sounds may be of any length
+    threshold_db: Decibels = -40.0
+    window_ms: Size = 250  # also the shortest silence; sounds may be of any length
 
     def __post_init__(self):
+        super().__post_init__()
         if self.mode not in MODES:
             raise UserError(f"activity.mode={self.mode!r} is unknown; allowed: {', '.join(MODES)}")
-        if self.window_ms < 1:
-            raise UserError(f"activity.window_ms={self.window_ms} must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

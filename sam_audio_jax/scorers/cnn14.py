@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from sam_audio_jax import parallel
 from sam_audio_jax.audio.mel import mel_filters
+from sam_audio_jax.bounds import Checked, NonNegative, Positive, SampleRate, Size
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.scorers import front_end
@@ -25,21 +26,22 @@ _Output = Float[Array, "batch frames_out bins_out channels_out"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cnn14Config:
+class Cnn14Config(Checked, where="cnn14"):
     """Front end and sizes; the defaults are those of the published checkpoints."""
 
-    sample_rate: int = 32_000
-    window: int = 1024  # samples
-    hop: int = 320  # samples between frames
-    mels: int = 64
-    low_hz: float = 50.0
-    high_hz: float = 14_000.0
-    widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)  # of the convolutional blocks
-    classes: int = 527
-    norm_eps: float = 1e-5
+    sample_rate: SampleRate = 32_000
+    window: Size = 1024  # samples
+    hop: Size = 320  # samples between frames
+    mels: Size = 64
+    low_hz: NonNegative = 50.0
+    high_hz: Positive = 14_000.0
+    widths: tuple[Size, ...] = (64, 128, 256, 512, 1024, 2048)  # of the convolutional blocks
+    classes: Size = 527
+    norm_eps: NonNegative = 1e-5
     dtype: Literal["bfloat16", "float32"] = "float32"  # of convolutions and matrix products
 
     def __post_init__(self):
+        super().__post_init__()
         sizes = (self.sample_rate, self.window, self.hop, self.classes, *self.widths)
         if not self.widths or min(sizes) < 1:
             raise UserError(f"{self}: every size must be at least 1")

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, Decay, Depth, Positive, Size
 from sam_audio_jax.config import FREE
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import rope
@@ -29,46 +30,33 @@ ZEROS = jax.nn.initializers.zeros
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DitConfig:
+class DitConfig(Checked, where="dit"):
     """Size and numerics of the transformer; the defaults are `small`."""
 
-    depth: int = 12
-    width: int = 1536  # residual stream
-    heads: int = 12
-    mlp: int = 4096  # hidden size of the feed-forward, after the SwiGLU 2/3 rule
-    dropout: float = 0.1  # after the patcher, in every feed-forward, before the output
-    context_dropout: float = 0.0  # of the memory's projection
-    norm_eps: float = 1e-5
+    depth: Depth = 12
+    width: Size = 1536  # residual stream
+    heads: Size = 12
+    mlp: Size = 4096  # hidden size of the feed-forward, after the SwiGLU 2/3 rule
+    dropout: Decay = 0.1  # after the patcher, in every feed-forward, before the output
+    context_dropout: Decay = 0.0  # of the memory's projection
+    norm_eps: Positive = 1e-5
     qk_norm: bool = True
     context_norm: bool = False  # RMSNorm on the memory before its projection
-    max_positions: int = 10_000  # frames; the rotary base is twice this, at least 10,000
-    frequency_width: int = 256  # of the time sinusoid that modulates the blocks
+    max_positions: Size = 10_000  # frames; the rotary base is twice this, at least 10,000
+    frequency_width: Size = 256  # of the time sinusoid that modulates the blocks
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # compute; parameters are float32
     remat: Remat = dataclasses.field(default="none", metadata=FREE)  # in the backward pass
     attention: Kernel = dataclasses.field(default="auto", metadata=FREE)  # among frames
     # Blocks per iteration of the scan: unrolling all of them saves a seventh of a step on a CPU, at
     # a compile time that grows with the depth
-    unroll: int = dataclasses.field(default=1, metadata=FREE)
+    unroll: Depth = dataclasses.field(default=1, metadata=FREE)
 
     def __post_init__(self):
-        for name in (
-            "depth",
-            "width",
-            "heads",
-            "mlp",
-            "max_positions",
-            "frequency_width",
-            "unroll",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"dit.{name}={getattr(self, name)} must be at least 1")
+        super().__post_init__()
         if self.width % (2 * self.heads):
             raise UserError(
                 f"dit.width={self.width} must be a multiple of twice dit.heads={self.heads}"
             )
-        for name in ("dropout", "context_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"dit.{name}={getattr(self, name)} must lie in [0, 1)")
 
     @property
     def head_dim(self) -> int:

@@ -5,12 +5,13 @@ Path `x_t = (1 - (1 - sigma_min) t) x0 + t x1`, velocity `x1 - (1 - sigma_min) x
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from sam_audio_jax.bounds import Checked, Decay, Finite, Positive, Range
 from sam_audio_jax.errors import UserError
 
 Method = Literal["midpoint", "euler", "heun"]
@@ -18,16 +19,15 @@ Velocity = Callable[[Array, Array], Array]  # (state, time [batch]) -> velocity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplerConfig:
+class SamplerConfig(Checked, where="sampler"):
     """How the flow is integrated from noise to latents; the defaults are published."""
 
     method: Method = "midpoint"  # or euler, heun
-    steps: int = 16  # equal ones, from time 0 to 1
+    steps: Annotated[int, Range(1, 100_000)] = 16  # equal ones, from time 0 to 1
 
     def __post_init__(self):
+        super().__post_init__()
         checked_method(self.method)
-        if self.steps < 1:
-            raise UserError(f"steps={self.steps} must be 1 or more")
 
     @property
     def evaluations_per_step(self) -> int:
@@ -44,19 +44,13 @@ def checked_method(name: str) -> Method:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FlowConfig:
+class FlowConfig(Checked, where="flow"):
     """The path is published; its `sigma_min` and the distribution of the time are ours."""
 
-    sigma_min: float = 0.0  # noise left at t = 1
+    sigma_min: Decay = 0.0  # noise left at t = 1
     time: Literal["uniform", "logit_normal"] = "uniform"
-    time_mean: float = 0.0  # of the normal behind logit_normal
-    time_std: float = 1.0
-
-    def __post_init__(self):
-        if not 0 <= self.sigma_min < 1:
-            raise UserError(f"flow.sigma_min={self.sigma_min} must lie in [0, 1)")
-        if self.time_std <= 0:
-            raise UserError(f"flow.time_std={self.time_std} must be positive")
+    time_mean: Finite = 0.0  # of the normal behind logit_normal
+    time_std: Positive = 1.0
 
 
 def draw_time(key: Key[Array, ""], batch: int, config: FlowConfig) -> Float[Array, " batch"]:

@@ -4,6 +4,7 @@ Paper: arXiv 2512.18099, section 3. Arithmetic: docs/model.md, "Conditions".
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from sam_audio_jax import parallel
+from sam_audio_jax.bounds import Checked, Range, Size
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.embed import sinusoid
@@ -23,22 +25,16 @@ from sam_audio_jax.separator.representation_alignment import AlignmentHead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SeparatorConfig:
+class SeparatorConfig(Checked, where="separator"):
     """The sizes of the transformer and of its conditions; the defaults are `small`."""
 
     dit: DitConfig = dataclasses.field(default_factory=DitConfig)
-    channels: int = 128  # of the codec's latents; the state holds twice this, target then residual
-    text_width: int = 768
-    video_width: int = 1024
-    anchors: int = 3  # kinds of anchor: null, +, -; padding comes on top
-    anchor_width: int = 128
-
-    def __post_init__(self):
-        for name in ("channels", "text_width", "video_width", "anchor_width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"separator.{name}={getattr(self, name)} must be at least 1")
-        if self.anchors < 3:
-            raise UserError(f"separator.anchors={self.anchors} must be at least 3 (null, +, -)")
+    channels: Size = 128  # of the codec's latents; the state holds twice this, target then residual
+    text_width: Size = 768
+    video_width: Size = 1024
+    # Kinds of anchor: null, +, -; padding comes on top.
+    anchors: Annotated[int, Range(3, 1_000)] = 3
+    anchor_width: Size = 128
 
 
 @jax.tree_util.register_dataclass

@@ -1,8 +1,19 @@
 """The whole experiment: every network's config plus how it is trained (docs/training.md)."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
+from sam_audio_jax.bounds import (
+    Checked,
+    Count,
+    Decay,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Range,
+    Seed,
+    Size,
+)
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.codec.discriminator import DiscriminatorConfig
 from sam_audio_jax.codec.loss import CodecLossConfig
@@ -19,106 +30,79 @@ from sam_audio_jax.separator.representation_alignment import Interpolation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Checked, where="optim"):
     """AdamW with a linear warm-up, then a constant rate."""
 
-    peak_lr: float = 1e-4  # published
-    warmup_steps: int = 5_000  # published
-    beta1: float = 0.9  # ours
-    beta2: float = 0.95  # ours
-    eps: float = 1e-8  # ours
-    weight_decay: float = (
-        0.1  # published; norms, biases, gates, tables, embeddings are exempt (ours)
-    )
-    clip_norm: float = 1.0  # largest global gradient norm (ours)
-    ema_decay: float = 0.999  # published for fine-tuning
-    accumulate: int = 1  # micro-batches of a batch, run one after the other to save memory
-
-    def __post_init__(self):
-        if self.peak_lr <= 0 or self.warmup_steps < 0:
-            raise UserError(
-                f"optim.peak_lr={self.peak_lr} must be positive and "
-                f"optim.warmup_steps={self.warmup_steps} 0 or more"
-            )
-        for name in ("beta1", "beta2", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"optim.{name}={getattr(self, name)} must be in [0, 1)")
-        if self.clip_norm <= 0 or self.accumulate < 1:
-            raise UserError(
-                f"optim.clip_norm={self.clip_norm} must be positive and "
-                f"optim.accumulate={self.accumulate} 1 or more"
-            )
+    peak_lr: Positive = 1e-4  # published
+    warmup_steps: Count = 5_000  # published
+    beta1: Decay = 0.9  # ours
+    beta2: Decay = 0.95  # ours
+    eps: Positive = 1e-8  # ours
+    # Published; norms, biases, gates, tables, embeddings are exempt (ours).
+    weight_decay: NonNegative = 0.1
+    clip_norm: Positive = 1.0  # largest global gradient norm (ours)
+    ema_decay: Decay = 0.999  # published for fine-tuning
+    accumulate: Size = 1  # micro-batches of a batch, run one after the other to save memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GanOptimConfig(OptimConfig):
     """AdamW for codec and discriminators alike, DAC's numbers (docs/codec.md, "Training")."""
 
-    warmup_steps: int = 0  # published
-    beta1: float = 0.8  # published
-    beta2: float = 0.99  # published
-    weight_decay: float = 0.01  # published; of every parameter
-    clip_norm: float = 1_000.0  # published; of the generator
-    discriminator_clip_norm: float = 10.0  # published
-    rate_decay: float = 0.999996  # published; factor on the rate after every step
+    warmup_steps: Count = 0  # published
+    beta1: Decay = 0.8  # published
+    beta2: Decay = 0.99  # published
+    weight_decay: NonNegative = 0.01  # published; of every parameter
+    clip_norm: Positive = 1_000.0  # published; of the generator
+    discriminator_clip_norm: Positive = 10.0  # published
+    # Published; factor on the rate after every step.
+    rate_decay: Annotated[float, Range(0, 1, (False, True))] = 0.999996
 
     def __post_init__(self):
         super().__post_init__()
-        if self.discriminator_clip_norm <= 0 or not 0 < self.rate_decay <= 1:
-            raise UserError(
-                f"optim.discriminator_clip_norm={self.discriminator_clip_norm} must be positive "
-                f"and optim.rate_decay={self.rate_decay} in (0, 1]"
-            )
         if self.accumulate != 1:
             raise UserError(f"optim.accumulate={self.accumulate} must be 1 for codec training")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
+class CheckpointConfig(Checked, where="checkpoint"):
     """When to save and what to keep. The last step is always saved."""
 
-    every_steps: int = dataclasses.field(default=1_000, metadata=FREE)  # 0: not by step count
-    every_minutes: float = dataclasses.field(default=10.0, metadata=FREE)  # 0: not by the clock
-    keep_last: int = dataclasses.field(default=3, metadata=FREE)  # newest checkpoints kept
-    keep_best: int = dataclasses.field(default=1, metadata=FREE)  # best evaluated ones kept besides
-    keep_every: int = dataclasses.field(
-        default=0, metadata=FREE
-    )  # multiples kept for ever; 0: none
+    every_steps: Count = dataclasses.field(default=1_000, metadata=FREE)  # 0: not by step count
+    # 0: not by the clock.
+    every_minutes: NonNegative = dataclasses.field(default=10.0, metadata=FREE)
+    # Newest checkpoints kept.
+    keep_last: PositiveCount = dataclasses.field(default=3, metadata=FREE)
+    # Best evaluated ones kept besides.
+    keep_best: Count = dataclasses.field(default=1, metadata=FREE)
+    # Multiples kept for ever; 0: none.
+    keep_every: Count = dataclasses.field(default=0, metadata=FREE)
     best_metric: str = dataclasses.field(default="", metadata=FREE)  # key of the evaluation
     best_is: Literal["highest", "lowest"] = dataclasses.field(default="highest", metadata=FREE)
 
-    def __post_init__(self):
-        if self.keep_last < 1 or min(self.keep_best, self.keep_every, self.every_steps) < 0:
-            raise UserError(
-                f"checkpoint.keep_last={self.keep_last} must be 1 or more; keep_best, keep_every "
-                "and every_steps 0 or more"
-            )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Checked, where=""):
     """The fields of any experiment that the training loop reads."""
 
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=FREE)
-    batch: int = 1024  # items of a step, over all devices; 0: by data.batches.token_budget
-    steps: int = dataclasses.field(default=500_000, metadata=FREE)  # of the optimiser, in all
-    max_minutes: float = dataclasses.field(default=0.0, metadata=FREE)  # of training; 0: no limit
-    eval_every: int = dataclasses.field(default=0, metadata=FREE)  # steps; 0: at the end only
-    log_every: int = dataclasses.field(default=20, metadata=FREE)  # steps between lines of metrics
-    max_skipped: int = dataclasses.field(
-        default=50, metadata=FREE
-    )  # steps in a row that are not finite and end it
-    seed: int = 0  # of weights, noise and dropout; the data has its own
+    # Items of a step, over all devices; 0: by data.batches.token_budget.
+    batch: Annotated[int, Range(0, 1_000_000)] = 1024
+    # Of the optimiser, in all.
+    steps: PositiveCount = dataclasses.field(default=500_000, metadata=FREE)
+    # Of training; 0: no limit.
+    max_minutes: NonNegative = dataclasses.field(default=0.0, metadata=FREE)
+    eval_every: Count = dataclasses.field(default=0, metadata=FREE)  # steps; 0: at the end only
+    # Steps between lines of metrics.
+    log_every: PositiveCount = dataclasses.field(default=20, metadata=FREE)
+    # Steps in a row that are not finite and end it.
+    max_skipped: PositiveCount = dataclasses.field(default=50, metadata=FREE)
+    seed: Seed = 0  # of weights, noise and dropout; the data has its own
 
     def __post_init__(self):
-        for name in ("steps", "log_every", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
-        for name in ("max_minutes", "eval_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} must be 0 or more")
+        super().__post_init__()
         name, multiple = self.row_multiple
         if multiple < 1:
             raise UserError(f"{name}={multiple} must be 1 or more")
@@ -142,8 +126,8 @@ class CodecTrainConfig(RunConfig):
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     data: ExcerptConfig = dataclasses.field(default_factory=ExcerptConfig)
     optim: GanOptimConfig = dataclasses.field(default_factory=GanOptimConfig)
-    batch: int = 72  # published
-    steps: int = dataclasses.field(default=400_000, metadata=FREE)  # published
+    batch: Size = 72  # published
+    steps: PositiveCount = dataclasses.field(default=400_000, metadata=FREE)  # published
     init_from: str = ""  # codec to start from: workdir, shipped name; empty: random
 
     def __post_init__(self):
@@ -157,7 +141,7 @@ class CodecTrainConfig(RunConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AlignmentConfig:
+class AlignmentConfig(Checked, where="alignment"):
     """Alignment of a hidden state with an event model on the clean target.
 
     See docs/training.md, "Alignment".
@@ -165,20 +149,13 @@ class AlignmentConfig:
     Published: the loss, three layers, the kind of teacher, and a weight of 1 in pre-training.
     """
 
-    weight: float = 0.0  # 0: off, as in fine-tuning
-    layer: int = 0  # blocks before the hidden state; 0: a third of them
-    hidden: int = 2048  # of the head
+    weight: NonNegative = 0.0  # 0: off, as in fine-tuning
+    layer: Annotated[int, Range(0, 1_000)] = 0  # blocks before the hidden state; 0: a third of them
+    hidden: Size = 2048  # of the head
     teacher_checkpoint: str = ""  # .pth or .safetensors of a Cnn14; "random": for tests and plans
     teacher: Cnn14Config = dataclasses.field(default_factory=Cnn14Config)
     tensor: Literal["embedding", "trunk"] = "embedding"  # of the teacher's segments
     interpolation: Interpolation = "repeat"  # of segments for frames between them
-
-    def __post_init__(self):
-        if not self.weight >= 0 or self.layer < 0 or self.hidden < 1:
-            raise UserError(
-                f"alignment.weight={self.weight} and alignment.layer={self.layer} must not be "
-                f"negative, alignment.hidden={self.hidden} be at least 1"
-            )
 
     def layer_of(self, depth: int) -> int:
         """Blocks before the hidden state, of `depth` in all."""
@@ -204,7 +181,7 @@ class TrainConfig(RunConfig):
     # Of the evaluations, and the default of the model that comes out.
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig, metadata=FREE)
     eval_bench: str = dataclasses.field(default="", metadata=FREE)  # name or folder; empty: none
-    eval_limit: int = dataclasses.field(default=0, metadata=FREE)  # its mixtures used; 0: all
+    eval_limit: Count = dataclasses.field(default=0, metadata=FREE)  # its mixtures used; 0: all
 
     def __post_init__(self):
         super().__post_init__()
@@ -229,8 +206,6 @@ class TrainConfig(RunConfig):
                 f"alignment.weight={self.alignment.weight} needs a teacher: name a Cnn14 file as "
                 "alignment.teacher_checkpoint, or a data.cache that was made with one"
             )
-        if self.eval_limit < 0:
-            raise UserError(f"eval_limit={self.eval_limit} must be 0 or more")
         if self.batch and self.data.batches.token_budget:
             raise UserError(
                 f"batch={self.batch} and data.batches.token_budget="

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from sam_audio_jax.bounds import Checked
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import (
@@ -42,7 +43,7 @@ SETTINGS = "settings.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Checked, where=""):
     """Settings that a folder of results depends on; every run into it must have the same."""
 
     checkpoint: str
