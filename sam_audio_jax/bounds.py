@@ -13,7 +13,7 @@ import types
 import typing
 from typing import Annotated, Any, Literal
 
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def hints(cls: type) -> dict[str, Any]:
 def check(hint: Any, value: Any, name: str) -> None:
     """Raises `UserError` when `value` is not what `hint` declares; `name` is what it is called."""
     if not fits(hint, value):
-        raise UserError(f"{name}={_shown(value)} must be {allowed(hint)}")
+        raise UserError(f"{name}={shown(value)} must be {allowed(hint)}")
 
 
 def fits(hint: Any, value: Any) -> bool:
@@ -145,12 +145,3 @@ def allowed(hint: Any) -> str:
         )
     names = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}
     return names.get(hint, "None" if hint is type(None) else getattr(hint, "__name__", str(hint)))
-
-
-def _shown(value: Any) -> str:
-    """A value in at most 100 characters; an integer may have more digits than Python prints."""
-    try:
-        text = repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-    return text if len(text) <= 100 else f"{text[:90]} ..."

@@ -42,9 +42,8 @@ class Cnn14Config(Checked, where="cnn14"):
 
     def __post_init__(self):
         super().__post_init__()
-        sizes = (self.sample_rate, self.window, self.hop, self.classes, *self.widths)
-        if not self.widths or min(sizes) < 1:
-            raise UserError(f"{self}: every size must be at least 1")
+        if not self.widths:
+            raise UserError("cnn14.widths is empty: a network has at least one block")
         if self.mels < self.frames_per_segment:
             raise UserError(
                 f"cnn14.mels={self.mels} must be at least {self.frames_per_segment}, as it is "

@@ -80,7 +80,7 @@ def test_padding_reflects_or_for_very_short_waves_adds_zeros(samples):
         ({"decoder_rates": (10, 8, 4)}, "must have the product of"),
         ({"decoder_dim": 20}, "must be a multiple of 8"),
         ({"watermark_rates": (2,)}, "a rate for each of 3 decoder blocks"),
-        ({"std": 0.0}, "codec.std=0.0 must be positive"),
+        ({"std": 0.0}, "codec.std=0.0 must be a finite number above 0"),
     ],
 )
 def test_sizes_that_do_not_fit_are_the_users_error(fields, message):

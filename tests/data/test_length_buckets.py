@@ -176,8 +176,8 @@ def test_a_bucket_that_no_record_reaches_is_the_users_error(world, cache):
         ({"buckets_s": ()}, r"data\.batches\.buckets_s=\(\) need each other"),
         ({"buckets_s": (2.0, 1.0)}, "must be positive and rise"),
         ({"bucket_shares": (1.0, 1.0)}, r"one for each of data\.batches\.buckets_s"),
-        ({"bucket_shares": (1.0, 0.0, 1.0)}, "bucket_shares=.* must be positive"),
-        ({"row_multiple": 0}, r"data\.batches\.row_multiple=0 1 or more"),
+        ({"bucket_shares": (1.0, 0.0, 1.0)}, "bucket_shares=.* each a finite number above 0"),
+        ({"row_multiple": 0}, r"data\.batches\.row_multiple=0 must be a whole number from 1"),
         ({"buckets_s": (1.0, 1.01)}, r"are \[25, 25\] frames at 25 Hz; they must rise"),
         (
             {"token_budget": 199},

@@ -42,7 +42,7 @@ def test_large_matrices_are_sharded_over_the_mesh():
         ({"image_size": 9}, r"image_size=9 must be a multiple of vision\.patch_size=4"),
         ({"heads": 3}, r"width=16 must be a multiple of 4 \* vision\.heads=3"),
         ({"pool_heads": 3}, r"width=16 must be a multiple of vision\.pool_heads=3"),
-        ({"depth": 0}, r"vision\.depth=0 must be at least 1"),
+        ({"depth": 0}, r"vision\.depth=0 must be a whole number from 1"),
     ],
 )
 def test_sizes_that_do_not_fit_are_the_users_error(changes, message):

@@ -57,7 +57,7 @@ def test_powers_of_two():
 
 
 def test_refuses_impossible_settings():
-    with pytest.raises(UserError, match=r"growth=1\.0 must be above 1"):
+    with pytest.raises(UserError, match=r"growth=1\.0 must be a finite number above 1"):
         BucketConfig(growth=1.0)
     with pytest.raises(UserError, match="must be positive and rise"):
         BucketConfig(sizes=(10, 5))

@@ -104,7 +104,7 @@ def test_channels_share_one_mask(rng):
 
 
 def test_refuses_impossible_settings():
-    with pytest.raises(UserError, match=r"window_s=0\.0 must be above 0"):
+    with pytest.raises(UserError, match=r"window_s=0\.0 must be a finite number above 0"):
         RefineConfig(window_s=0.0)
 
 

@@ -147,7 +147,7 @@ def test_spans_rank_candidates_without_another_scorer(model, noise_of):
         ({"text": "dog"}, r"candidates of audio cannot be ranked: SpanIoU needs '\+' spans"),
         ({"spans": [("-", 0, 0.5)]}, r"SpanIoU needs '\+' spans"),
         ({"spans": [("+", 0, 0.5)], "scorer": Fixed(1, 2)}, "Fixed needs a text"),
-        ({"candidates": 0}, "candidates=0 must be 1 or more"),
+        ({"candidates": 0}, "candidates=0 must be a whole number from 1"),
         ({"reranking_candidates": 3}, "two names of one thing"),
         (
             {"noise": np.zeros((26, 16), "f4"), **PROMPTS},
