@@ -19,6 +19,7 @@ from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import first_line
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.separator.prompts import Span
+from sam_audio_jax.video.reading import video_notes
 
 TOKENS = ("+", "-")
 
@@ -98,6 +99,9 @@ def make_item(
     seconds = recording.samples.shape[-1] / recording.sample_rate
     checked_spans = check_spans(spans or (), seconds, name)
     mono, weights, recording = to_mono(recording, name)
+    if clip is not None and clip.path is not None:
+        notes = (*recording.notes, *video_notes(clip.path))
+        recording = dataclasses.replace(recording, notes=notes)
     wave = audio.resample(mono, recording.sample_rate, codec_rate)
     level = audio.measure_level(wave, codec_rate, level_db)
     flat = not isinstance(source, str | os.PathLike | Audio) and np.ndim(source) == 1

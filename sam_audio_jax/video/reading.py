@@ -1,5 +1,6 @@
 """Decoding of video files with PyAV: frames with the times at which they are shown."""
 
+import contextlib
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -68,13 +69,24 @@ def video_stream(container: Any, name: str) -> Any:
     if not streams:
         raise UserError(f"{name} has no video stream")
     default = av.stream.Disposition.default
-    return max(
-        streams,
-        key=lambda stream: (
-            bool(stream.disposition & default),
-            (stream.width or 0) * (stream.height or 0),
-        ),
-    )
+    return max(streams, key=lambda stream: (bool(stream.disposition & default), *_size(stream)))
+
+
+def _size(stream: Any) -> tuple[int, int]:
+    """Returns height and width; zeros where the codec is unknown."""
+    context = stream.codec_context
+    return (context.height, context.width) if context else (0, 0)
+
+
+def video_notes(path: pathlib.Path) -> tuple[str, ...]:
+    """Returns what to know about a video before it is used: which of several streams is shown."""
+    with contextlib.suppress(av.error.FFmpegError, ValueError, OSError), av.open(url(path)) as file:
+        streams = [stream for stream in file.streams.video if moves(stream)]
+        if len(streams) > 1:
+            shown = streams.index(video_stream(file, str(path))) + 1
+            sizes = [f"{n}: {_size(s)[1]} x {_size(s)[0]}" for n, s in enumerate(streams, 1)]
+            return (f"{path} has {len(streams)} videos ({', '.join(sizes)}): {shown} is shown",)
+    return ()
 
 
 def sound_start(container: Any) -> float:

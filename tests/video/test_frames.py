@@ -13,6 +13,7 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.video.frames import latent_times, nearest, spread_indices, stream_at
+from sam_audio_jax.video.reading import video_notes
 from tests.video.clips import HEIGHT, WIDTH, frames_at, greys, indices, write, write_with_sound
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -135,3 +136,25 @@ def test_a_damaged_packet_costs_no_frames_before_it(tmp_path):
     )
     times = np.arange(12) / 10
     assert indices(frames_at(path, times))[:5] == [0, 1, 2, 3, 4]  # later ones depend on it
+
+
+def test_of_several_videos_the_default_or_largest_is_shown(tmp_path):
+    path = tmp_path / "a.mkv"
+    for default, shown in ((None, 2), (1, 1), (3, 3)):
+        with av.open(str(path), "w") as container:
+            for number, (height, width) in enumerate(((24, 32), (48, 64), (12, 16)), 1):
+                stream = container.add_stream("ffv1", rate=10)
+                stream.height, stream.width, stream.pix_fmt = height, width, "bgr0"
+                marks = av.stream.Disposition
+                stream.disposition = marks.default if number == default else marks(0)
+            for number, (height, width) in enumerate(((24, 32), (48, 64), (12, 16))):
+                picture = av.VideoFrame.from_ndarray(
+                    np.full((height, width, 3), 40 * number, np.uint8), format="rgb24"
+                )
+                stream = container.streams.video[number]
+                container.mux([*stream.encode(picture), *stream.encode(None)])
+        assert frames_at(path, np.zeros(1)).mean() == pytest.approx(40 * (shown - 1), abs=2)
+        (note,) = video_notes(path)
+        assert f"has 3 videos (1: 32 x 24, 2: 64 x 48, 3: 16 x 12): {shown} is shown" in note
+    assert video_notes(write(tmp_path / "b.mkv", greys(3))) == ()
+    assert video_notes(tmp_path / "gone.mkv") == ()
