@@ -21,6 +21,8 @@ CLICK_SHARE = 0.01  # of the cells; if there are more clicks, they are the sound
 MOST_CLICK_DB = 60.0  # of clicks above the rest; if they are louder, the rest is silence
 OFFSET_SHARE = 0.05  # of the level; a smaller offset is usual, and stays
 SILENT_DB = -100.0  # dBFS: a recording whose loudest sample is below it has nothing to separate
+LEAST = 1e-12  # a peak below it is zero
+LEAST_SHARE = 1e-6  # of an offset, likewise: float32 has no finer samples there
 LONGEST_S = 3_600  # that are remembered: a stream may go on for days
 
 
@@ -68,7 +70,7 @@ class LevelMeter:
     def level(self, usual_db: float | None) -> Level:
         """Returns what brings the signal so far to the usual level, in dBFS; None: nothing does.
 
-        Nothing is done to silence, either.
+        Nothing is done to silence, nor to an offset alone.
         """
         parts = [*self._seconds, self._last]
         if len(self._rest):
@@ -81,9 +83,31 @@ class LevelMeter:
         if abs(offset) <= OFFSET_SHARE * loudness:
             offset = 0.0
             loudness, peak = _loudness_and_peak(cells, offset)
-        if peak <= 10 ** (SILENT_DB / 20):
+        if peak <= max(LEAST, LEAST_SHARE * abs(offset)):
             return AS_RECORDED
         return Level(min(10 ** (usual_db / 20) / loudness, 1 / peak), offset)
+
+
+class OffsetMeter:
+    """Measures the offsets of channels as they arrive."""
+
+    def __init__(self, channels: int):
+        self._samples = 0
+        self._sums, self._squares = np.zeros(channels), np.zeros(channels)
+
+    def add(self, samples: Float[np.ndarray, "channels samples"]) -> None:
+        """Measures more samples."""
+        self._samples += samples.shape[1]
+        self._sums += samples.sum(1, dtype=np.float64)
+        self._squares += [np.einsum("s,s->", x, x, dtype=np.float64) for x in samples]
+
+    @property
+    def offsets(self) -> Float32[np.ndarray, " channels"]:
+        """Returns the mean of each channel so far, 0 where it is a usual one."""
+        means, squares = (part / max(self._samples, 1) for part in (self._sums, self._squares))
+        variance = np.maximum(squares - means**2, 0)
+        usual = means**2 <= OFFSET_SHARE**2 * variance
+        return np.where(usual, 0.0, means).astype(np.float32)
 
 
 def measure_level(
@@ -101,9 +125,9 @@ def find_offsets(
     samples: Float[np.ndarray, "channels samples"],
 ) -> Float32[np.ndarray, " channels"]:
     """Returns the offset of each channel, 0 where it is a usual one."""
-    means = samples.mean(1, dtype=np.float64)
-    rms = np.array([np.sqrt(np.mean(np.square(x), dtype=np.float64)) for x in samples])
-    return np.where(np.abs(means) > OFFSET_SHARE * rms, means, 0.0).astype(np.float32)
+    meter = OffsetMeter(len(samples))
+    meter.add(samples)
+    return meter.offsets
 
 
 def without_offsets(

@@ -16,6 +16,7 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, hop_and_margin
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.infer.stream_input import StreamInput
 from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer, WindowQueue
 from sam_audio_jax.separator.prompts import Span
 
@@ -40,8 +41,9 @@ def stream(
     mono at the model's rate, or with `refine="wiener"` of the blocks' own channels, rate and
     length, with target + residual = input. Spans are in seconds from the first sample. A stream
     that fits into one window gives the stems of `separate` with the same seed; a longer one those
-    of multi-diffusion in which no window waits for the next (infer/stream_windows.py). Silence is
-    no error. Raises `UserError` for wrong arguments at once, for wrong blocks when they arrive.
+    of multi-diffusion in which no window waits for the next (infer/stream_windows.py). Level and
+    mix of the channels follow from what has arrived (infer/stream_input.py). Silence is no error.
+    Raises `UserError` for wrong arguments at once, for wrong blocks when they arrive.
     """
     pipeline = model.pipeline
     options = SeparateOptions(method=method, steps=steps, seed=seed, refine=refine)
@@ -59,7 +61,8 @@ def stream(
         sampler=options.sampler(model.sampler),
         seed=options.seed,
     )
-    return Stream(queue, blocks, sample_rate, pipeline.refinement if options.refine else None)
+    refinement = pipeline.refinement if options.refine else None
+    return Stream(queue, blocks, sample_rate, refinement, pipeline.level_db)
 
 
 def _check_spans(spans: Sequence[Sequence] | None) -> tuple[Span, ...]:
@@ -80,9 +83,11 @@ class Stream(Iterator[Stems]):
         blocks: Iterable[np.ndarray],
         sample_rate: int,
         refinement: RefineConfig | None,
+        level_db: float | None,
     ):
         self.sample_rate, self.stem_rate = sample_rate, queue.codec.config.sample_rate
-        self._queue, self._refinement = queue, refinement
+        self._queue, self._refinement, self._level_db = queue, refinement, level_db
+        self._input: StreamInput | None = None  # created with the first block
         self._divider: Divider | None = None  # created with the first block
         self._pieces = self._run(blocks)
 
@@ -103,31 +108,36 @@ class Stream(Iterator[Stems]):
         return next(self._pieces)
 
     def _run(self, blocks: Iterable[np.ndarray]) -> Iterator[Stems]:
-        resample = audio.Resampler(self.sample_rate, self.stem_rate, 1)
         shape = None
         for block in blocks:
             wave = _check_block(block, shape)
-            if shape is None and self._refinement is not None:
+            if self._input is None:
                 rates = self.sample_rate, self.stem_rate
-                self._divider = Divider(wave.shape[1], *rates, self._refinement)
+                self._input = StreamInput(
+                    wave.shape[1], rates, self._queue.window_ends, self._level_db
+                )
+                if self._refinement is not None:
+                    self._divider = Divider(wave.shape[1], *rates, self._refinement)
             shape = np.shape(block)[:-1]
             if self._divider is not None:
                 self._divider.append(wave)
-            mono = resample(wave.mean(axis=1, keepdims=True))
-            for pair in self._queue.append(mono[:, 0]):
-                yield from self._stems(pair, shape, last=False)
-        if shape is None:  # there was no block
+            for levelled in self._input.append(wave):
+                for pair in self._queue.append(levelled):
+                    yield from self._stems(self._input.undo(pair), shape, last=False)
+        if shape is None or self._input is None:  # there was no block
             return
-        for pair in self._queue.append(resample(np.zeros((0, 1), np.float32), last=True)[:, 0]):
-            yield from self._stems(pair, shape, last=False)
-        yield from self._stems(self._queue.finish(), shape, last=True)
+        for pair in self._queue.append(self._input.finish()):
+            yield from self._stems(self._input.undo(pair), shape, last=False)
+        pair = self._input.undo(self._queue.finish())
+        yield from self._stems(pair, shape, last=True)
 
     def _stems(self, pair: Pair, shape: tuple[int, ...], *, last: bool) -> Iterator[Stems]:
         """At most one piece; none while there are too few samples for one."""
         target, residual = pair.T
         rate = self.stem_rate
         if self._divider is not None:
-            target, residual = self._divider(pair, last=last)
+            offsets = None if self._input is None else self._input.offsets
+            target, residual = self._divider(pair, offsets, last=last)
             rate = self.sample_rate
             if not shape:
                 target, residual = target[0], residual[0]
@@ -169,9 +179,12 @@ class Divider:
         self._mixture.append(wave)
 
     def __call__(
-        self, pair: Pair, *, last: bool
+        self, pair: Pair, offsets: Float[np.ndarray, " channels"] | None, *, last: bool
     ) -> tuple[Float[np.ndarray, "channels divided"], Float[np.ndarray, "channels divided"]]:
-        """Appends samples of the stems; returns what can be divided now, in an exact sum."""
+        """Appends samples of the stems; returns what can be divided now, in an exact sum.
+
+        The `offsets` of the channels, if any, are in the residual.
+        """
         stems = self._resample(pair, last=last)
         if last:
             left = self._mixture.stop - self._stems.stop
@@ -185,8 +198,9 @@ class Divider:
             empty = self._mixture.read(done, done).T
             return empty, empty
         start = max(0, done - margin)
+        excerpt = self._mixture.read(start, stop).T
         estimate = estimate_target(
-            self._mixture.read(start, stop).T,
+            excerpt if offsets is None else audio.without_offsets(excerpt, offsets),
             self._stems.read(start, stop).T,
             sample_rate=self.sample_rate,
             stem_rate=self.stem_rate,

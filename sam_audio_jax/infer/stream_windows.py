@@ -128,6 +128,12 @@ class WindowQueue:
         self._last: tuple[int, Array] | None = None  # start and velocities of the last window
 
     @property
+    def window_ends(self) -> tuple[int, int]:
+        """Samples after which the first window is solved, and between this and each next one."""
+        hop = self.codec.config.hop
+        return (self.window + self.ahead) * hop, self.stride * hop
+
+    @property
     def latency_s(self) -> float:
         """Seconds of a window and of the context of encoder and decoder after it."""
         return (self.window + self.ahead + self.behind) / self.codec.config.frame_rate
