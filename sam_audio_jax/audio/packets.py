@@ -135,16 +135,18 @@ def _decode(container: Any, stream: Any, notes: list[str]) -> Decoded:
     if stream.codec_context is None:
         raise ValueError("its audio track has an unknown codec")
     kinds = set(container.format.name.split(","))
-    block = int.from_bytes((stream.codec_context.extradata or b"")[2:4], "big")  # of a FLAC
+    block = 0  # samples of a FLAC's first frame
 
     def time_of(packet: Any, frame: Any, number: int) -> float:
         """Returns when a packet's frame of that number sounds; NaN: nothing says it."""
         if kinds & TIMED and frame.pts is not None:
             return float(frame.pts * frame.time_base)
-        if "flac" in kinds and not number:
-            position = flac.frame_position(bytes(packet)[:16], block)
-            return position[0] / frame.sample_rate if position else math.nan
-        return math.nan
+        if "flac" not in kinds or number:
+            return math.nan
+        nonlocal block
+        block = block or (flac.frame_position(bytes(packet)[:16], 1) or (0, 0))[1]
+        position = flac.frame_position(bytes(packet)[:16], block)
+        return position[0] / frame.sample_rate if position else math.nan
 
     pieces, damaged = _pieces(container, stream, time_of)
     if damaged:
