@@ -80,6 +80,8 @@ def _size(stream: Any) -> tuple[int, int]:
 
 def video_notes(path: pathlib.Path) -> tuple[str, ...]:
     """Returns what to know about a video before it is used: which of several streams is shown."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        return ()
     with contextlib.suppress(av.error.FFmpegError, ValueError, OSError), av.open(url(path)) as file:
         streams = [stream for stream in file.streams.video if moves(stream)]
         if len(streams) > 1:

@@ -157,4 +157,6 @@ def test_of_several_videos_the_default_or_largest_is_shown(tmp_path):
         (note,) = video_notes(path)
         assert f"has 3 videos (1: 32 x 24, 2: 64 x 48, 3: 16 x 12): {shown} is shown" in note
     assert video_notes(write(tmp_path / "b.mkv", greys(3))) == ()
-    assert video_notes(tmp_path / "gone.mkv") == ()
+    os.mkfifo(tmp_path / "pipe.mkv")
+    for name in ("gone.mkv", "pipe.mkv"):
+        assert video_notes(tmp_path / name) == ()
