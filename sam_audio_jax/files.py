@@ -113,6 +113,11 @@ def check_writable(path: str | os.PathLike, name: str = "") -> None:
         raise UserError(f"{where} is empty: name a folder".strip())
     path = pathlib.Path(path)
     try:
+        names = [os.fsencode(name) for name in path.parts]
+        if any(len(name) > LONGEST_NAME for name in names):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if any(b"\0" in name for name in names):
+            raise ValueError("null byte in the name")
         if path.is_symlink() and not path.exists():
             raise UserError(f"{where} is a link to {os.readlink(path)}, which does not exist")
         found = path.absolute()

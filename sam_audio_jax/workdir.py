@@ -23,7 +23,15 @@ from typing import Any
 from sam_audio_jax import distributed
 from sam_audio_jax.config import differences, to_dict
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import PART, check_format, read_json, read_jsonl, remove_parts, write_json
+from sam_audio_jax.files import (
+    PART,
+    check_format,
+    check_writable,
+    read_json,
+    read_jsonl,
+    remove_parts,
+    write_json,
+)
 from sam_audio_jax.saved_config import migrated_run
 
 FORMAT = 2
@@ -165,6 +173,7 @@ class Workdir:
 
     def _claim(self, config: Any) -> None:
         self._check(config)
+        check_writable(self.path, "--workdir")
         remove_parts(self.path)
         run = {"format": FORMAT, "experiment": type(config).__name__, "config": to_dict(config)}
         write_json(self.config_file, run)

@@ -106,3 +106,96 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@pytest.mark.parametrize("kind", ["link", "working", "mounted"])
+def test_a_folder_that_cannot_be_renamed_is_filled(kind, tmp_path, monkeypatch):
+    out = real = tmp_path / "real"
+    real.mkdir()
+    before = real.stat().st_ino
+    if kind == "link":
+        out = tmp_path / "link"
+        out.symlink_to("real")
+    elif kind == "working":
+        monkeypatch.chdir(real)
+        out = pathlib.Path()
+    else:
+        monkeypatch.setattr(os.path, "ismount", lambda path: pathlib.Path(path) == real)
+    with files.whole_folder(out) as part:
+        (part / "folder").mkdir()
+        (part / "a").write_text("1")
+    with files.whole_folder(out, overwrite=True) as part:
+        (part / "b").write_text("2")
+    assert os.listdir(real) == ["b"]
+    assert real.stat().st_ino == before
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file", "is a file"),
+        ("file/x", "file is a file"),
+        ("dangling", "is a link to nowhere"),
+        ("new/" + "n" * 256, "File name too long"),
+        ("zero\0", "null byte"),
+        ("/proc/x/y", "cannot write to --out /proc/x"),
+        ("", "--out is empty"),
+    ],
+)
+def test_places_that_take_no_files(place, message, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(UserError, match=message):
+        files.check_writable(tmp_path / place if place else "", "--out")
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "file"]
+
+
+def test_a_place_that_takes_files_is_left_as_it_was(tmp_path):
+    files.check_writable(tmp_path / "new" / ("n" * 80))
+    files.check_writable(tmp_path)
+    assert not os.listdir(tmp_path)
+    long = tmp_path / ("ü" * 127)  # 254 bytes, so that its hidden name has to be cut
+    with files.whole_folder(long) as part:
+        (part / "a").touch()
+    assert os.listdir(long) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
+def test_lines_of_users_are_read_in_any_unicode(encoding, tmp_path):
+    path, values = tmp_path / "lines.jsonl", [{"text": "ä\u2028b\x85\x0b\x0c"}, {"text": "🐕"}]
+    lines = [json.dumps(value, ensure_ascii=False) for value in values]
+    path.write_bytes("\r\n".join([lines[0], "", lines[1], ""]).encode(encoding))
+    assert files.read_lines(path) == [(1, values[0]), (3, values[1])]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"a": "\xe4"}', r"line 2 is not UTF-8 \(byte 0xe4 at 8\)"),
+        (b'{"a": NaN}', "NaN is no number"),
+        (b'{"a": -Infinity}', "Infinity is no number"),
+        (b'{"a": 1, "a": 2}', "key 'a' is there twice"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"1" * 5_000, "line 2 is not JSON"),
+        (b'{"a": 1} {"b": 2}', "Extra data"),
+    ],
+)
+def test_a_bad_line_is_the_error_of_that_line_alone(line, message, tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"n": 1}\n' + line + b'\n{"n": 3}\n')
+    (_, first), (_, error), (_, last) = files.iter_lines(path)
+    assert (first, last) == ({"n": 1}, {"n": 3})
+    assert isinstance(error, UserError)
+    with pytest.raises(UserError, match=message):
+        files.read_lines(path)
+
+
+def test_files_that_hold_no_lines(tmp_path):
+    (tmp_path / "odd").write_bytes('{"n": 1}\n'.encode("utf-16") + b"\0")
+    with pytest.raises(UserError, match="is no utf-16"):
+        files.read_lines(tmp_path / "odd")
+    with pytest.raises(UserError, match="is a folder"):
+        files.read_lines(tmp_path)

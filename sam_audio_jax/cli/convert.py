@@ -20,13 +20,14 @@ from sam_audio_jax.cli.command import command
 from sam_audio_jax.convert.folder import open_folder, reads_video
 from sam_audio_jax.convert.load import convert
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import check_new_folder, check_writable
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
     """The options of the command. Raises `UserError` for what cannot be understood."""
     parser = config.ArgumentParser(__doc__, command="convert")
     parser.add_argument("--from", dest="source", required=True, help="the model to read")
-    parser.add_argument("--to", required=True, help="folder to make; must not exist")
+    parser.add_argument("--to", required=True, help="folder to make; must not exist or be empty")
     parser.add_argument("--export", action="store_true", help="write it for upstream's code")
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), help="of the files; default: as in the source"
@@ -40,8 +41,10 @@ def main(argv: list[str]) -> None:
     """Converts one model; a note says when an export lacks its vision tower."""
     options = read_options(argv)
     folder = pathlib.Path(options.to)
-    if folder.exists():
-        raise UserError(f"--to {folder} exists; name a folder that does not")
+    if not options.to:
+        raise UserError("--to is empty: name the folder to make")
+    check_new_folder(folder, "--to")
+    check_writable(folder, "--to")
     complete = convert(
         options.source, options.to, dtype=options.dtype, fold=options.export, tower=options.tower
     )

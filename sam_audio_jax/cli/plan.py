@@ -32,6 +32,7 @@ import pathlib
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.files import check_writable
 from sam_audio_jax.plan import chips, figures
 from sam_audio_jax.plan.programs import at_longest_bucket
 from sam_audio_jax.train.config import TrainConfig
@@ -63,6 +64,8 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: list[str]) -> int:
     """Prints a plan or a search; the exit status is 1 where something does not fit."""
     options, flags = read_options(argv)
+    if options.json:
+        check_writable(options.json.parent, "--json, the folder")
     recipe = options.config.rpartition("@")[2].removeprefix("finetune-")
     target = chips.parse(options.topology or recipe)
     cfg = at_longest_bucket(config.from_cli([options.config, *flags], TrainConfig))

@@ -23,6 +23,7 @@ from sam_audio_jax.cli.devices import (
 )
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import pipeline, shards
+from sam_audio_jax.files import check_writable
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.train.config import TrainConfig
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> None:
     """Writes or extends one cache."""
     options, flags = read_options(argv)
     cfg = config.from_cli([options.config, *flags], TrainConfig)
+    check_writable(options.out, "--out")
     codec = make_codec(cfg)
     rate, hop = codec.config.sample_rate, codec.config.hop
     mixer = pipeline.mixer(cfg.data, rate, hop)

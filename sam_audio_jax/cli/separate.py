@@ -15,6 +15,7 @@ they need not meet.
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
@@ -90,8 +91,7 @@ def separate_one(args: argparse.Namespace) -> None:
     options = settings(args).options
     output.check_result_folder(args.out, overwrite=args.overwrite)
     recording = inputs.read(args.input, track=args.track)
-    for note in recording.notes:
-        print(f"note: {note}", file=sys.stderr)
+    _print_notes(recording.notes)
     seconds = recording.samples.shape[-1] / recording.sample_rate
     inputs.check_spans(args.span or (), seconds, args.input)
     if args.mask and not args.video:
@@ -104,22 +104,27 @@ def separate_one(args: argparse.Namespace) -> None:
     model.pipeline.check_options(options)
     item = model.item(
         recording,
-        text,
+        args.text,
         args.span,
         video=args.video,
         mask=args.mask,
         mask_keeps=options.mask_keeps,
         name=args.input,
     )
-    for note in item.recording.notes[len(recording.notes) :]:
-        print(f"note: {note}", file=sys.stderr)
+    _print_notes(item.recording.notes[len(recording.notes) :])
     print(f"separating {seconds:.1f} s", file=sys.stderr)
     (stems,) = model.pipeline.separate_items([item], options, [noise])
     with whole_folder(args.out, overwrite=True) as folder:
         names, missing = output.write_one(folder, item, stems)
+    _print_notes(stems.notes)
     for reason in missing:
         print(f"warning: {reason}", file=sys.stderr)
     print(f"wrote {', '.join(names)} to {args.out}", file=sys.stderr)
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def separate_many(args: argparse.Namespace) -> bool:

@@ -7,7 +7,8 @@
                                   level_db: level to which recordings are brought; absent or null:
                                   they stay as recorded, as in the published evaluations;
                                   normalizes_text: whether texts are brought to the form of our
-                                  training data (encoders/text_form.py) or read as they are
+                                  training data (encoders/text_form.py) or read as they are;
+                                  ignored_spans: tokens of spans that its training did not have
 
 An official folder has neither of the last two: its text encoder is the `t5-base` of config.json.
 Tensors of other networks (vision tower, rankers, span predictor) stay in their file until a folder

@@ -5,7 +5,7 @@ rest; only the item that is named is read, and only the part of it that is wante
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -48,6 +48,7 @@ def load_run(
         "sampler": config.get("sampler", {}),
         "level_db": USUAL_DB,
         "normalizes_text": True,
+        "ignored_spans": _ignored_spans(config["data"]["prompts"]),
     }
     return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
 
@@ -65,6 +66,13 @@ def run_parameter_bytes(checkpoint: Checkpoint) -> int:
 
     leaves = jax.tree.leaves(nnx.as_pure(nnx.state(nnx.eval_shape(make))))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _ignored_spans(prompts: Mapping[str, Any]) -> list[str]:
+    """The tokens of spans that no example of a run had."""
+    if not prompts.get("span_share", 1):
+        return ["+", "-"]
+    return [] if prompts.get("negative_share", 1) else ["-"]
 
 
 def load_run_text_encoder(

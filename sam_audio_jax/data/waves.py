@@ -19,7 +19,7 @@ from jaxtyping import Float32
 from sam_audio_jax import audio
 from sam_audio_jax.data.source import Recording
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_json, whole_folder, write_json
+from sam_audio_jax.files import check_writable, read_json, whole_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def _decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " sam
 
 def _decode_all(recordings: Sequence[Recording], sample_rate: int, folder: pathlib.Path) -> None:
     """Makes the folder that `Waves` reads; several processes may do it at the same time."""
+    check_writable(folder.parent, "the cache folder (SAM_AUDIO_CACHE)")
     try:
         with whole_folder(folder) as part:
             index = _write_samples(recordings, sample_rate, part / "samples.i16")

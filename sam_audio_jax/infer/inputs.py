@@ -1,6 +1,7 @@
 """Checks of what a caller passes, before any work: recordings, texts, spans, noise."""
 
 import dataclasses
+import itertools
 import math
 import os
 import pathlib
@@ -169,9 +170,9 @@ def check_track(track: Any, name: str) -> None:
         raise UserError(f"track of {name} must be a whole number from 1, not {track!r}")
 
 
-def warn(recording: Audio) -> None:
-    """Emits what is to be known about a recording's file as Python warnings."""
-    for note in recording.notes:
+def warn(*notes: Sequence[str]) -> None:
+    """Emits what is to be known about recordings and their prompts as Python warnings."""
+    for note in itertools.chain(*notes):
         warnings.warn(note, stacklevel=3)
 
 

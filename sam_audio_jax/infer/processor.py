@@ -20,7 +20,7 @@ from sam_audio_jax import audio
 from sam_audio_jax.audio import Level
 from sam_audio_jax.codec.codec import frame_count
 from sam_audio_jax.convert.load import codec_grid
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.inputs import PromptView
 from sam_audio_jax.infer.video_prompts import Clip, make_clip
@@ -125,7 +125,8 @@ class SAMAudioProcessor:
             raise UserError("a batch needs at least one item")
         for number, text in enumerate(descriptions):
             if not isinstance(text, str):
-                raise UserError(f"description {number} must be a string, not {text!r}")
+                raise UserError(f"description {number} must be a string, not {shown(text)}")
+            inputs.check_text(text, f"item {number}")
         waves = [self._read(source, f"audio {number}") for number, source in enumerate(audios)]
         wav_sizes = [len(wave) for wave in waves]
         stacked = np.zeros((len(waves), 1, max(wav_sizes)), np.float32)
@@ -164,7 +165,7 @@ class SAMAudioProcessor:
     def _read(self, source: Any, name: str) -> Float[np.ndarray, " samples"]:
         recording = inputs.read(source, self.audio_sampling_rate, name)
         mono, _, recording = inputs.to_mono(recording, name)
-        inputs.warn(recording)
+        inputs.warn(recording.notes)
         return audio.resample(mono, recording.sample_rate, self.audio_sampling_rate)
 
 

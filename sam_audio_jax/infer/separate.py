@@ -18,7 +18,7 @@ from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.load import load_networks
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import inputs
+from sam_audio_jax.infer import inputs, prompt_notes
 from sam_audio_jax.infer.buckets import BucketConfig
 from sam_audio_jax.infer.collate import Tokenize
 from sam_audio_jax.infer.inputs import Item
@@ -91,6 +91,7 @@ class SAMAudio:
             span_predictor=span_predictor or extra.get("upstream", {}).get("span_predictor"),
             mesh=mesh,
             level_db=extra.get("level_db"),
+            ignored_spans=tuple(extra.get("ignored_spans", ())),
         )
 
     def separate(
@@ -113,7 +114,9 @@ class SAMAudio:
         `audio`: a path, or an array `[samples]` or `[channels, samples]` at `sample_rate`; with a
         list, the prompts and `noise` are lists too. `track`: which audio track of a file, from 1;
         None: the one that players take. What is to be known about a file (damage, other tracks, a
-        wrong length in its header) is a Python warning. `spans`: [("+" or "-", start_s, end_s)].
+        wrong length in its header) or its prompts (a span that marks no frame) is a Python warning.
+        `spans`: [("+" or "-", start_s, end_s)]. A call without any prompt is an error, unless it is
+        `unprompted`.
         `video`: a path or uint8 `[frames, height, width, 3]` that span the recording, in which
         `mask` (see `video/masks.py`) marks the object; without a mask it is masked already.
         `video_features` stand for a video, `[latent frames, width]`.
@@ -153,8 +156,10 @@ class SAMAudio:
                 track=track,
                 mask_keeps=options.mask_keeps,
             )
-            inputs.warn(item.recording)
-            return self.pipeline.separate_items([item], options, [noise])[0]
+            inputs.warn(item.recording.notes)
+            (stems,) = self.pipeline.separate_items([item], options, [noise])
+            inputs.warn(stems.notes)
+            return stems
         rows = {name: inputs.per_item(name, v, len(audio)) for name, v in prompts.items()}
         noises = inputs.per_item("noise", noise, len(audio))
         tracks = [track] * len(audio) if isinstance(track, int) else track
@@ -170,9 +175,10 @@ class SAMAudio:
             )
             for number, source in enumerate(audio)
         ]
-        for item in items:
-            inputs.warn(item.recording)
-        return self.pipeline.separate_items(items, options, noises)
+        inputs.warn(*(item.recording.notes for item in items))
+        separated = self.pipeline.separate_items(items, options, noises)
+        inputs.warn(*(stems.notes for stems in separated))
+        return separated
 
     def item(
         self,
@@ -212,7 +218,17 @@ class SAMAudio:
             features = self.pipeline.video_features.check(video_features, frames, name)
         elif clip is not None and see:
             features = self.pipeline.video_features(clip, frames)
-        return dataclasses.replace(item, features=features)
+        return self._noted(dataclasses.replace(item, features=features), text)
+
+    def _noted(self, item: Item, text: str | None) -> Item:
+        """The item with notes on prompts that have no effect; `text` is what the caller gave."""
+        pipeline = self.pipeline
+        notes = [*prompt_notes.text_notes(text, item.text, pipeline.tokenizer)]
+        notes += prompt_notes.span_notes(
+            item.spans, pipeline.frames(item), self.codec.config, pipeline.ignored_spans
+        )
+        every = (*item.recording.notes, *(f"{item.name}: {note}" for note in notes))
+        return dataclasses.replace(item, recording=dataclasses.replace(item.recording, notes=every))
 
 
 @functools.lru_cache(maxsize=1)

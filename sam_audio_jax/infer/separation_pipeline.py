@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer import inputs, rerank
+from sam_audio_jax.infer import inputs, prompt_notes, rerank
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.collate import Prompts, Tokenize, collate_batch, collate_items, with_spans
 from sam_audio_jax.infer.inputs import Item
@@ -50,8 +50,12 @@ class Pipeline:
         span_predictor: Source = None,
         mesh: Mesh | None = None,
         level_db: float | None = None,
+        ignored_spans: Sequence[str] = (),
     ):
-        """`level_db`: the level in dBFS to which recordings are brought; None: as recorded."""
+        """`level_db`: the level in dBFS to which recordings are brought; None: as recorded.
+
+        `ignored_spans`: the tokens of spans that the training did not have.
+        """
         channels = prompted.separator.config.channels
         if codec.config.codebook_dim != channels:
             raise UserError(
@@ -64,6 +68,7 @@ class Pipeline:
         self.buckets = buckets or BucketConfig()
         self.refinement = refinement
         self.level_db = level_db
+        self.ignored_spans = tuple(ignored_spans)
         self.scorer = scorer or SpanIoU()
         self.video_features = VideoFeatures(
             vision,
@@ -171,9 +176,19 @@ class Pipeline:
             cut = candidates[..., : len(item.wave)]
             best, scores = self._choose(cut, item.wave, view, options)
             target, residual = item.level.undo(cut[best])
-            generated = Stems(target, residual, self.sample_rate, scores, view.spans)
+            notes = self._prediction_notes(item, view, options)
+            generated = Stems(target, residual, self.sample_rate, scores, view.spans, notes)
             stems.append(refined(item, generated, self.refinement) if options.refine else generated)
         return stems
+
+    @staticmethod
+    def _prediction_notes(
+        item: Item, view: PromptView, options: SeparateOptions
+    ) -> tuple[str, ...]:
+        if not options.predict_spans:
+            return ()
+        notes = prompt_notes.prediction_notes(item.spans, view.spans, item.text)
+        return tuple(f"{item.name}: {note}" for note in notes)
 
     def separate_batch(
         self, batch: Batch, options: SeparateOptions, noise: Any = None

@@ -24,6 +24,7 @@ class Stems:
     sample_rate: int
     scores: Float[np.ndarray, " candidates"] | None = None  # of every candidate, if there were two
     spans: tuple[Span, ...] = ()  # of the prompt, or predicted from its text
+    notes: tuple[str, ...] = ()  # what a listener should know of how they were made
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

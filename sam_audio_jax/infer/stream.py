@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.inputs import parse_spans
+from sam_audio_jax.infer.inputs import check_text, parse_spans
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, hop_and_margin
 from sam_audio_jax.infer.separate import SAMAudio
@@ -47,14 +47,13 @@ def stream(
     """
     pipeline = model.pipeline
     options = SeparateOptions(method=method, steps=steps, seed=seed, refine=refine)
-    if not isinstance(text, str | None):
-        raise UserError(f"text must be a string, not {text!r}")
+    text = check_text(text, "the stream")
     if sample_rate < 1:
         raise UserError(f"sample_rate={sample_rate} must be positive")
     queue = WindowQueue(
         pipeline.compiled,
         pipeline.tokenizer,
-        text or "",
+        text,
         _check_spans(spans),
         window_s=window_s,
         overlap_s=overlap_s,

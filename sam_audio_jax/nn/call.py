@@ -21,6 +21,10 @@ LARGE_STACK = 2**26
 # Products by Eigen instead of XLA's fusions for YNNPACK: a sixth faster for wide layers.
 CPU_OPTIONS = (("xla_cpu_experimental_ynn_fusion_type", ""),)
 
+# Shapes of one program whose compiled forms are kept; then all are forgotten, so that a process
+# that meets a new length with each recording does not grow for ever.
+KEPT_PROGRAMS = 32
+
 Network = TypeVar("Network", bound=nnx.Module)
 T = TypeVar("T")
 
@@ -74,8 +78,10 @@ class Compiled(Generic[Network]):
         static: dict[str, Any],
         sharding: NamedSharding | None,
     ) -> T:
-        options = CPU_OPTIONS if self._unrolled else ()
-        run = functools.partial(jitted(program, options), self._graph, self._state)
+        compiled = jitted(program, CPU_OPTIONS if self._unrolled else ())
+        if compiled._cache_size() >= KEPT_PROGRAMS:
+            compiled.clear_cache()
+        run = functools.partial(compiled, self._graph, self._state)
         if self.mesh is None:
             return run(arrays, tuple(static.items()))
         with jax.set_mesh(self.mesh):

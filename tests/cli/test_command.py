@@ -1,13 +1,14 @@
 """Numbers with a lower limit: a wrong one is an error of one line before anything is loaded."""
 
+import errno
 import io
 import sys
 
 import pytest
 
 from sam_audio_jax import config
-from sam_audio_jax.cli import prepare, separate
-from sam_audio_jax.cli.command import at_least
+from sam_audio_jax.cli import convert, evaluate, prepare, separate, train
+from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.errors import UserError
 
 
@@ -49,3 +50,57 @@ def test_wrong_numbers(main, argv, message, capsys, tmp_path):
     assert main([*argv, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == f"error: argument {message}\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("no such thing"), 2, "error: no such thing"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.wav"),
+            2,
+            "No space left on device: a",
+        ),
+        (RuntimeError("write: No space left on device"), 2, "error: cannot write: write: No space"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "Permission denied: x"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_of_a_place_and_interrupts_are_one_line(error, status, line, capsys):
+    @command
+    def main(argv):
+        raise error
+
+    assert main([]) == status
+    text = capsys.readouterr().err
+    assert line in text
+    assert text.count("\n") == 1
+
+
+def test_other_errors_keep_their_traceback():
+    @command
+    def main(argv):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    with pytest.raises(ConnectionResetError):
+        main([])
+
+
+@pytest.mark.parametrize(
+    ("main", "argv"),
+    [
+        (separate.main, ["a.wav", "--text", "dog", "--out"]),
+        (evaluate.main, ["--checkpoint", "tiny", "--out"]),
+        (convert.main, ["--from", "tiny", "--to"]),
+        (prepare.main, ["tiny", "--out"]),
+        (train.main, ["tiny", "--workdir"]),
+    ],
+)
+@pytest.mark.parametrize("place", ["file/x", "/proc/x"])
+def test_a_place_is_tried_before_any_work(main, argv, place, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*argv, str(tmp_path / place)]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert place in text

@@ -10,6 +10,7 @@ import pytest
 
 from sam_audio_jax import audio
 from sam_audio_jax.cli import separate as command
+from sam_audio_jax.infer import output
 from tests.children import ROOT, environment
 from tests.video.clips import frames_at, greys
 from tests.video.clips import write as write_video
@@ -173,3 +174,14 @@ def test_a_manifest_with_a_bad_item_ends_with_status_1(folder, street, tmp_path,
     assert {file.name for file in out.iterdir()} == names | {"done.jsonl", "failed.jsonl"}
     assert command.main([*arguments, "--out", str(out), "--seed", "9"]) == 2
     assert "other settings (seed: then 0, now 9)" in capsys.readouterr().err
+
+
+def test_stems_are_kept_when_a_later_file_fails(
+    model, folder, street, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command, "load", lambda args: model)
+    monkeypatch.setattr(output, "spectrograms_png", lambda *_, **__: 1 / 0)
+    out = tmp_path / "out"
+    assert command.main([street, "--text", "dog", "--out", str(out)]) == 0
+    assert "warning: no spectrogram.png: ZeroDivisionError" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["residual.wav", "target.wav"]

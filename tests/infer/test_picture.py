@@ -4,6 +4,7 @@ import io
 
 import matplotlib.image
 import numpy as np
+import pytest
 
 from sam_audio_jax.infer import picture
 
@@ -28,3 +29,21 @@ def test_a_tone_is_bright_in_its_band_alone():
 
 def test_frames_of_long_recordings_are_pooled():
     assert picture.mel_db(np.ones(8_000 * 60, np.float32), 8_000).shape[1] <= picture.COLUMNS
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Ba$$in",
+        "$^$",
+        "$#%&$",
+        r"\frac{",
+        "犬 🐕 \u0645\u0631\u062d\u0628\u0627",
+        "a\nb\0\x1b",
+        "x" * 5_000,
+    ],
+)
+def test_any_text_is_a_title(title):
+    wave = np.sin(np.arange(4_000) / 4).astype(np.float32)
+    assert picture.spectrograms_png({"a": wave}, 8_000, title=title).startswith(b"\x89PNG")

@@ -255,8 +255,8 @@ class _Run:
                 continue
             record = {"id": entry.id, "frames": self.frames[entry.id]}
             record |= {"sample_rate": stems.sample_rate, "files": files, "spans": stems.spans}
-            if items[entry.id].recording.notes:
-                record |= {"notes": items[entry.id].recording.notes}
+            if notes := (*items[entry.id].recording.notes, *stems.notes):
+                record |= {"notes": notes}
             if stems.scores is not None:
                 record |= {"scores": stems.scores.tolist()}
             self.ledger.record(record)

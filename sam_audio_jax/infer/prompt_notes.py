@@ -1,0 +1,51 @@
+"""What a caller should know of accepted prompts: those, or parts of them, that have no effect.
+
+Each is a line without the name of the item, e.g. "span + 1-1.001 s is shorter than a frame ...".
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.separator.prompts import Span, frame_spans
+
+
+def text_notes(original: str | None, text: str, tokenizer: Any) -> Iterator[str]:
+    """Of the `text` that is left of the `original` one: no words in it, or more than is read."""
+    if original and not text:
+        yield "its text has no words: it is separated as without a text"
+    if text and hasattr(tokenizer, "describe_cut") and (cut := tokenizer.describe_cut(text)):
+        yield f"its text {cut}"
+
+
+def span_notes(
+    spans: Sequence[Span], frames: int, codec: CodecConfig, ignored: Sequence[str] = ()
+) -> Iterator[str]:
+    """Of spans that mark no frame of an item of so many, and of tokens that the model ignores."""
+    owner = np.full(frames, -1)
+    on_frames = list(frame_spans(spans, sample_rate=codec.sample_rate, hop=codec.hop))
+    for number, (_, begin, end) in enumerate(on_frames):
+        owner[begin:end] = number
+    for number, ((token, start, end), (_, first, last)) in enumerate(
+        zip(spans, on_frames, strict=True)
+    ):
+        named = f"span {token} {start:g}-{end:g} s"
+        if token in ignored:
+            yield f"{named} has no effect: the model was trained without such spans"
+        elif last <= first or first >= frames:
+            frame_ms = 1_000 * codec.hop / codec.sample_rate
+            yield f"{named} has no effect: no frame of {frame_ms:g} ms begins in it"
+        elif not (owner == number).any():
+            yield f"{named} has no effect: later spans cover it"
+
+
+def prediction_notes(spans: Sequence[Span], predicted: Sequence[Span], text: str) -> Iterator[str]:
+    """Of an item whose spans are to be predicted: its own `spans`, and those of its stems."""
+    if spans:
+        yield "its spans are the caller's: none are predicted"
+    elif not text:
+        yield "without a text no spans are predicted"
+    elif not predicted:
+        yield "no spans were found: its text sounds nowhere for the predictor"
