@@ -26,7 +26,7 @@ from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.prompting import PROMPTS
 from sam_audio_jax.eval.summary import summary
-from sam_audio_jax.files import check_new_folder, check_writable
+from sam_audio_jax.files import check_writable
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.separator.flow import Method
@@ -42,7 +42,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         "--checkpoint", help="shipped name, workdir or step, upstream folder, HF id"
     )
     parser.add_argument("--bench", help="embedded, or a folder with manifest and mixtures.jsonl")
-    parser.add_argument("--out", required=True, help="folder to make; must not exist or be empty")
+    parser.add_argument("--out", required=True, help="folder to make; must not exist")
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS)
     parser.add_argument("--method", choices=get_args(Method), help="of the solver")
     parser.add_argument("--steps", type=at_least(1), help="of the solver")
@@ -74,7 +74,8 @@ def main(argv: list[str]) -> None:
     if cfg is not None and options.workdir:
         check_config(cfg, pathlib.Path(options.workdir))
     out = pathlib.Path(options.out)
-    check_new_folder(out, "--out")
+    if out.exists():
+        raise UserError(f"--out {out} exists; name a folder that does not")
     check_writable(out, "--out")
     bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"
     folder_of(bench)

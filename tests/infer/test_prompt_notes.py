@@ -3,7 +3,6 @@
 import pytest
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.prompt_notes import prediction_notes, span_notes
 from tests import tiny
 
@@ -59,8 +58,3 @@ def test_nothing_is_asked_for(text, model, noise_of):
 def test_texts_that_are_no_text(model, noise_of):
     with pytest.raises(UserError, match="half of a character"):
         model.separate(noise_of(1.01), "dog \ud83d", sample_rate=RATE)
-
-
-def test_a_seed_is_0_or_more():
-    with pytest.raises(UserError, match="seed=-1 must be a whole number of 0 or more"):
-        SeparateOptions(seed=-1)

@@ -17,7 +17,7 @@ def test_compiled_shapes_are_bounded(monkeypatch):
     counts = []
     for rows in range(1, 9):
         network(double, np.ones((rows, 2), np.float32))
-        counts.append(call.jitted(double)._cache_size())
+        counts.append(call.jitted(double, ())._cache_size())
     assert max(counts) == 3
     assert min(counts[3:]) == 1
     np.testing.assert_array_equal(network(double, np.ones((1, 2), np.float32)), first)
