@@ -16,9 +16,10 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.data import energy, source, span_prompts
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.scorers.activity import TimeRange
 
+LONGEST_S = 86_400  # seconds of a mixture, which is held in memory
 PEAK_TOLERANCE = (
     1e-3  # decoders of lossy clips differ by less, and the listed peak has four decimals
 )
@@ -217,16 +218,18 @@ def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixtu
             spans=tuple((float(a), float(b)) for a, b in entry.get("spans") or ()),
             target=_events(entry["target"]),
             residual=_events(entry["residual"]),
-            residual_captions=tuple(entry.get("residual_captions") or ()),
+            residual_captions=_texts(entry.get("residual_captions") or ()),
             peak=None if entry.get("mixture_peak") is None else float(entry["mixture_peak"]),
             line=line,
         )
     except KeyError as error:
         raise UserError(f"{path} line {line}: field {error} is missing") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} line {line}: {error}") from None
     if item.samples <= 0 or item.sample_rate <= 0:
         raise _wrong(path, item, "samples and sample_rate must be above 0")
+    if item.samples > LONGEST_S * item.sample_rate:
+        raise _wrong(path, item, f"{shown(item.samples)} samples are more than {LONGEST_S} s")
     for start, end in item.spans:
         if not 0 <= start < end <= item.seconds + 0.01:  # listed with two decimals
             raise _wrong(
@@ -241,11 +244,18 @@ def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixtu
     return item
 
 
+def _texts(values: Any) -> tuple[str, ...]:
+    """Captions; raises `TypeError` for anything but a list of strings."""
+    if not isinstance(values, list | tuple) or not all(isinstance(text, str) for text in values):
+        raise TypeError(f"residual_captions must be a list of strings, not {shown(values)}")
+    return tuple(values)
+
+
 def _events(entries: list[dict[str, Any]]) -> tuple[PlacedClip, ...]:
     """Reads the events of one stem."""
     return tuple(
         PlacedClip(
-            e["clip"], int(e["start"]), int(e["samples"]), int(e["offset"]), float(e["gain"])
+            str(e["clip"]), int(e["start"]), int(e["samples"]), int(e["offset"]), float(e["gain"])
         )
         for e in entries
     )

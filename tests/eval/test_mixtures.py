@@ -45,6 +45,10 @@ def test_the_other_source_is_named_only_where_there_is_one(bench_folder):
         ({"sample_rate": 16_000}, "clip hiss has 8000 Hz, the mixture 16000 Hz"),
         ({"spans": [[1.5, 1.0]]}, "span 1.5-1.0 s must have start < end within 0-2 s"),
         ({"samples": "many"}, "line 1: invalid literal"),
+        ({"samples": 10**12}, "samples are more than 86400 s"),
+        ({"samples": 10**400}, "samples are more than 86400 s"),
+        ({"residual_captions": [1]}, "residual_captions must be a list of strings, not [1]"),
+        ({"target": [event("hiss") | {"clip": ["a"]}]}, "clip \"['a']\" is not in manifest"),
         ({"id": "b"}, "line 2: id b is also in line 1"),
     ],
 )
