@@ -6,7 +6,7 @@
     scores.json        {step: score of its evaluation}, by which the best checkpoints are kept
     parameters.txt     the table of parameters, their sizes and shardings at the newest start
     metrics.jsonl      one line of numbers at a time; events/ holds the same for TensorBoard
-    eval/STEP/         the report of one evaluation
+    eval/STEP/         the report of one evaluation; eval/STEP.partial/ while it is not finished
     codec/             of a separator: the frozen codec that it is trained with
     latents.json       of a codec: mean and standard deviation of its latents
     profile/           traces of a few steps

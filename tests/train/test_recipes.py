@@ -77,6 +77,7 @@ def test_the_run_keeps_its_frozen_text_encoder_and_reads_videos(workdirs):
         assert prompted.separator.reads_video
 
 
+@pytest.mark.long  # 10 s: three more starts; without videos test_token_budget.py has it
 def test_a_run_with_videos_goes_on_bit_for_bit(workdirs):
     """The last weights of the fine-tuning are those of one that was stopped and continued."""
     cfg = Workdir(workdirs / "finetuning").read_config()["config"]
