@@ -1,16 +1,25 @@
-"""What the commands share: how an error looks, the exit status, numbers with a lower limit."""
+"""What the commands share: how an error looks, the exit status, numbers with a lower limit.
+
+And the options of those that run a trained network on several devices or hosts: `--mesh.AXIS N`
+lays the network out on the devices of a process; `--process I --processes N` says which share of
+the work a process has. Such processes never wait for each other.
+"""
 
 import argparse
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 import jax
+from jax.sharding import Mesh
 
 from sam_audio_jax import distributed
+from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import place_error
+from sam_audio_jax.parallel import MESH_AXES, MeshConfig, inference_mesh
 
 INTERRUPTED = 130  # the exit status of shells for a program that Ctrl-C ended
 
@@ -62,3 +71,49 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
     parse.__name__ = "int"  # argparse names the type in its message about other texts
     return parse
+
+
+def add_mesh_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--mesh.data`, `--mesh.fsdp`, `--mesh.tensor` and `--mesh.sequence`."""
+    group = parser.add_argument_group(
+        "devices of this process",
+        "By default copies of the network on all of them, or, where they do not fit, parts of one.",
+    )
+    for name in MESH_AXES:
+        group.add_argument(
+            f"--mesh.{name}", type=int, metavar="N", help="devices along this axis; -1: the rest"
+        )
+
+
+def mesh_of(args: argparse.Namespace, weight_bytes: Callable[[], int]) -> Mesh | None:
+    """The mesh that the options describe, else the default one for weights of this size.
+
+    Raises `UserError` for sizes that do not multiply to the number of devices.
+    """
+    named = {name: getattr(args, f"mesh.{name}") for name in MESH_AXES}
+    named = {name: size for name, size in named.items() if size is not None}
+    if not named:
+        return inference_mesh(None, weight_bytes)
+    # What is not named is 1, but for the copies, which take the devices that are left.
+    sizes = dict.fromkeys(MESH_AXES, 1) | ({} if -1 in named.values() else {"data": -1}) | named
+    return inference_mesh(MeshConfig(**sizes), weight_bytes)
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--processes` and `--process`."""
+    parser.add_argument(
+        "--processes", type=at_least(1), help="that share the work; default: by the environment"
+    )
+    parser.add_argument("--process", type=at_least(0), help="which of them this one is, from 0")
+
+
+def process_rank(args: argparse.Namespace) -> ProcessRank:
+    """Returns the rank by the options, else by the environment.
+
+    Raises UserError for one of the two options without the other.
+    """
+    if (args.process is None) != (args.processes is None):
+        raise UserError("--process and --processes go together")
+    if args.processes is None:
+        return rank_from_environment(os.environ)
+    return ProcessRank(args.process, args.processes)

@@ -14,10 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.cli.devices import (
+from sam_audio_jax.cli.command import (
     add_mesh_options,
     add_process_options,
+    at_least,
+    command,
     mesh_of,
     process_rank,
 )

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from sam_audio_jax.cli import devices
+from sam_audio_jax.cli import command
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
@@ -12,8 +12,8 @@ from sam_audio_jax.parallel import MeshConfig
 
 def parse(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    devices.add_mesh_options(parser)
-    devices.add_process_options(parser)
+    command.add_mesh_options(parser)
+    command.add_process_options(parser)
     return parser.parse_args(argv)
 
 
@@ -28,18 +28,18 @@ def parse(*argv: str) -> argparse.Namespace:
 )
 def test_axes_that_are_not_named_are_one_and_copies_take_the_rest(argv, wanted, monkeypatch):
     seen = []
-    monkeypatch.setattr(devices, "inference_mesh", lambda config, size: seen.append(config))
-    devices.mesh_of(parse(*argv), lambda: 0)
+    monkeypatch.setattr(command, "inference_mesh", lambda config, size: seen.append(config))
+    command.mesh_of(parse(*argv), lambda: 0)
     assert seen == [wanted]
 
 
 def test_one_device_needs_no_mesh_and_a_wrong_one_is_the_users_error():
-    assert devices.mesh_of(parse(), lambda: 0) is None
+    assert command.mesh_of(parse(), lambda: 0) is None
     with pytest.raises(UserError, match=r"mesh data=3 .* does not fit 1 devices"):
-        devices.mesh_of(parse("--mesh.data", "3"), lambda: 0)
+        command.mesh_of(parse("--mesh.data", "3"), lambda: 0)
 
 
 def test_the_rank_is_given_whole_or_by_the_environment(monkeypatch):
-    assert devices.process_rank(parse("--process", "1", "--processes", "3")) == ProcessRank(1, 3)
+    assert command.process_rank(parse("--process", "1", "--processes", "3")) == ProcessRank(1, 3)
     with pytest.raises(UserError, match="go together"):
-        devices.process_rank(parse("--process", "1"))
+        command.process_rank(parse("--process", "1"))
