@@ -142,7 +142,7 @@ def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
         ({"window_s": 30.0}, "window_s=30 must be 0.04 to 20"),
         ({"overlap_s": 1.5}, "overlap_s=1.5 must be 0 to half of window_s=2"),
         ({"sample_rate": 0}, "sample_rate=0 must be positive"),
-        ({"text": 3}, "text must be a string"),
+        ({"text": 3}, "text of the stream must be a string"),
         ({"spans": [("+", 2.0, 1.0)]}, "must have 0 <= start < end"),
         ({"spans": "+"}, "spans of the stream must be a list"),
         ({"refine": "mask"}, "allowed: 'wiener'"),
