@@ -108,7 +108,7 @@ def fits(hint: Any, value: Any) -> bool:
         if len(inner) == 2 and inner[1] is Ellipsis:
             inner = (inner[0],) * len(value)
         return len(inner) == len(value) and all(map(fits, inner, value))
-    if hint is bool or hint is str:
+    if hint in (bool, str, dict):
         return isinstance(value, hint)
     if hint is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -143,5 +143,11 @@ def allowed(hint: Any) -> str:
         return (
             f"a list, each {allowed(inner[0])}" if many else f"({', '.join(map(allowed, inner))})"
         )
-    names = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}
+    names = {
+        int: "a whole number",
+        float: "a finite number",
+        str: "a text",
+        dict: "an object",
+        bool: "True or False",
+    }
     return names.get(hint, "None" if hint is type(None) else getattr(hint, "__name__", str(hint)))

@@ -18,10 +18,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 
 PART = ".part"  # in the name of what is being written
 LONGEST_NAME = 255  # bytes of the name of a file, in most file systems
+LONGEST_ID = 200  # bytes; file names of at most 255 bytes begin with it
 SPACES = " \t\r\n"  # of JSON
 PROBE_BYTES = 4_096  # written to find out whether a folder takes files
 # Errors of a place to write to that its user can mend.
@@ -206,8 +207,34 @@ def read_json(path: str | os.PathLike) -> Any:
     """Raises `UserError` when the file is missing, unreadable or no JSON."""
     try:
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{path} cannot be read as JSON: {first_line(error)}") from error
+
+
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+    """As `read_json`, for a file that must hold an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold an object, not {shown(value)}")
+    return value
+
+
+def check_file_name(name: str, where: str) -> None:
+    """Raises `UserError` for a text that cannot serve as the name of a file, or of many."""
+    size = len(os.fsencode(name)) if _is_encodable(name) else 0
+    if size > LONGEST_ID:
+        raise UserError(
+            f"{where}: id of {size} bytes must serve as a file name; it may have {LONGEST_ID}"
+        )
+    if not size or name != os.path.basename(name) or name.startswith(".") or "\0" in name:
+        raise UserError(f"{where}: id {shown(name)} must serve as a file name")
+
+
+def _is_encodable(name: str) -> bool:
+    try:
+        return bool(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
 
 
 def write_json(path: str | os.PathLike, value: Any, *, indent: int | None = 1) -> None:
@@ -245,7 +272,7 @@ def iter_jsonl(path: str | os.PathLike, *, skip_torn: bool = False) -> Iterator[
                 continue
             try:
                 value = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if skip_torn:
                     continue
                 reason = first_line(error)

@@ -24,6 +24,7 @@ MIX = (
 PROMPTS = (
     "caption_share",
     "text_dropout",
+    "video_dropout",
     "drop_any_text",
     "span_share",
     "negative_share",

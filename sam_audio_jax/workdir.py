@@ -21,14 +21,15 @@ import pathlib
 from typing import Any
 
 from sam_audio_jax import distributed
+from sam_audio_jax.bounds import fits
 from sam_audio_jax.config import differences, to_dict
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import (
     PART,
     check_format,
     check_writable,
-    read_json,
     read_jsonl,
+    read_object,
     remove_parts,
     write_json,
 )
@@ -109,10 +110,16 @@ class Workdir:
         Raises `UserError` when the folder is no workdir or its format is newer than this code.
         """
         try:
-            saved = read_json(self.config_file)
+            saved = read_object(self.config_file)
         except UserError as error:
             raise UserError(f"{self.path} is not the workdir of a run: {error}") from None
         check_format(self.config_file, saved, FORMAT)
+        parts = saved.get("experiment"), saved.get("config")
+        if not (isinstance(parts[0], str) and isinstance(parts[1], dict)):
+            raise UserError(
+                f"{self.config_file} is damaged: it must hold the experiment and the config of the "
+                "run; put a copy there, or take another --workdir"
+            )
         return migrated_run(saved)
 
     def steps(self) -> list[int]:
@@ -124,14 +131,25 @@ class Workdir:
         )
 
     def read_scores(self) -> dict[int, float]:
-        """The score of each evaluated step; empty without scores.json."""
+        """The score of each evaluated step; empty without scores.json.
+
+        Raises `UserError` for a file that holds anything else.
+        """
         if not self.scores_file.is_file():
             return {}
-        return {int(step): score for step, score in read_json(self.scores_file).items()}
+        scores = read_object(self.scores_file)
+        wrong = [step for step in scores if not (step.isdigit() and fits(float, scores[step]))]
+        if wrong:
+            raise UserError(f"{self.scores_file} has no number for step {shown(wrong[0])}")
+        return {int(step): score for step, score in scores.items()}
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, without those that a kill cut short; empty without a file."""
-        return read_jsonl(self.metrics_file, skip_torn=True)
+        """The lines of metrics.jsonl, without those that are damaged; empty without a file.
+
+        Each line that is returned has a `step`, a `group` and numbers.
+        """
+        lines = read_jsonl(self.metrics_file, skip_torn=True)
+        return [line for line in lines if isinstance(line, dict) and _is_metrics(line)]
 
     def write_scores(self, scores: dict[int, float]) -> None:
         """Replaces scores.json."""
@@ -201,6 +219,12 @@ class Checkpoint:
         return self.run["config"]
 
 
+def _is_metrics(line: dict[str, Any]) -> bool:
+    values = [value for key, value in line.items() if key != "group"]
+    numbers = all(isinstance(value, int | float | None) for value in values)
+    return numbers and isinstance(line.get("group"), str) and fits(int, line.get("step"))
+
+
 def find_checkpoint(name: str) -> Checkpoint | None:
     """The checkpoint that a path means; None when the path is not of a run.
 
@@ -214,9 +238,14 @@ def find_checkpoint(name: str) -> Checkpoint | None:
     steps = workdir.steps()
     if named_step and int(path.name) not in steps:
         raise UserError(f"no checkpoint {path}; saved are {steps}")
-    if not workdir.config_file.is_file() or "experiment" not in read_json(workdir.config_file):
+    if not workdir.config_file.is_file() or "experiment" not in _run_of(workdir):
         return None
     if not steps:
         raise UserError(f"{workdir.path} has no checkpoint yet")
     step = int(path.name) if named_step else workdir.best_step() if best else steps[-1]
     return Checkpoint(workdir, step, workdir.read_config())
+
+
+def _run_of(workdir: Workdir) -> dict[str, Any]:
+    """The config.json of a folder that may be a run's or a model's."""
+    return read_object(workdir.config_file)

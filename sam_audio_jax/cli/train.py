@@ -12,6 +12,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.codec import load_codec_folder, save_codec_folder
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.eval.in_training import training_evaluation
+from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import load_start, make_codec
@@ -28,6 +29,8 @@ def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
 def main(argv: list[str]) -> None:
     """Trains in one workdir, from its newest checkpoint on."""
     path, profile, cfg = config.run_options(argv, __doc__, command="train", kind=TrainConfig)
+    if cfg.eval_bench:
+        folder_of(cfg.eval_bench)
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)

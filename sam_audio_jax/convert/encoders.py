@@ -20,6 +20,7 @@ from sam_audio_jax.convert.model_files import (
     find_folder,
     open_file,
     open_state,
+    reading,
 )
 from sam_audio_jax.convert.names import Table
 from sam_audio_jax.convert.pe_a_frame import (
@@ -41,7 +42,7 @@ from sam_audio_jax.convert.vision import (
     vision_table,
 )
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_json, whole_folder, write_json
+from sam_audio_jax.files import read_object, whole_folder, write_json
 
 SUFFIXES = (".safetensors", ".pt")
 PATTERNS = ("config.json", *(f"*{suffix}*" for suffix in SUFFIXES), *TOKENIZER_FILES)
@@ -71,9 +72,12 @@ def open_encoder(name: str) -> StoredEncoder | None:
         name = HUB + name
     folder = find_folder(name, ("config.json",))
     if (folder / "config.json").is_file():
-        values = read_json(folder / "config.json")
+        values = read_object(folder / "config.json")
         read = next((read for key, read in READERS.items() if key in values), None)
-        return None if read is None else read(find_folder(name, PATTERNS), values)
+        if read is None:
+            return None
+        with reading(folder):
+            return read(find_folder(name, PATTERNS), values)
     file = _only_file(find_folder(name, PATTERNS))
     return None if file is None or not _is_tower(open_file(file)) else _tower(file)
 
@@ -126,7 +130,7 @@ def _tower(file: pathlib.Path) -> StoredEncoder:
     if not _is_tower(state):
         raise UserError(f"{file} holds no vision tower: give the folder of another model")
     (released,) = RELEASED
-    values = read_json(config_file) if config_file.is_file() else {}
+    values = read_object(config_file) if config_file.is_file() else {}
     if "patch_size" not in values:
         values = tower_config_to_reference(RELEASED[released])
     config = tower_config(values)

@@ -17,6 +17,7 @@ is written, which then holds them as well.
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from jax.sharding import Mesh
 
 from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.codec import codec_config, codec_table
 from sam_audio_jax.convert.model_files import (
     TOKENIZER_FILES,
@@ -33,6 +35,7 @@ from sam_audio_jax.convert.model_files import (
     find_folder,
     has_tokenizer,
     open_state,
+    reading,
 )
 from sam_audio_jax.convert.names import Compute, StoredNetwork
 from sam_audio_jax.convert.separator import separator_config, separator_table
@@ -40,10 +43,12 @@ from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_config_to_refer
 from sam_audio_jax.convert.tensors import State, Tensor, write_state
 from sam_audio_jax.convert.upstream_config import TEXT_DEFAULTS, upstream_config, with_defaults
 from sam_audio_jax.encoders.t5 import T5Encoder
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import check_format, read_json, whole_folder, write_json
+from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator, Separator
 
+TOKENIZER_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 OURS = "sam_audio_jax.json"
 FORMAT = 1  # of OURS
 FileDtype = Literal["float32", "float16"]
@@ -94,12 +99,18 @@ def open_folder(path: str | pathlib.Path, *, compute: Compute = "float32") -> Mo
     fit.
     """
     folder = find_folder(str(path), PATTERNS)
-    stored_config, extra = read_json(folder / "config.json"), {}
+    with reading(folder):
+        return _open(folder, compute)
+
+
+def _open(folder: pathlib.Path, compute: Compute) -> ModelFolder:
+    stored_config, extra = read_object(folder / "config.json"), {}
     if (folder / OURS).exists():
-        extra = read_json(folder / OURS)
+        extra = read_object(folder / OURS)
         check_format(folder / OURS, extra, FORMAT)
     latents, tokenizer = extra.pop("latents", {}), extra.pop("tokenizer", None)
     extra.pop("format", None)
+    _check_ours(folder / OURS, latents, tokenizer, extra)
     if "trained" in extra:  # folders of our trainings did not always say so
         extra.setdefault("level_db", USUAL_DB)
         extra.setdefault("normalizes_text", True)
@@ -107,7 +118,7 @@ def open_folder(path: str | pathlib.Path, *, compute: Compute = "float32") -> Mo
     text_name = config["text_encoder"]["name"]
     own_text = (folder / "t5").is_dir()
     text_folder = folder / "t5" if own_text else find_folder(text_name, TEXT_PATTERNS)
-    text_config = read_json(text_folder / "config.json")
+    text_config = read_object(text_folder / "config.json")
     state, text_state = open_state(folder, "checkpoint"), open_state(text_folder, "model")
     if not tokenizer:
         tokenizer = str(text_folder) if has_tokenizer(text_folder) else text_name
@@ -139,6 +150,20 @@ def open_folder(path: str | pathlib.Path, *, compute: Compute = "float32") -> Mo
         separator=separator,
         others=others,
     )
+
+
+def _check_ours(path: pathlib.Path, latents: Any, tokenizer: Any, extra: Mapping[str, Any]) -> None:
+    """Raises `UserError` for values of sam_audio_jax.json that mean nothing."""
+    if not isinstance(latents, dict) or set(latents) - set(UNSCALED):
+        raise UserError(f"{path}: latents must have mean and std alone, not {shown(latents)}")
+    if tokenizer is not None and not (
+        isinstance(tokenizer, str) and TOKENIZER_NAME.fullmatch(tokenizer)
+    ):
+        raise UserError(f"{path}: tokenizer {shown(tokenizer)} must be a name or Hugging Face id")
+    sampler = extra.get("sampler", {})
+    if not isinstance(sampler, dict):
+        raise UserError(f"{path}: sampler must be an object, not {shown(sampler)}")
+    from_dict(SamplerConfig, sampler, where="sampler.")
 
 
 def load_folder(

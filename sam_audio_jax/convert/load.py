@@ -26,7 +26,7 @@ from sam_audio_jax.convert.training_run import (
 from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_json
+from sam_audio_jax.files import read_object
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.workdir import Checkpoint, find_checkpoint
 
@@ -96,9 +96,9 @@ def codec_grid(name: str) -> tuple[int, int]:
     """Sample rate in Hz and hop in samples of the codec of a name; no tensor is read."""
     match _locate(name):
         case Checkpoint(workdir=workdir):
-            fields = read_json(workdir.codec / "codec.json")
+            fields = read_object(workdir.codec / "codec.json")
         case folder:
-            stored = read_json(find_folder(folder, ("config.json",)) / "config.json")
+            stored = read_object(find_folder(folder, ("config.json",)) / "config.json")
             fields = with_defaults(stored)["audio_codec"]
     rates = fields.get("encoder_rates", CodecConfig.encoder_rates)
     return fields.get("sample_rate", CodecConfig.sample_rate), math.prod(rates)

@@ -1,14 +1,17 @@
 """Files of a model folder: where a named folder is, its tensors, its tokenizer."""
 
+import contextlib
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 import huggingface_hub
 
+from sam_audio_jax.bounds import fits
 from sam_audio_jax.convert.tensors import Stored, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import first_line, read_json
+from sam_audio_jax.files import first_line, read_object
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -73,8 +76,25 @@ def open_file(path: pathlib.Path) -> dict[str, Stored]:
     return open_torch(path) if path.suffix == ".pt" else open_safetensors(path)
 
 
+@contextlib.contextmanager
+def reading(folder: str | os.PathLike) -> Iterator[None]:
+    """Turns what a config or header of an odd form raises while it is read into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError, IndexError) as error:
+        raise UserError(
+            f"{folder} describes no network: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
 def _open_parts(index: pathlib.Path) -> dict[str, Stored]:
-    part_of = read_json(index).get("weight_map", {})
+    part_of = read_object(index).get("weight_map", {})
+    if not fits(dict, part_of) or not all(
+        isinstance(part, str) and part == os.path.basename(part) for part in part_of.values()
+    ):
+        raise UserError(f"{index}: weight_map must give a file of this folder for each tensor")
     parts = {
         part: open_safetensors(index.with_name(part)) for part in sorted(set(part_of.values()))
     }

@@ -10,7 +10,7 @@ from typing import Any
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.convert.codec import codec_config_to_reference
 from sam_audio_jax.convert.separator import dit_to_reference
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.separator.model import SeparatorConfig
 
 TOP_DEFAULTS: dict[str, Any] = {
@@ -38,12 +38,17 @@ VISION_DEFAULTS = {
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with defaults filled in. Raises `UserError` for unknown keys, as upstream."""
+    if not isinstance(config, Mapping):
+        raise UserError(f"config.json must hold an object, not {shown(config)}")
     unknown = sorted(set(config) - set(TOP_DEFAULTS))
     if unknown:
         raise UserError(
             f"config.json: unknown key {unknown[0]}, allowed are {', '.join(TOP_DEFAULTS)}"
         )
     full = TOP_DEFAULTS | dict(config)
+    for key, default in TOP_DEFAULTS.items():
+        if isinstance(default, dict) and not isinstance(full[key], Mapping):
+            raise UserError(f"config.json: {key} must be an object, not {shown(full[key])}")
     full["text_encoder"] = TEXT_DEFAULTS | full["text_encoder"]
     full["vision_encoder"] = VISION_DEFAULTS | full["vision_encoder"]
     return full

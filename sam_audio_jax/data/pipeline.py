@@ -8,6 +8,10 @@ on with other workers or, for the same global batch, with other processes.
 
 import atexit
 import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol, cast, runtime_checkable
@@ -135,7 +139,8 @@ class BatchStream(Iterator[_Batch]):
             if not absl.flags.FLAGS.is_parsed():  # Grain's workers read flags, which must be parsed
                 absl.flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=2)
+                grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=2),
+                worker_init_fn=_end_with_parent,
             )
         return iter(stream)
 
@@ -178,6 +183,23 @@ class _BucketRows:
         first += self.process_index * rows
         examples = [self.items.in_bucket(number, bucket) for number in range(first, first + rows)]
         return {name: np.stack([one[name] for one in examples]) for name in examples[0]}
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+    """Ends this worker process when the one that started it is gone, killed or not.
+
+    Without workers the resource tracker of multiprocessing ends too, and removes shared memory.
+    """
+    del worker, workers
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="end with parent").start()
 
 
 def _close(reference: weakref.ref[BatchStream]) -> None:

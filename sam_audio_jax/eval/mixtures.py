@@ -9,14 +9,17 @@ rate.
 import dataclasses
 import functools
 import pathlib
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax import audio
+from sam_audio_jax.bounds import Count, Finite, NonNegative, Range, SampleRate, check
 from sam_audio_jax.data import energy, source, span_prompts
 from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.eval.statistics import ALL
+from sam_audio_jax.files import check_file_name
 from sam_audio_jax.scorers.activity import TimeRange
 
 LONGEST_S = 86_400  # seconds of a mixture, which is held in memory
@@ -24,6 +27,10 @@ PEAK_TOLERANCE = (
     1e-3  # decoders of lossy clips differ by less, and the listed peak has four decimals
 )
 MUSIC = "music playing"  # the caption of a whole piece in the lists
+
+Samples = Annotated[int, Range(1, 1_000_000_000)]  # six hours at 48 kHz
+_Ranges = tuple[tuple[Finite, Finite], ...]
+_EVENT = {"clip": str, "start": Count, "samples": Samples, "offset": Count, "gain": Finite}
 
 Wave = Float[np.ndarray, " samples"]
 
@@ -208,28 +215,30 @@ def _wrong(path: pathlib.Path, item: FixedMixture, what: str) -> UserError:
 
 def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixture:
     """Reads one line of the list; raises UserError where a field is missing or impossible."""
-    try:
-        item = FixedMixture(
-            id=str(entry["id"]),
-            setting=str(entry["setting"]),
-            caption=str(entry["caption"]),
-            samples=int(entry["samples"]),
-            sample_rate=int(entry["sample_rate"]),
-            spans=tuple((float(a), float(b)) for a, b in entry.get("spans") or ()),
-            target=_events(entry["target"]),
-            residual=_events(entry["residual"]),
-            residual_captions=_texts(entry.get("residual_captions") or ()),
-            peak=None if entry.get("mixture_peak") is None else float(entry["mixture_peak"]),
-            line=line,
-        )
-    except KeyError as error:
-        raise UserError(f"{path} line {line}: field {error} is missing") from None
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} line {line}: {error}") from None
-    if item.samples <= 0 or item.sample_rate <= 0:
-        raise _wrong(path, item, "samples and sample_rate must be above 0")
+    where = f"{path} line {line}"
+    item = FixedMixture(
+        id=_field(entry, "id", str, where),
+        setting=_field(entry, "setting", str, where),
+        caption=_field(entry, "caption", str, where),
+        samples=_field(entry, "samples", Samples, where),
+        sample_rate=_field(entry, "sample_rate", SampleRate, where),
+        spans=tuple(
+            (float(start), float(end))
+            for start, end in _field(entry, "spans", _Ranges, where, missing=())
+        ),
+        target=_events(entry, "target", where),
+        residual=_events(entry, "residual", where),
+        residual_captions=tuple(
+            _field(entry, "residual_captions", tuple[str, ...], where, missing=())
+        ),
+        peak=_field(entry, "mixture_peak", NonNegative, where, missing=None),
+        line=line,
+    )
+    check_file_name(item.id, where)
     if item.samples > LONGEST_S * item.sample_rate:
-        raise _wrong(path, item, f"{shown(item.samples)} samples are more than {LONGEST_S} s")
+        raise _wrong(path, item, f"{item.samples} samples are more than {LONGEST_S} s")
+    if not item.setting or item.setting == ALL or "/" in item.setting:
+        raise UserError(f"{where}: setting {shown(item.setting)} must be a name other than 'all'")
     for start, end in item.spans:
         if not 0 <= start < end <= item.seconds + 0.01:  # listed with two decimals
             raise _wrong(
@@ -244,18 +253,25 @@ def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixtu
     return item
 
 
-def _texts(values: Any) -> tuple[str, ...]:
-    """Captions; raises `TypeError` for anything but a list of strings."""
-    if not isinstance(values, list | tuple) or not all(isinstance(text, str) for text in values):
-        raise TypeError(f"residual_captions must be a list of strings, not {shown(values)}")
-    return tuple(values)
+def _field(entry: dict[str, Any], key: str, hint: Any, where: str, **missing: Any) -> Any:
+    """A field of one line; raises `UserError` where it is missing or not what `hint` says.
+
+    With `missing=VALUE` it may be absent or null, and is that value then.
+    """
+    if missing and entry.get(key) is None:
+        return missing["missing"]
+    if key not in entry:
+        raise UserError(f"{where}: field {key!r} is missing")
+    check(hint, entry[key], f"{where}: {key}")
+    return entry[key]
 
 
-def _events(entries: list[dict[str, Any]]) -> tuple[PlacedClip, ...]:
+def _events(entry: dict[str, Any], stem: str, where: str) -> tuple[PlacedClip, ...]:
     """Reads the events of one stem."""
-    return tuple(
-        PlacedClip(
-            str(e["clip"]), int(e["start"]), int(e["samples"]), int(e["offset"]), float(e["gain"])
-        )
-        for e in entries
-    )
+    events = []
+    for event in _field(entry, stem, tuple[Any, ...], where):
+        name = f"{where}: {stem}"
+        check(dict, event, name)
+        values = {key: _field(event, key, hint, name) for key, hint in _EVENT.items()}
+        events.append(PlacedClip(**values))
+    return tuple(events)

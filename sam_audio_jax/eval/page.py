@@ -73,17 +73,26 @@ def _signless(value: float) -> str:
 
 
 def table(
-    heads: Sequence[str],
+    heads: Mapping[str, str] | Sequence[str],
     groups: Mapping[str, Mapping[str, Sequence[Interval | None]]],
     *,
     percent: bool = False,
 ) -> str:
-    """Rows under group headings; every row has one interval for each head."""
-    first = "".join(f"<th>{head}</th>" for head in ["", *heads])
+    """Rows under group headings; every row has one interval for each head.
+
+    A mapping of heads has a small note for each. All of it is plain text, which is escaped here.
+    """
+    notes = heads if isinstance(heads, Mapping) else dict.fromkeys(heads, "")
+    first = "<th></th>" + "".join(
+        f"<th>{html.escape(head)}{f' <small>{html.escape(note)}</small>' if note else ''}</th>"
+        for head, note in notes.items()
+    )
     lines = []
     for group, rows in groups.items():
         if rows:
-            lines.append(f'<tr class="group"><td colspan="{len(heads) + 1}">{group}</td></tr>')
+            lines.append(
+                f'<tr class="group"><td colspan="{len(heads) + 1}">{html.escape(group)}</td></tr>'
+            )
         for name, cells in rows.items():
             values = "".join(number(cell, percent=percent) for cell in cells)
             lines.append(f"<tr><td>{html.escape(name)}</td>{values}</tr>")

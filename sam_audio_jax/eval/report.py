@@ -110,7 +110,7 @@ def _find(cells: Sequence[Cell], row: str, setting: str, column: str) -> Interva
 
 def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     """The title, the three main numbers and what the measures mean."""
-    prompt = results["settings"]["prompts"][0]
+    prompt = html.escape(results["settings"]["prompts"][0])
     tiles = []
     for row, column, what in (
         (f"model/wiener/{prompt}", "sisdri", "SI-SDR improvement, refined"),
@@ -142,10 +142,7 @@ def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     """One table for each measure: a row for each model and baseline, a column for each setting."""
     counts = results["mixtures"]
     settings = [*counts, ALL]
-    heads = [
-        f"{setting} <small>n={counts.get(setting, sum(counts.values()))}</small>"
-        for setting in settings
-    ]
+    heads = {setting: f"n={counts.get(setting, sum(counts.values()))}" for setting in settings}
     parts = []
     for column, title in TABLES.items():
         groups: dict[str, dict[str, list[Interval | None]]] = {}
@@ -222,7 +219,7 @@ def _example(example: PlayedItem) -> str:
     source = _data("image/webp", image.getvalue())
     return (
         f'<div class="scene"><h3>{prompt} <span class="soft">out of: {others}</span></h3>'
-        f'<span class="soft">{item.setting}, {html.escape(item.id)}: {example.sisdri:.1f} dB '
+        f'<span class="soft">{html.escape(f"{item.setting}, {item.id}")}: {example.sisdri:.1f} dB '
         f'better than the mixture (refined)</span><div class="players">{players}</div>'
         f'<img loading="lazy" alt="spectrograms" src="{source}"></div>'
     )

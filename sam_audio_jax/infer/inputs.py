@@ -295,8 +295,9 @@ def load_noise(path: str | os.PathLike) -> np.ndarray:
     if not pathlib.Path(path).is_file():
         raise UserError(f"no noise file at {path}")
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        # Mapped: a header may claim more than the file or the memory holds.
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError) as error:
         raise UserError(f"{path} is no .npy array of numbers: {first_line(error)}") from None
 
 

@@ -1,18 +1,16 @@
 """The manifest of a batch run: a JSON object a line, each with a recording and its prompts."""
 
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
 from sam_audio_jax.errors import UserError, shown
-from sam_audio_jax.files import iter_lines
+from sam_audio_jax.files import check_file_name, iter_lines
 from sam_audio_jax.infer.inputs import check_path, check_text, check_track, parse_spans
 from sam_audio_jax.separator.prompts import Span
 
 KEYS = ("id", "audio", "text", "spans", "track", "video", "mask")
 FILES = ("audio", "video", "mask")
-LONGEST_ID = 200  # bytes; file names of at most 255 bytes begin with it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,18 +83,12 @@ def _parse(fields: Any, where: str, folder: pathlib.Path) -> Entry:
         optional = key not in ("id", "audio")
         if not ((optional and value is None) or (isinstance(value, str) and value)):
             raise UserError(f"{where}: {key} must be a string, got {shown(value)}")
-    if fields.get("mask") and not fields.get("video"):
-        raise UserError(f"{where} has a mask but no video that it is of")
         if value is not None:
             check_path(value, f"{where}: {key}")
+    if fields.get("mask") and not fields.get("video"):
+        raise UserError(f"{where} has a mask but no video that it is of")
     name, text = fields["id"], fields.get("text")
-    size = len(os.fsencode(name))
-    if size > LONGEST_ID:
-        raise UserError(
-            f"{where}: id of {size} bytes must serve as a file name; it may have {LONGEST_ID}"
-        )
-    if name != os.path.basename(name) or name.startswith("."):
-        raise UserError(f"{where}: id {shown(name)} must serve as a file name")
+    check_file_name(name, where)
     check_text(text, where)
     spans = parse_spans(fields.get("spans") or (), where)
     track = fields.get("track")

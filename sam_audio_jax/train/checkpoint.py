@@ -14,7 +14,7 @@ import os
 import pathlib
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from jaxtyping import PyTree
 
 from sam_audio_jax import distributed
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import first_line
 from sam_audio_jax.train.config import CheckpointConfig
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.workdir import Workdir
@@ -56,10 +57,15 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike, config: CheckpointConfig):
         self._config = config
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises what it logs
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of its reads of a damaged file
         self.warnings: list[str] = []  # lines for the user, by `restore_latest`
         self._workdir = Workdir(pathlib.Path(workdir).absolute())
         self.folder = self._workdir.checkpoints
-        self._scores = self._workdir.read_scores()
+        try:
+            self._scores = self._workdir.read_scores()
+        except UserError as error:
+            self._scores = {}
+            self.warnings.append(f"warning: {error}: the best steps are counted anew")
         policies: list[Any] = [_keep.LatestN(config.keep_last)]
         if config.best_metric and config.keep_best:
             highest = config.best_is == "highest"
@@ -108,15 +114,18 @@ class Checkpoints:
                     step, _items(state), force=True, custom_metadata=metadata
                 )
 
-    def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore_latest(
+        self, like: TrainState, check: Callable[[dict[str, Any]], object] = len
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest readable checkpoint as `(state, metadata)`, None without any checkpoint.
 
-        `like` gives shapes, dtypes and shardings. Newer ones that are damaged move to
+        `like` gives shapes, dtypes and shardings; `check` raises for metadata that nothing can be
+        done with. Newer ones that are damaged move to
         WORKDIR/unreadable, with a line in `warnings`. Raises `UserError` when all are damaged.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
-            restored, reason = self._load(step, like)
+            restored, reason = self._load(step, like, check)
             if distributed.all_processes(restored is not None):
                 self._set_aside(damaged, step)
                 return restored
@@ -130,7 +139,7 @@ class Checkpoints:
         return None
 
     def _load(
-        self, step: int, like: TrainState
+        self, step: int, like: TrainState, check: Callable[[dict[str, Any]], object]
     ) -> tuple[tuple[TrainState, dict[str, Any]] | None, str]:
         """The checkpoint, or None and the reason why it cannot be read.
 
@@ -151,6 +160,10 @@ class Checkpoints:
             metadata: Any = self._orbax.metadata(step).custom_metadata
             if not metadata:
                 raise ValueError("_CHECKPOINT_METADATA is damaged")
+            try:
+                check(dict(metadata))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"its metadata is damaged: {first_line(error)}") from None
         except Exception as error:  # Orbax raises many kinds for damaged files
             return None, _reason(error)
         rest = items["rest"]

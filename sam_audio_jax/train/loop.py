@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
 from sam_audio_jax import distributed, parallel
+from sam_audio_jax.bounds import check, hints
 from sam_audio_jax.config import to_dict
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_file
@@ -78,7 +79,7 @@ def train_and_evaluate(
     state = put_state(state, mesh)
     progress = Progress()
     with watch_signals() as stop, Checkpoints(workdir, config.checkpoint) as checkpoints:
-        restored = checkpoints.restore_latest(state)
+        restored = checkpoints.restore_latest(state, lambda found: _check_metadata(found, batches))
         if restored is not None:
             state, metadata = restored
             progress = Progress(**metadata["progress"])
@@ -201,6 +202,16 @@ class _Run:
         self.due.evaluated.add(done)
         self.writer.write(done, results, group="eval")
         self.checkpoints.record_score(done, results)
+
+
+def _check_metadata(metadata: dict[str, Any], batches: Batches) -> None:
+    """Raises ValueError, KeyError or TypeError for metadata that `_Run.save` did not write."""
+    progress = Progress(**metadata["progress"])
+    for name, hint in hints(Progress).items():
+        check(hint, getattr(progress, name), f"progress.{name}")
+    missing = set(batches.get_state()) - set(metadata["data"])
+    if missing:
+        raise ValueError(f"the state of the data lacks {', '.join(sorted(missing))}")
 
 
 def _check_rows(config: RunConfig, mesh: Mesh) -> None:

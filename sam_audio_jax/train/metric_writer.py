@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import sys
 import types
 
@@ -27,6 +28,7 @@ class MetricWriter:
             return
         self._lines = workdir.metrics_file
         kept = [line for line in workdir.read_metrics() if line["step"] <= start]
+        damaged = _line_count(self._lines) - len(workdir.read_metrics())
         write_jsonl(self._lines, kept)
         self._board = tensorboardX.SummaryWriter(
             str(workdir.events), purge_step=start + 1, flush_secs=30
@@ -38,6 +40,9 @@ class MetricWriter:
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
             bar_format="{desc}{n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}",
         )
+
+        if damaged:
+            self.print(f"warning: {damaged} damaged lines of {self._lines} are left out")
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -86,3 +91,12 @@ class MetricWriter:
             raise UserError(f"{self._lines} cannot be written: {error.strerror}") from None
         for name, value in values.items():
             self._board.add_scalar(f"{group}/{name}", value, step)
+
+
+def _line_count(path: pathlib.Path) -> int:
+    """Lines of a file that are not blank; 0 without a file."""
+    try:
+        with path.open("rb") as lines:
+            return sum(1 for line in lines if line.strip())
+    except FileNotFoundError:
+        return 0

@@ -4,6 +4,8 @@ import functools
 import math
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +13,7 @@ import av
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import first_line, read_json
 from sam_audio_jax.video.reading import decode_frames, to_grey
 
@@ -21,6 +23,7 @@ Region = Sequence[int | float]  # a box or a point with its radius, in pixels
 
 KEEP = ("object", "background")
 BRIGHT = 127  # a pixel of a mask picture that is brighter belongs to the object
+MOST_PIXELS = 2**27  # of one frame of a mask
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -44,7 +47,7 @@ def read_masks(source: Any, name: str) -> Iterator[FrameMask]:
         if not path.is_file():
             raise UserError(f"{name}: no mask at {path}")
         if path.suffix.lower() == ".npz":
-            return _from_array(_read_npz(path, name), name)
+            return _from_npz(path, name)
         if path.suffix.lower() == ".json":
             return _from_regions(read_json(path), name)
         video = decode_frames(path, f"the mask of {name}")
@@ -114,18 +117,51 @@ def _from_array(mask: np.ndarray, name: str) -> Iterator[FrameMask]:
     return (functools.partial(_any_size, np.asarray, frame != 0) for frame in mask)
 
 
-def _read_npz(path: pathlib.Path, name: str) -> np.ndarray:
-    """Returns the array `mask` of a file, or its only one."""
+def _from_npz(path: pathlib.Path, name: str) -> Iterator[FrameMask]:
+    """Yields the masks in the array `mask` of a file, or its only one, one frame at a time.
+
+    The header is read first: a small file may unpack to more than the memory holds.
+    """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays)
+        with zipfile.ZipFile(path) as arrays:
+            names = [entry.removesuffix(".npy") for entry in arrays.namelist()]
             if "mask" not in names and len(names) != 1:
-                raise UserError(f"{name}: {path} must hold an array 'mask', not {names}")
-            return arrays["mask" if "mask" in names else names[0]]
+                raise UserError(f"{name}: {path} must hold an array 'mask', not {shown(names)}")
+            member = arrays.namelist()[names.index("mask") if "mask" in names else 0]
+            with arrays.open(member) as stream:
+                shape, dtype = _frame_header(stream, f"{name}: {path}")
+                for _ in range(shape[0]):
+                    data = stream.read(shape[1] * shape[2])
+                    frame = np.frombuffer(data, dtype).reshape(shape[1:]) != 0
+                    yield functools.partial(_any_size, np.asarray, frame)
     except UserError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(f"{name}: {path} is no .npz file of numbers: {first_line(error)}") from None
+    except (RuntimeError, zlib.error, SyntaxError) as error:
+        raise UserError(f"{name}: {path} is no .npz file of numbers: {first_line(error)}") from None
+
+
+def _frame_header(stream: zipfile.ZipExtFile, name: str) -> tuple[tuple[int, int, int], np.dtype]:
+    """The shape `[frames, height, width]` and dtype in the header of an array; no data is read."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"its format has the version {version}")
+    first = np.lib.format.read_array_header_1_0
+    read = first if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, columns_first, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects")
+    if len(shape) == 4 and shape[1] == 1:  # as in `_from_array`
+        shape = (shape[0], *shape[2:])
+    if len(shape) != 3 or dtype not in (np.bool_, np.uint8) or columns_first:
+        raise UserError(
+            f"{name}: the mask must be bool or uint8 [frames, height, width], row by row, "
+            f"not {dtype} of shape {shape}"
+        )
+    if shape[1] * shape[2] > MOST_PIXELS:
+        raise UserError(f"{name}: a mask of {shape[1]} x {shape[2]} pixels is too large")
+    return shape, dtype
 
 
 def _from_regions(source: Any, name: str) -> Iterator[FrameMask]:
