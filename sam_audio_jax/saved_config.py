@@ -35,7 +35,14 @@ PROMPTS = (
     "text_tokens",
     "tokenizer",
 )
-BATCHES = ("short_share", "token_budget", "buckets_s", "bucket_shares", "row_multiple")
+BATCHES = (
+    "short_share",
+    "token_budget",
+    "buckets_s",
+    "shortest_s",
+    "bucket_shares",
+    "row_multiple",
+)
 # Experiment -> part of its data section -> fields that were flat.
 PARTS = {
     "TrainConfig": SOURCE | {"mix": MIX, "prompts": PROMPTS, "batches": BATCHES},

@@ -142,7 +142,7 @@ def _from_npz(path: pathlib.Path, name: str) -> Iterator[FrameMask]:
         raise UserError(f"{name}: {path} is no .npz file of numbers: {first_line(error)}") from None
 
 
-def _frame_header(stream: zipfile.ZipExtFile, name: str) -> tuple[tuple[int, int, int], np.dtype]:
+def _frame_header(stream: Any, name: str) -> tuple[tuple[int, int, int], np.dtype]:
     """The shape `[frames, height, width]` and dtype in the header of an array; no data is read."""
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
