@@ -28,9 +28,9 @@ PEAK_TOLERANCE = (
 )
 MUSIC = "music playing"  # the caption of a whole piece in the lists
 
-Samples = Annotated[int, Range(1, 1_000_000_000)]  # six hours at 48 kHz
+SampleCount = Annotated[int, Range(1, 1_000_000_000)]  # six hours at 48 kHz
 _Ranges = tuple[tuple[Finite, Finite], ...]
-_EVENT = {"clip": str, "start": Count, "samples": Samples, "offset": Count, "gain": Finite}
+_EVENT = {"clip": str, "start": Count, "samples": SampleCount, "offset": Count, "gain": Finite}
 
 Wave = Float[np.ndarray, " samples"]
 
@@ -220,7 +220,7 @@ def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixtu
         id=_field(entry, "id", str, where),
         setting=_field(entry, "setting", str, where),
         caption=_field(entry, "caption", str, where),
-        samples=_field(entry, "samples", Samples, where),
+        samples=_field(entry, "samples", SampleCount, where),
         sample_rate=_field(entry, "sample_rate", SampleRate, where),
         spans=tuple(
             (float(start), float(end))
