@@ -18,8 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import first_line
+from sam_audio_jax.errors import UserError, first_line
 
 COORDINATOR, COUNT, INDEX = (
     f"SAM_AUDIO_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS_ID")

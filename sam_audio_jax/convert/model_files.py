@@ -10,8 +10,8 @@ import huggingface_hub
 
 from sam_audio_jax.bounds import fits
 from sam_audio_jax.convert.tensors import Stored, open_safetensors, open_torch
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import first_line, read_object
+from sam_audio_jax.errors import UserError, first_line
+from sam_audio_jax.files import read_object
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -17,8 +17,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import first_line, whole_file
+from sam_audio_jax.errors import UserError, first_line
+from sam_audio_jax.files import whole_file
 
 # Names of the safetensors format, in the order in which its own writer sorts them.
 DTYPES = {

@@ -20,8 +20,8 @@ from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import first_line, read_json
+from sam_audio_jax.errors import UserError, first_line
+from sam_audio_jax.files import read_json
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 from sam_audio_jax.workdir import Checkpoint
 

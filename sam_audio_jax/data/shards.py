@@ -34,15 +34,8 @@ from sam_audio_jax.data.mix import Mixture
 from sam_audio_jax.data.records import SIGNALS, Record, pack, unpack
 from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.distributed import ProcessRank
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import (
-    check_format,
-    first_line,
-    read_json,
-    remove_parts,
-    whole_file,
-    write_json,
-)
+from sam_audio_jax.errors import UserError, first_line
+from sam_audio_jax.files import check_format, read_json, remove_parts, whole_file, write_json
 from sam_audio_jax.saved_config import migrated_recipe
 
 A = TypeVar("A")

@@ -11,8 +11,7 @@ import transformers
 from jaxtyping import Bool, Int
 
 from sam_audio_jax.encoders.text_form import normalize
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import first_line
+from sam_audio_jax.errors import UserError, first_line
 
 MAX_TOKENS = 512  # of a text, with its end token; `max_length` of the reference
 

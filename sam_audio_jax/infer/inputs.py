@@ -16,8 +16,7 @@ from sam_audio_jax import audio
 from sam_audio_jax.audio import Audio, Level
 from sam_audio_jax.convert.load import SHIPPED
 from sam_audio_jax.encoders.text_form import find_surrogate, has_words
-from sam_audio_jax.errors import UserError, shown
-from sam_audio_jax.files import first_line
+from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.separator.prompts import Span
 from sam_audio_jax.video.reading import video_notes

@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 
 from sam_audio_jax import audio
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import PART, check_writable, describe, whole_file
+from sam_audio_jax.errors import UserError, describe
+from sam_audio_jax.files import PART, check_writable, whole_file
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.picture import spectrograms_png
 from sam_audio_jax.infer.stems import Stems

@@ -22,8 +22,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 from jaxtyping import PyTree
 
 from sam_audio_jax import distributed
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import first_line
+from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.train.config import CheckpointConfig
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.workdir import Workdir

@@ -13,8 +13,8 @@ import av
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from sam_audio_jax.errors import UserError, shown
-from sam_audio_jax.files import first_line, read_json
+from sam_audio_jax.errors import UserError, first_line, shown
+from sam_audio_jax.files import read_json
 from sam_audio_jax.video.reading import decode_frames, to_grey
 
 T = TypeVar("T")

@@ -19,11 +19,10 @@ import tqdm
 
 from sam_audio_jax.bounds import Checked
 from sam_audio_jax.distributed import ProcessRank
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, describe
 from sam_audio_jax.files import (
     PART,
     check_writable,
-    describe,
     disk_is_full,
     place_error,
     read_json,

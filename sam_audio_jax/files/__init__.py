@@ -1,0 +1,51 @@
+"""Files and folders that appear whole or not at all, JSON, JSON lines, places to write to."""
+
+from sam_audio_jax.files.json_files import (
+    append_jsonl,
+    check_format,
+    iter_jsonl,
+    iter_lines,
+    read_json,
+    read_jsonl,
+    read_jsonl_from,
+    read_lines,
+    read_object,
+    write_json,
+    write_jsonl,
+)
+from sam_audio_jax.files.places import (
+    check_file_name,
+    check_writable,
+    disk_is_full,
+    place_error,
+)
+from sam_audio_jax.files.whole import (
+    PART,
+    check_new_folder,
+    remove_parts,
+    whole_file,
+    whole_folder,
+)
+
+__all__ = [
+    "PART",
+    "append_jsonl",
+    "check_file_name",
+    "check_format",
+    "check_new_folder",
+    "check_writable",
+    "disk_is_full",
+    "iter_jsonl",
+    "iter_lines",
+    "place_error",
+    "read_json",
+    "read_jsonl",
+    "read_jsonl_from",
+    "read_lines",
+    "read_object",
+    "remove_parts",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "write_jsonl",
+]
