@@ -88,14 +88,17 @@ class Compiled(Generic[Network]):
             return run(jax.device_put(arrays, sharding), tuple(static.items()))
 
 
-@functools.cache
 def jitted(program: Callable[..., Any], options: tuple[tuple[str, str], ...] = ()) -> Any:
     """The program as a jitted function `(graph, state, arrays, static)`, under its own name.
 
     `arrays` are the positional arguments, `static` the pairs of the named ones; `options` those of
     XLA's compiler.
     """
+    return _jitted(program, options)
 
+
+@functools.cache
+def _jitted(program: Callable[..., Any], options: tuple[tuple[str, str], ...]) -> Any:
     def run(graph: nnx.GraphDef, state: Any, arrays: tuple, static: tuple) -> Any:
         return program(nnx.merge(graph, state), *arrays, **dict(static))
 

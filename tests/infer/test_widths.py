@@ -19,13 +19,18 @@ class Traced(Exception):
 def test_no_float64_in_the_programs(folder, noise_of, monkeypatch, solver):
     jitted = call.jitted
 
-    def traced_solver(program):
+    def tracing(program, options=()):
+        compiled = jitted(program, options)
+        if program is not solver:
+            return compiled
+
         def trace(*arguments):
-            raise Traced(str(jitted(program).trace(*arguments).jaxpr))
+            raise Traced(str(compiled.trace(*arguments).jaxpr))
 
-        return trace if program is solver else jitted(program)
+        trace._cache_size = compiled._cache_size  # pyright: ignore[reportFunctionMemberAccess]
+        return trace
 
-    monkeypatch.setattr(call, "jitted", traced_solver)
+    monkeypatch.setattr(call, "jitted", tracing)
     wave = noise_of(1.0 if solver is solve.separate_batch else 3.0)
     prompts = {"text": "dog barking", "spans": [("+", 0.1, 0.5)]}
     with jax.enable_x64(True):

@@ -58,7 +58,7 @@ def test_one_or_two_processes_train_the_separator_alike(train_processes, manifes
         train_processes(
             f"of{count}",
             *("--data.source.manifests", str(manifest), *STEPS),
-            *("--eval-bench", str(tmp_path / "bench")),
+            *("--eval-bench", str(tmp_path / "bench"), "--eval-limit", "2"),
             count=count,
             command=("launch/train.py", "tests/train/tiny.py", "--workdir"),
         ).finish()
