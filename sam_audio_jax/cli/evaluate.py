@@ -72,6 +72,8 @@ def main(argv: list[str]) -> None:
     """Evaluates one model and prints the means; what can be refused is refused before loading."""
     options = read_options(argv)
     cfg = config.from_cli([options.config]) if options.config else None
+    if options.workdir:
+        Workdir(pathlib.Path(options.workdir)).read_config()
     if cfg is not None and options.workdir:
         check_config(cfg, pathlib.Path(options.workdir))
     out = pathlib.Path(options.out)

@@ -11,6 +11,7 @@ from sam_audio_jax.cli.evaluate import main
         ([], "required: --out"),
         (["--out", "o"], "give either --workdir DIR or --checkpoint PATH"),
         (["--checkpoint", "tiny", "--workdir", "w", "--out", "o"], "give either --workdir"),
+        (["--workdir", ".", "--bench", "embedded", "--out", "o"], ". is not the workdir of a run"),
         (["--checkpoint", "tiny", "--bench", "nowhere", "--out", "o"], "bench 'nowhere' has no"),
         (["--checkpoint", "nowhere/at/all", "--out", "o"], "nowhere/at/all"),
         (["--checkpoint", "tiny", "--out", "."], "--out . exists"),
