@@ -36,34 +36,38 @@ def decoder_context(config: CodecConfig) -> int:
     return int(-(-(reach + 3 * jump) // jump))
 
 
-def encode_chunked(codec: Codec, wave: np.ndarray, *, frames: int = 500) -> np.ndarray:
+def encode_chunked(codec: Compiled[Codec], wave: np.ndarray, *, frames: int = 500) -> np.ndarray:
     """`(batch, samples)` -> `(batch, frames, channels)`, equal to `encode` of the padded whole.
 
     `frames` is the length of a window. Besides the wave and the result, memory does not depend on
     the length of the wave.
     """
-    hop = codec.config.hop
-    compiled = Compiled(codec)
+    config = codec.network.config
 
     def encode(window: np.ndarray) -> np.ndarray:
-        return np.asarray(compiled(Codec.encode, pad_to_hop(window, hop)))  # only the last is short
+        whole = pad_to_hop(window, config.hop)  # only the last is short
+        return np.asarray(codec(Codec.encode, whole))
 
-    return _slide(encode, wave, hop, 1, frames, encoder_context(codec.config))
+    return _slide(encode, wave, config.hop, 1, frames, encoder_context(config))
 
 
 def decode_chunked(
-    codec: Codec, latents: np.ndarray, *, frames: int = 500, out: np.ndarray | None = None
+    codec: Compiled[Codec],
+    latents: np.ndarray,
+    *,
+    frames: int = 500,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """`(batch, frames, channels)` -> `(batch, samples)`, equal to `decode` of the whole.
 
     The result is written to `out`, if there is one.
     """
-    compiled, hop = Compiled(codec), codec.config.hop
+    config = codec.network.config
 
     def decode(window: np.ndarray) -> np.ndarray:
-        return np.asarray(compiled(Codec.decode, window))
+        return np.asarray(codec(Codec.decode, window))
 
-    return _slide(decode, latents, 1, hop, frames, decoder_context(codec.config), out)
+    return _slide(decode, latents, 1, config.hop, frames, decoder_context(config), out)
 
 
 def _slide(

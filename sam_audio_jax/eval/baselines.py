@@ -11,6 +11,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.eval.mixtures import Wave
 from sam_audio_jax.eval.prompting import fit
 from sam_audio_jax.infer import refine
+from sam_audio_jax.nn.call import Compiled
 
 StemPair = tuple[Wave, Wave]  # target and residual
 
@@ -48,7 +49,7 @@ def baselines(
     return pairs | {"oracle": masked(mixture, truth, sample_rate, ORACLE)}
 
 
-def through_codec(codec: Codec, stems: StemPair, level: Level = AS_RECORDED) -> StemPair:
+def through_codec(codec: Compiled[Codec], stems: StemPair, level: Level = AS_RECORDED) -> StemPair:
     """Encodes and decodes both stems in bounded memory; their lengths are kept.
 
     The codec gets them at `level`, at which the model gets their mixture.

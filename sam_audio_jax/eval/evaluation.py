@@ -33,6 +33,7 @@ from sam_audio_jax.eval.prompting import (
 from sam_audio_jax.eval.score_store import ScoreStore, fingerprint
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.nn.call import Compiled
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
 _Work = dict[str, Callable[[], scoring.Scores]]  # by the name of each part
@@ -174,6 +175,7 @@ def _separations(
 
 def _baselines(model: SAMAudio, mixtures: Sequence[Rendered], size: int) -> _Work:
     """The work of scoring all baselines, `size` mixtures at a time."""
+    codec = Compiled(model.codec)
 
     def score(some: Sequence[Rendered]) -> scoring.Scores:
         scores = scoring.Scores("")
@@ -181,7 +183,7 @@ def _baselines(model: SAMAudio, mixtures: Sequence[Rendered], size: int) -> _Wor
             truth = (rendered.target, rendered.residual)
             level = measure_level(rendered.mixture, rendered.sample_rate, model.pipeline.level_db)
             level = dataclasses.replace(level, offset=0.0)
-            coded = baselines.through_codec(model.codec, truth, level)
+            coded = baselines.through_codec(codec, truth, level)
             scores.scored += [(True, row) for row in scoring.baseline_rows(rendered, coded)]
         return scores
 

@@ -181,6 +181,7 @@ class LongAudio:
         config: LongAudioConfig | None = None,
     ):
         self.compiled, self.networks = compiled, compiled.network
+        self.codec = Compiled(compiled.network.codec)  # on one device: a stretch at a time
         self.tokenizer = tokenizer
         self.config = config or LongAudioConfig()
 
@@ -204,19 +205,19 @@ class LongAudio:
 
         A recording shorter than a window is one window of its own length: the one-shot solve.
         """
-        codec, frames = self.networks.codec, len(mixture)
+        frames = len(mixture)
         recording, layout = self.prepare(mixture, text, spans, features)
-        waves = np.empty((len(noises), 2, frames * codec.config.hop), np.float32)
+        waves = np.empty((len(noises), 2, frames * self.networks.codec.config.hop), np.float32)
         for wave, noise in zip(waves, noises, strict=True):
             start = _pad_to(noise, recording.mixture.shape[0])
             latents = self.compiled(_solve, recording, layout, start, sampler=sampler)
             stems = np.asarray(latents)[:frames].reshape(frames, 2, -1)
-            decode_chunked(codec, np.moveaxis(stems, 1, 0), out=wave)
+            decode_chunked(self.codec, np.moveaxis(stems, 1, 0), out=wave)
         return waves
 
     def encode(self, wave: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "frames channels"]:
         """The mixture's latents, encoded window by window."""
-        return encode_chunked(self.networks.codec, wave[None])[0]
+        return encode_chunked(self.codec, wave[None])[0]
 
     def prepare(
         self,

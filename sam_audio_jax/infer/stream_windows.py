@@ -102,6 +102,7 @@ class WindowQueue:
         seed: int,
     ):
         self.compiled, self.codec = compiled, compiled.network.codec
+        self._compiled_codec = Compiled(self.codec)
         config, rate = compiled.network.separator.config, self.codec.config.frame_rate
         self.window, overlap = round(window_s * rate), round(overlap_s * rate)
         if not 1 <= self.window <= config.dit.max_positions:
@@ -176,7 +177,7 @@ class WindowQueue:
         hop, known = self.codec.config.hop, self._mixture.stop
         start = max(0, min(start, known - self.ahead))
         wave = self._wave.read(start * hop, end * hop)
-        latents = encode_chunked(self.codec, wave[None], frames=end - start)[0]
+        latents = encode_chunked(self._compiled_codec, wave[None], frames=end - start)[0]
         self._mixture.append(latents[known - start : until - start])
         self._wave.forget(hop * min(self._next, until - self.ahead))
 
@@ -232,7 +233,7 @@ class WindowQueue:
         start = max(0, min(done - self.behind, stop - width))
         latents = self._latents.read(start, stop)
         stems = np.moveaxis(latents.reshape(len(latents), 2, -1), 1, 0)
-        waves = decode_chunked(self.codec, stems, frames=width)
+        waves = decode_chunked(self._compiled_codec, stems, frames=width)
         self._decoded = until
         self._latents.forget(min(until - self.behind, stop - width))
         return waves[:, (done - start) * hop : (until - start) * hop].T

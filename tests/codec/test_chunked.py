@@ -9,6 +9,7 @@ from flax import nnx
 from sam_audio_jax.codec import chunked
 from sam_audio_jax.codec.codec import Codec, CodecConfig, pad_to_hop
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.call import Compiled
 
 CONFIG = CodecConfig(
     sample_rate=8_000,
@@ -24,7 +25,8 @@ CONFIG = CodecConfig(
 
 @pytest.fixture(scope="module")
 def codec():
-    return nnx.jit(lambda: Codec(CONFIG, rngs=nnx.Rngs(0)))()  # initialised in one compilation
+    # Initialised in one compilation.
+    return Compiled(nnx.jit(lambda: Codec(CONFIG, rngs=nnx.Rngs(0)))())
 
 
 @pytest.fixture(scope="module")
