@@ -46,15 +46,15 @@ class SeparateOptions(Checked, where=""):
         default=0,
         metadata=_flag("of the noise: equal seeds, equal bytes", at_least=0),
     )
-    candidates: CandidateCount = (
-        dataclasses.field(  # solves per item, of which the scorer keeps one
-            default=1, metadata=_flag("solves, of which the best is kept", at_least=1)
-        )
+    # Solves per item, of which the one is kept whose target the scorer ranks first.
+    candidates: CandidateCount = dataclasses.field(
+        default=1, metadata=_flag("solves, of which the best is kept", at_least=1)
     )
     predict_spans: bool = dataclasses.field(  # for items without spans
         default=False, metadata=_flag("find the spans of texts without any", action="store_true")
     )
-    refine: str | None = dataclasses.field(  # "wiener": divide the recording itself
+    # "wiener" divides the recording itself in the proportion of the generated stems.
+    refine: str | None = dataclasses.field(
         default=None,
         metadata=_flag("divide the recording itself: all channels, its rate", choices=("wiener",)),
     )
@@ -62,10 +62,11 @@ class SeparateOptions(Checked, where=""):
         default=False,
         metadata=_flag("let the model choose where nothing is asked for", action="store_true"),
     )
-    mask_keeps: str = dataclasses.field(  # what of a masked video stays visible
+    mask_keeps: str = dataclasses.field(  # what of a video stays visible: object or background
         default="object", metadata=_flag("what of the video stays visible", choices=KEEP)
     )
-    watermark: Any = None  # None, "random", or bits: `[bits]` or `[waves, bits]`
+    # None, "random" as the reference always does, or bits: `[bits]` or `[waves, bits]`.
+    watermark: Any = None
     scorer: Scorer | None = None  # ranks two or more candidates; None: the model's. Not saved.
 
     def __post_init__(self):

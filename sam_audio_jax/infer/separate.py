@@ -115,22 +115,17 @@ class SAMAudio:
         list, the prompts and `noise` are lists too. `track`: which audio track of a file, from 1;
         None: the one that players take. What is to be known about a file (damage, other tracks, a
         wrong length in its header) or its prompts (a span that marks no frame) is a Python warning.
-        `spans`: [("+" or "-", start_s, end_s)]. A call without any prompt is an error, unless it is
-        `unprompted`.
+        `spans`: [("+" or "-", start_s, end_s)]. Without a prompt it is an error, or `unprompted`.
         `video`: a path or uint8 `[frames, height, width, 3]` that span the recording, in which
         `mask` (see `video/masks.py`) marks the object; without a mask it is masked already.
         `video_features` stand for a video, `[latent frames, width]`.
         `noise`: x(0), `[frames, 2 * latent channels]`, with more than one candidate
-        `[candidates, ...]`; otherwise drawn from the seed, the same for every item, so that an
-        item's stems do not depend on its company.
+        `[candidates, ...]`; else drawn from the seed, the same for every item of a list.
 
-        `options` say how to separate; `arguments` are fields of `SeparateOptions`, which replace
-        those of `options`: `method` and `steps` of the solver, `seed`, `candidates` (solves, of
-        which the one is kept whose target `scorer` ranks first), `predict_spans` (for items without
-        spans), `watermark` (None, 16 bits, or "random" as the reference always does),
-        `refine="wiener"` (divides the recording itself in the proportion of the generated stems),
-        `mask_keeps` (what of a masked video stays visible: the "object" or the "background").
-        The reference's names are arguments too (`reference_names.py`).
+        `options` say how to separate; `arguments` are fields of `SeparateOptions`, which explains
+        them and whose values in `options` they replace: `method`, `steps`, `seed`, `candidates`,
+        `scorer`, `predict_spans`, `watermark`, `refine`, `unprompted`, `mask_keeps`. The
+        reference's names are arguments too (`reference_names.py`).
 
         A `Batch` of `SAMAudioProcessor` holds its prompts; it is padded and solved as the reference
         does, and `noise` is `[items * candidates, frames, 2 * latent channels]`.
@@ -148,37 +143,33 @@ class SAMAudio:
                 raise UserError(f"a Batch holds its prompts: give {passed[0]} to the processor")
             return self.pipeline.separate_batch(audio, options, noise)
         self.pipeline.check_options(options)
-        if not isinstance(audio, list | tuple):
-            item = self.item(
-                audio,
-                **prompts,
-                sample_rate=sample_rate,
-                track=track,
-                mask_keeps=options.mask_keeps,
-            )
-            inputs.warn(item.recording.notes)
-            (stems,) = self.pipeline.separate_items([item], options, [noise])
-            inputs.warn(stems.notes)
-            return stems
-        rows = {name: inputs.per_item(name, v, len(audio)) for name, v in prompts.items()}
-        noises = inputs.per_item("noise", noise, len(audio))
-        tracks = [track] * len(audio) if isinstance(track, int) else track
-        tracks = inputs.per_item("track", tracks, len(audio))
-        items = [
-            self.item(
-                source,
-                **{name: of_items[number] for name, of_items in rows.items()},
-                sample_rate=sample_rate,
-                track=tracks[number],
-                mask_keeps=options.mask_keeps,
-                name=f"item {number}",
-            )
-            for number, source in enumerate(audio)
-        ]
+        fields: dict[str, Any] = {"sample_rate": sample_rate, "mask_keeps": options.mask_keeps}
+        if several := isinstance(audio, list | tuple):
+            noises = inputs.per_item("noise", noise, len(audio))
+            tracks = [track] * len(audio) if isinstance(track, int) else track
+            items = self._items(audio, prompts | {"track": tracks}, fields)
+        else:
+            items, noises = [self.item(audio, **prompts, track=track, **fields)], [noise]
         inputs.warn(*(item.recording.notes for item in items))
         separated = self.pipeline.separate_items(items, options, noises)
         inputs.warn(*(stems.notes for stems in separated))
-        return separated
+        return separated if several else separated[0]
+
+    def _items(
+        self, sources: Sequence[Any], lists: dict[str, Any], fields: dict[str, Any]
+    ) -> list[Item]:
+        """The items of a call with a list: `lists` have a value for each, `fields` one for all."""
+        count = len(sources)
+        rows = {name: inputs.per_item(name, values, count) for name, values in lists.items()}
+        return [
+            self.item(
+                source,
+                **{name: values[number] for name, values in rows.items()},
+                **fields,
+                name=f"item {number}",
+            )
+            for number, source in enumerate(sources)
+        ]
 
     def item(
         self,
