@@ -60,10 +60,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def check_config(cfg: Any, workdir: pathlib.Path) -> None:
-    """Raises `UserError`, with the differing fields, for the workdir of another config."""
+def check_workdir(workdir: pathlib.Path, cfg: Any | None) -> None:
+    """Raises `UserError` for a folder that is no workdir, or is of another config than `cfg`."""
     saved = Workdir(workdir).read_config()["config"]
-    if differing := config.differences(saved, cfg):
+    if cfg is not None and (differing := config.differences(saved, cfg)):
         raise UserError(f"{workdir} is of another config: {'; '.join(differing)}")
 
 
@@ -73,9 +73,7 @@ def main(argv: list[str]) -> None:
     options = read_options(argv)
     cfg = config.from_cli([options.config]) if options.config else None
     if options.workdir:
-        Workdir(pathlib.Path(options.workdir)).read_config()
-    if cfg is not None and options.workdir:
-        check_config(cfg, pathlib.Path(options.workdir))
+        check_workdir(pathlib.Path(options.workdir), cfg)
     out = pathlib.Path(options.out)
     if out.exists():
         raise UserError(f"--out {out} exists; name a folder that does not")
