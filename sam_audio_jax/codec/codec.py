@@ -13,6 +13,7 @@ from sam_audio_jax.bounds import Checked, Finite, Positive, Range, SampleRate, S
 from sam_audio_jax.codec.decoder import Decoder
 from sam_audio_jax.codec.encoder import Encoder
 from sam_audio_jax.codec.watermark import Watermark
+from sam_audio_jax.config import misfit
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.conv import WeightNormConv1d
 
@@ -68,14 +69,10 @@ class CodecConfig(Checked, where="codec"):
 
         The scale of the latents (`mean`, `std`) is not compared, the watermark only on request.
         """
-        names = [field.name for field in dataclasses.fields(self)]
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("mean", "std")]
         if not watermark:
             names = [name for name in names if not name.startswith("watermark_")]
-        return "; ".join(
-            f"{name} {getattr(other, name)} instead of {getattr(self, name)}"
-            for name in names
-            if name not in ("mean", "std") and getattr(self, name) != getattr(other, name)
-        )
+        return misfit(self, other, names)
 
     def frames(self, samples: int) -> int:
         """Latent frames that cover `samples`."""

@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.config import misfit
 from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.convert.load import load_codec, load_networks, load_text_encoder
-from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
+from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.cnn14 import Cnn14
@@ -71,8 +72,10 @@ def load_start(
         return None
     encoder, theirs = load_text_encoder(config.text_checkpoint, mesh=mesh)
     named = f"text_checkpoint={config.text_checkpoint}"
-    if misfit := _differences(config.text, encoder.config):
-        raise UserError(f"{named} has {misfit}")
+    # The type of its products may differ.
+    sizes = [field.name for field in dataclasses.fields(config.text) if field.name != "dtype"]
+    if differing := misfit(config.text, encoder.config, sizes):
+        raise UserError(f"{named} has {differing}")
     if theirs:
         check_tokenizer(tokenizer, theirs, named)
     return encoder
@@ -88,12 +91,3 @@ def check_tokenizer(name: str, theirs: str, whose: str) -> None:
             f"data.prompts.tokenizer={name} gives other tokens than {theirs}, the tokenizer that "
             f"the text encoder of {whose} was trained with"
         )
-
-
-def _differences(wanted: T5Config, loaded: T5Config) -> str:
-    """The sizes in which `loaded` differs, for a message; the dtype of products is not compared."""
-    return "; ".join(
-        f"{field.name} {getattr(loaded, field.name)} instead of {getattr(wanted, field.name)}"
-        for field in dataclasses.fields(wanted)
-        if field.name != "dtype" and getattr(wanted, field.name) != getattr(loaded, field.name)
-    )
