@@ -180,22 +180,22 @@ def _snake(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
     return x + torch.sin(alpha * x).square() / (alpha + 1e-9)
 
 
+def _normed(w: Weights, name: str, direction: torch.Tensor) -> torch.Tensor:
+    """Returns the kernel of a weight-normed convolution, whose norms are along its first axis."""
+    scale = w[f"{name}.scale"][:, None, None]
+    return direction * (scale / direction.norm(dim=(1, 2), keepdim=True))
+
+
 def _conv(
     w: Weights, name: str, x: torch.Tensor, *, stride: int = 1, dilation: int = 1
 ) -> torch.Tensor:
-    direction = w[f"{name}.direction"]
-    kernel = direction * (
-        w[f"{name}.scale"][:, None, None] / direction.norm(dim=(1, 2), keepdim=True)
-    )
+    kernel = _normed(w, name, w[f"{name}.direction"])
     pad = (kernel.shape[-1] - stride) * dilation // 2
     return F.conv1d(x, kernel, w[f"{name}.bias"], stride, pad, dilation)
 
 
 def _upsample(w: Weights, name: str, x: torch.Tensor, stride: int) -> torch.Tensor:
-    direction = w[f"{name}.direction"].transpose(0, 1)  # (in, out, window)
-    kernel = direction * (
-        w[f"{name}.scale"][:, None, None] / direction.norm(dim=(1, 2), keepdim=True)
-    )
+    kernel = _normed(w, name, w[f"{name}.direction"].transpose(0, 1))  # (in, out, window)
     left = (stride + 1) // 2
     y = F.conv_transpose1d(x, kernel, w[f"{name}.bias"], stride)
     return y[..., left : left + x.shape[-1] * stride]
