@@ -2,25 +2,13 @@
 
 import dataclasses
 
-from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.recipes import finetuning, pretraining
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
-from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.train.config import TrainConfig
+from tests.train.tiny import CONFIG as TINY
 
-DIT = DitConfig(depth=2, width=8, heads=2, mlp=8, frequency_width=8, dtype="float32")
-CODEC = CodecConfig(
-    sample_rate=800,
-    encoder_dim=2,
-    encoder_rates=(4, 8),
-    latent_dim=8,
-    decoder_dim=8,
-    decoder_rates=(8, 4),
-    codebook_dim=4,
-    watermark_rates=(),
-)
 TEACHER = Cnn14Config(
     sample_rate=4000,
     window=128,
@@ -52,7 +40,7 @@ def toy(recipe: TrainConfig, **fields) -> TrainConfig:
         data = dataclasses.replace(data, batches=batches)
     return dataclasses.replace(
         recipe,
-        codec=CODEC,
+        codec=TINY.codec,
         codec_checkpoint="random",
         text=T5Config(vocab_size=384, width=128, head_dim=32, heads=4, mlp=256, depth=2),
         text_checkpoint="tiny",
@@ -67,6 +55,7 @@ def toy(recipe: TrainConfig, **fields) -> TrainConfig:
     )
 
 
+DIT = TINY.separator.dit
 PRETRAINING, FINETUNING = pretraining(DIT), finetuning(DIT, token_budget=96_000)
 RECIPES = {
     "pretraining": toy(
