@@ -18,24 +18,11 @@ from sam_audio_jax.convert.load import SHIPPED
 from sam_audio_jax.encoders.text_form import find_surrogate, has_words
 from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.infer.video_prompts import Clip
+from sam_audio_jax.scorers.scorer import PromptView
 from sam_audio_jax.separator.prompts import Span
 from sam_audio_jax.video.reading import video_notes
 
 TOKENS = ("+", "-")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PromptView:
-    """An item's prompts as its scorer sees them."""
-
-    text: str = ""
-    spans: tuple[Span, ...] = ()  # passed by the caller, or predicted from the text
-    video: Clip | None = None
-
-    @property
-    def sounding(self) -> list[tuple[float, float]]:
-        """Returns start and end, in seconds, of the "+" spans."""
-        return [(start, end) for token, start, end in self.spans if token == "+"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +44,8 @@ class Item:
     @property
     def prompts(self) -> PromptView:
         """Returns the prompts alone."""
-        return PromptView(text=self.text, spans=self.spans, video=self.clip)
+        video = None if self.clip is None else self.clip.at
+        return PromptView(text=self.text, spans=self.spans, video=video)
 
     def mix(self, samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, " samples"]:
         """Returns the sum of channels, with the weights of `wave` if it is of as many."""

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from sam_audio_jax.bounds import Checked, Range, Seed
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import draw_noise
-from sam_audio_jax.infer.rerank import Scorer
+from sam_audio_jax.scorers.scorer import Scorer
 from sam_audio_jax.separator.flow import Method, SamplerConfig, checked_method
 from sam_audio_jax.video.masks import KEEP
 

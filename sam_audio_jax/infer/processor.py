@@ -22,8 +22,8 @@ from sam_audio_jax.codec.codec import frame_count
 from sam_audio_jax.convert.load import codec_grid
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.infer import inputs
-from sam_audio_jax.infer.inputs import PromptView
 from sam_audio_jax.infer.video_prompts import Clip, make_clip
+from sam_audio_jax.scorers.scorer import PromptView
 from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span, frame_spans, valid_frames
 from sam_audio_jax.video.masks import mask_videos
 
@@ -79,7 +79,10 @@ class Batch:
         spans = self.anchors or [()] * len(self)
         clips = self.masked_videos or [None] * len(self)
         rows = zip(self.descriptions, spans, clips, strict=True)
-        return [PromptView(text=text, spans=marked, video=clip) for text, marked, clip in rows]
+        return [
+            PromptView(text=text, spans=marked, video=None if clip is None else clip.at)
+            for text, marked, clip in rows
+        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

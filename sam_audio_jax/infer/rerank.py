@@ -4,34 +4,21 @@ Upstream: docs/scoring.md, "Candidates". The ranker of span prompts
 never runs in the release; here it scores every candidate by itself.
 """
 
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.inputs import PromptView
-from sam_audio_jax.scorers.activity import METRICS, ActivityConfig, span_score
+from sam_audio_jax.scorers.scorer import WANTED, PromptView, Scorer
 
 
-@runtime_checkable
-class Scorer(Protocol):
-    """Gives a number to each candidate of an item: the larger, the better it fits the prompts."""
+class Choice(NamedTuple):
+    """The candidate of an item that is kept."""
 
-    @property
-    def needs(self) -> Literal["text", "spans", "video"]:
-        """The kind of prompt without which it cannot score."""
-        ...
-
-    def score(
-        self,
-        targets: Float[np.ndarray, "candidates samples"],
-        mixture: Float[np.ndarray, " mixture_samples"],
-        sample_rate: int,
-        prompts: PromptView,
-    ) -> Float[np.ndarray, " candidates"]:
-        """Scores of one item's targets, all at `sample_rate`."""
-        ...
+    index: int = 0
+    scores: Float[np.ndarray, " candidates"] | None = None  # of all; None: there is only one
 
 
 def check(scorer: Scorer, prompts: PromptView, name: str, *, predicted: bool = False) -> None:
@@ -39,55 +26,37 @@ def check(scorer: Scorer, prompts: PromptView, name: str, *, predicted: bool = F
 
     With `predicted` the item will get predicted spans.
     """
-    has = {
-        "text": bool(prompts.text),
-        "spans": predicted or bool(prompts.sounding),
-        "video": prompts.video is not None,
-    }
-    if not has[scorer.needs]:
-        wanted = {"spans": "'+' spans", "text": "a text", "video": "a masked video"}[scorer.needs]
+    if not (prompts.has(scorer.needs) or (predicted and scorer.needs == "spans")):
         raise UserError(
-            f"candidates of {name} cannot be ranked: {type(scorer).__name__} needs {wanted}"
+            f"candidates of {name} cannot be ranked: {type(scorer).__name__} needs "
+            f"{WANTED[scorer.needs]}"
         )
 
 
 def rank(
     scorer: Scorer,
-    targets: Float[np.ndarray, "candidates samples"],
-    mixture: Float[np.ndarray, " mixture_samples"],
+    targets: Sequence[Float[np.ndarray, "candidates _"]],
+    mixtures: Sequence[Float[np.ndarray, " _"]],
     sample_rate: int,
-    prompts: PromptView,
-) -> tuple[int, Float[np.ndarray, " candidates"]]:
-    """The best candidate, the first of equals, and all scores."""
-    scores = np.asarray(scorer.score(targets, mixture, sample_rate, prompts), np.float32)
-    if scores.shape != targets.shape[:1] or not np.isfinite(scores).all():
-        raise ValueError(f"{type(scorer).__name__} made {scores} of {len(targets)} candidates")
-    return int(np.argmax(scores)), scores
+    prompts: Sequence[PromptView],
+) -> list[Choice]:
+    """For each item the best candidate, the first of equals, and the scores of all.
+
+    Items of one call are scored as one batch; each may have its own length.
+    """
+    lengths = np.array([wave.shape[-1] for wave in targets])
+    longest = int(lengths.max())
+    padded = np.stack([_padded(waves, longest) for waves in targets])
+    recordings = np.stack(
+        [_padded(wave[:n], longest) for wave, n in zip(mixtures, lengths, strict=True)]
+    )
+    named = scorer.score(recordings, padded, lengths, sample_rate, prompts)
+    scores = np.asarray(named[scorer.axes[0]], np.float32)
+    if scores.shape != padded.shape[:2] or not np.isfinite(scores).all():
+        raise ValueError(f"{type(scorer).__name__} made {scores} of {padded.shape[:2]} candidates")
+    return [Choice(int(np.argmax(row)), row) for row in scores]
 
 
-class SpanIoU:
-    """How well the target sounds when the "+" spans say, and only then."""
-
-    needs: Literal["text", "spans", "video"] = "spans"
-
-    def __init__(self, metric: str = "iou", config: ActivityConfig | None = None):
-        if metric not in METRICS:
-            raise UserError(f"metric={metric!r} is unknown; allowed: {', '.join(METRICS)}")
-        self.metric, self.config = metric, config
-
-    def score(
-        self,
-        targets: Float[np.ndarray, "candidates samples"],
-        mixture: Float[np.ndarray, " mixture_samples"],
-        sample_rate: int,
-        prompts: PromptView,
-    ) -> Float[np.ndarray, " candidates"]:
-        """Agreement of each target's sound activity with the spans; 0 where there are none."""
-        return np.array(
-            [
-                span_score(
-                    target, sample_rate, prompts.spans, metric=self.metric, config=self.config
-                )
-                for target in targets
-            ]
-        )
+def _padded(wave: Float[np.ndarray, "... samples"], length: int) -> Float[np.ndarray, "... padded"]:
+    """Zeros behind the last sample, up to `length` samples."""
+    return np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(0, length - wave.shape[-1])])

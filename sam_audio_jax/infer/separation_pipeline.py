@@ -20,16 +20,17 @@ from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
-from sam_audio_jax.infer.rerank import PromptView, Scorer, SpanIoU
+from sam_audio_jax.infer.rerank import Choice
 from sam_audio_jax.infer.solve import Networks, encode_mixture, separate_batch
 from sam_audio_jax.infer.span_prediction import Source, SpanFinder
 from sam_audio_jax.infer.stems import Separated, Stems, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.scorers.scorer import PromptView, Scorer, SpanIoU
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 
-Candidates = Float[np.ndarray, "candidates stems samples"]
+Candidates = Float[np.ndarray, "_ _ _"]  # candidates, stems, samples
 
 
 class Pipeline:
@@ -171,10 +172,10 @@ class Pipeline:
             message = options.messages(1, bits)  # one for all waves: it depends on no neighbour
             views = [item.prompts for item in items]
             waves, views = self._solve(prompts, views, options, message, padding=False)
+        cuts = [solved[..., : len(item.wave)] for item, solved in zip(items, waves, strict=False)]
+        chosen = self._choose(cuts, [item.wave for item in items], views, options)
         stems = []
-        for item, view, candidates in zip(items, views, waves, strict=False):
-            cut = candidates[..., : len(item.wave)]
-            best, scores = self._choose(cut, item.wave, view, options)
+        for item, view, cut, (best, scores) in zip(items, views, cuts, chosen, strict=True):
             target, residual = item.level.undo(cut[best])
             notes = self._prediction_notes(item, view, options)
             generated = Stems(target, residual, self.sample_rate, scores, view.spans, notes)
@@ -226,20 +227,20 @@ class Pipeline:
             tokenizer=self.tokenizer,
         )
         waves, views = self._solve(prompts, views, options, message, padding=True)
-        chosen, scores = [], []
-        mixtures, lengths = batch.audios[:, 0], hop * batch.sizes
-        for item, view in enumerate(views):
-            cut = waves[item, ..., : lengths[item]]
-            best, scored = self._choose(cut, mixtures[item, : lengths[item]], view, options)
-            chosen.append(levels[item].undo(cut[best]))
-            scores.append(scored)
+        cuts = [waves[item, ..., : hop * size] for item, size in enumerate(batch.sizes)]
+        chosen = self._choose(cuts, list(batch.audios[:, 0]), views, options)
+        stems = [
+            level.undo(cut[best])
+            for level, cut, (best, _) in zip(levels, cuts, chosen, strict=True)
+        ]
+        scores = [row for _, row in chosen if row is not None]
         return Separated(
-            target=[target for target, _ in chosen],
-            residual=[residual for _, residual in chosen],
+            target=[target for target, _ in stems],
+            residual=[residual for _, residual in stems],
             noise=noise,
             sample_rate=self.sample_rate,
             wav_sizes=batch.wav_sizes.tolist(),
-            scores=None if options.candidates == 1 else np.stack(scores),
+            scores=np.stack(scores) if scores else None,
             spans=[view.spans for view in views],
         )
 
@@ -316,16 +317,17 @@ class Pipeline:
 
     def _choose(
         self,
-        waves: Candidates,
-        mixture: Float[np.ndarray, " mixture_samples"],
-        view: PromptView,
+        waves: Sequence[Candidates],
+        mixtures: Sequence[Float[np.ndarray, " _"]],
+        views: Sequence[PromptView],
         options: SeparateOptions,
-    ) -> tuple[int, Float[np.ndarray, " candidates"] | None]:
-        """Returns the index of the kept candidate, and the scores of two or more."""
+    ) -> list[Choice]:
+        """Returns for each item the candidate that is kept."""
         if options.candidates == 1:
-            return 0, None
+            return [Choice()] * len(waves)
         scorer = options.scorer or self.scorer
-        return rerank.rank(scorer, waves[:, 0], mixture, self.sample_rate, view)
+        targets = [candidates[:, 0] for candidates in waves]
+        return rerank.rank(scorer, targets, mixtures, self.sample_rate, views)
 
     def _check_rank(self, view: PromptView, options: SeparateOptions, name: str) -> None:
         if options.candidates > 1:

@@ -41,7 +41,10 @@ class Clip:
 
     def frames(self, count: int, codec: CodecConfig) -> Iterator[Frames]:
         """Yields the masked video frames of `count` latent frames, some at a time."""
-        times = latent_times(count, codec.hop, codec.sample_rate)
+        return self.at(latent_times(count, codec.hop, codec.sample_rate))
+
+    def at(self, times: Float[np.ndarray, " times"]) -> Iterator[Frames]:
+        """Yields the masked frames that are nearest to rising times, some at a time."""
         return stream_at(self.source, times, mask=self.mask, keep=self.keep, name=self.name)
 
 

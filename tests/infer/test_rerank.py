@@ -8,8 +8,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import rerank
-from sam_audio_jax.infer.inputs import PromptView
-from sam_audio_jax.infer.rerank import SpanIoU
+from sam_audio_jax.scorers.scorer import PromptView, SpanIoU
 from sam_audio_jax.separator import flow
 
 RATE = 8_000
@@ -19,14 +18,14 @@ PROMPTS = {"text": "dog", "spans": [("+", 0.2, 0.6)]}
 class Fixed:
     """Gives every item these scores, and records its calls."""
 
-    needs = "text"
+    needs, axes = "text", ("fixed",)
 
     def __init__(self, *scores):
         self.scores, self.calls = scores, []
 
-    def score(self, targets, mixture, sample_rate, prompts):
-        self.calls.append((targets, mixture, sample_rate, prompts))
-        return np.array(self.scores)
+    def score(self, mixtures, candidates, lengths, sample_rate, prompts):
+        self.calls.append((mixtures, candidates, lengths, sample_rate, prompts))
+        return {"fixed": np.array([self.scores] * len(prompts))}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +43,11 @@ def test_the_best_candidate_is_the_solve_from_its_noise(model, noise_of, draws):
     alone = [model.separate(wave, **PROMPTS, sample_rate=RATE, noise=one) for one in draws]
     for name in ("target", "residual"):
         np.testing.assert_allclose(getattr(stems, name), getattr(alone[1], name), atol=2e-5)
-    ((targets, mixture, rate, prompts),) = scorer.calls
+    (((mixture,), (targets,), (length,), rate, prompts),) = scorer.calls
     np.testing.assert_allclose(targets, [one.target for one in alone], atol=2e-5)
     np.testing.assert_array_equal(mixture, wave)
-    assert (rate, prompts) == (RATE, PromptView(text="dog", spans=(("+", 0.2, 0.6),)))
+    assert length == len(wave)
+    assert (rate, prompts) == (RATE, [PromptView(text="dog", spans=(("+", 0.2, 0.6),))])
     assert np.abs(alone[0].target - alone[1].target).max() > 1e-3
     assert alone[0].scores is None
 
@@ -110,7 +110,8 @@ def test_a_batch_keeps_the_candidates_of_an_item_together(model, noise_of):
         )
         np.testing.assert_allclose(result.target[item], alone.target, atol=2e-5)
         np.testing.assert_allclose(result.residual[item], alone.residual, atol=2e-5)
-    assert [prompts.text for *_, prompts in scorer.calls] == ["dog", "cat"]
+    ((*_, prompts),) = scorer.calls
+    assert [view.text for view in prompts] == ["dog", "cat"]
 
 
 def test_span_iou_prefers_targets_that_sound_in_their_spans():
@@ -120,13 +121,19 @@ def test_span_iou_prefers_targets_that_sound_in_their_spans():
     late = tone * ((seconds >= 1.2) & (seconds < 1.7))
     targets = np.stack([late, inside, tone])
     prompts = PromptView(spans=(("-", 1.2, 1.7), ("+", 0.5, 1.0)))
-    best, scores = rerank.rank(SpanIoU(), targets, tone, RATE, prompts)
+    ((best, scores),) = rerank.rank(SpanIoU(), [targets], [tone], RATE, [prompts])
     assert best == 1
     assert scores[0] < scores[2] < scores[1]
     assert scores[1] > 0.9
     np.testing.assert_allclose(scores[2], 0.25, atol=0.02)
-    recall = SpanIoU("recall").score(targets, tone, RATE, prompts)
+    ((_, recall),) = rerank.rank(SpanIoU("recall"), [targets], [tone], RATE, [prompts])
     np.testing.assert_allclose(recall, [0, 1, 1], atol=0.05)
+    # Padding of the batch changes nothing.
+    pair = [targets, targets[:, : RATE + 7]], [tone] * 2
+    together = rerank.rank(SpanIoU(), *pair, RATE, [prompts] * 2)
+    short = rerank.rank(SpanIoU(), [targets[:, : RATE + 7]], [tone], RATE, [prompts])
+    np.testing.assert_array_equal(together[0][1], scores)
+    np.testing.assert_array_equal(together[1][1], short[0][1])
     with pytest.raises(UserError, match="metric='f1' is unknown; allowed: iou"):
         SpanIoU("f1")
 
@@ -137,7 +144,8 @@ def test_spans_rank_candidates_without_another_scorer(model, noise_of):
     stems = model.separate(waves, spans=spans, sample_rate=RATE, candidates=2)
     for one, row in zip(stems, spans, strict=True):
         assert one.scores.shape == (2,)
-        score = SpanIoU().score(one.target[None], one.target, RATE, PromptView(spans=tuple(row)))
+        prompts = PromptView(spans=tuple(row))
+        ((_, score),) = rerank.rank(SpanIoU(), [one.target[None]], [one.target], RATE, [prompts])
         np.testing.assert_allclose(one.scores.max(), score[0], atol=1e-3)
 
 
