@@ -119,6 +119,14 @@ def open_torch(path: pathlib.Path, key: str = "") -> dict[str, Stored]:
     return state
 
 
+def read_torch_entry(path: pathlib.Path, key: str) -> Any:
+    """A plain value beside the tensors of a pickled file, read as safely; None if it has none.
+
+    Raises `UserError` as `open_torch`.
+    """
+    return _load_torch(path, mapped=zipfile.is_zipfile(path)).get(key)
+
+
 class _TorchFile:
     """A state dict mapped by torch; it is mapped again after `MAPPED_BYTES` of reading."""
 

@@ -22,6 +22,7 @@ SAVED = "attention"  # name of the results, for rematerialisation policies
 LAYOUT = ("batch", "tokens", "heads", "head_dim")  # every device has all frames
 
 Mask = Bool[Array, "batch keys"] | Bool[Array, "batch frames keys"] | None
+Bias = Float[Array, "heads frames keys"] | Float[Array, "batch heads frames keys"] | None
 
 
 def attend(
@@ -30,7 +31,7 @@ def attend(
     v: Float[Array, "batch keys heads size"],
     *,
     mask: Mask = None,  # True = may be attended; a row without any True gives a finite value
-    bias: Float[Array, "heads frames keys"] | None = None,
+    bias: Bias = None,  # added to the scaled scores
     scale: float,
     kernel: Kernel = "xla",
 ) -> Float[Array, "batch frames heads size"]:
@@ -45,7 +46,7 @@ def attend(
         q,
         k,
         v,
-        bias=None if bias is None else bias[None].astype(jnp.float32),
+        bias=None if bias is None else bias.reshape(-1, *bias.shape[-3:]).astype(jnp.float32),
         mask=None if mask is None else mask.reshape(mask.shape[0], 1, -1, mask.shape[-1]),
         scale=scale,
         implementation="cudnn" if name == "cudnn" else "xla",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -72,26 +73,62 @@ def scan_blocks(
       remat: what the backward pass computes again.
       unroll: blocks in one iteration of the scan.
     """
+
+    def without_output(block: Block, x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
+        return call(block, x, inputs), None
+
+    return scan_outputs(
+        stack,
+        x,
+        without_output,
+        axes=axes,
+        dtype=dtype,
+        per_layer=per_layer,
+        layers=layers,
+        remat=remat,
+        unroll=unroll,
+    )[0]
+
+
+def scan_outputs(
+    stack: Block | nnx.List[Block],
+    x: jax.Array,
+    call: Callable[[Block, jax.Array, Any], tuple[jax.Array, Any]],
+    *,
+    axes: tuple[parallel.LogicalAxis, ...],
+    dtype: str,
+    per_layer: Any = None,
+    layers: slice = slice(None),
+    remat: Remat = "none",
+    unroll: int = 1,
+) -> tuple[jax.Array, Any]:
+    """As `scan_blocks`, for blocks that also give an output.
+
+    `call` is `(block, x, inputs) -> (x, output)`; the outputs of all layers, trees of arrays, are
+    returned beside `x`, with the layer as their first axis.
+    """
     if isinstance(stack, nnx.List):
+        outputs = []
         for number in range(len(stack))[layers]:
             inputs = jax.tree.map(operator.itemgetter(number), per_layer)
-            x = call(stack[number], x, inputs)
-        return x
+            x, output = call(stack[number], x, inputs)
+            outputs.append(output)
+        return x, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
 
     graph, weights = nnx.split(stack)
     gather = parallel.gather_layer(weights, dtype)
 
-    def body(x: jax.Array, layer: tuple[Any, Any]) -> tuple[jax.Array, None]:
+    def body(x: jax.Array, layer: tuple[Any, Any]) -> tuple[jax.Array, Any]:
         weights, inputs = layer
         x = parallel.constrain(x, *axes)
-        return call(nnx.merge(graph, gather(weights)), x, inputs), None
+        return call(nnx.merge(graph, gather(weights)), x, inputs)
 
     if remat != "none":
         body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)
     inputs = (nnx.as_pure(weights), per_layer)
     if layers != slice(None):
         inputs = jax.tree.map(operator.itemgetter(layers), inputs)
-    return jax.lax.scan(body, x, inputs, unroll=unroll)[0]
+    return jax.lax.scan(body, x, inputs, unroll=unroll)
 
 
 def stack_bytes(network: nnx.Module) -> int:

@@ -37,13 +37,13 @@ def resample(
     matrix = _sinc_matrix(stride, phases, strides)
     length = -(-wave.shape[1] * phases // stride)
     count = -(-length // matrix.shape[1])
-    padded = jnp.pad(wave, ((0, 0), (_half_width(stride, phases), 0)))
+    padded = jnp.pad(wave, ((0, 0), (half_width(stride, phases), 0)))
     inputs = blocks(padded, matrix.shape[0], strides * stride, count)
     out = jnp.matmul(inputs, matrix, precision="highest")
     return out.reshape(wave.shape[0], -1)[:, :length]
 
 
-def _half_width(stride: int, phases: int) -> int:
+def half_width(stride: int, phases: int) -> int:
     """Samples of the filter on each side."""
     return math.ceil(LOWPASS_WIDTH * stride / (ROLLOFF * min(stride, phases)))
 
@@ -56,7 +56,7 @@ def _sinc_matrix(stride: int, phases: int, strides: int) -> Float[np.ndarray, "w
     for each of the strides.
     """
     base = ROLLOFF * min(stride, phases)
-    width = _half_width(stride, phases)
+    width = half_width(stride, phases)
     tap = np.arange(-width, width + stride)[:, None]
     time = (tap / stride - np.arange(phases) / phases) * base
     time = np.clip(time, -LOWPASS_WIDTH, LOWPASS_WIDTH)
