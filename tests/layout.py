@@ -20,7 +20,7 @@ BESIDE = ("launch", "configs", "tools")  # folders of scripts beside the package
 # Files that may share a name, because the folder says which of two like things they are.
 TWIN_FILES: Mapping[str, str] = {
     **dict.fromkeys(
-        ("codec", "cnn14", "peav", "t5", "vision", "separator", "aesthetics", "imagebind"),
+        ("codec", "cnn14", "peav", "t5", "vision", "separator", "aesthetics", "imagebind", "judge"),
         "convert/NAME.py is the table between the reference's names and ours of the network NAME",
     ),
     **dict.fromkeys(("separate", "bench"), "cli/NAME.py is the command of that name"),
@@ -37,7 +37,7 @@ PRIVATE_WORDS = ("heard", "hears", "told", "tells", "born", "doors?", "sight", "
 PRIVATE_NAMES = frozenset(
     (
         *("said", "asked", "given", "made", "taken", "brought", "placed"),
-        *("turn", "turns", "pace", "lap", "trust", "judge"),
+        *("turn", "turns", "pace", "lap", "trust"),
     )
 )
 # Declared and imported nowhere yet.

@@ -55,7 +55,8 @@ def _residual(theirs: str, ours: str) -> Iterator[Row]:
     yield from _normed(f"{theirs}.block.3", f"{ours}.pointwise")
 
 
-def _encoder(depth: int) -> Iterator[Row]:
+def encoder_rows(depth: int) -> Iterator[Row]:
+    """Every tensor between a wave and the moments of its latents, for `depth` strided blocks."""
     yield from _normed("encoder.block.0", "encoder.stem")
     for i in range(depth):
         theirs, ours = f"encoder.block.{i + 1}", f"encoder.blocks.{i}"
@@ -66,10 +67,10 @@ def _encoder(depth: int) -> Iterator[Row]:
     yield Row(f"encoder.block.{depth + 1}.alpha", "encoder.snake.alpha", ALPHA)
     yield from _normed(f"encoder.block.{depth + 2}", "encoder.out")
     yield from _normed("quantizer.in_proj", "in_proj")
-    yield from _normed("quantizer.out_proj", "out_proj")
 
 
 def _decoder(depth: int) -> Iterator[Row]:
+    yield from _normed("quantizer.out_proj", "out_proj")
     yield from _normed("decoder.model.0", "decoder.stem")
     for i in range(depth):
         theirs, ours = f"decoder.model.{i + 1}.block", f"decoder.blocks.{i}"
@@ -116,7 +117,7 @@ def _watermark(depth: int, lstm_depth: int) -> Iterator[Row]:
 
 def codec_rows(config: CodecConfig, prefix: str = "") -> list[Row]:
     """Every tensor of a codec of this configuration."""
-    rows = [*_encoder(len(config.encoder_rates)), *_decoder(len(config.decoder_rates))]
+    rows = [*encoder_rows(len(config.encoder_rates)), *_decoder(len(config.decoder_rates))]
     if config.watermark_rates:
         rows += _watermark(len(config.decoder_rates), config.watermark_lstm_depth)
     return [dataclasses.replace(row, theirs=prefix + row.theirs) for row in rows]

@@ -1,10 +1,11 @@
-"""One encoder in a folder of its own: PE-A-Frame, the Perception Encoder, T5.
+"""One frozen network in a folder of its own: PE-A-Frame, the Perception Encoder, T5, the judge.
 
-    config.json                the encoder's own keys
+    config.json                the network's own keys
     model.safetensors          tensors under the reference's names, unused ones too
+    [sam_audio_jax.json]       settings of ours, of a judge that was trained here
     [tokenizer files]
 
-The keys of config.json say which encoder it is. Upstream's Perception Encoder is a single .pt file
+The keys of config.json say which network it is. Upstream's Perception Encoder is a single .pt file
 without one: there the names of the tensors decide. `model` may be `checkpoint`, and .pt.
 """
 
@@ -13,7 +14,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from sam_audio_jax.convert.folder import FileDtype
+from sam_audio_jax.convert.folder import OURS, FileDtype
+from sam_audio_jax.convert.judge import is_released_judge, open_judge
 from sam_audio_jax.convert.model_files import (
     TOKENIZER_FILES,
     copy_tokenizer,
@@ -45,7 +47,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object, whole_folder, write_json
 
 SUFFIXES = (".safetensors", ".pt")
-PATTERNS = ("config.json", *(f"*{suffix}*" for suffix in SUFFIXES), *TOKENIZER_FILES)
+PATTERNS = ("config.json", OURS, *(f"*{suffix}*" for suffix in SUFFIXES), *TOKENIZER_FILES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,18 +58,22 @@ class StoredEncoder:
     folder: pathlib.Path
     config: Mapping[str, Any]
     state: State
+    extra: Mapping[str, Any] | None = None  # of sam_audio_jax.json, if there is one
     pickled: str | None = None  # name of the file that upstream's code reads, if it reads no other
 
 
 def open_encoder(name: str) -> StoredEncoder | None:
     """Opens the encoder in a folder or a file, or under a Hugging Face id; None for a whole model.
 
-    `pe-a-frame-small|base|large` and `PE-Core-L14-336` mean those of the hub. Raises `UserError`
-    when there is nothing of that name, or with one line that names every tensor that does not fit.
+    `pe-a-frame-small|base|large`, `PE-Core-L14-336` and `sam-audio-judge` mean those of the hub.
+    Raises `UserError` when there is nothing of that name, or with one line that names every tensor
+    that does not fit.
     """
     file = pathlib.Path(name)
     if file.is_file() and file.suffix in SUFFIXES:
         return _tower(file)
+    if is_released_judge(name):
+        return _judge(name)
     if (name in NAMES or name in RELEASED) and not file.is_dir():
         name = HUB + name
     folder = find_folder(name, ("config.json",))
@@ -96,6 +102,8 @@ def copy_encoder(
     """
     with whole_folder(path) as part:
         write_json(part / "config.json", encoder.config)
+        if encoder.extra is not None:
+            write_json(part / OURS, encoder.extra)
         if export and encoder.pickled is not None:
             write_torch(part / encoder.pickled, encoder.state, dtype)
         else:
@@ -109,6 +117,17 @@ def _span_predictor(folder: pathlib.Path, values: dict[str, Any]) -> StoredEncod
     config = span_predictor_config(values, waves=waves)
     _check(folder, span_predictor_table(config), used(state, config))
     return StoredEncoder(what="span predictor", folder=folder, config=values, state=state)
+
+
+def _judge(name: str | pathlib.Path, _: Mapping[str, Any] | None = None) -> StoredEncoder:
+    stored = open_judge(name)
+    return StoredEncoder(
+        what="judge",
+        folder=stored.folder,
+        config=stored.config,
+        state=stored.state,
+        extra=stored.extra or None,
+    )
 
 
 def _t5(folder: pathlib.Path, values: dict[str, Any]) -> StoredEncoder:
@@ -144,8 +163,13 @@ def _tower(file: pathlib.Path) -> StoredEncoder:
     )
 
 
-# Keys of `config.json`, each of one encoder only, and their readers.
-READERS = {"audio_model": _span_predictor, "d_model": _t5, "patch_size": _tower_folder}
+# Keys of `config.json`, each of one network only, and their readers.
+READERS = {
+    "audio_model": _span_predictor,
+    "d_model": _t5,
+    "patch_size": _tower_folder,
+    "finetune_transformer": _judge,
+}
 
 
 def _is_tower(state: State) -> bool:

@@ -22,10 +22,13 @@ TOKENIZER_FILES = (
 )
 
 
-def find_folder(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
+def find_folder(
+    name: str, patterns: tuple[str, ...], *, revision: str | None = None
+) -> pathlib.Path:
     """A local folder, or the snapshot of a Hugging Face id (only files that match `patterns`).
 
-    Raises `UserError` when there is no such folder or id, or when the hub does not give it.
+    `revision` is a branch, tag or commit on the hub; None: its default branch. Raises `UserError`
+    when there is no such folder or id, or when the hub does not give it.
     """
     folder = pathlib.Path(name)
     if folder.is_dir():
@@ -35,7 +38,7 @@ def find_folder(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     try:
         snapshot = huggingface_hub.snapshot_download(
-            name, allow_patterns=list(patterns), local_files_only=offline
+            name, revision=revision, allow_patterns=list(patterns), local_files_only=offline
         )
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         reason = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"

@@ -62,11 +62,12 @@ def span_predictor_rows(config: SpanPredictorConfig) -> list[Row]:
             Row(f"{head}.layer_norm.bias", f"{head}.norm.bias"),
             Row(f"{head}.proj.weight", f"{head}.project.kernel", LINEAR),
         ]
-    return [*rows, *_wave_rows(len(config.encoder_rates))] if config.waves else rows
+    return [*rows, *wave_rows(len(config.encoder_rates))] if config.waves else rows
 
 
-def _wave_rows(depth: int) -> list[Row]:
-    theirs, ours = f"{CODEC}encoder", "wave_encoder.encoder"
+def wave_rows(depth: int, prefix: str = CODEC) -> list[Row]:
+    """Every tensor of a codec encoder without weight norm, for `depth` strided blocks."""
+    theirs, ours = f"{prefix}encoder", "wave_encoder.encoder"
     rows = [*_conv(f"{theirs}.conv1", f"{ours}.stem")]
     for i in range(depth):
         block = f"{ours}.blocks.{i}"
@@ -86,7 +87,7 @@ def _wave_rows(depth: int) -> list[Row]:
         *rows,
         Row(f"{theirs}.snake1.alpha", f"{ours}.snake.alpha", ALPHA),
         *_conv(f"{theirs}.conv2", f"{ours}.out"),
-        *_conv(f"{CODEC}bottleneck.in_proj", "wave_encoder.in_proj"),
+        *_conv(f"{prefix}bottleneck.in_proj", "wave_encoder.in_proj"),
     ]
 
 

@@ -147,6 +147,22 @@ def modernbert_config(
     )
 
 
+def to_fields(config: Any, table: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """The inverse of `fields_of`: the section of `config.json` of one of our configs."""
+    values = {theirs: getattr(config, ours) for theirs, (ours, _) in table.items()}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def modernbert_config_to_reference(config: ModernBertConfig) -> dict[str, Any]:
+    """The inverse of `modernbert_config`, of a text model whose layers are all run."""
+    return to_fields(config, TEXT_FIELDS) | {
+        "num_hidden_layers": config.depth,
+        "global_attn_every_n_layers": config.global_every,
+        "global_rope_theta": config.global_theta,
+        "local_rope_theta": config.local_theta,
+    }
+
+
 def fields_of(values: Mapping[str, Any], table: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
     """Values of our fields; for a missing or null key the default of the reference's class."""
     return {

@@ -15,6 +15,7 @@ from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import Peav, PeavConfig
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
+from tests.peav_states import peav_states
 from tests.tiny import filled
 
 HIDDEN = 2e-5  # times the larger of 10 and a tensor's largest absolute value
@@ -57,28 +58,10 @@ def near(got, want, name=""):
 
 def audio_states(predictor: SpanPredictor, latents, valid) -> dict:
     """Returns every hidden state of the audio tower by its name in the reference."""
-    peav = predictor.audio
-    graph, blocks = nnx.split(peav.blocks)
-    states = {"data_proj": predictor.project(latents)}
-    x, tokens_valid = peav.with_class(states["data_proj"], valid)
-    first = peav.patcher.first(x, tokens_valid)
-    second = peav.patcher.second(first, tokens_valid)
-    states |= {"resnet.block1": jnp.swapaxes(first, 1, 2)}
-    states |= {"resnet.block2": jnp.swapaxes(second, 1, 2)}
-    states["embeddings"] = x + second
-    angle = peav.angles(x.shape[1])
-
-    def body(x, weights):
-        block = nnx.merge(graph, weights)
-        attended = block.attention(block.attention_norm(x), mask=tokens_valid, angle=angle)
-        x = block(x, valid=tokens_valid, angle=angle)
-        return x, (attended, x)
-
-    x, layers = jax.lax.scan(body, states["embeddings"], nnx.as_pure(blocks))
-    for i, (attended, state) in enumerate(zip(*layers, strict=True)):
-        states |= {f"layer{i}.self_attn": attended, f"layer{i}": state}
-    states["norm"] = peav.norm(x)
-    states["output"] = out = peav.out(states["norm"])
+    projected = predictor.project(latents)
+    states = peav_states(predictor.audio, projected, valid)
+    states["data_proj"] = projected
+    out = states["output"]
     states |= {"audio_last_hidden": out[:, 1:], "audio_pooled": out[:, 0]}
     states["audio_head"] = states["audio_embeds"] = predictor.audio_head(out[:, 1:])
     return states
