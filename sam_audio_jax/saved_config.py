@@ -20,6 +20,14 @@ MIX = (
     "speed",
     "speed_share",
     "tilt_db",
+    "caption_draws",
+    "caption_power",
+    "near_share",
+    "single_kinds",
+    "filter_share",
+    "filter_db",
+    "offset_share",
+    "offset",
 )
 PROMPTS = (
     "caption_share",
@@ -34,6 +42,9 @@ PROMPTS = (
     "swap_share",
     "text_tokens",
     "tokenizer",
+    "pair_share",
+    "absent_share",
+    "wording_share",
 )
 BATCHES = (
     "short_share",

@@ -24,6 +24,7 @@ from sam_audio_jax.config import FREE
 from sam_audio_jax.errors import UserError
 
 KINDS = ("speech", "sfx", "instrument", "song", "stem", "rest", "any")
+RECORDED = ("speech", "sfx", "instrument", "any")  # kinds that are single recordings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,21 @@ class MixConfig(Checked, where="data.mix"):
     speed: Decay = 0.1  # largest relative change of speed and pitch together
     speed_share: Share = 0.5  # sounds whose speed is changed
     tilt_db: Annotated[float, Range(0, 200)] = 6.0  # largest boost or cut of the highs
+    # Recordings that are drawn by their caption first, so that a caption with many recordings does
+    # not outweigh all others; the rest are drawn from all recordings of their kind.
+    caption_draws: Share = 0.5
+    # The weight of a caption there is the number of its recordings to this power; 0: all alike.
+    caption_power: Share = 0.0
+    near_share: Share = 0.0  # residuals with a caption near the target's (data/likeness.py)
+    # Kinds whose recordings must hold a single event, by the field `single` of the manifest, or by
+    # their caption.
+    single_kinds: tuple[str, ...] = ()
+    filter_share: Share = 0.0  # sounds that pass through a random equaliser (data/equaliser.py)
+    filter_db: Annotated[float, Range(0, 200)] = 9.0  # its largest boost or cut
+    offset_share: Share = 0.0  # mixtures with a constant offset, which belongs to the residual
+    # Largest offset, of the mixture's RMS. A separation removes larger ones, see docs/model.md,
+    # "Level and channels".
+    offset: Share = 0.05
 
     def __post_init__(self):
         super().__post_init__()
@@ -72,6 +88,12 @@ class MixConfig(Checked, where="data.mix"):
                 raise UserError(
                     f"data.mix.recipes has {(target, residual, weight)}; kinds are "
                     f"{', '.join(KINDS)}, weights 0 or more"
+                )
+        for kind in self.single_kinds:
+            if kind not in RECORDED:
+                raise UserError(
+                    f"data.mix.single_kinds has {kind!r}; kinds of single recordings are "
+                    f"{', '.join(RECORDED)}"
                 )
         for name in ("snr_db", "stem_gain_db", "level_db"):
             low, high = getattr(self, name)
@@ -97,6 +119,13 @@ class PromptConfig(Checked, where="data.prompts"):
     swap_share: Share = 0.4  # of cached examples, those prompted for the residual instead
     text_tokens: Annotated[int, Range(1, 10_000)] = 40  # length of every text, cut or padded
     tokenizer: str = "byt5"  # name or folder; must fit the text encoder
+    # Of the pairs of examples 0 and 1, 2 and 3, ..., those that are one mixture, prompted once for
+    # each of its sounds. Only where both have a name.
+    pair_share: Share = 0.0
+    # Examples prompted by the text of a sound that is not in them: the target is silence, the
+    # residual the mixture.
+    absent_share: Share = 0.0
+    wording_share: Share = 0.0  # texts in other words (data/wordings.py)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,3 +195,11 @@ class DataConfig(Checked, where="data"):
     cache: str = dataclasses.field(default="", metadata=FREE)
     workers: Workers = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
     seed: Seed = 0  # of mixtures, prompts and order
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.prompts.pair_share and self.batches.token_budget and self.batches.row_multiple % 2:
+            raise UserError(
+                f"data.batches.row_multiple={self.batches.row_multiple} must be even, so that a "
+                "batch has both examples of a pair (data.prompts.pair_share)"
+            )

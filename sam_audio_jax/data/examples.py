@@ -11,15 +11,19 @@ those of the target; zeros where it has none, and where they were dropped.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float16, Int32
 
 from sam_audio_jax.data import energy
 from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.example_kinds import absent_rng, as_absent, is_paired, second_rng
 from sam_audio_jax.data.length_buckets import Bucket
-from sam_audio_jax.data.mix import Mixer, Mixture
+from sam_audio_jax.data.likeness import confusable
+from sam_audio_jax.data.mix import Mixer
+from sam_audio_jax.data.mixture import Mixture
 from sam_audio_jax.data.prompter import Example, Prompter
 from sam_audio_jax.data.records import SIGNALS, Record
 from sam_audio_jax.data.shards import Cache
@@ -27,6 +31,7 @@ from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.errors import UserError
 
 BAD_TRIES = 20  # unreadable records in a row that are replaced by others
+ABSENT_TRIES = 50  # records that are asked for a sound that an example does not hold
 ENDLESS = 2**48  # length of a list of examples that never ends
 
 
@@ -49,44 +54,59 @@ class MixedExamples:
         return ENDLESS
 
     def __getitem__(self, index: int) -> Example:
-        rng = np.random.default_rng((self.config.seed, index))
-        mixture = self.mixer.draw(rng)
-        frames = len(mixture.mixture) // self.hop
-        size = draw_size(self.config.batches.short_share, frames, rng)
-        return self._example(mixture, size, frames, rng)
+        frames = self.mixer.samples // self.hop
+
+        def draw(rng: np.random.Generator) -> tuple[Mixture, int]:
+            mixture = self.mixer.draw(rng)
+            return mixture, draw_size(self.config.batches.short_share, frames, rng)
+
+        return self._example(index, frames, draw)
 
     def in_bucket(self, index: int, bucket: Bucket) -> Example:
         """Example `index`, mixed at a length of the bucket and padded to its frames."""
-        rng = np.random.default_rng((self.config.seed, index))
-        size = bucket.size(bucket.frames, rng)
-        mixture = self.mixer.with_length(size * self.hop).draw(rng)
-        return self._example(mixture, size, bucket.frames, rng)
+
+        def draw(rng: np.random.Generator) -> tuple[Mixture, int]:
+            size = bucket.size(bucket.frames, rng)
+            return self.mixer.with_length(size * self.hop).draw(rng), size
+
+        return self._example(index, bucket.frames, draw)
 
     def _example(
-        self, mixture: Mixture, size: int, frames: int, rng: np.random.Generator
+        self, index: int, frames: int, draw: Callable[[np.random.Generator], tuple[Mixture, int]]
     ) -> Example:
-        """The first `size` frames of a mixture, padded to `frames`, with prompts."""
+        """The mixture that `draw` returns with its size, padded to `frames`, with prompts."""
+        second = index % 2 == 1 and is_paired(self.config, index)
+        rng = np.random.default_rng((self.config.seed, index - second))
+        mixture, size = draw(rng)
+        if second and mixture.residual_texts:
+            mixture, rng = mixture.exchanged(), second_rng(self.config, index)
+        elif second:  # the mixture has one prompt only
+            rng = np.random.default_rng((self.config.seed, index))
+            mixture, size = draw(rng)
         example = {}
         for name in SIGNALS:
             example[name] = np.zeros(frames * self.hop, np.float32)
             example[name][: size * self.hop] = getattr(mixture, name)[: size * self.hop]
         active = np.zeros((2, frames), bool)
-        for row, name in enumerate(("target", "residual")):
-            activity = energy.activity(getattr(mixture, name), self.sample_rate, self.hop)
-            active[row, :size] = activity[:size]
-        example |= self.prompter.draw(mixture.target_texts, active[0], active[1], size, rng)
+        active[:, :size] = mixture.activities(self.sample_rate, self.hop)[:, :size]
+        texts, others = mixture.target_texts, mixture.residual_claims
+        example |= self.prompter.draw(texts, active[0], active[1], size, rng, others)
         if self.video is not None:
             features = self.video.frames(mixture.target_places, frames)
             features[size:] = 0
             example |= self.prompter.video(features, rng)
-        return example
+        if (rng := absent_rng(self.config, index)) is None:
+            return example
+        present = mixture.target_claims | mixture.residual_claims
+        silence, texts = np.zeros_like(example["target"]), self.mixer.catalogue.absent(present, rng)
+        return as_absent(example, silence, texts, present, self.prompter, rng)
 
 
 class CachedExamples:
     """Examples with latents: crops of the records of a cache, all of them once per round."""
 
     def __init__(self, config: DataConfig, sample_rate: int, hop: int, frames: int):
-        """Raises `UserError` for a cache of another sample rate or hop."""
+        """Raises `UserError` for a cache of another sample rate or hop, or without silence."""
         self.config, self.frames, self.cache = config, frames, Cache(config.cache)
         index = self.cache.index
         if (index["sample_rate"], index["hop"]) != (sample_rate, hop):
@@ -97,6 +117,7 @@ class CachedExamples:
         self.prompter = Prompter(config.prompts, sample_rate, hop)
         self.segment = index["segment_s"] * sample_rate / hop  # frames; 0: no features
         self.video_width = index["video_width"]  # 0: no record has a video
+        self.silence = self.cache.silence() if config.prompts.absent_share else None
 
     def __len__(self) -> int:
         return ENDLESS
@@ -113,13 +134,8 @@ class CachedExamples:
         self, index: int, frames: int, size_of: Callable[[int, np.random.Generator], int]
     ) -> Example:
         """A crop of a record, padded to `frames`; its size is drawn by `size_of(longest, rng)`."""
-        rng = np.random.default_rng((self.config.seed, index))
-        record = self._record(index, rng)
-        swapped = bool(record.residual_texts) and rng.random() < self.config.prompts.swap_share
+        record, swapped, start, size, rng = self._crop(index, frames, size_of)
         target, residual = ("residual", "target") if swapped else ("target", "residual")
-        length = len(record.mixture)
-        size = size_of(min(frames, length), rng)
-        start = self._start(getattr(record, f"{target}_active"), size, rng)
         example = {}
         for name, source in {"mixture": "mixture", "target": target, "residual": residual}.items():
             example[name] = np.zeros((frames, record.mixture.shape[1]), np.float32)
@@ -130,14 +146,71 @@ class CachedExamples:
         active = np.zeros((2, frames), bool)
         for row, source in enumerate((target, residual)):
             active[row, :size] = getattr(record, f"{source}_active")[start : start + size]
-        texts = record.residual_texts if swapped else record.target_texts
-        example |= self.prompter.draw(texts, active[0], active[1], size, rng)
+        texts, others = getattr(record, f"{target}_texts"), getattr(record, f"{residual}_claims")
+        example |= self.prompter.draw(texts, active[0], active[1], size, rng, others)
         if self.video_width:
             features = np.zeros((frames, self.video_width), np.float16)
             if (seen := getattr(record, f"{target}_video")) is not None:
                 features[:size] = seen[start : start + size]
             example |= self.prompter.video(features, rng)
-        return example
+        if self.silence is None or (rng := absent_rng(self.config, index)) is None:
+            return example
+        return self._as_absent(example, record, start, rng)
+
+    def _crop(
+        self, index: int, frames: int, size_of: Callable[[int, np.random.Generator], int]
+    ) -> tuple[Record, bool, int, int, np.random.Generator]:
+        """The record of an example, whether it is prompted for its residual, start and size of the
+        crop, and the generator of its prompts."""
+        paired = is_paired(self.config, index)
+        first = index - index % 2 if paired else index
+        rng = np.random.default_rng((self.config.seed, first))
+        record = self._record(first, rng)
+        if first != index and not record.residual_texts:  # it has one prompt only
+            first, rng = index, np.random.default_rng((self.config.seed, index))
+            record = self._record(index, rng)
+        swapped = bool(record.residual_texts) and rng.random() < self.config.prompts.swap_share
+        size = size_of(min(frames, len(record.mixture)), rng)
+        active = [record.target_active, record.residual_active]
+        wanted = active if paired and record.residual_texts else active[swapped : swapped + 1]
+        start = self._start(wanted, size, rng)
+        if first == index:
+            return record, swapped, start, size, rng
+        return record, not swapped, start, size, second_rng(self.config, index)
+
+    def _as_absent(
+        self, example: Example, record: Record, start: int, rng: np.random.Generator
+    ) -> Example:
+        """The example prompted for a sound of another record, with the latents of silence."""
+        silence, size = cast(Record, self.silence), int(example["valid"].sum())
+        target = np.zeros_like(example["target"])
+        target[:size] = silence.target[start : start + size]
+        present = {*record.target_claims, *record.residual_claims}
+        texts = self._absent_texts(present, rng)
+        features = silence.target_features
+        if texts and features is not None:
+            example |= self._teacher_features(features, start, len(example["valid"]))
+        return as_absent(example, target, texts, present, self.prompter, rng)
+
+    def _absent_texts(self, present: set[str], rng: np.random.Generator) -> tuple[str, ...]:
+        """The texts of a sound of another record that cannot be taken for one that is present.
+
+        Raises `UserError` if it is not known what is present, in a record of formats 1 to 3.
+        """
+        if not present:
+            raise UserError(
+                f"{self.config.cache} has records of an earlier version, which do not say what is "
+                "absent (data.prompts.absent_share); make a new one with `sam-audio prepare`"
+            )
+        for _ in range(ABSENT_TRIES):
+            other = self.cache[int(rng.integers(len(self.cache)))]
+            if other is None:
+                continue
+            named = [texts for texts in (other.target_texts, other.residual_texts) if texts]
+            texts = named[int(rng.integers(len(named)))]
+            if not any(confusable(phrase, present) for phrase in texts):
+                return texts
+        return ()
 
     def _record(self, index: int, rng: np.random.Generator) -> Record:
         """The record of an example, or a random other one if that cannot be read."""
@@ -166,17 +239,21 @@ class CachedExamples:
         }
 
     def _start(
-        self, active: Bool[np.ndarray, " frames"], size: int, rng: np.random.Generator
+        self, active: Sequence[Bool[np.ndarray, " frames"]], size: int, rng: np.random.Generator
     ) -> int:
-        """The first frame of a crop of `size`: any that leaves enough of the target to prompt for.
+        """The first frame of a crop of `size`: any that leaves enough of a target to prompt for.
 
-        Enough is the shortest sound that counts as one, or the most that any crop has of it.
+        Enough is the shortest sound that counts as one, or the most that any crop has of it. Of
+        several targets, that of a pair first, each is left enough of where that can be.
         """
-        active_before = np.concatenate([[0], np.cumsum(active)])
-        active_within = active_before[size:] - active_before[:-size]
-        shortest = round(energy.MIN_S * self.prompter.frame_rate)
-        enough = min(int(active_within.max()), shortest)
-        starts = np.flatnonzero(active_within >= enough)
+        fits = np.ones(len(active[0]) - size + 1, bool)
+        for one in active:
+            active_before = np.concatenate([[0], np.cumsum(one)])
+            active_within = active_before[size:] - active_before[:-size]
+            shortest = round(energy.MIN_S * self.prompter.frame_rate)
+            enough = min(int(active_within.max()), shortest)
+            fits = both if (both := fits & (active_within >= enough)).any() else fits
+        starts = np.flatnonzero(fits)
         return int(starts[rng.integers(len(starts))])
 
 

@@ -3,7 +3,6 @@
 A mixture is `target + residual`; either is laid out in time on its own (`arrange.py`).
 """
 
-import collections
 import copy
 import dataclasses
 
@@ -11,31 +10,19 @@ import numpy as np
 
 from sam_audio_jax.data import energy, text
 from sam_audio_jax.data.arrange import Arranger, Placement, Samples
+from sam_audio_jax.data.catalogue import Catalogue
 from sam_audio_jax.data.config import MixConfig
+from sam_audio_jax.data.equaliser import equalised
+from sam_audio_jax.data.mixture import Mixture
 from sam_audio_jax.data.source import Recording, Song
 from sam_audio_jax.data.waves import Waves
 from sam_audio_jax.errors import UserError
 
 TRIES = 50  # draws of a pair before the material counts as too poor
-RARE_SHARE = 0.5  # draws in which every caption is as likely as any other, however rare
+
 PEAK = 0.95  # largest magnitude of a mixture
 LEAST_STEM_S = 0.25  # of sound in a stem that is a target
 LEAST_REST_RMS = 1e-3  # of the other stems together
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-    """`mixture == target + residual` to the bit; the texts of one do not hold for the other."""
-
-    mixture: Samples
-    target: Samples
-    residual: Samples
-    target_texts: tuple[str, ...]
-    residual_texts: tuple[str, ...]  # empty: the residual has no name and cannot be a target
-    category: str  # "target/residual" of the recipe
-    # Stretches of single recordings that the two consist of, to lay out their videos.
-    target_places: tuple[Placement, ...] = ()
-    residual_places: tuple[Placement, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,21 +52,7 @@ class Mixer:
         self.config, self.recordings = config, recordings
         self.arranger = Arranger(config, waves, sample_rate, samples)
         usable = [number for number in range(len(recordings)) if waves.length(number)]
-        numbers = {recordings[number].id: number for number in usable}
-        stems = [[numbers[stem] for stem in song.stems if stem in numbers] for song in songs]
-        self.songs = [song for song in stems if len(song) > 1]
-        self.groups = {"any": [n for n in usable if not recordings[n].song]}
-        for kind in ("speech", "sfx", "instrument"):
-            self.groups[kind] = [n for n in usable if recordings[n].category == kind]
-        self.captions: dict[str, list[list[int]]] = {}
-        for kind, members in self.groups.items():
-            by_caption = collections.defaultdict(list)
-            for number in members:
-                by_caption[recordings[number].caption].append(number)
-            self.captions[kind] = list(by_caption.values())
-        self.siblings = collections.defaultdict(list)
-        for number in usable:
-            self.siblings[self._sibling_key(number)].append(number)
+        self.catalogue = Catalogue(config, recordings, songs, usable)
         self._set_recipes()
 
     @property
@@ -110,6 +83,8 @@ class Mixer:
                 continue
             residual_texts = text.unambiguous(residual.texts, target.claims)
             waves = self._at_levels(target.wave, residual.wave, kinds[0] == "stem", rng)
+            waves, offset = self._with_offset(waves, rng)
+            music = frozenset(text.MUSIC if kinds[0] == "stem" else ())
             return Mixture(
                 waves[0] + waves[1],
                 *waves,
@@ -118,6 +93,9 @@ class Mixer:
                 "/".join(kinds),
                 target.places,
                 residual.places,
+                target.claims | music,
+                residual.claims | music,
+                residual_offset=offset,
             )
         raise UserError(
             f"no {kinds[0]} and {kinds[1]} in {TRIES} draws whose captions distinguish them"
@@ -125,8 +103,7 @@ class Mixer:
 
     def _set_recipes(self) -> None:
         """Keeps the recipes that the material allows."""
-        available = {kind for kind, members in self.groups.items() if len(members) > 1}
-        available |= {"song", "stem", "rest"} if self.songs else set()
+        available = self.catalogue.kinds()
         recipes = [r for r in self.config.recipes if {r[0], r[1]} <= available and r[2] > 0]
         if not recipes:
             raise UserError("none of data.mix.recipes can be made from these recordings")
@@ -134,15 +111,13 @@ class Mixer:
         weights = np.array([recipe[2] for recipe in recipes])
         self.bounds = np.cumsum(weights / weights.sum())
 
-    def _sibling_key(self, number: int) -> tuple[str, str]:
-        return self.recordings[number].source_id, self.recordings[number].caption
-
     def _pair(
         self, kinds: tuple[str, str], rng: np.random.Generator
     ) -> tuple[_Source, _Source] | None:
         """A target and a residual of two kinds; None if they share a source or a claim."""
         target = self._source(kinds[0], self.config.target_repeats, rng)
-        residual = self._source(kinds[1], self.config.residual_repeats, rng)
+        near = target.texts[0] if self._draws_near(kinds, rng) else None
+        residual = self._source(kinds[1], self.config.residual_repeats, rng, near)
         if kinds[1] == "sfx" and rng.random() < self.config.second_share:
             second = self._source(kinds[1], self.config.residual_repeats, rng)
             if residual.claims & second.claims or second.sources & target.sources:
@@ -156,31 +131,39 @@ class Mixer:
             )
         return None if target.sources & residual.sources else (target, residual)
 
-    def _source(self, kind: str, repeats: float, rng: np.random.Generator) -> _Source:
-        """One sound laid out in time, at an active level of 0 dBFS."""
-        source = self._song(rng) if kind == "song" else self._recording(kind, repeats, rng)
-        level = energy.active_rms(source.wave, self.arranger.sample_rate)
+    def _draws_near(self, kinds: tuple[str, str], rng: np.random.Generator) -> bool:
+        """Whether the residual is drawn from the captions near the target's."""
+        share = 0.0 if "song" in kinds else self.config.near_share
+        return bool(share) and rng.random() < share
+
+    def _source(
+        self, kind: str, repeats: float, rng: np.random.Generator, near: str | None = None
+    ) -> _Source:
+        """One sound laid out in time, at an active level of 0 dBFS; with a caption `near` that."""
+        rate, config = self.arranger.sample_rate, self.config
+        source = self._song(rng) if kind == "song" else self._recording(kind, repeats, rng, near)
+        level = energy.active_rms(source.wave, rate)
         wave = self.arranger.tilted(source.wave, rng) / np.float32(max(level, 1e-6))
+        if config.filter_share and rng.random() < config.filter_share:
+            wave = equalised(wave, rate, config.filter_db, rng)
         return dataclasses.replace(source, wave=wave)
 
     def _song(self, rng: np.random.Generator) -> _Source:
-        stems = self.songs[int(rng.integers(len(self.songs)))]
+        stems = self.catalogue.song(rng)
         laid_out = self.arranger.stems(stems, rng)
         wave = sum((stem.wave for stem in laid_out), np.zeros(self.samples, np.float32))
         claims = [text.claims_of(self.recordings[number]) for number in stems]
         sources = frozenset(self.recordings[number].source_id for number in stems)
         return _Source(wave, text.MUSIC, frozenset(text.MUSIC).union(*claims), sources)
 
-    def _recording(self, kind: str, repeats: float, rng: np.random.Generator) -> _Source:
-        if rng.random() < RARE_SHARE:
-            choices = self.captions[kind][int(rng.integers(len(self.captions[kind])))]
-        else:
-            choices = self.groups[kind]
-        number = choices[int(rng.integers(len(choices)))]
+    def _recording(
+        self, kind: str, repeats: float, rng: np.random.Generator, near: str | None
+    ) -> _Source:
+        number = self.catalogue.recording(kind, rng, near)
         repeat = rng.random() < repeats
         speed = self.arranger.speed(rng)
         if repeat:
-            siblings = self.siblings[self._sibling_key(number)]
+            siblings = self.catalogue.siblings(number)
             laid_out = self.arranger.repeated(number, siblings, speed, rng)
         else:
             laid_out = self.arranger.events(number, speed, rng)
@@ -192,7 +175,7 @@ class Mixer:
     def _stem_and_rest(self, rng: np.random.Generator) -> tuple[_Source, _Source] | None:
         """A stem of a song and the sum of its others; None where one of them is nearly silent."""
         rate = self.arranger.sample_rate
-        stems = self.songs[int(rng.integers(len(self.songs)))]
+        stems = self.catalogue.song(rng)
         chosen = int(rng.integers(len(stems)))
         laid_out = self.arranger.stems(stems, rng)
         gain_db = rng.uniform(*self.config.stem_gain_db)
@@ -229,3 +212,17 @@ class Mixer:
         peak = float(np.abs(level * target + residual_gain * residual).max())
         limit = min(1.0, PEAK / max(peak, 1e-9))
         return target * np.float32(level * limit), residual * np.float32(residual_gain * limit)
+
+    def _with_offset(
+        self, waves: tuple[Samples, Samples], rng: np.random.Generator
+    ) -> tuple[tuple[Samples, Samples], float]:
+        """Target and residual, in which a constant is where one is drawn; and that constant."""
+        config = self.config
+        if not config.offset_share or rng.random() >= config.offset_share:
+            return waves, 0.0
+        target, residual = waves
+        mixture = target + residual
+        largest = config.offset * float(np.sqrt(np.mean(np.square(mixture))))
+        offset = rng.uniform(-largest, largest)
+        gain = np.float32(min(1.0, PEAK / max(float(np.abs(mixture + offset).max()), 1e-9)))
+        return (target * gain, (residual + np.float32(offset)) * gain), float(gain * offset)

@@ -273,9 +273,15 @@ def separation_batches(
 
     With `config.cache` the signals are latents from there, else waves mixed on the fly. Every batch
     has `batch` items, unless `config.batches.token_budget` says how many there are. Raises
-    `UserError` for buckets that the budget or the records of the cache are too small for.
+    `UserError` for buckets that the budget or the records of the cache are too small for, and for
+    pairs in batches of an odd number.
     """
     frames = example_frames(config, sample_rate, hop)
+    if config.prompts.pair_share and batch % 2 and not config.batches.token_budget:
+        raise UserError(
+            f"batch={batch} must be even, so that it has both examples of a pair "
+            f"(data.prompts.pair_share={config.prompts.pair_share})"
+        )
     schedule = None
     if config.batches.token_budget:
         schedule = Schedule(config.batches, config.seed, sample_rate / hop)

@@ -1,13 +1,14 @@
 """The text and the spans that an example is prompted with."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sam_audio_jax.data import energy, span_prompts, text
 from sam_audio_jax.data.config import PromptConfig
+from sam_audio_jax.data.wordings import reworded
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.separator.prompts import Span, frame_anchors
 
@@ -45,12 +46,13 @@ class Prompter:
         residual: Bool[np.ndarray, " frames"],
         size: int,
         rng: np.random.Generator,
+        others: Collection[str] = (),
     ) -> Example:
         """Prompts for the first `size` frames; frames after them are padding.
 
         `texts` are phrases for the target, finest first; `target` and `residual` say in which
-        frames either sounds. Returns `valid`, `text_ids`, `text_mask` and `anchors` with
-        the shapes of `data/examples.py`.
+        frames either sounds; `others` are phrases that hold for the residual. Returns `valid`,
+        `text_ids`, `text_mask` and `anchors` with the shapes of `data/examples.py`.
         """
         config, frames = self.config, len(target)
         target, residual = target[:size], residual[:size]
@@ -60,8 +62,35 @@ class Prompter:
         spans_suffice = bool(spans) and energy.overlap(target, residual) < LARGEST_OVERLAP
         may_drop = spans_suffice or config.drop_any_text
         dropped = may_drop and rng.random() < config.text_dropout
-        phrase = "" if dropped else text.choose(texts, config.caption_share, rng)
-        ids, mask = tokenize(config.tokenizer, phrase, config.text_tokens)
+        phrase = "" if dropped else self._phrase(texts, others, rng)
+        return self._prompts(phrase, spans, size, frames)
+
+    def draw_absent(
+        self,
+        texts: tuple[str, ...],
+        present: Collection[str],
+        size: int,
+        frames: int,
+        rng: np.random.Generator,
+    ) -> Example:
+        """Prompts by the text of a sound that is not there: without spans, which it has none of.
+
+        `present` are phrases that hold for the sounds of the mixture.
+        """
+        return self._prompts(self._phrase(texts, present, rng), [], size, frames)
+
+    def _phrase(
+        self, texts: tuple[str, ...], others: Collection[str], rng: np.random.Generator
+    ) -> str:
+        """One of the texts, or other words for it."""
+        phrase, share = (
+            text.choose(texts, self.config.caption_share, rng),
+            self.config.wording_share,
+        )
+        return reworded(phrase, others, rng) if share and rng.random() < share else phrase
+
+    def _prompts(self, phrase: str, spans: list[Span], size: int, frames: int) -> Example:
+        ids, mask = tokenize(self.config.tokenizer, phrase, self.config.text_tokens)
         return {
             "valid": np.arange(frames) < size,
             "text_ids": ids[0],

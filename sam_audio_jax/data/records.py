@@ -30,6 +30,10 @@ class Record:
     # Features of the video of the source, zeros where nothing is seen; None: it has no video.
     target_video: Float16[np.ndarray, "frames video_width"] | None = None
     residual_video: Float16[np.ndarray, "frames video_width"] | None = None
+    # Every phrase that is true of the target, and of any sound of the residual; empty: unknown, of
+    # formats 1 to 3.
+    target_claims: tuple[str, ...] = ()
+    residual_claims: tuple[str, ...] = ()
 
 
 def pack(record: Record) -> bytes:
@@ -42,6 +46,8 @@ def pack(record: Record) -> bytes:
         "target_active": np.packbits(record.target_active).tobytes(),
         "residual_active": np.packbits(record.residual_active).tobytes(),
         "category": record.category,
+        "target_claims": record.target_claims,
+        "residual_claims": record.residual_claims,
     }
     for name in FEATURES:
         if (features := getattr(record, name)) is not None:
@@ -84,4 +90,6 @@ def unpack(data: bytes) -> Record:
         target_active=active("target_active"),
         residual_active=active("residual_active"),
         category=fields["category"],
+        target_claims=tuple(fields.get("target_claims", ())),
+        residual_claims=tuple(fields.get("residual_claims", ())),
     )

@@ -3,11 +3,13 @@
 `FOLDER/cache.json` describes a finished cache, `plan.json` the same of one that is being made;
 `FOLDER/00003.arrayrecord` holds `per_shard` records (`records.py`) with float16 latents and, if
 there was a teacher, its features of target and residual. A shard appears when it is complete, so a
-killed run loses one shard.
+killed run loses one shard. `FOLDER/silence.msgpack` is a record of silence, the target of a prompt
+for a sound that is absent.
 
-Format 3 (`format` in both files; absent: 1) may have video features in its records. Since format 2
-the recipe has parts, as `DataConfig` has, and records have `target_features`, which format 1 calls
-`target_heard`. All are read, and older caches can be extended; their old shards stay as they are.
+Format 4 (`format` in both files; absent: 1) has the claims of both sounds in its records, and the
+silence. Since format 3 they may have video features. Since format 2 the recipe has parts, as
+`DataConfig` has, and records have `target_features`, which format 1 calls `target_heard`. All are
+read, and older caches can be extended; their old shards stay as they are.
 """
 
 import concurrent.futures
@@ -28,9 +30,10 @@ from array_record.python import (
 )
 from jaxtyping import Float, Float16
 
-from sam_audio_jax.data import energy
+from sam_audio_jax.config import to_dict
 from sam_audio_jax.data.arrange import Placement
-from sam_audio_jax.data.mix import Mixture
+from sam_audio_jax.data.config import MixConfig, SourceConfig
+from sam_audio_jax.data.mixture import Mixture
 from sam_audio_jax.data.records import SIGNALS, Record, pack, unpack
 from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.distributed import ProcessRank
@@ -43,8 +46,9 @@ B = TypeVar("B")
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 SHARDS = "[0-9]*.arrayrecord"
+SILENCE = "silence.msgpack"
 CHECKED = (
     *("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher"),
     "video_width",
@@ -119,6 +123,9 @@ def write_cache(
     remove_parts(folder, older_than_s=0.0 if rank.count == 1 else OLD_PART_S)
     write_json(folder / "plan.json", plan)
     render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
+    if not (folder / SILENCE).is_file():
+        with whole_file(folder / SILENCE) as part:
+            part.write_bytes(pack(render.silence(samples)))
     own = range(rank.index, shards, rank.count)
     with tqdm.tqdm(desc="encoding", total=len(own) * per_shard, unit="mixture") as bar:
         for shard in own:
@@ -195,12 +202,15 @@ class _Renderer:
             sources = np.roll(waves, -count, axis=0)[: 2 * batch]  # targets, then residuals
             features = np.asarray(self.teacher.features(sources)).astype(np.float16)
         for row, one in enumerate(mixtures):
+            active = one.activities(self.sample_rate, self.hop)
             yield Record(
                 *(latents[signal * count + row] for signal in range(len(SIGNALS))),
                 target_texts=one.target_texts,
                 residual_texts=one.residual_texts,
-                target_active=energy.activity(one.target, self.sample_rate, self.hop),
-                residual_active=energy.activity(one.residual, self.sample_rate, self.hop),
+                target_active=active[0],
+                residual_active=active[1],
+                target_claims=tuple(sorted(one.target_claims)),
+                residual_claims=tuple(sorted(one.residual_claims)),
                 category=one.category,
                 target_features=features[row],
                 residual_features=features[count + row] if one.residual_texts else None,
@@ -209,6 +219,12 @@ class _Renderer:
                 if one.residual_texts
                 else None,
             )
+
+    def silence(self, samples: int) -> Record:
+        """The record of a mixture of nothing."""
+        zeros = np.zeros(samples, np.float32)
+        nothing = Mixture(zeros, zeros, zeros, (), (), "silence/silence")
+        return next(self._encoded([nothing]))
 
     def _seen(
         self, places: tuple[Placement, ...], frames: int
@@ -248,10 +264,16 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    """`plan.json` or `cache.json` of any format, as format 3 has it."""
+    """`plan.json` or `cache.json` of any format, as format 4 has it.
+
+    Fields that its recipe does not have are newer than the cache, and have their defaults.
+    """
     index = {"teacher": "", "segment_s": 0.0, "video_width": 0} | read_json(path)
     check_format(path, index, FORMAT)
-    return index | {"recipe": migrated_recipe(index["recipe"])}
+    recipe = migrated_recipe(index["recipe"])
+    for part, default in (("source", SourceConfig()), ("mix", MixConfig())):
+        recipe[part] = to_dict(default) | recipe[part]
+    return index | {"recipe": recipe}
 
 
 class Cache:
@@ -272,6 +294,17 @@ class Cache:
         except RuntimeError as error:
             reason = first_line(error)
             raise UserError(f"{folder} has a damaged shard, delete it: {reason}") from None
+
+    def silence(self) -> Record:
+        """The record of silence. Raises `UserError` for a cache of format 1 to 3, without one."""
+        path = pathlib.Path(self.folder) / SILENCE
+        if not path.is_file():
+            raise UserError(
+                f"{self.folder} has no silence, the target of absent prompts "
+                "(data.prompts.absent_share): it is of an earlier version, make a new one with "
+                "`sam-audio prepare`"
+            )
+        return unpack(path.read_bytes())
 
     def __reduce__(self):
         return Cache, (self.folder,)

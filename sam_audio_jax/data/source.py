@@ -40,6 +40,7 @@ class Recording:
     video_features: str | None = None  # path of a NumPy file, resolved
     spans: tuple[tuple[float, float], ...] = ()
     stems: tuple[str, ...] = ()
+    single: bool | None = None  # whether it holds a single event; None: its caption says so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +136,9 @@ def _recording(line: dict[str, Any], path: pathlib.Path, number: int) -> Recordi
         if half := find_surrogate(text):
             raise UserError(f"{where}: caption {shown(text)} has half of a character ({half})")
     stems = line.get("stems") or []
+    single = line.get("single")
+    if not isinstance(single, bool | None):
+        raise UserError(f"{where}: single must be true or false, not {shown(single)}")
     return Recording(
         id=field("id", str, str(sound)),
         path=str(sound),
@@ -147,6 +151,7 @@ def _recording(line: dict[str, Any], path: pathlib.Path, number: int) -> Recordi
         split=field("split", str, "train"),
         spans=spans,
         stems=tuple(str(stem) for stem in stems),
+        single=single,
         **{name: field(name, str) for name in OPTIONAL}
         | {"video_features": features and str(path.parent / features)},
     )

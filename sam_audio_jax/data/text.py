@@ -10,6 +10,12 @@ from sam_audio_jax.encoders.text_form import normalize
 
 MUSIC = ("music playing", "music")
 SPEAKING = re.compile(r"(man|woman|person|boy|girl|child) speaking\b")
+# Of a scene with several sounds at once: speech in a restaurant is not only speech.
+SCENE = re.compile(
+    r"\b(and|with|among|ambien(t|ce)|atmosphere|scene|background|market|party|square|street|city"
+    r"|traffic|restaurant|cafe|bar|playground|children playing|crowd|chattering|harbou?r|jungle"
+    r"|forest|battle|station|office|kitchen|radio transmission)\b"
+)
 
 
 def texts_of(recording: Recording) -> tuple[str, ...]:
@@ -33,6 +39,13 @@ def claims_of(recording: Recording) -> frozenset[str]:
     if recording.category in ("music", "instrument"):
         texts |= set(MUSIC)
     return frozenset(texts)
+
+
+def is_single(recording: Recording) -> bool:
+    """Whether a recording holds a single event: as its manifest says, else by its caption."""
+    if recording.single is not None:
+        return recording.single
+    return SCENE.search(normalize(recording.caption)) is None
 
 
 def unambiguous(texts: Sequence[str], others: Collection[str]) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def test_the_stems_of_a_song_keep_their_levels(world):
 def test_recipes_without_material_are_left_out_and_none_left_is_an_error(world):
     mix = mixer(config(world), 8000, 320)
     assert ("song", "sfx") in mix.recipes
-    mix.songs = []
+    mix.catalogue.songs = []
     mix._set_recipes()
     assert ("song", "sfx") not in mix.recipes
     with pytest.raises(UserError, match=r"data\.mix\.recipes has \('dogs', 'cats', 1\.0\)"):

@@ -119,7 +119,7 @@ def test_a_cache_keeps_the_videos_of_both_sounds(seen_world, tmp_path):
     tracks = pipeline.video_tracks(pipeline.mixer(cfg, RATE, HOP), HOP)
     toy.write_cache(tmp_path / "cache", cfg, 16, video=tracks)
     cache = Cache(tmp_path / "cache")
-    assert (cache.index["format"], cache.index["video_width"]) == (3, 3)
+    assert (cache.index["format"], cache.index["video_width"]) == (4, 3)
     record = next(r for r in map(cache.__getitem__, range(16)) if r.target_video is not None)
     np.testing.assert_array_equal(unpack(pack(record)).target_video, record.target_video)
     examples = CachedExamples(
