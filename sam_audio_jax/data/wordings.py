@@ -83,10 +83,10 @@ def reworded(phrase: str, others: Collection[str], rng: np.random.Generator) -> 
 
     `others` are phrases that hold for the other sound. The phrase itself where no wording fits.
     """
-    taken = {words(other) for other in others} - {words(phrase)}
+    forbidden = {words(other) for other in others} - {words(phrase)}
     for _ in range(TRIES):
         wording = _draw(phrase, rng)
-        if wording != phrase and words(wording) not in taken:
+        if wording != phrase and words(wording) not in forbidden:
             return wording
     return phrase
 
