@@ -1,4 +1,4 @@
-"""The networks that tests share: one codec, one text encoder, one separator, filled with numbers.
+"""The networks that tests share: codec, text encoder, separator, judge, filled with numbers.
 
 Each size of an array is a program to compile when it is drawn by JAX; `filled` draws them with
 NumPy instead, so that making a network compiles nothing.
@@ -14,7 +14,10 @@ import numpy as np
 from flax import nnx
 
 from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.encoders.modernbert import ModernBertConfig
+from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.scorers.judge import JudgeConfig
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 
@@ -37,6 +40,17 @@ SEPARATOR = SeparatorConfig(
     text_width=16,
     video_width=4,
     anchor_width=8,
+)
+JUDGE = JudgeConfig(
+    audio=PeavConfig(depth=1, width=8, heads=2, mlp=12),
+    scoring=PeavConfig(depth=1, width=8, heads=2, mlp=12),
+    text=ModernBertConfig(vocab_size=384, width=8, depth=2, heads=2, mlp=8, window=4),
+    bottleneck=6,
+    sample_rate=200,
+    encoder_dim=2,
+    encoder_rates=(8,),
+    latent_dim=4,
+    channels=3,
 )
 
 
