@@ -1,5 +1,6 @@
 """The judge as a scorer: the plain pairing of each candidate, windows, what is refused."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def test_scores_are_those_of_each_pair_alone(judge, scorer, sounds):
                 pairs.append((mixtures[item][part], candidate[part]))
                 of.append((item, number, added))
                 texts.append(TEXTS[item])
-    inputs = judge_inputs(*zip(*pairs, strict=True), RATE, tiny.JUDGE)
+    inputs = judge_inputs([a for a, _ in pairs], [b for _, b in pairs], RATE, tiny.JUDGE)
     assert inputs.valid.all()
     ids, mask = tokenizer_for("byt5")(texts)
     rows = np.asarray(Compiled(judge)(plain_frames, *inputs[:2], ids, mask), np.float64)
@@ -147,8 +148,9 @@ def test_the_processor_is_the_references(fixtures_dir):
     config = judge_config(read_object(folder / "config.json"))
     stored = load_file(folder / "processor.safetensors")
     count = sum(name.startswith("raw_input") for name in stored)
-    clips = [[stored[f"raw_{kind}{i}"][0] for i in range(count)] for kind in ("input", "separated")]
-    got = judge_inputs(*clips, config.sample_rate, config)
+    mixtures = [stored[f"raw_input{i}"][0] for i in range(count)]
+    separated = [stored[f"raw_separated{i}"][0] for i in range(count)]
+    got = judge_inputs(mixtures, separated, config.sample_rate, config)
     np.testing.assert_array_equal(got.mixture, stored["input_values"][:, 0])
     np.testing.assert_array_equal(got.separated, stored["separated_values"][:, 0])
     np.testing.assert_array_equal(np.repeat(got.valid, config.hop, 1), stored["padding_mask"])
@@ -170,6 +172,7 @@ def test_what_the_judge_cannot_read_is_the_users_error(judge, scorer):
     with pytest.raises(UserError, match="recording 0 of a batch has 4 samples at 200 Hz"):
         scorer.score(clip[None], clip[None, None], np.array([4]), RATE, PROMPTS[:1])
     small = JudgeScorer(judge, tokenizer_for("byt5"))
-    small.config = type(config)(**vars(config) | {"text": type(config.text)(vocab_size=20)})
+    text = dataclasses.replace(config.text, vocab_size=20)
+    small.config = dataclasses.replace(config, text=text)
     with pytest.raises(UserError, match="text model knows 20: it belongs to another model"):
         small.embed_texts(["dog"])
