@@ -4,6 +4,8 @@ Besides SI-SDR there is a log-mel distance, which is our choice: a generative mo
 reproduce the exact phase, to which SI-SDR is very sensitive.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
@@ -14,6 +16,8 @@ BANDS = 80
 WINDOW_S = 0.04
 HOP_S = 0.02
 FLOOR_DB = -60.0  # relative to the loudest band of the true stem; weaker cells count as silence
+TRACK_EPS = 1e-7  # added to both energies of `track_sdr`
+STFT_WINDOWS = (512, 1024, 2048)  # samples
 
 
 def si_sdr_improvement(
@@ -23,6 +27,55 @@ def si_sdr_improvement(
 ) -> Float[np.ndarray, "*batch"]:
     """SI-SDR of the estimate over that of the untouched mixture, in dB."""
     return np.asarray(audio.si_sdr(estimate, reference) - audio.si_sdr(mixture, reference))
+
+
+def snr(
+    estimate: Float[np.ndarray, "*batch samples"], reference: Float[np.ndarray, "*batch samples"]
+) -> Float[np.ndarray, "*batch"]:
+    """Signal-to-noise ratio in dB, the noise being `reference - estimate`.
+
+    As in torchmetrics the machine epsilon of the arrays' dtype keeps silence finite.
+    """
+    eps = np.finfo(reference.dtype).eps
+    signal = np.square(reference).sum(axis=-1) + eps
+    return np.asarray(10 * np.log10(signal / (np.square(reference - estimate).sum(axis=-1) + eps)))
+
+
+def track_sdr(
+    estimate: Float[np.ndarray, "*batch samples channels"],
+    reference: Float[np.ndarray, "*batch samples channels"],
+) -> Float[np.ndarray, "*batch"]:
+    """Signal-to-distortion ratio of a whole track in dB, over all of its samples and channels.
+
+    This is the score of the Music Demixing Challenge (arXiv 2108.13559); its mean is over tracks.
+    """
+    signal = np.square(reference).sum(axis=(-2, -1)) + TRACK_EPS
+    noise = np.square(reference - estimate).sum(axis=(-2, -1)) + TRACK_EPS
+    return np.asarray(10 * np.log10(signal / noise))
+
+
+def stft_distance(
+    estimate: Float[np.ndarray, " samples"],
+    reference: Float[np.ndarray, " samples"],
+    windows: Sequence[int] = STFT_WINDOWS,
+) -> float:
+    """Multi-resolution STFT distance, the mean over windows of so many samples; 0 for equal sounds.
+
+    For each of them the spectral convergence, `|R - E| / |R|` of the magnitudes' Frobenius norms,
+    and the mean absolute difference of their natural logarithms are added (arXiv 1910.11480). As in
+    `log_mel_distance`, magnitudes are floored 60 dB below the largest of the reference.
+    """
+    distances = []
+    for window in windows:
+        true, separated = (
+            np.abs(audio.stft(wave.astype(np.float64), window, window // 4))
+            for wave in (reference, estimate)
+        )
+        floor = max(float(true.max()) * 10 ** (FLOOR_DB / 20), 1e-5)
+        convergence = np.linalg.norm(true - separated) / max(float(np.linalg.norm(true)), floor)
+        logs = np.log(np.maximum(true, floor)) - np.log(np.maximum(separated, floor))
+        distances.append(convergence + np.abs(logs).mean())
+    return float(np.mean(distances))
 
 
 def mel_power(

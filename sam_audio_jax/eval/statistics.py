@@ -47,6 +47,21 @@ def bootstrap(
     return Interval(float(finite.mean()), float(low), float(high), int(finite.size))
 
 
+def net_win_rate(
+    ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval | None:
+    """`(wins - losses) / pairs` of two systems' scores of the same items, in -1..1.
+
+    Ties are pairs, too. Items, not scores, are resampled, so that the interval is of the paired
+    comparison. Pairs with a NaN are left out; None when there are no others.
+    """
+    a, b = (np.asarray(scores, np.float64) for scores in (ours, theirs))
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"scores must be two lists of one length, not {a.shape} and {b.shape}")
+    signs = np.where(np.isnan(a) | np.isnan(b), np.nan, (a > b) * 1.0 - (a < b))
+    return bootstrap(signs.tolist(), seed=seed, resamples=resamples)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One number of the report's tables: a column of a row for one setting."""
