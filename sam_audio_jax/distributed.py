@@ -5,37 +5,34 @@ SAM_AUDIO_PROCESS_ID; without these from `jax.distributed`, which knows Cloud TP
 and Open MPI. Elsewhere, and with SAM_AUDIO_PROCESSES=1, there is one process.
 """
 
+import atexit
 import dataclasses
 import importlib.util
 import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from sam_audio_jax.errors import UserError, first_line
+from sam_audio_jax.liveness import Liveness
 
 COORDINATOR, COUNT, INDEX = (
     f"SAM_AUDIO_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS_ID")
 )
 START_TIMEOUT = "SAM_AUDIO_START_TIMEOUT"  # seconds until every process must have started
 DEFAULT_START_TIMEOUT_S = 300
+GRACE_S = 3.0  # for an error of this process itself, once another one is gone
+NOTICE_S = 1.0  # until it shows that an error has its cause in the loss of another process
 MAX_ERROR_BYTES = 4_000  # of an error that process 0 broadcasts
-# Words of JAX's errors when another process of the run has ended.
-LOST_PROCESS_WORDS = (
-    "gloo",
-    "connection",
-    "coordination",
-    "unavailable",
-    "heartbeat",
-    "peer",
-    "barrier",
-)
+LOST_PROCESS_WORDS = ("gloo", "coordination", "heartbeat")  # of JAX's errors after a loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +68,19 @@ def initialize() -> None:
     timer.start()
     jax_timeout = timeout + 60
     try:
-        if rank is None:
-            jax.distributed.initialize(initialization_timeout=jax_timeout)
-        elif rank.count > 1:
-            jax.distributed.initialize(
-                os.environ[COORDINATOR],
-                rank.count,
-                rank.index,
-                initialization_timeout=jax_timeout,
-            )
+        with _liveness.relayed():
+            if rank is None:
+                jax.distributed.initialize(initialization_timeout=jax_timeout)
+            elif rank.count > 1:
+                jax.distributed.initialize(
+                    os.environ[COORDINATOR],
+                    rank.count,
+                    rank.index,
+                    initialization_timeout=jax_timeout,
+                )
+        if jax.distributed.is_initialized():
+            _liveness.watch()
+            atexit.register(_liveness.leave)  # runs before JAX, which came first, leaves the others
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(
             f"cannot join the other processes: {first_line(error)}; set {COORDINATOR}, {COUNT} "
@@ -233,28 +234,60 @@ def run_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if not jax.distributed.is_initialized():
             raise
-        _print_error(_error_text(error))
-        status = 1
+        _end(1, _error_text(error))
     if status and jax.distributed.is_initialized():
-        for child in multiprocessing.active_children():
-            child.terminate()
-        sys.stdout.flush()
-        os._exit(status)
+        _end(status)
     return status
+
+
+_ending = threading.Lock()  # held by the thread that ends this process
+_gone: list[int] = []  # processes
+_loss = threading.Event()  # of one of them
+
+
+def _end(status: int, text: str = "") -> NoReturn:
+    """Ends this process and its workers after the line or lines of `text`.
+
+    Of several threads that find a reason, the first one gives it.
+    """
+    _ending.acquire()
+    if text:
+        _print_error(text)
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _end_after_loss(index: int) -> None:
+    """Ends this process because another one is gone, unless it ends by an error of its own."""
+    _gone.append(index)
+    _loss.set()
+    time.sleep(GRACE_S)
+    _end(1, "\n" + _loss_text(f"process {index} is gone"))  # a line that shows progress may be open
+
+
+_liveness = Liveness(_end_after_loss)
 
 
 def _error_text(error: BaseException) -> str:
     """One line for an interrupt or the loss of another process, else the traceback."""
     if isinstance(error, KeyboardInterrupt):
         return "error: interrupted"
+    # What JAX and other libraries raise then is of many kinds, and may come before the loss shows.
+    if _loss.wait(NOTICE_S):
+        return _loss_text(f"process {_gone[0]} is gone")
     text = first_line(error)
-    lost = any(word in text.lower() for word in LOST_PROCESS_WORDS)
-    if isinstance(error, jax.errors.JaxRuntimeError) and lost:
-        return (
-            f"error: process {jax.process_index()} lost the others ({text}); one of them ended: "
-            "see its own error, and start all of them again to go on from the last checkpoint"
-        )
+    if any(word in text.lower() for word in LOST_PROCESS_WORDS):
+        return _loss_text(text)
     return "".join(traceback.format_exception(error)).rstrip()
+
+
+def _loss_text(reason: str) -> str:
+    return (
+        f"error: process {_liveness.index} lost the others ({reason}): see its own error, and "
+        "start all of them again to go on from the last checkpoint"
+    )
 
 
 def _print_error(text: str) -> None:

@@ -33,23 +33,49 @@ from tests.train import run_linear
 LONG = ("100000", "--slow", "0.1", "--every", "3")
 
 
+def wait_until(moment: str, run, folder: pathlib.Path):
+    """Waits until a run of two processes is before its first step, between two, or in a save."""
+    if moment == "start":
+        run.wait_for(folder / "config.json")
+        return
+    run.wait_for(folder / "checkpoints" / "6" / "_CHECKPOINT_METADATA")
+    while moment == "save" and not list((folder / "checkpoints").glob("*tmp*")):
+        time.sleep(0.0005)
+
+
 @pytest.mark.processes
+@pytest.mark.parametrize(
+    ("killed", "moment"),
+    [
+        (0, "step"),
+        *(
+            pytest.param(rank, moment, marks=pytest.mark.long)
+            for rank, moment in [(1, "step"), (0, "start"), (1, "start"), (0, "save"), (1, "save")]
+        ),
+    ],
+)
 def test_a_killed_process_ends_the_others_and_a_new_start_goes_on(
-    train_processes, tmp_path, capsys
+    train_processes, tmp_path, capsys, killed, moment
 ):
+    """Process 0 has JAX's coordination service, whose clients abort when they lose it."""
+    folder, other = tmp_path / "run", 1 - killed
     run = train_processes("run", *LONG, count=2)
-    run.wait_for(tmp_path / "run" / "checkpoints" / "6" / "_CHECKPOINT_METADATA")
-    run.processes[1].send_signal(signal.SIGKILL)
-    assert run.statuses() == [1, -signal.SIGKILL]
-    assert len([line for line in run.output(0).splitlines() if "error" in line]) == 1
-    assert "error: process 0 lost the others" in run.output(0)
-    assert "Traceback" not in run.output(0)
-    reached = Workdir(tmp_path / "run").read_metrics()[-1]["step"]
-    saved = Workdir(tmp_path / "run").steps()[-1]
+    wait_until(moment, run, folder)
+    run.processes[killed].send_signal(signal.SIGKILL)
+    statuses = run.statuses()
+    assert (statuses[killed], statuses[other]) == (-signal.SIGKILL, 1)
+    errors = [line for line in run.output(other).splitlines() if "error" in line.lower()]
+    (line,) = errors
+    assert line.startswith(f"error: process {other} lost the others (process {killed} is gone)")
+    assert "Traceback" not in run.output(other)
+    if moment == "start":
+        return
+    reached = Workdir(folder).read_metrics()[-1]["step"]
+    saved = Workdir(folder).steps()[-1]
     assert saved >= reached - 2 * 3  # the save of the last multiple of 3 may have been under way
-    assert not run_linear.main([str(tmp_path / "run"), str(reached + 1)])
+    assert not run_linear.main([str(folder), str(reached + 1)])
     assert f"going on from step {saved}" in capsys.readouterr().err
-    assert Workdir(tmp_path / "run").steps()[-1] == reached + 1
+    assert Workdir(folder).steps()[-1] == reached + 1
 
 
 @pytest.mark.processes
