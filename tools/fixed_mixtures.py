@@ -6,7 +6,7 @@ residual (`sam_audio_jax/eval/mixtures.py` reads them).
 
 import itertools
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.data import energy
-from sam_audio_jax.data.source import Recording, load_manifest, load_songs
+from sam_audio_jax.data.source import Recording, load_manifests, load_songs
 from sam_audio_jax.scorers.activity import runs
 
 SEED = 11
@@ -28,19 +28,22 @@ Events = list[tuple[str, int, int, int]]  # clip, its first sample, samples, off
 Wave = Float[np.ndarray, " samples"]
 
 
-class _Composer:
-    """The held-out clips of a folder, and the ways to lay them out; draws from one generator."""
+class Composer:
+    """The held-out clips of some folders, and the ways to lay them out; draws from one generator.
 
-    def __init__(self, folder: pathlib.Path, known: Collection[str]):
-        manifest = folder / "manifest.jsonl"
-        self.clips = {r.id: r for r in load_manifest(manifest) if r.split == "valid"}
+    `known` are the captions that a training may have.
+    """
+
+    def __init__(self, folders: Sequence[pathlib.Path], known: Collection[str], seed: int = SEED):
+        manifests = [str(folder / "manifest.jsonl") for folder in folders]
+        self.clips = {clip.id: clip for clip in load_manifests(manifests, "valid")}
         self.waves = {}
         for clip in self.clips.values():
             sound = audio.load(clip.path)
             self.waves[clip.id], self.rate = sound.samples.mean(axis=0), sound.sample_rate
-        self.songs = [list(song.stems) for song in load_songs((str(manifest),), "valid")]
+        self.songs = [list(song.stems) for song in load_songs(manifests, "valid")]
         self.known = known
-        self.rng = np.random.default_rng(SEED)
+        self.rng = np.random.default_rng(seed)
 
     def clips_of(self, category: str) -> list[Recording]:
         """Clips of one category without the stems of songs, in random order."""
@@ -128,12 +131,12 @@ def _listed(events: Events, gain: float) -> list[Event]:
 
 def mixtures(folder: pathlib.Path, known: Collection[str]) -> list[dict[str, Any]]:
     """The lines of mixtures.jsonl for the manifest in `folder`; targets have `known` captions."""
-    make = _Composer(folder, known)
+    make = Composer([folder], known)
     makers = (_effects, _speech, _speakers, _music, _instruments)
     return [line for maker in makers for line in maker(make)]
 
 
-def _effects(make: _Composer) -> Iterator[dict[str, Any]]:
+def _effects(make: Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["sfx"] * make.rate)
     clips = make.clips_of("sfx")
     unambiguous = sorted({c.caption for c in clips if c.caption in make.known})
@@ -149,7 +152,7 @@ def _effects(make: _Composer) -> Iterator[dict[str, Any]]:
         yield make.line("sfx", number, caption, *events, snr_db=make.snr("sfx"))
 
 
-def _speech(make: _Composer) -> Iterator[dict[str, Any]]:
+def _speech(make: Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["speech"] * make.rate)
     effects = iter(c for c in make.clips_of("sfx") if c.caption != "person singing")
     voices = itertools.cycle(make.clips_of("speech"))
@@ -172,7 +175,7 @@ def _speech(make: _Composer) -> Iterator[dict[str, Any]]:
         )
 
 
-def _speakers(make: _Composer) -> Iterator[dict[str, Any]]:
+def _speakers(make: Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["speaker"] * make.rate)
     voices = make.clips_of("speech")
     pairs = [(a, b) for a in voices for b in voices if a.caption != b.caption]
@@ -182,7 +185,7 @@ def _speakers(make: _Composer) -> Iterator[dict[str, Any]]:
         yield make.line("speaker", number, target.caption, *events, snr_db=make.snr("speaker"))
 
 
-def _music(make: _Composer) -> Iterator[dict[str, Any]]:
+def _music(make: Composer) -> Iterator[dict[str, Any]]:
     samples = round(SECONDS["music"] * make.rate)
     others = [
         c for pair in zip(make.clips_of("sfx"), make.clips_of("speech"), strict=False) for c in pair
@@ -194,7 +197,7 @@ def _music(make: _Composer) -> Iterator[dict[str, Any]]:
         yield make.line("music", number, "music playing", *events, snr_db=make.snr("music"))
 
 
-def _instruments(make: _Composer) -> Iterator[dict[str, Any]]:
+def _instruments(make: Composer) -> Iterator[dict[str, Any]]:
     """Each stem of a song against the rest of it; single instruments against each other."""
     samples = round(SECONDS["instr"] * make.rate)
     number = 0

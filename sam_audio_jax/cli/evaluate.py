@@ -23,9 +23,10 @@ from sam_audio_jax.cli.command import (
 )
 from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.evaluation import evaluate_model
+from sam_audio_jax.eval.evaluation import ABSENT_MEDIAN, evaluate_model
 from sam_audio_jax.eval.mixtures import folder_of
-from sam_audio_jax.eval.prompting import PROMPTS
+from sam_audio_jax.eval.prompting import KINDS, PROMPTS
+from sam_audio_jax.eval.scoring import REWORDED
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.infer import inputs
@@ -44,7 +45,13 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--bench", help="embedded, or a folder with manifest and mixtures.jsonl")
     parser.add_argument("--out", required=True, help="folder to make; must not exist")
-    parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS)
+    parser.add_argument(
+        "--prompts",
+        nargs="+",
+        default=PROMPTS,
+        choices=KINDS,
+        help="those after text+span need a bench that lists them (docs/data.md, 'Fixed mixtures')",
+    )
     parser.add_argument("--method", choices=get_args(Method), help="of the solver")
     parser.add_argument("--steps", type=at_least(1), help="of the solver")
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the noise")
@@ -103,6 +110,14 @@ def main(argv: list[str]) -> None:
         )
         return
     print(summary(out / "results.json"))
-    for name in (name for name in scores if name.startswith("following/wiener/all/")):
-        print(f"  follows {name.split('/')[-1]:<10} {scores[name]:6.0%} of two-source items")
+    for name, value in scores.items():
+        column, refine, setting, *kind = name.split("/")
+        if (refine, setting) != ("wiener", "all"):
+            continue
+        if column == "following":
+            print(f"  follows {kind[0]:<10} {value:6.0%} of two-source items")
+        elif column == REWORDED:
+            print(f"  {kind[0]:<18} {value:+6.1f} dB against the plain caption")
+        elif column == ABSENT_MEDIAN:
+            print(f"  {'absent sound':<18} {value:+6.1f} dB of the mixture in the target (median)")
     print(f"report: {out / 'report.html'}")

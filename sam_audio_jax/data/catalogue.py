@@ -1,14 +1,14 @@
 """The recordings and songs of a run by kind and caption, and how one of them is drawn."""
 
 import collections
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax.data import text
 from sam_audio_jax.data.config import MixConfig
-from sam_audio_jax.data.likeness import NearCaptions, confusable
+from sam_audio_jax.data.likeness import NearCaptions, Present
 from sam_audio_jax.data.source import Recording, Song
 from sam_audio_jax.encoders.text_form import normalize
 
@@ -95,13 +95,13 @@ class Catalogue:
         which = int(np.searchsorted(self._bounds[kind], rng.random(), side="right"))
         return captions[min(which, len(captions) - 1)]
 
-    def absent(self, present: Collection[str], rng: np.random.Generator) -> tuple[str, ...]:
+    def absent(self, present: Present, rng: np.random.Generator) -> tuple[str, ...]:
         """The texts of a sound that cannot be taken for any of those that are `present`.
 
         Every caption is equally likely. Empty where none was found in `TRIES` draws.
         """
         for _ in range(TRIES):
             texts = self._texts[int(rng.integers(len(self._texts)))]
-            if not any(confusable(phrase, present) for phrase in texts):
+            if not any(map(present.may_include, texts)):
                 return texts
         return ()

@@ -5,12 +5,12 @@ own, so that an example that is neither is the same whatever the shares are.
 """
 
 import logging
-from collections.abc import Collection
 
 import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.likeness import Present
 from sam_audio_jax.data.prompter import Example, Prompter
 
 PAIR, SECOND, ABSENT = 3, 4, 5  # generators (seed, number, index); caches have 1, buckets 2
@@ -42,20 +42,19 @@ def as_absent(
     example: Example,
     silence: Float[np.ndarray, "..."],
     texts: tuple[str, ...],
-    present: Collection[str],
+    present: Present,
     prompter: Prompter,
     rng: np.random.Generator,
 ) -> Example:
     """The example prompted by one of `texts`: its target is silence, its residual the mixture.
 
-    `present` are phrases that hold for its sounds. An example for which no absent sound was found
-    keeps its own prompt.
+    An example for which no absent sound was found keeps its own prompt.
     """
     if not texts:
-        log.warning("no caption is absent from a mixture of %s", ", ".join(sorted(present)))
+        log.warning("no caption is absent from a mixture of %s", ", ".join(sorted(present.phrases)))
         return example
     size, frames = int(example["valid"].sum()), len(example["valid"])
-    changed = prompter.draw_absent(texts, present, size, frames, rng)
+    changed = prompter.draw_absent(texts, present.phrases, size, frames, rng)
     changed |= {"target": silence, "residual": example["mixture"].copy()}
     if "video" in example:
         changed["video"] = np.zeros_like(example["video"])

@@ -21,7 +21,7 @@ from sam_audio_jax.data import energy
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.example_kinds import absent_rng, as_absent, is_paired, second_rng
 from sam_audio_jax.data.length_buckets import Bucket
-from sam_audio_jax.data.likeness import confusable
+from sam_audio_jax.data.likeness import Present
 from sam_audio_jax.data.mix import Mixer
 from sam_audio_jax.data.mixture import Mixture
 from sam_audio_jax.data.prompter import Example, Prompter
@@ -97,7 +97,7 @@ class MixedExamples:
             example |= self.prompter.video(features, rng)
         if (rng := absent_rng(self.config, index)) is None:
             return example
-        present = mixture.target_claims | mixture.residual_claims
+        present = Present(mixture.target_claims, mixture.residual_claims)
         silence, texts = np.zeros_like(example["target"]), self.mixer.catalogue.absent(present, rng)
         return as_absent(example, silence, texts, present, self.prompter, rng)
 
@@ -185,19 +185,19 @@ class CachedExamples:
         silence, size = cast(Record, self.silence), int(example["valid"].sum())
         target = np.zeros_like(example["target"])
         target[:size] = silence.target[start : start + size]
-        present = {*record.target_claims, *record.residual_claims}
+        present = Present(record.target_claims, record.residual_claims)
         texts = self._absent_texts(present, rng)
         features = silence.target_features
         if texts and features is not None:
             example |= self._teacher_features(features, start, len(example["valid"]))
         return as_absent(example, target, texts, present, self.prompter, rng)
 
-    def _absent_texts(self, present: set[str], rng: np.random.Generator) -> tuple[str, ...]:
+    def _absent_texts(self, present: Present, rng: np.random.Generator) -> tuple[str, ...]:
         """The texts of a sound of another record that cannot be taken for one that is present.
 
         Raises `UserError` if it is not known what is present, in a record of formats 1 to 3.
         """
-        if not present:
+        if not present.phrases:
             raise UserError(
                 f"{self.config.cache} has records of an earlier version, which do not say what is "
                 "absent (data.prompts.absent_share); make a new one with `sam-audio prepare`"
@@ -208,7 +208,7 @@ class CachedExamples:
                 continue
             named = [texts for texts in (other.target_texts, other.residual_texts) if texts]
             texts = named[int(rng.integers(len(named)))]
-            if not any(confusable(phrase, present) for phrase in texts):
+            if not any(map(present.may_include, texts)):
                 return texts
         return ()
 

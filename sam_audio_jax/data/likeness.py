@@ -31,6 +31,8 @@ PEOPLE = frozenset(
     WORD.findall("person people human voice voices boy boys child children kid kids")
 )
 SPEAK = "speak"
+GENDERS = frozenset({"man", "woman"})
+VOICES = frozenset({*GENDERS, "person", SPEAK})  # of which two may sound at once
 # Words for one thing; forms of one word ("barking", "barks") need no row, endings are taken away.
 SAME = {
     **dict.fromkeys(
@@ -88,30 +90,51 @@ def similarity(one: str, other: str) -> float:
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
-def contains(one: str, other: str) -> bool:
-    """Whether one phrase has all words of the other, so that it may be true of the same sound.
+def implied(phrase: str, by: str) -> bool:
+    """Whether a phrase is true of all that is called `by`, as "dog" is of "dog barking".
 
-    "dog" and "dog barking" are such phrases, and "man speaking" and "person speaking french".
+    "person speaking" is of "man speaking french", but not the other way round.
     """
+    missing = words(phrase) - words(by)
+    return not missing or (missing == {"person"} and bool(words(by) & GENDERS))
+
+
+def may_be_same(one: str, other: str) -> bool:
+    """Whether two phrases may be true of one sound because one has all words of the other."""
     a, b = words(one), words(other)
     if "person" in a | b:
-        a, b = _without_gender(a), _without_gender(b)
+        a, b = (frozenset("person" if w in GENDERS else w for w in found) for found in (a, b))
     return a <= b or b <= a
 
 
-def _without_gender(found: frozenset[str]) -> frozenset[str]:
-    return frozenset("person" if word in ("man", "woman") else word for word in found)
+class Present:
+    """What is true of the sounds of a mixture, to tell which phrases are not.
 
-
-def confusable(phrase: str, present: Collection[str]) -> bool:
-    """Whether a phrase might be true of a sound of which one of the `present` phrases is.
-
-    True also where any other word is shared than one for people or for speaking: "wind howling" may
-    be true of what is called "wind blowing". Two voices differ by gender or language.
+    Each of `claims` has the phrases that are true of one sound; the finest of them count most. Of
+    "speech" alone any voice may be true, of "speech" and "man speaking french" no woman's.
     """
-    common = {"man", "woman", "person", SPEAK}
-    found = words(phrase)
-    return any(contains(phrase, other) or (found & words(other)) - common for other in present)
+
+    def __init__(self, *claims: Collection[str]):
+        self.phrases = frozenset().union(*claims)
+        self._finest = [
+            phrase
+            for some in claims
+            for phrase in some
+            if not any(implied(phrase, by) and not implied(by, phrase) for by in some)
+        ]
+        self._words = frozenset().union(*map(words, self.phrases)) - VOICES
+
+    def may_include(self, phrase: str) -> bool:
+        """Whether a phrase might be true of one of the sounds.
+
+        Any word in common makes it so, but for words of people and speaking: "wind howling" may be
+        true of what is called "wind blowing". Two voices differ by gender or language.
+        """
+        return (
+            bool(words(phrase) & self._words)
+            or any(implied(phrase, one) for one in self.phrases)
+            or any(may_be_same(phrase, one) for one in self._finest)
+        )
 
 
 class NearCaptions:
@@ -133,7 +156,7 @@ class NearCaptions:
         """
         if caption not in self._kept:
             numbers = {n for word in words(caption) for n in self._with_word.get(word, ())}
-            near = [n for n in sorted(numbers) if not contains(caption, self.captions[n])]
+            near = [n for n in sorted(numbers) if not may_be_same(caption, self.captions[n])]
             likeness = np.array([similarity(caption, self.captions[n]) for n in near])
             bounds = np.cumsum(likeness / likeness.sum()) if near else likeness
             self._kept[caption] = np.array(near, np.int64), bounds

@@ -36,8 +36,11 @@ from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
+SCORES_FORMAT = 2  # of what is measured so far; format 1 had no levels
 _Work = dict[str, Callable[[], scoring.Scores]]  # by the name of each part
+ABSENT_MEDIAN = scoring.ABSENT_LEVEL + statistics.MEDIAN
 LOGGED = ("sisdri", "sisdri_residual", "logmel", "logmel_residual", *scoring.FOLLOWING)
+LOGGED += (scoring.REWORDED, ABSENT_MEDIAN)
 
 
 def evaluate_model(
@@ -69,8 +72,9 @@ def evaluate_model(
     refused. Without a rank that is replaced, and the processes of `jax.distributed`, if there are
     several, share the work and all return the scores.
 
-    Returns flat scalars such as `sisdri/wiener/sfx/text`, `logmel/none/all/span` and
-    `following/wiener/all/text`. Raises `UserError` for a bad bench or an unknown kind of prompt.
+    Returns flat scalars such as `sisdri/wiener/sfx/text`, `logmel/none/all/span`,
+    `following/wiener/all/text` and `absent_level_median/wiener/all/absent`. Raises `UserError` for
+    a bad bench or an unknown kind of prompt.
     """
     listing = load_bench(bench)
     mixtures = [
@@ -82,7 +86,7 @@ def evaluate_model(
     settings = {"prompts": list(prompts), **dataclasses.asdict(solver), "limit": limit}
     measured = settings | {"bench": listing.name, "items": [one.item.id for one in mixtures]}
     measured |= {"batch": batch, "baselines": with_baselines, "sample_rate": model.sample_rate}
-    measured |= {"weights": fingerprint(model.pipeline.networks)}
+    measured |= {"weights": fingerprint(model.pipeline.networks), "scores": SCORES_FORMAT}
     together = rank is None and jax.process_count() > 1
     if together:
         distributed.run_on_first(lambda: ScoreStore(out_dir, measured, replace=True))
@@ -101,17 +105,24 @@ def evaluate_model(
             return None
         scores, rows = _collected(store, work, prompts[0])
         following = scores.following()
-        cells = statistics.aggregate(rows, scoring.COLUMNS, seed=seed)
-        cells += statistics.aggregate(following, scoring.FOLLOWING, seed=seed)
+        parts = parts_of([one.item for one in mixtures])
+        columns = (*scoring.COLUMNS, scoring.ABSENT_LEVEL, ABSENT_MEDIAN)
+        cells = statistics.aggregate(rows, columns, seed=seed, parts=parts)
+        columns = (*scoring.FOLLOWING, *scoring.LEVELS)
+        cells += statistics.aggregate(following, columns, seed=seed, parts=parts)
+        reworded = scores.reworded()
+        cells += statistics.aggregate(reworded, [scoring.REWORDED], seed=seed, parts=parts)
         results = {
             "bench": listing.name,
             "settings": settings | _how_measured(model.sample_rate),
             "mixtures": dict(collections.Counter(one.item.setting for one in mixtures)),
+            "parts": dict(collections.Counter(parts.values())),
             "not_told_apart_by_spans": alike,
             "not_finite": scores.not_finite,
             "table": [_table_line(cell) for cell in cells],
             "items": rows,
             "following": following,
+            "reworded": reworded,
         }
         if not together or jax.process_index() == 0:
             examples = _examples(mixtures, scores, listen)
@@ -211,6 +222,14 @@ def choose(mixtures: Sequence[FixedMixture], limit: int | None) -> list[FixedMix
     return [mixtures[index] for index in chosen]
 
 
+def parts_of(mixtures: Sequence[FixedMixture]) -> dict[str, str]:
+    """Id -> part, of mixtures in whose setting there are known and new captions."""
+    several = collections.defaultdict(set)
+    for item in mixtures:
+        several[item.setting].add(item.part)
+    return {item.id: item.part for item in mixtures if item.part and len(several[item.setting]) > 1}
+
+
 def scalars(cells: Iterable[statistics.Cell]) -> dict[str, float]:
     """`COLUMN/REFINE/SETTING/PROMPT` of the model, `COLUMN/BASELINE/SETTING` of the baselines."""
     flat = {}
@@ -248,7 +267,8 @@ def _examples(
     sisdri = {
         row["id"]: row["sisdri"]
         for row in scores.rows
-        if row["row"] == f"model/wiener/{scores.kept_kind}" and math.isfinite(row["sisdri"])
+        if row["row"] == f"model/wiener/{scores.kept_kind}"
+        and math.isfinite(row.get("sisdri", math.nan))
     }
     examples = []
     for setting in dict.fromkeys(one.item.setting for one in mixtures):

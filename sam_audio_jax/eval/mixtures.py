@@ -62,11 +62,20 @@ class FixedMixture:
     peak: float | None  # of the mixture, to check the rendering; None: not listed
     line: int
     other: str | None = None  # text prompt of the residual, where it is one source by another name
+    seen: bool | None = None  # whether a training recording has the caption; None: not listed
+    alt_caption: str = ""  # another text for the target
+    absent: str = ""  # the caption of a sound that is not in the mixture
 
     @property
     def seconds(self) -> float:
         """The length of the mixture."""
         return self.samples / self.sample_rate
+
+    @property
+    def part(self) -> str:
+        """The part of its setting that the caption is in; "" where it is not listed."""
+        known = {None: "", True: "known captions", False: "new captions"}[self.seen]
+        return known and f"{self.setting}, {known}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +242,9 @@ def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixtu
         ),
         peak=_field(entry, "mixture_peak", NonNegative, where, missing=None),
         line=line,
+        seen=_field(entry, "seen", bool, where, missing=None),
+        alt_caption=_field(entry, "alt_caption", str, where, missing=""),
+        absent=_field(entry, "absent", str, where, missing=""),
     )
     check_file_name(item.id, where)
     if item.samples > LONGEST_S * item.sample_rate:

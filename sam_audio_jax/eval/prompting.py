@@ -2,30 +2,41 @@
 
 Each mixture is separated once per kind of prompt with its own prompt, and once with that of the
 residual where the residual is one nameable source: a model that follows its prompts separates the
-two differently.
+two differently. Other wordings of a caption, and captions of sounds that are absent, are kinds of
+prompt for themselves; docs/data.md, "Fixed mixtures", says which fields of a mixture they need.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from sam_audio_jax.data.wordings import article
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.mixtures import Rendered, Wave, activity
+from sam_audio_jax.eval.mixtures import FixedMixture, Rendered, Wave, activity
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.scorers.activity import TimeRange, overlap
 
 PROMPTS = ("text", "span", "text+span")  # kinds of prompt
+# Kinds that say the caption in another way, each compared with "text"; "" where there is no way.
+WORDINGS: dict[str, Callable[[FixedMixture], str]] = {
+    "capitals": lambda item: item.caption.upper(),
+    "full-stop": lambda item: f"{item.caption[:1].upper()}{item.caption[1:]}.",
+    "sound-of": lambda item: f"the sound of {article(item.caption)}{item.caption}",
+    "alt-caption": lambda item: item.alt_caption,
+}
+ABSENT = "absent"  # the kind that asks for a sound which is not there
+KINDS = (*PROMPTS, *WORDINGS, ABSENT)
 SAME_ACTIVITY = 0.9  # overlap of target's and residual's spans above which spans name neither
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptedMixture:
-    """One separation to make; `right` prompts name the target, the others the residual."""
+    """One separation to make; a `right` prompt is the mixture's own, another one the residual's."""
 
     rendered: Rendered
-    kind: str  # of PROMPTS
+    kind: str  # of KINDS
     right: bool
     text: str | None
     spans: tuple[TimeRange, ...] | None
@@ -58,11 +69,15 @@ def prompted_mixtures(
     """Returns the separations to make and the ids of mixtures whose sources share their spans.
 
     Spans alone cannot tell the two sources of such a mixture apart. Raises `UserError` for an
-    unknown kind of prompt.
+    unknown kind of prompt, and for one that no mixture has or that lacks what it is compared with.
     """
     for kind in kinds:
-        if kind not in PROMPTS:
-            raise UserError(f"prompt {kind!r} must be one of {', '.join(PROMPTS)}")
+        if kind not in KINDS:
+            raise UserError(f"prompt {kind!r} must be one of {', '.join(KINDS)}")
+        if kind in WORDINGS and "text" not in kinds:
+            raise UserError(f"prompt {kind!r} is compared with 'text': name both")
+        if kind not in PROMPTS and not any(_words(kind, one.item) for one in mixtures):
+            raise UserError(f"no mixture has a prompt {kind!r}; see docs/data.md, 'Fixed mixtures'")
     prompted, alike = [], []
     for rendered in mixtures:
         item = rendered.item
@@ -71,6 +86,10 @@ def prompted_mixtures(
         if item.other and not distinct:
             alike.append(item.id)
         for kind in kinds:
+            if kind not in PROMPTS:
+                if words := _words(kind, item):
+                    prompted.append(PromptedMixture(rendered, kind, True, words, None))
+                continue
             if kind != "text" and not item.spans:
                 continue
             prompted.append(_prompted(rendered, kind, True, item.caption, item.spans))
@@ -78,6 +97,11 @@ def prompted_mixtures(
             if item.other and comparable:
                 prompted.append(_prompted(rendered, kind, False, item.other, other))
     return prompted, alike
+
+
+def _words(kind: str, item: FixedMixture) -> str:
+    """The text of a wording or of an absent sound; "" where the mixture has none."""
+    return item.absent if kind == ABSENT else WORDINGS[kind](item)
 
 
 def _prompted(

@@ -35,6 +35,12 @@ TABLES = {
     "sisdri_residual": "SI-SDR improvement of the residual, dB",
     "logmel": "Log-mel distance of the target, dB",
     "logmel_residual": "Log-mel distance of the residual, dB",
+    "absent_level_median": "Median level of the target for an absent sound, dB of the mixture",
+    "reworded": "Another wording of the caption: change of the SI-SDR improvement, dB",
+    "level_right": "Level of the target by its own prompt, dB of the mixture",
+    "level_wrong": "Level of the target by the prompt of the other source, dB of the mixture",
+    "kept_right": "Level of the true target in it by its own prompt, dB of the mixture",
+    "kept_wrong": "Level of the true target in it by the prompt of the other source",
 }
 REFINED = {"none": "Model, as generated", "wiener": "Model, refined on the recording (wiener)"}
 LABELS = {
@@ -140,9 +146,9 @@ def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
 
 def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     """One table for each measure: a row for each model and baseline, a column for each setting."""
-    counts = results["mixtures"]
-    settings = [*counts, ALL]
-    heads = {setting: f"n={counts.get(setting, sum(counts.values()))}" for setting in settings}
+    counts = results["mixtures"] | results["parts"] | {ALL: sum(results["mixtures"].values())}
+    settings = list(counts)
+    heads = {setting: f"n={count}" for setting, count in counts.items()}
     parts = []
     for column, title in TABLES.items():
         groups: dict[str, dict[str, list[Interval | None]]] = {}
@@ -152,7 +158,8 @@ def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
                 groups.setdefault(heading, {}).setdefault(
                     name, [_find(cells, cell.row, setting, column) for setting in settings]
                 )
-        parts.append(f"<h2>{title}</h2>{page.table(heads, groups)}")
+        if groups:
+            parts.append(f"<h2>{title}</h2>{page.table(heads, groups)}")
     return "".join(parts)
 
 

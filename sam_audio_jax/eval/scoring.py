@@ -8,11 +8,15 @@ import numpy as np
 from sam_audio_jax import audio
 from sam_audio_jax.eval import baselines, distances
 from sam_audio_jax.eval.mixtures import Rendered, Wave
-from sam_audio_jax.eval.prompting import PromptedMixture
+from sam_audio_jax.eval.prompting import ABSENT, WORDINGS, PromptedMixture
 
 REFINES = ("none", "wiener")
 COLUMNS = ("sisdri", "sisdri_residual", "sisdr", "sisdr_residual", "logmel", "logmel_residual")
 FOLLOWING = ("following", "following_logmel")
+# Levels in dB of the mixture, of the stem that is prompted for and of the true target in it.
+LEVELS = ("level_right", "level_wrong", "kept_right", "kept_wrong")
+REWORDED, ABSENT_LEVEL = "reworded", "absent_level"
+FLOOR_DB = -120.0  # of a level; the stem is silent
 ScoreRow = dict[str, Any]
 
 
@@ -31,6 +35,19 @@ def score(rendered: Rendered, target: Wave, residual: Wave) -> dict[str, float]:
         columns["sisdri" + suffix] = float(distances.si_sdr_improvement(exact, reference, mixture))
         columns["logmel" + suffix] = distances.log_mel_distance(stem, truth, rendered.sample_rate)
     return columns
+
+
+def level_db(wave: Wave, mixture: Wave) -> float:
+    """The level of a wave relative to the mixture, in dB; at least `FLOOR_DB`."""
+    power, total = (float(np.square(one.astype(np.float64)).sum()) for one in (wave, mixture))
+    return max(FLOOR_DB, 10 * math.log10(max(power, 1e-30) / max(total, 1e-30)))
+
+
+def kept_db(stem: Wave, rendered: Rendered) -> float:
+    """The level of the true target in a stem, relative to the mixture, in dB."""
+    truth = rendered.target.astype(np.float64)
+    share = float(stem.astype(np.float64) @ truth) / max(float(truth @ truth), 1e-30)
+    return level_db(share * truth, rendered.mixture)
 
 
 class Scores:
@@ -64,7 +81,12 @@ class Scores:
                 stems = baselines.masked(rendered.mixture, stems, rendered.sample_rate)
             name = f"model/{refine}/{prompted.kind}"
             row = {"id": item.id, "setting": item.setting, "row": name}
+            level = level_db(stems[0], rendered.mixture) if finite else math.nan
+            if prompted.kind == ABSENT:  # there is no true target
+                self.scored.append((True, row | {ABSENT_LEVEL: level}))
+                continue
             row |= score(rendered, *stems)
+            row |= {"level": level, "kept": kept_db(stems[0], rendered) if finite else math.nan}
             self.scored.append((prompted.right, row))
         if prompted.right and prompted.kind == self.kept_kind:
             self.waves[item.id] = (target, residual)
@@ -82,6 +104,11 @@ class Scores:
             wrong = by_wrong.get((name, row))
             if wrong is None or math.isnan(ours["sisdr"] + wrong["sisdr"]):
                 continue
+            levels = {
+                f"{column}_{prompt}": one[column]
+                for column in ("level", "kept")
+                for prompt, one in (("right", ours), ("wrong", wrong))
+            }
             rows.append(
                 {
                     "id": name,
@@ -93,8 +120,21 @@ class Scores:
                     "sisdr_wrong": wrong["sisdr"],
                     "logmel_right": ours["logmel"],
                     "logmel_wrong": wrong["logmel"],
+                    **levels,
                 }
             )
+        return rows
+
+    def reworded(self) -> list[ScoreRow]:
+        """What each other wording changes against the plain text, in dB of SI-SDR improvement."""
+        plain = {(row["id"], row["row"]): row for row in self.rows}
+        rows = []
+        for row in self.rows:
+            model, refine, kind = row["row"].split("/")
+            if kind in WORDINGS:
+                change = row["sisdri"] - plain[row["id"], f"{model}/{refine}/text"]["sisdri"]
+                names = {name: row[name] for name in ("id", "setting", "row")}
+                rows.append(names | {REWORDED: change})
         return rows
 
 

@@ -5,7 +5,7 @@ The method and its numbers are our choice.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 RESAMPLES = 2000
 LEVEL = 0.95  # share of resampled means inside the interval
 ALL = "all"  # the setting that stands for every item
+MEDIAN = "_median"  # ends the name of a column of medians
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +31,14 @@ class Interval:
 
 
 def bootstrap(
-    values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+    values: Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    statistic: Callable[..., Any] = np.mean,
 ) -> Interval | None:
-    """Interval of the mean of the finite values; None when there are none.
+    """Interval of the mean, or another statistic, of the finite values; None when there are none.
 
     The same values and seed give the same interval. One value gives an interval of width zero:
     read `n` beside it.
@@ -41,10 +47,10 @@ def bootstrap(
     if not finite.size:
         return None
     rng = np.random.default_rng(seed)
-    means = finite[rng.integers(0, finite.size, (resamples, finite.size))].mean(axis=1)
+    means = statistic(finite[rng.integers(0, finite.size, (resamples, finite.size))], axis=1)
     outside = (1 - level) / 2
     low, high = np.quantile(means, [outside, 1 - outside])
-    return Interval(float(finite.mean()), float(low), float(high), int(finite.size))
+    return Interval(float(statistic(finite)), float(low), float(high), int(finite.size))
 
 
 def net_win_rate(
@@ -73,23 +79,37 @@ class Cell:
 
 
 def aggregate(
-    items: Sequence[Mapping[str, Any]], columns: Sequence[str], *, seed: int = 0
+    items: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    seed: int = 0,
+    parts: Mapping[str, str] | None = None,
 ) -> list[Cell]:
     """Means of `columns` over items that share `row`, per `setting` and over all of them.
 
-    Items are mappings with `row`, `setting` and the columns (numbers or booleans; an item may lack
-    some). Cells are in the order of first appearance, "all" last; empty cells are left out.
+    Items are mappings with `id`, `row`, `setting` and the columns (numbers or booleans; an item may
+    lack some). `parts` names, by id, a part of the setting that has cells of its own. A column
+    `NAME_median` is the median of `NAME`. Cells are in the order of first appearance, "all" last;
+    empty cells are left out.
     """
     rows = dict.fromkeys(item["row"] for item in items)
-    settings = [*dict.fromkeys(item["setting"] for item in items), ALL]
+    part_of = {item["id"]: parts.get(item["id"], "") for item in items} if parts else {}
+    settings = [*dict.fromkeys(item["setting"] for item in items)]
+    settings += [*filter(None, dict.fromkeys(part_of.values())), ALL]
     cells = []
     for row in rows:
         of_row = [item for item in items if item["row"] == row]
         for setting in settings:
-            chosen = [item for item in of_row if setting in (ALL, item["setting"])]
+            chosen = [
+                item
+                for item in of_row
+                if setting in (ALL, item["setting"], part_of and part_of[item["id"]])
+            ]
             for column in columns:
-                values = [float(item[column]) for item in chosen if column in item]
-                interval = bootstrap(values, seed=seed)
+                name = column.removesuffix(MEDIAN)
+                values = [float(item[name]) for item in chosen if name in item]
+                statistic = np.mean if name == column else np.median
+                interval = bootstrap(values, seed=seed, statistic=statistic)
                 if interval:
                     cells.append(Cell(row, setting, column, interval))
     return cells

@@ -52,7 +52,7 @@ def phrase(example: dict[str, np.ndarray]) -> str:
 def test_both_examples_of_a_pair_are_one_mixture_with_its_sounds_exchanged(world, cache):
     fields = {"pair_share": 0.5, "short_share": 0.5, "span_share": 0.0, "recipes": PAIRED}
     for cfg in sources(world, cache, **fields | {"second_share": 0.0}):
-        examples = rows(take(separation(cfg, 6), 6))
+        examples = rows(take(separation(cfg, 6), 4))
         found = 0
         for number in range(0, len(examples), 2):
             one, other = examples[number : number + 2]
@@ -65,7 +65,7 @@ def test_both_examples_of_a_pair_are_one_mixture_with_its_sounds_exchanged(world
                 np.testing.assert_array_equal(one["residual"], other["target"])
                 np.testing.assert_array_equal(one["valid"], other["valid"])
                 assert phrase(one) != phrase(other)
-        assert 4 < found < len(examples) // 2
+        assert 2 < found < len(examples) // 2
 
 
 def test_a_mixture_without_a_second_name_is_no_pair(world):
@@ -87,9 +87,9 @@ def test_a_pair_needs_an_even_batch(world):
 def test_an_absent_sound_has_a_silent_target_and_no_word_of_what_is_there(world, cache):
     mixer = pipeline.mixer(config(world), RATE, HOP)
     for cfg in sources(world, cache, absent_share=0.4):
-        plain = rows(take(separation(replaced(cfg, absent_share=0.0), 6), 6))
+        plain = rows(take(separation(replaced(cfg, absent_share=0.0), 6), 4))
         found = 0
-        for number, example in enumerate(rows(take(separation(cfg, 6), 6))):
+        for number, example in enumerate(rows(take(separation(cfg, 6), 4))):
             if absent_rng(cfg, number) is None:
                 assert_equal([example], [plain[number]])
                 continue
@@ -100,16 +100,16 @@ def test_an_absent_sound_has_a_silent_target_and_no_word_of_what_is_there(world,
             assert (example["anchors"][example["valid"]] == 0).all()
             if not cfg.cache:
                 mixture = mixer.draw(np.random.default_rng((0, number)))
-                present = mixture.target_claims | mixture.residual_claims
-                assert not likeness.confusable(phrase(example), present)
+                present = likeness.Present(mixture.target_claims, mixture.residual_claims)
+                assert not present.may_include(phrase(example))
             else:
                 assert example["teacher_features"][:, 1].max() == 0  # of silence, not the target
-        assert 6 < found < 24
+        assert 3 < found < 18
 
 
 def test_what_is_present_is_known_of_every_mixture(world, cache):
     mixer = pipeline.mixer(config(world, second_share=0.5), RATE, HOP)
-    for number in range(40):
+    for number in range(20):
         mixture = mixer.draw(np.random.default_rng(number))
         assert set(mixture.target_texts) <= mixture.target_claims
         assert set(mixture.residual_texts) <= mixture.residual_claims
@@ -185,19 +185,19 @@ def test_offsets_and_filters_keep_the_sum_and_the_spans(world):
 
 def test_everything_at_once_adds_up_and_depends_on_seed_and_step_alone(world, cache):
     for cfg in sources(world, cache, **ALL_ON):
-        whole = take(separation(cfg, 4), 4)
+        whole = take(separation(cfg, 4), 3)
         for batch in whole if not cfg.cache else ():
             total = batch["target"] + batch["residual"]
             np.testing.assert_array_equal(total, batch["mixture"])
-        halves = [take(separation(cfg, 4, process_index=p, process_count=2), 4) for p in (0, 1)]
+        halves = [take(separation(cfg, 4, process_index=p, process_count=2), 3) for p in (0, 1)]
         joined = [
             {name: np.concatenate([a[name], b[name]]) for name in a}
             for a, b in zip(*halves, strict=True)
         ]
         assert_equal(joined, whole)
         resumed = separation(cfg, 4)
-        resumed.set_state({"batches": 2})
-        assert_equal(take(resumed, 2), whole[2:])
+        resumed.set_state({"batches": 1})
+        assert_equal(take(resumed, 2), whole[1:])
 
 
 def test_an_example_is_the_same_in_another_process(world, cache):

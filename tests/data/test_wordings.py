@@ -34,8 +34,20 @@ def test_words_without_endings_and_fillers():
         ("piano", "violin playing", False),
     ],
 )
-def test_a_phrase_is_confusable_where_it_may_be_true(phrase, present, expected):
-    assert likeness.confusable(phrase, {"rain", present}) == expected
+def test_a_phrase_may_be_present_where_it_may_be_true(phrase, present, expected):
+    assert likeness.Present({"rain"}, {present}).may_include(phrase) == expected
+
+
+def test_only_the_finest_phrases_of_a_sound_leave_open_what_else_is_true():
+    french = {"man speaking french", "speech", "man speaking", "male voice speaking"}
+    french |= {"person speaking french", "person speaking"}
+    voice = likeness.Present(french, {"dog barking", "dog"})
+    assert not voice.may_include("woman speaking")
+    assert not voice.may_include("man speaking spanish")
+    for phrase in french | {"voice speaking", "man talking", "woman speaking french"}:
+        assert voice.may_include(phrase)
+    assert likeness.Present(french, {"speech"}).may_include("woman speaking")
+    assert likeness.Present({"person speaking", "speech"}).may_include("woman speaking")
 
 
 def test_near_captions_are_never_the_same_sound():

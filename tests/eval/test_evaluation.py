@@ -9,6 +9,7 @@ from flax import nnx
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval import scoring
 from sam_audio_jax.eval.evaluation import choose, evaluate_model
 from sam_audio_jax.eval.mixtures import load_bench, render
 from tests.eval.listing import Oracle, make_folder, three_lines
@@ -157,3 +158,41 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
     whole = oracle()
     assert scores == evaluate_model(whole, folder, tmp_path / "whole", **QUICK | {"batch": 2})
     assert len(fresh.calls) == len(whole.calls) - 1
+
+
+def test_wordings_absent_sounds_and_known_captions_are_reported_apart(oracle, tmp_path):
+    lines = three_lines()
+    lines[0] |= {"seen": True, "absent": "piano", "alt_caption": "air"}
+    lines[2] |= {"seen": False, "absent": "harp"}
+    make_folder(tmp_path / "bench", lines)
+    kinds = ["text", "capitals", "alt-caption", "absent"]
+    options = QUICK | {"prompts": kinds}
+    scores = evaluate_model(oracle(), tmp_path / "bench", tmp_path / "out", **options)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["parts"] == {"sfx, known captions": 1, "sfx, new captions": 1}
+    assert "sisdri/none/sfx, new captions/text" in scores
+    # The model knows one wording only: for others it returns the residual, with a leak.
+    assert scores["reworded/none/all/capitals"] < -10
+    changes = [row for row in results["reworded"] if row["row"] == "model/none/alt-caption"]
+    assert [row["id"] for row in changes] == ["a"]
+    absent = {row["id"]: row for row in results["items"] if row["row"] == "model/none/absent"}
+    assert absent.keys() == {"a", "c"}
+    middle = np.mean([row["absent_level"] for row in absent.values()])
+    assert scores["absent_level_median/none/all/absent"] == pytest.approx(middle)
+    assert "sisdri" not in absent["a"]
+    assert (tmp_path / "out" / "report.html").read_text().count("Another wording") == 1
+
+
+def test_levels_say_how_much_of_the_target_a_prompt_lets_through(good):
+    following = json.loads((good[2] / "out" / "results.json").read_text())["following"]
+    rows = [row for row in following if row["row"] == "model/none/text"]
+    assert {row["id"] for row in rows} == {"a", "b"}
+    for row in rows:
+        assert row["kept_right"] > row["kept_wrong"] + 10  # the wrong stem has a tenth of it
+        assert row["kept_right"] == pytest.approx(row["level_right"], abs=1.0)
+
+
+def test_the_level_of_a_stem():
+    wave = np.ones(100, np.float32)
+    assert scoring.level_db(wave, 10 * wave) == pytest.approx(-20)
+    assert scoring.level_db(np.zeros(100, np.float32), wave) == scoring.FLOOR_DB

@@ -1,10 +1,12 @@
 """The prompts that each mixture gets, and the batches of what is separated."""
 
+import dataclasses
+
 import pytest
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench, render
-from sam_audio_jax.eval.prompting import PROMPTS, batches, prompted_mixtures
+from sam_audio_jax.eval.prompting import ABSENT, KINDS, PROMPTS, batches, prompted_mixtures
 
 
 @pytest.fixture
@@ -48,3 +50,23 @@ def test_batches_have_one_length_and_every_mixture_once(mixtures):
 def test_unknown_prompt_is_refused(mixtures):
     with pytest.raises(UserError, match="prompt 'image' must be one of text, span"):
         prompted_mixtures(mixtures, ["image"])
+    with pytest.raises(UserError, match="prompt 'capitals' is compared with 'text'"):
+        prompted_mixtures(mixtures, ["capitals"])
+    with pytest.raises(UserError, match="no mixture has a prompt 'absent'"):
+        prompted_mixtures(mixtures, [ABSENT])
+
+
+def test_other_wordings_and_absent_sounds_are_prompts_of_mixtures_that_list_them(mixtures):
+    listed = {"alt_caption": "noise of air", "absent": "piano", "seen": True}
+    item = dataclasses.replace(mixtures[0].item, **listed)
+    mixtures[0] = dataclasses.replace(mixtures[0], item=item)
+    prompted, _ = prompted_mixtures(mixtures, KINDS)
+    own = {p.kind: p.text for p in prompted if p.right and p.rendered is mixtures[0]}
+    assert own["capitals"] == "HISS"
+    assert own["full-stop"] == "Hiss."
+    assert own["sound-of"] == "the sound of a hiss"
+    assert own["alt-caption"] == "noise of air"
+    assert own[ABSENT] == "piano"
+    others = {p.kind for p in prompted if p.rendered is mixtures[1]}
+    assert others == {"text", "text+span", "span", "capitals", "full-stop", "sound-of"}
+    assert all(p.right for p in prompted if p.kind not in PROMPTS)

@@ -1,0 +1,48 @@
+"""A bench from validation recordings: only those, both sounds named apart, the same for a seed."""
+
+import json
+import pathlib
+
+import pytest
+
+from sam_audio_jax.data import likeness
+from sam_audio_jax.data.source import embedded, load_manifest
+from sam_audio_jax.eval.mixtures import load_bench, render
+from tools import held_out_mixtures
+
+FOLDER = pathlib.Path(embedded()).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("bench") / "bench"
+    held_out_mixtures.write([FOLDER], out, 3, 12)
+    return out
+
+
+def test_the_bench_holds_validation_recordings_by_their_paths(folder):
+    bench = load_bench(folder)
+    assert len(bench.mixtures) == 3 * len(held_out_mixtures.SETTINGS)
+    held_out = {r.id for r in load_manifest(embedded()) if r.split == "valid"}
+    assert set(bench.clips) <= held_out
+    assert {path.name for path in folder.iterdir()} == {"manifest.jsonl", "mixtures.jsonl"}
+    for item in bench.mixtures[::5]:
+        render(bench, item)  # checks the listed peak
+
+
+def test_prompts_are_true_of_the_target_alone_or_of_nothing(folder):
+    known = {r.caption for r in load_manifest(embedded()) if r.split == "train"}
+    for item in load_bench(folder).mixtures:
+        for other in item.residual_captions:
+            assert not likeness.may_be_same(item.caption, other)
+            assert not likeness.Present([item.caption], [other]).may_include(item.absent)
+        assert item.absent in known
+        assert item.seen == (item.caption in known or item.caption == "music playing")
+        assert item.alt_caption != item.caption
+        assert item.other or item.setting in ("instr", "music")
+
+
+def test_the_same_seed_gives_the_same_lines(folder, tmp_path):
+    listed = [json.loads(line) for line in (folder / "mixtures.jsonl").open()]
+    bench = held_out_mixtures.Bench([FOLDER], 12)
+    assert bench.lines(3) == listed
