@@ -82,17 +82,17 @@ class Bench:
         raise UserError(f"the validation recordings have too few captions for {setting!r}")
 
     def _pair(self, setting: str, number: int) -> tuple[Sound, Sound, bool]:
-        """Target, residual, and whether they keep their levels. Kinds of residual take turns."""
-        turn = number % 3
-        if setting == "instr" and turn == 2 and self.make.songs:
+        """Target, residual, and whether they keep their levels. Kinds of residual alternate."""
+        third = number % 3
+        if setting == "instr" and third == 2 and self.make.songs:
             return (*self._stem(setting), True)
         if setting == "music":
             return self._song(setting), self._recording(("sfx", "speech")[number % 2]), False
         kind = {"sfx": "sfx", "instr": "instrument"}.get(setting, "speech")
         target = self._recording(kind, number)
-        if setting == "speech" and turn == 2 and self.make.songs:
+        if setting == "speech" and third == 2 and self.make.songs:
             return target, self._song(setting), False
-        others = {"speech": "instrument" if turn == 1 else "sfx"}
+        others = {"speech": "instrument" if third == 1 else "sfx"}
         return target, self._recording(others.get(setting, kind)), False
 
     def _recording(self, category: str, number: int | None = None) -> Sound:

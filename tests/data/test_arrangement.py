@@ -50,7 +50,7 @@ def phrase(example: dict[str, np.ndarray]) -> str:
 
 
 def test_both_examples_of_a_pair_are_one_mixture_with_its_sounds_exchanged(world, cache):
-    fields = {"pair_share": 0.5, "short_share": 0.5, "span_share": 0.0, "recipes": PAIRED}
+    fields = {"pair_share": 0.8, "short_share": 0.5, "span_share": 0.0, "recipes": PAIRED}
     for cfg in sources(world, cache, **fields | {"second_share": 0.0}):
         examples = rows(take(separation(cfg, 6), 4))
         found = 0
