@@ -17,7 +17,7 @@ import av
 import numpy as np
 from jaxtyping import Float, Float32
 
-from sam_audio_jax.audio.channels import mono
+from sam_audio_jax.audio.channels import mixing_weights, mono
 from sam_audio_jax.audio.resampling import resample
 
 LEAST_S = 0.015  # a smaller deviation is rounding or jitter: Opus packets have 20 ms
@@ -164,8 +164,7 @@ def join(pieces: Sequence[Piece]) -> tuple[Piece, str | None]:
     persistent = [piece for piece in pieces if piece.seconds >= min(PERSISTENT_S, total / 4)]
     rate, channels = (persistent or [max(pieces, key=lambda piece: piece.seconds)])[0].format
     samples = [
-        resample(with_channels(piece.samples, channels), piece.sample_rate, rate)
-        for piece in pieces
+        resample(with_channels(piece, channels), piece.sample_rate, rate) for piece in pieces
     ]
     other = next(i for i, form in enumerate(formats) if form != formats[0])
     at = sum(piece.seconds for piece in pieces[:other])
@@ -176,15 +175,17 @@ def join(pieces: Sequence[Piece]) -> tuple[Piece, str | None]:
     return Piece(np.concatenate(samples, axis=1), rate), note
 
 
-def with_channels(
-    samples: Float32[np.ndarray, "channels samples"], channels: int
-) -> Float32[np.ndarray, "channels_out samples"]:
-    """Returns the same sound with another number of channels, mixed as FFmpeg mixes layouts."""
-    here = len(samples)
+def with_channels(piece: Piece, channels: int) -> Float32[np.ndarray, "channels_out samples"]:
+    """Returns the same sound with another number of channels, mixed as FFmpeg mixes layouts.
+
+    One channel of several is their mean, or another sum where the mean would lose sound.
+    """
+    samples, here = piece.samples, len(piece.samples)
     if here == channels:
         return samples
     if channels == 1 or here == 1 or not {here, channels} <= LAYOUTS.keys():
-        return np.repeat(mono(samples)[None], channels, axis=0)
+        one = mono(samples, mixing_weights(samples, piece.sample_rate))
+        return np.repeat(one[None], channels, axis=0)
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", LAYOUTS[here])
     frame.sample_rate = 48_000  # any: it stays
     mixed = av.AudioResampler("fltp", LAYOUTS[channels], 48_000)

@@ -64,6 +64,16 @@ def test_another_rate_or_layout_midway_is_brought_to_the_first(tmp_path, kind, f
         )
 
 
+def test_channels_of_opposite_sign_after_one_channel_are_not_lost(tmp_path):
+    parts = [
+        by_soundfile(tmp_path / f"{n}.flac", wave)
+        for n, wave in enumerate((FIRST, np.concatenate([SECOND, -SECOND])))
+    ]
+    both = audio.load(joined(tmp_path / "joined.flac", *parts))
+    assert both.samples.shape == BOTH.shape
+    np.testing.assert_allclose(np.abs(both.samples), np.abs(BOTH), atol=1e-3)
+
+
 def test_bytes_behind_a_recording_are_no_other_one(tmp_path):
     for kind, tail in (
         ("wav", b"TAG" + bytes(125)),
