@@ -4,6 +4,7 @@ Not a test file: the number of devices is fixed when JAX starts. Argument: a mod
 """
 
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -24,6 +25,9 @@ def main(folder: str) -> None:
     wave = 0.1 * np.random.default_rng(0).standard_normal(60_000).astype(np.float32)
     assert parallel.inference_mesh(None, lambda: 0).shape["data"] == 8
     assert parallel.inference_mesh(MeshConfig(data=2), lambda: 0).shape["fsdp"] == 4
+    with mock.patch.object(parallel, "_memory", lambda device: 1_000):
+        assert parallel.inference_mesh(None, lambda: 500).shape["data"] == 8
+        assert parallel.inference_mesh(None, lambda: 501).shape["fsdp"] == 8
     targets = []
     for mesh in (None, parallel.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), devices)):
         model = SAMAudio.from_pretrained(folder, long_audio=SHORT, mesh=mesh)
