@@ -2,7 +2,8 @@
 # Lint, types and tests.
 #
 #   bash tests/run.sh                    all of it, each test in its smallest honest form
-#   bash tests/run.sh --long             also what only a bigger form proves, as optimised as users run it
+#   bash tests/run.sh --long             then also what only a bigger form proves, and the golden
+#                                        numbers again, compiled as users compile
 #   bash tests/run.sh quick              one of the three parts that can run side by side:
 #   bash tests/run.sh processes          real processes that train, separate, are killed and go on
 #   bash tests/run.sh tpu                programs compiled for TPUs
@@ -24,8 +25,7 @@ fi
 part=${1:-}
 parallel=(-n "${TEST_WORKERS:-auto}" --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 case $part in
-'') arguments=("${parallel[@]}") ;;
---long) arguments=("${parallel[@]}" "$@") ;;
+'' | --long) arguments=("${parallel[@]}") ;;
 quick) arguments=("${parallel[@]}" -m "not processes and not tpu" "${@:2}") ;;
 processes | tpu) arguments=("${parallel[@]}" -m "$part" "${@:2}") ;;
 *) arguments=("$@") ;;
@@ -40,12 +40,12 @@ case $part in
 esac
 
 # Most of the time of an optimised run is the compiler's, on programs that run once: these flags
-# compile a training step in a seventh of it. --long compiles as users do.
-case " $* " in
-*" --long "*) ;;
-*)
-    export XLA_FLAGS="${XLA_FLAGS:-} --xla_backend_optimization_level=0"
-    XLA_FLAGS+=" --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    ;;
-esac
-exec .venv/bin/python -m pytest "${arguments[@]}"
+# compile a training step in a third of it.
+fast="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+fast+=" --xla_cpu_parallel_codegen_split_count=1"
+XLA_FLAGS="${XLA_FLAGS:-} $fast" .venv/bin/python -m pytest "${arguments[@]}"
+status=$?
+if [ "$part" = --long ]; then
+    .venv/bin/python -m pytest "${parallel[@]}" --long -m "long or golden" "${@:2}" || status=$?
+fi
+exit $status
