@@ -20,7 +20,10 @@ BESIDE = ("launch", "configs", "tools")  # folders of scripts beside the package
 # Files that may share a name, because the folder says which of two like things they are.
 TWIN_FILES: Mapping[str, str] = {
     **dict.fromkeys(
-        ("codec", "cnn14", "peav", "t5", "vision", "separator", "aesthetics", "imagebind", "judge"),
+        (
+            *("aesthetics", "clap", "cnn14", "codec", "imagebind"),
+            *("judge", "peav", "separator", "t5", "vision"),
+        ),
         "convert/NAME.py is the table between the reference's names and ours of the network NAME",
     ),
     **dict.fromkeys(("separate", "bench"), "cli/NAME.py is the command of that name"),

@@ -11,7 +11,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.audio.mel import mel_filters
-from sam_audio_jax.convert.names import LINEAR, Row, Table, TensorLayout
+from sam_audio_jax.convert.filter_bank import check_filter_bank
+from sam_audio_jax.convert.names import LINEAR, Row, Table, TensorLayout, batch_norm_rows
 from sam_audio_jax.convert.tensors import State, Tensor, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.cnn14 import Cnn14, Cnn14Config
@@ -24,26 +25,16 @@ CONSTANTS = (REAL, IMAGINARY, FILTERS)
 CONV2D = TensorLayout(  # [out, in, frames, bins] <-> [frames, bins, in, out]
     lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1)
 )
-TOLERANCE = 1e-4  # of the filter bank, relative to its largest value
-
-
-def _norm(theirs: str, ours: str) -> list[Row]:
-    return [
-        Row(f"{theirs}.weight", f"{ours}.scale"),
-        Row(f"{theirs}.bias", f"{ours}.bias"),
-        Row(f"{theirs}.running_mean", f"{ours}.mean"),
-        Row(f"{theirs}.running_var", f"{ours}.variance"),
-    ]
 
 
 def cnn14_rows(config: Cnn14Config) -> list[Row]:
     """Every parameter of a network of this configuration."""
-    rows = _norm("bn0", "norm")
+    rows = batch_norm_rows("bn0", "norm")
     for number in range(len(config.widths)):
         for layer, name in ((1, "first"), (2, "second")):
             theirs, ours = f"conv_block{number + 1}", f"blocks.{number}.{name}"
             rows.append(Row(f"{theirs}.conv{layer}.weight", f"{ours}.kernel", CONV2D))
-            rows += _norm(f"{theirs}.bn{layer}", f"{ours}.norm")
+            rows += batch_norm_rows(f"{theirs}.bn{layer}", f"{ours}.norm")
     for theirs, ours in (("fc1", "embed"), ("fc_audioset", "classify")):
         rows.append(Row(f"{theirs}.weight", f"{ours}.kernel", LINEAR))
         rows.append(Row(f"{theirs}.bias", f"{ours}.bias"))
@@ -66,13 +57,16 @@ def used(state: State) -> dict[str, Tensor]:
 
 def cnn14_from_reference(state: State, config: Cnn14Config, mesh: Mesh | None = None) -> Cnn14:
     """Builds the network. Raises `UserError` for tensors or a filter bank that do not fit."""
-    if FILTERS in state:
-        theirs, ours = np.asarray(state[FILTERS]), filters(config)
-        if theirs.shape != ours.shape or np.abs(theirs - ours).max() > TOLERANCE * ours.max():
-            raise UserError(
-                f"Cnn14 checkpoint was trained with another {FILTERS} than {config.mels} bands of "
-                f"{config.low_hz:g} to {config.high_hz:g} Hz at {config.sample_rate} Hz"
-            )
+    check_filter_bank(
+        state,
+        FILTERS,
+        what="Cnn14",
+        sample_rate=config.sample_rate,
+        window=config.window,
+        mels=config.mels,
+        low_hz=config.low_hz,
+        high_hz=config.high_hz,
+    )
     return cnn14_table(config).build(used(state), mesh)
 
 

@@ -78,6 +78,16 @@ class Row:
         return [self.theirs.replace("{layer}", str(layer)) for layer in layers]
 
 
+def batch_norm_rows(theirs: str, ours: str) -> list[Row]:
+    """A batch norm and its statistics."""
+    return [
+        Row(f"{theirs}.weight", f"{ours}.scale"),
+        Row(f"{theirs}.bias", f"{ours}.bias"),
+        Row(f"{theirs}.running_mean", f"{ours}.mean"),
+        Row(f"{theirs}.running_var", f"{ours}.variance"),
+    ]
+
+
 def parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
     """Every parameter of a model (or of its abstract shape) under its dotted path."""
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))

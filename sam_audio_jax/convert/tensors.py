@@ -159,6 +159,28 @@ def _torch() -> Any:
     return torch
 
 
+class _NotRead:
+    """Stands for a value that is not a tensor: it is made of anything and holds nothing."""
+
+    def __init__(self, *parts: Any):
+        del parts
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+
+# Numbers of NumPy, such as the best loss, which checkpoints of training have beside their tensors
+# (LAION's CLAP), under the names that NumPy 1 and 2 write.
+_NOT_READ = [
+    type(name, (_NotRead,), {"__module__": module, "__qualname__": name})
+    for module, name in (
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "scalar"),
+        ("numpy", "dtype"),
+    )
+]
+
+
 def _load_torch(path: pathlib.Path, *, mapped: bool) -> dict[str, Any]:
     try:
         torch = _torch()
@@ -168,7 +190,8 @@ def _load_torch(path: pathlib.Path, *, mapped: bool) -> dict[str, Any]:
             f"or give {path.stem}.safetensors"
         ) from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals(_NOT_READ):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors or is damaged; nothing in it was run"

@@ -47,15 +47,18 @@ class PretrainedTokenizer:
         )
         return encoded["input_ids"].astype(np.int32), encoded["attention_mask"].astype(bool)
 
-    def describe_cut(self, text: str) -> str:
-        """Says how much of a text is read; "" if all of it is."""
+    def describe_cut(self, text: str, length: int | None = None) -> str:
+        """Says how much of a text is read, of `length` (or 512) tokens; "" if all of it is."""
         (formed,) = self._in_form([text])
+        length = length or MAX_TOKENS
         ids = self.pretrained(formed, verbose=False)["input_ids"]
-        if len(ids) <= MAX_TOKENS:
+        if len(ids) <= length:
             return ""
-        read = self.pretrained.decode(ids[: MAX_TOKENS - 1])
+        marks = self.pretrained.num_special_tokens_to_add()
+        cut = self.pretrained(formed, truncation=True, max_length=length)["input_ids"]
+        read = self.pretrained.decode(cut, skip_special_tokens=True)
         return (
-            f"has {len(ids) - 1} tokens, of which the first {MAX_TOKENS - 1} are read, "
+            f"has {len(ids) - marks} tokens, of which the first {length - marks} are read, "
             f"to {read[-20:]!r}"
         )
 

@@ -66,6 +66,22 @@ class ItemNorm(nnx.Module):
         return (normal if where is None else jnp.where(where, normal, 0)).astype(x.dtype)
 
 
+class FrozenBatchNorm(nnx.Module):
+    """`(x - mean) / sqrt(variance + eps) * scale + bias` with stored statistics, in float32."""
+
+    def __init__(self, size: int, *, eps: float):
+        self.eps = eps
+        axes = parallel.axes("embed")
+        self.scale = nnx.Param(jnp.ones(size), **axes)
+        self.bias = nnx.Param(jnp.zeros(size), **axes)
+        self.mean = nnx.Param(jnp.zeros(size), **axes)
+        self.variance = nnx.Param(jnp.ones(size), **axes)
+
+    def __call__(self, x: Float[Array, "*cells size"]) -> Float[Array, "*cells size"]:
+        gain = self.scale[...] * jax.lax.rsqrt(self.variance[...] + self.eps)
+        return (x.astype(jnp.float32) - self.mean[...]) * gain + self.bias[...]
+
+
 def standardise(
     x: Float[Array, "*shape"],
     over: tuple[int, ...],

@@ -157,13 +157,18 @@ def unstacked(network: M) -> M:
 def _stacks(network: nnx.Module) -> Iterator[tuple[nnx.Module, str, nnx.Module]]:
     """The stacks in a network, each with the module and the attribute that hold it."""
     for name, value in vars(network).items():
-        if not isinstance(value, nnx.Module) or isinstance(value, nnx.List):
+        if not isinstance(value, nnx.Module):
             continue
-        specs = jax.tree.leaves(
-            nnx.as_pure(nnx.get_partition_spec(nnx.state(value))),
-            is_leaf=lambda spec: isinstance(spec, jax.sharding.PartitionSpec),
-        )
-        if specs and all(spec and spec[0] == "layers" for spec in specs):
+        if not isinstance(value, nnx.List) and _is_stack(value):
             yield network, name, value
         else:
             yield from _stacks(value)
+
+
+def _is_stack(module: nnx.Module) -> bool:
+    """Whether every variable has the first axis `layers`, which blocks of `unstacked` lack."""
+    flat = nnx.to_flat_state(nnx.state(module))
+    axes = [(tuple(v.get_metadata().get("out_sharding") or ()), v.shape) for _, v in flat]
+    return bool(axes) and all(
+        names[:1] == ("layers",) and len(names) == len(shape) for names, shape in axes
+    )

@@ -18,6 +18,7 @@ from sam_audio_jax.audio.mel import mel_filters
 from sam_audio_jax.bounds import Checked, NonNegative, Positive, SampleRate, Size
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.linear import linear
+from sam_audio_jax.nn.norm import FrozenBatchNorm
 from sam_audio_jax.scorers import front_end
 
 HE = jax.nn.initializers.he_uniform()
@@ -69,22 +70,6 @@ class Cnn14Config(Checked, where="cnn14"):
     def shortest(self) -> int:
         """Samples of the shortest wave that fills a segment."""
         return max((self.frames_per_segment - 1) * self.hop, self.window // 2 + 1)
-
-
-class FrozenBatchNorm(nnx.Module):
-    """`(x - mean) / sqrt(variance + eps) * scale + bias` with stored statistics, in float32."""
-
-    def __init__(self, size: int, *, eps: float):
-        self.eps = eps
-        axes = parallel.axes("embed")
-        self.scale = nnx.Param(jnp.ones(size), **axes)
-        self.bias = nnx.Param(jnp.zeros(size), **axes)
-        self.mean = nnx.Param(jnp.zeros(size), **axes)
-        self.variance = nnx.Param(jnp.ones(size), **axes)
-
-    def __call__(self, x: Float[Array, "*cells size"]) -> Float[Array, "*cells size"]:
-        gain = self.scale[...] * jax.lax.rsqrt(self.variance[...] + self.eps)
-        return (x.astype(jnp.float32) - self.mean[...]) * gain + self.bias[...]
 
 
 class ConvNormRelu(nnx.Module):
