@@ -20,7 +20,7 @@ from sam_audio_jax.nn.mlp import Mlp
 from sam_audio_jax.nn.norm import LayerNorm
 from sam_audio_jax.nn.stack import scan_blocks, stacked
 
-Tokens = Float[Array, "batch tokens width"]
+TextStates = Float[Array, "batch tokens width"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class RobertaConfig(Checked, where="roberta"):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that has a position for each."""
+        """TextStates of the longest text that has a position for each."""
         return self.positions - self.padding_id - 1
 
 
@@ -75,7 +75,7 @@ class Block(nnx.Module):
         self.mlp = Mlp(width, config.mlp, dtype=config.dtype, rngs=rngs)
         self.mlp_norm = LayerNorm(width, eps=config.eps, rngs=rngs)
 
-    def __call__(self, x: Tokens, mask: Bool[Array, "batch tokens"]) -> Tokens:
+    def __call__(self, x: TextStates, mask: Bool[Array, "batch tokens"]) -> TextStates:
         x = self.attention_norm(x + self.attention(x, mask=mask))
         return self.mlp_norm(x + self.mlp(x))
 
@@ -109,7 +109,7 @@ class Roberta(nnx.Module):
 
     def embeddings(
         self, ids: Int[Array, "batch tokens"], mask: Bool[Array, "batch tokens"]
-    ) -> Tokens:
+    ) -> TextStates:
         """Word, position and type, normalised; the first real token has position padding_id + 1.
 
         Raises UserError for more tokens than there are positions.
@@ -125,7 +125,7 @@ class Roberta(nnx.Module):
 
     def __call__(
         self, ids: Int[Array, "batch tokens"], mask: Bool[Array, "batch tokens"]
-    ) -> Tokens:
+    ) -> TextStates:
         """The hidden states after the last layer; `mask` is True at real tokens."""
         return scan_blocks(
             self.blocks,
@@ -135,6 +135,6 @@ class Roberta(nnx.Module):
             dtype=self.config.dtype,
         )
 
-    def pooled(self, hidden: Tokens) -> Float[Array, "batch width"]:
+    def pooled(self, hidden: TextStates) -> Float[Array, "batch width"]:
         """`tanh(W h + b)` of the first token, in float32."""
         return jnp.tanh(self.pool(hidden[:, 0]).astype(jnp.float32))

@@ -34,8 +34,8 @@ class ClapConfig(Checked, where="clap"):
     hop: Size = 480  # samples between frames
     low_hz: NonNegative = 50.0
     high_hz: Positive = 14_000.0
-    audio: HtsatConfig = HtsatConfig()
-    text: RobertaConfig = RobertaConfig()
+    audio: HtsatConfig = dataclasses.field(default_factory=HtsatConfig)
+    text: RobertaConfig = dataclasses.field(default_factory=RobertaConfig)
     embedding: Size = 512
     tokens: Size = 77  # of a text with its first and last token; longer ones are cut
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from sam_audio_jax.bounds import Finite, check
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.scorers.scorer import Needs, PromptView, Scorer, Scores
+from sam_audio_jax.scorers.scorer import AxisScores, Needs, PromptView, Scorer
 
 TOTAL = "ensemble"
 
@@ -25,7 +25,7 @@ def weighted_sum(
             f"scores are {', '.join(sorted(scores)) or 'none'}"
         )
     terms = [np.float32(weight) * scores[name] for name, weight in weights.items()]
-    return np.sum(terms, axis=0, dtype=np.float32)
+    return np.stack(terms).sum(axis=0)
 
 
 def best(scores: Float[np.ndarray, "batch candidates"]) -> Int[np.ndarray, " batch"]:
@@ -49,13 +49,14 @@ class Ensemble:
             )
         for name, (_, weight) in members.items():
             check(Finite, weight, f"weight of {name}")
-        needs = {scorer.needs for scorer, _ in members.values()} - {"nothing"}
+        needs: set[Needs] = {scorer.needs for scorer, _ in members.values()}
+        needs.discard("nothing")
         if len(needs) > 1:
             raise UserError(
-                f"an ensemble ranks by one kind of prompt; its scorers need {', '.join(sorted(needs))}"
+                f"an ensemble ranks by one kind of prompt; its scorers need {', '.join(needs)}"
             )
         self.members = dict(members)
-        self.needs: Needs = needs.pop() if needs else "nothing"
+        self.needs: Needs = next(iter(needs), "nothing")
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -69,7 +70,7 @@ class Ensemble:
         lengths: Int[np.ndarray, " batch"],
         sample_rate: int,
         prompts: Sequence[PromptView],
-    ) -> Scores:
+    ) -> AxisScores:
         """The sum and the first score of each member."""
         scores = {}
         for name, (scorer, _) in self.members.items():

@@ -196,9 +196,7 @@ class Merge(nnx.Module):
     def __init__(self, config: HtsatConfig, stage: int, *, rngs: nnx.Rngs):
         width = config.widths[stage]
         self.norm = LayerNorm(4 * width, eps=config.eps, rngs=rngs)
-        self.reduce = linear(
-            4 * width, 2 * width, ("mlp", "embed"), dtype=config.dtype, rngs=rngs
-        )
+        self.reduce = linear(4 * width, 2 * width, ("mlp", "embed"), dtype=config.dtype, rngs=rngs)
 
     def __call__(self, x: Grid) -> Float[Array, "batch rows_out columns_out width_out"]:
         batch, side, _, width = x.shape

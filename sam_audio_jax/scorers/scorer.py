@@ -48,7 +48,7 @@ class PromptView:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """AxisScores candidates: the larger a number, the better the candidate."""
+    """Scores candidates: the larger a number, the better the candidate."""
 
     @property
     def needs(self) -> Needs:
@@ -68,7 +68,7 @@ class Scorer(Protocol):
         sample_rate: int,
         prompts: Sequence[PromptView],
     ) -> AxisScores:
-        """AxisScores of all candidates, by the names of `axes`.
+        """Scores of all candidates, by the names of `axes`.
 
         Recordings are mono at `sample_rate`. What lies beyond `lengths` samples is padding of the
         batch and changes no score. Every prompt has what the scorer needs.

@@ -104,7 +104,9 @@ def test_there_and_back_changes_no_bit(state):
 def test_a_network_inside_of_another_state(state, prefix):
     inside = {f"{prefix}{name}": tensor for name, tensor in state.items()}
     network = clap_from_reference(inside, TINY, prefix=prefix.removesuffix("module."))
-    np.testing.assert_array_equal(network.text.pool.bias[...], state["text_branch.pooler.dense.bias"])
+    np.testing.assert_array_equal(
+        network.text.pool.bias[...], state["text_branch.pooler.dense.bias"]
+    )
     if prefix:
         others = inside | {"codec.bias": np.zeros(1, np.float32)}
         clap_from_reference(others, TINY, prefix=prefix)

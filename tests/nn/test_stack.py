@@ -79,6 +79,19 @@ def test_a_list_of_blocks_has_the_weights_of_the_stack(network):
     assert jax.tree.leaves(nnx.state(network.blocks))[0].shape[0] == DEPTH  # it is still a stack
 
 
+def test_stacks_in_a_list_are_found(network, x):
+    class Several(nnx.Module):
+        def __init__(self, one: Network):
+            self.stacks = nnx.List([one.blocks, one.blocks])
+
+    several = Several(network)
+    assert stack_bytes(several) == 2 * stack_bytes(network)
+    apart = unstacked(several)
+    assert stack_bytes(apart) == 0
+    assert [len(blocks) for blocks in apart.stacks] == [DEPTH, DEPTH]
+    assert isinstance(several.stacks[0], Block)  # it is still a stack
+
+
 def test_the_layers_of_a_stack_are_named_on_their_first_axis(network):
     kernel = network.blocks.layer.kernel
     assert kernel.get_metadata()["out_sharding"] == ("layers", "embed", "mlp")

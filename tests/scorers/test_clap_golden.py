@@ -138,6 +138,19 @@ def test_both_layouts_are_one_network(cases):
             np.testing.assert_array_equal(mine, theirs)
 
 
+def prepare(stored, filters, size):
+    """The front end to the log-mel spectrogram, compiled."""
+
+    @jax.jit
+    def run(wave, lengths, offsets):
+        quantised = quantise(wave)
+        fitted = fit(quantised, lengths, offsets, size)
+        log_mel = front_end.log_mel(fitted, stored["n_fft"], stored["hop"], filters)
+        return quantised, fitted, log_mel
+
+    return run
+
+
 def test_waves_to_log_mels(fixtures_dir):
     folder = fixtures_dir / "clap"
     for path in sorted(folder.glob("*frontend.json")):
@@ -152,17 +165,10 @@ def test_waves_to_log_mels(fixtures_dir):
         near(filters, io["mel_filterbank"], "mel_filterbank", atol=1e-8)
         assert stored["cases"]
         for name, case in stored["cases"].items():
-
-            @jax.jit
-            def prepare(wave, lengths, offsets, size=case["max_len"], filters=filters):
-                quantised = quantise(wave)
-                fitted = fit(quantised, lengths, offsets, size)
-                log_mel = front_end.log_mel(fitted, stored["n_fft"], stored["hop"], filters)
-                return quantised, fitted, log_mel
-
             wave = io[f"{name}.wave"]
-            ends = np.array([len(wave)]), np.array([case["offset"] or 0])
-            quantised, fitted, log_mel = prepare(wave[None], *ends)
+            run = prepare(stored, filters, case["max_len"])
+            lengths, offsets = np.array([len(wave)]), np.array([case["offset"] or 0])
+            quantised, fitted, log_mel = run(wave[None], lengths, offsets)
             whole = np.rint(np.asarray(quantised[0], np.float64) * 32_767)
             np.testing.assert_array_equal(whole, io[f"{name}.int16"])
             if f"{name}.model_input" in io:  # left out where it would be large

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.ensemble import Ensemble, best, weighted_sum
-from sam_audio_jax.scorers.scorer import Scorer, SpanIoU
+from sam_audio_jax.scorers.scorer import PromptView, Scorer, SpanIoU
 
 
 class Fixed:
@@ -25,7 +25,7 @@ class Fixed:
 
 def run(ensemble, rows=1, candidates=2):
     waves = np.zeros((rows, candidates, 1), np.float32)
-    return ensemble.score(waves[:, 0], waves, np.ones(rows, int), 8_000, [None] * rows)
+    return ensemble.score(waves[:, 0], waves, np.ones(rows, int), 8_000, [PromptView()] * rows)
 
 
 @pytest.mark.golden
