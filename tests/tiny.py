@@ -1,4 +1,4 @@
-"""The networks that tests share: codec, text encoder, separator, judge, filled with numbers.
+"""The networks that tests share: codec, text encoder, separator, judge, CLAP, filled with numbers.
 
 Each size of an array is a program to compile when it is drawn by JAX; `filled` draws them with
 NumPy instead, so that making a network compiles nothing.
@@ -16,7 +16,10 @@ from flax import nnx
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
+from sam_audio_jax.encoders.roberta import RobertaConfig
 from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.scorers.clap import ClapConfig
+from sam_audio_jax.scorers.htsat import HtsatConfig
 from sam_audio_jax.scorers.judge import JudgeConfig
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import SeparatorConfig
@@ -52,6 +55,18 @@ JUDGE = JudgeConfig(
     latent_dim=4,
     channels=3,
 )
+CLAP = ClapConfig(
+    sample_rate=800,
+    samples=120,
+    window=64,
+    hop=8,
+    low_hz=20.0,
+    high_hz=400.0,
+    audio=HtsatConfig(mels=8, image=16, patch=2, width=4, depths=(1, 3), heads=(2, 2), window=4),
+    text=RobertaConfig(vocab_size=300, width=4, depth=2, heads=2, mlp=6, positions=12),
+    embedding=5,
+    tokens=8,
+)
 
 
 def filled(make: Callable[[], M], seed: int = 0) -> M:
@@ -66,7 +81,7 @@ def filled(make: Callable[[], M], seed: int = 0) -> M:
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         normal = rng.standard_normal(leaf.shape)
         match jax.tree_util.keystr(path[-1:], simple=True):
-            case "scale" | "gate" | "alpha":
+            case "scale" | "gate" | "alpha" | "variance":
                 value = 1 + 0.1 * normal
             case "kernel" | "direction":
                 value = normal / math.sqrt(leaf.shape[-2])

@@ -53,10 +53,11 @@ class Ensemble:
         needs.discard("nothing")
         if len(needs) > 1:
             raise UserError(
-                f"an ensemble ranks by one kind of prompt; its scorers need {', '.join(needs)}"
+                "an ensemble ranks by one kind of prompt; its scorers need "
+                f"{', '.join(sorted(needs))}"
             )
         self.members = dict(members)
-        self.needs: Needs = next(iter(needs), "nothing")
+        self.needs: Needs = needs.pop() if needs else "nothing"
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -23,30 +23,17 @@ from sam_audio_jax.convert.clap import (
     load_clap,
     used,
 )
-from sam_audio_jax.encoders.roberta import RobertaConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.clap import Clap, ClapConfig
-from sam_audio_jax.scorers.htsat import HtsatConfig
+from tests.tiny import CLAP
 
 INVENTORIES = pathlib.Path(__file__).parents[1] / "golden" / "inventories"
-TINY = ClapConfig(
-    sample_rate=800,
-    samples=120,
-    window=64,
-    hop=8,
-    low_hz=20.0,
-    high_hz=400.0,
-    audio=HtsatConfig(mels=8, image=16, patch=2, width=4, depths=(1, 3), heads=(2, 2), window=4),
-    text=RobertaConfig(vocab_size=11, width=4, depth=2, heads=2, mlp=6, positions=10),
-    embedding=5,
-    tokens=6,
-)
 
 
 @pytest.fixture(scope="module")
 def state():
     rng = np.random.default_rng(0)
-    shapes = clap_table(TINY).shapes()
+    shapes = clap_table(CLAP).shapes()
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -84,16 +71,16 @@ def test_names_of_transformers():
 
 @pytest.mark.parametrize("layout", [LAION, TRANSFORMERS])
 def test_every_row_names_a_parameter_and_none_is_left_out(layout):
-    model = nnx.eval_shape(lambda: Clap(TINY, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Clap(CLAP, rngs=nnx.Rngs(0)))
     paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model))]
-    assert sorted(row.ours for row in clap_rows(TINY, layout)) == sorted(paths)
+    assert sorted(row.ours for row in clap_rows(CLAP, layout)) == sorted(paths)
 
 
 def test_there_and_back_changes_no_bit(state):
-    network = clap_from_reference(state, TINY)
-    for name, tensor in clap_table(TINY).stored(network).items():
+    network = clap_from_reference(state, CLAP)
+    for name, tensor in clap_table(CLAP).stored(network).items():
         np.testing.assert_array_equal(tensor, state[name], err_msg=name)
-    again = clap_table(TINY, TRANSFORMERS).stored(network)
+    again = clap_table(CLAP, TRANSFORMERS).stored(network)
     qkv = "audio_branch.layers.1.blocks.2.attn.qkv.weight"
     stem = "audio_model.audio_encoder.layers.1.blocks.2.attention.self"
     thirds = [np.asarray(again[f"{stem}.{part}.weight"]) for part in ("query", "key", "value")]
@@ -103,32 +90,32 @@ def test_there_and_back_changes_no_bit(state):
 @pytest.mark.parametrize("prefix", ["text_ranker.model.", "text_ranker.module.", ""])
 def test_a_network_inside_of_another_state(state, prefix):
     inside = {f"{prefix}{name}": tensor for name, tensor in state.items()}
-    network = clap_from_reference(inside, TINY, prefix=prefix.removesuffix("module."))
+    network = clap_from_reference(inside, CLAP, prefix=prefix.removesuffix("module."))
     np.testing.assert_array_equal(
         network.text.pool.bias[...], state["text_branch.pooler.dense.bias"]
     )
     if prefix:
         others = inside | {"codec.bias": np.zeros(1, np.float32)}
-        clap_from_reference(others, TINY, prefix=prefix)
+        clap_from_reference(others, CLAP, prefix=prefix)
         with pytest.raises(UserError, match=r"missing audio_branch\.bn0\.weight"):
-            clap_from_reference(others, TINY, prefix="visual_ranker.")
+            clap_from_reference(others, CLAP, prefix="visual_ranker.")
 
 
 def test_a_checkpoint_that_does_not_fit_is_the_users_error(state):
-    bank = mel_filters(TINY.sample_rate, TINY.window, TINY.audio.mels, TINY.low_hz, TINY.high_hz)
-    clap_from_reference(state | {FILTERS: bank}, TINY)
+    bank = mel_filters(CLAP.sample_rate, CLAP.window, CLAP.audio.mels, CLAP.low_hz, CLAP.high_hz)
+    clap_from_reference(state | {FILTERS: bank}, CLAP)
     with pytest.raises(UserError, match="than 8 bands of 20 to 400 Hz at 800 Hz"):
-        clap_from_reference(state | {FILTERS: 1.01 * bank}, TINY)
+        clap_from_reference(state | {FILTERS: 1.01 * bank}, CLAP)
     fusion = {"audio_branch.patch_embed.mel_conv2d.bias": np.zeros(4, np.float32)}
     with pytest.raises(UserError, match=r"unexpected audio_branch\.patch_embed\.mel_conv2d\.bias"):
-        clap_from_reference(state | fusion, TINY)
+        clap_from_reference(state | fusion, CLAP)
     shorter = {name: tensor for name, tensor in state.items() if name != "text_projection.0.bias"}
     with pytest.raises(UserError, match=r"missing text_projection\.0\.bias \[5\]"):
-        clap_from_reference(shorter, TINY)
+        clap_from_reference(shorter, CLAP)
 
 
 def test_sizes_that_cannot_be():
-    tower = TINY.audio
+    tower = CLAP.audio
     for changes, message in (
         ({"heads": (2,)}, "one number for each stage"),
         ({"mels": 7}, r"htsat\.image=16 must be a multiple of htsat\.mels=7"),
@@ -138,18 +125,18 @@ def test_sizes_that_cannot_be():
         with pytest.raises(UserError, match=message):
             dataclasses.replace(tower, **changes)
     with pytest.raises(UserError, match="more frames than the 32"):
-        dataclasses.replace(TINY, samples=256)
-    with pytest.raises(UserError, match=r"clap\.tokens=9 must be at most 8"):
-        dataclasses.replace(TINY, tokens=9)
+        dataclasses.replace(CLAP, samples=256)
+    with pytest.raises(UserError, match=r"clap\.tokens=11 must be at most 10"):
+        dataclasses.replace(CLAP, tokens=11)
     with pytest.raises(UserError, match=r"roberta\.width=5 must be a multiple of"):
-        dataclasses.replace(TINY.text, width=5)
-    with pytest.raises(UserError, match=r"roberta\.padding_id=9 must be below"):
-        dataclasses.replace(TINY.text, padding_id=9)
+        dataclasses.replace(CLAP.text, width=5)
+    with pytest.raises(UserError, match=r"roberta\.padding_id=11 must be below"):
+        dataclasses.replace(CLAP.text, padding_id=11)
 
 
 def test_files(state, tmp_path, monkeypatch):
     save_file(state, tmp_path / "clap.safetensors")
-    network = load_clap(str(tmp_path / "clap.safetensors"), TINY)
+    network = load_clap(str(tmp_path / "clap.safetensors"), CLAP)
     kernel = network.audio_projection.up.kernel[...]
     np.testing.assert_array_equal(kernel, state["audio_projection.0.weight"].T)
     with pytest.raises(UserError, match="no CLAP checkpoint at gone"):
@@ -158,7 +145,7 @@ def test_files(state, tmp_path, monkeypatch):
     pickled.write_bytes(b"read by torch alone")
     monkeypatch.setattr(tensors, "_load_torch", lambda path, mapped: {"epoch": 3})
     with pytest.raises(UserError, match="holds no tensors under 'state_dict'"):
-        load_clap(str(pickled), TINY)
+        load_clap(str(pickled), CLAP)
 
 
 def test_a_pickle_as_laion_writes_it_is_read(state, tmp_path):
@@ -167,6 +154,6 @@ def test_a_pickle_as_laion_writes_it_is_read(state, tmp_path):
     inside = {f"module.{name}": torch.from_numpy(tensor) for name, tensor in state.items()}
     content = {"epoch": 3, "loss": np.float64(0.5), "state_dict": inside}
     torch.save(content, tmp_path / "clap.pt")
-    network = load_clap(str(tmp_path / "clap.pt"), TINY)
+    network = load_clap(str(tmp_path / "clap.pt"), CLAP)
     kernel = network.audio_projection.up.kernel[...]
     np.testing.assert_array_equal(kernel, state["audio_projection.0.weight"].T)
