@@ -146,8 +146,6 @@ def test_what_cannot_be_scored(scorer, network):
         scorer.embed_waves([np.zeros(0, np.float32)], RATE)
     with pytest.raises(UserError, match="it has 384 tokens and padding token 0, the network reads"):
         ClapScorer(network, tokenizer_for("byt5"))
-    with pytest.raises(UserError, match=r"clap\.long=middle must be one of crop, windows"):
-        ClapScoring(long="middle")
 
 
 def test_a_text_that_is_too_long_is_reported(scorer):
