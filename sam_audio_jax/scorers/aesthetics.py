@@ -27,7 +27,7 @@ from sam_audio_jax.scorers.scorer import AxisScores, Needs, PromptView
 # Content enjoyment, content usefulness, production complexity, production quality.
 AXES = ("CE", "CU", "PC", "PQ")
 PerAxis = tuple[Finite, Finite, Finite, Finite]
-WINDOWS = 8  # in one batch of the scorer, for each shard
+WINDOWS = 6  # in one batch of the scorer, for each shard: a minute
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,9 @@
 """Pieces of recordings are the same samples as those of the whole, in batches of fixed shapes."""
 
+import pathlib
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from flax import nnx
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers import front_end
 from sam_audio_jax.scorers.pieces import PieceShape, WavePiece, run_pieces
+from tests.children import environment
 
 SIZE, LENGTHS, BATCH = 130, (1, 700, 1537), 4
 RATES = [(48_000, 16_000), (44_100, 16_000), (16_000, 16_000)]
@@ -37,3 +42,16 @@ def test_every_piece_equals_the_resampled_recording(from_rate, to_rate):
             wanted.append(np.pad(whole[start : start + length], (0, SIZE - length)))
     got = run_pieces(Compiled(Nothing()), _resampled, waves, pieces, shape, batch=BATCH)
     np.testing.assert_allclose(got, np.stack(wanted), atol=2e-6)
+
+
+@pytest.mark.long
+@pytest.mark.processes
+def test_pieces_are_sharded_over_a_mesh():
+    done = subprocess.run(
+        [sys.executable, str(pathlib.Path(__file__).parent / "pieces_on_eight_devices.py")],
+        env=environment(devices=8, JAX_DEFAULT_MATMUL_PRECISION="highest"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
