@@ -37,8 +37,8 @@ def snr(
     As in torchmetrics the machine epsilon of the arrays' dtype keeps silence finite.
     """
     eps = np.finfo(reference.dtype).eps
-    signal = np.square(reference).sum(axis=-1) + eps
-    return np.asarray(10 * np.log10(signal / (np.square(reference - estimate).sum(axis=-1) + eps)))
+    signal = _energy(reference, (-1,)) + eps
+    return np.asarray(10 * np.log10(signal / (_energy(reference - estimate, (-1,)) + eps)))
 
 
 def track_sdr(
@@ -49,9 +49,13 @@ def track_sdr(
 
     This is the score of the Music Demixing Challenge (arXiv 2108.13559); its mean is over tracks.
     """
-    signal = np.square(reference).sum(axis=(-2, -1)) + TRACK_EPS
-    noise = np.square(reference - estimate).sum(axis=(-2, -1)) + TRACK_EPS
+    signal = _energy(reference, (-2, -1)) + TRACK_EPS
+    noise = _energy(reference - estimate, (-2, -1)) + TRACK_EPS
     return np.asarray(10 * np.log10(signal / noise))
+
+
+def _energy(wave: Float[np.ndarray, "..."], axes: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+    return np.asarray(np.square(wave, dtype=np.float64).sum(axis=axes))
 
 
 def stft_distance(

@@ -113,11 +113,21 @@ class ImageBindScorer:
             clips=config.video_clips,
             per_clip=config.clip_frames,
         )
-        distinct, where = np.unique(indices, return_inverse=True)
-        pictures = np.concatenate(list(video(distinct / VIDEO_RATE)))
-        cropped = np.asarray(views.crops(pictures[where.reshape(-1)], config.image_size))
+        # All frames are read, as a video in memory is spread over the times that it is read at.
+        pictures = _pick(video(np.arange(frames) / VIDEO_RATE), indices.reshape(-1))
+        cropped = np.asarray(views.crops(pictures, config.image_size))
         by_clip = cropped.reshape(*indices.shape, *cropped.shape[1:]).swapaxes(1, 2)
         return by_clip.reshape(-1, config.clip_frames, *cropped.shape[2:])
+
+
+def _pick(pieces: Iterator[Frames], indices: Int[np.ndarray, " chosen"]) -> Frames:
+    """The frames of these indices; no others are kept."""
+    found, first = {}, 0
+    for piece in pieces:
+        inside = indices[(indices >= first) & (indices < first + len(piece))]
+        found |= {int(index): piece[index - first].copy() for index in inside}
+        first += len(piece)
+    return np.stack([found[int(index)] for index in indices])
 
 
 def _mean(

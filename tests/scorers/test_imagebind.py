@@ -145,13 +145,16 @@ def test_clips_of_video_lie_in_it():
 
 
 def video(colour, calls):
-    """A video whose frames get brighter, as a scorer sees it."""
+    """A video whose frames get brighter, as a scorer sees it: two frames at once."""
 
     def frames(times):
         calls.append(times)
-        for time in times:
-            level = int(20 + 50 * time)
-            yield np.full((1, 12, 10, 3), [level, colour, 255 - level], np.uint8)
+        for start in range(0, len(times), 2):
+            levels = (20 + 800 * times[start : start + 2]).astype(np.uint8)[:, None, None]
+            yield np.stack(
+                [np.broadcast_to(x, (len(levels), 12, 10)) for x in (levels, colour, 255 - levels)],
+                axis=-1,
+            ).astype(np.uint8)
 
     return frames
 
@@ -165,8 +168,10 @@ def test_scores_of_a_batch_are_cosines_of_sound_and_video(scorer):
     assert isinstance(scorer, Scorer)
     (scores,) = scorer.score(mixtures, candidates, lengths, rate, prompts).values()
     assert len(calls) == 2  # not once for each candidate
-    assert all((np.diff(times) > 0).all() and len(times) <= 10 for times in calls)
-    assert calls[1].max() * VIDEO_RATE == 6  # the last of the 7 frames of 0.25 s
+    for times, length in zip(calls, lengths, strict=True):
+        np.testing.assert_allclose(
+            times, np.arange(math.ceil(length / rate * VIDEO_RATE)) / VIDEO_RATE
+        )
 
     candidates[0, :, 900:] = 100  # padding of the batch
     (again,) = scorer.score(mixtures, candidates, lengths, rate, prompts).values()
@@ -177,6 +182,16 @@ def test_scores_of_a_batch_are_cosines_of_sound_and_video(scorer):
         np.testing.assert_allclose(scores[item], sounds @ seen, atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(sounds, axis=1), 1, rtol=1e-5)
     assert np.ptp(scores) > 1e-3
+
+
+def test_crops_are_of_the_frames_that_the_indices_name(scorer):
+    got = scorer.crops(video(250, []), 1500, 6_000)  # 7 frames in 0.25 s, clips of 0.1 s
+    sizes = {"clip_s": 0.1, "clips": 5, "per_clip": 2}
+    indices = views.frame_indices(7, 0.25, **sizes)
+    assert got.shape == (15, 2, 8, 8, 3)
+    red = got[:, :, 0, 0, 0] * views.DEVIATION[0] + views.MEAN[0]
+    want = np.repeat(20 + 800 * indices / VIDEO_RATE, 3, axis=0)
+    np.testing.assert_allclose(255 * red, want, atol=1e-3)
 
 
 def test_a_sound_without_a_window_is_the_users_error(scorer):
