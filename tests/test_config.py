@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import pathlib
 import subprocess
@@ -199,3 +200,17 @@ def test_every_recipe_of_the_paper_is_shipped():
             assert (fine.batch, fine.data.batches.token_budget, fine.steps) == (0, budget, 300_000)
             assert (fine.alignment.weight, fine.data.prompts.text_dropout) == (0.0, 0.0)
             assert fine.optim.ema_decay == 0.999
+
+
+def test_each_recipe_of_tiny_differs_from_words_in_one_thing():
+    words = config.from_cli(["tiny@words"])
+    changed = {}
+    for name in ("captions", "near", "single", "filters", "offset", "speed", "pairs", "absent"):
+        recipe = config.from_cli([f"tiny@no-{name}"])
+        found = config.differences(config.to_dict(words), recipe)
+        changed[name] = {line.split(":")[0] for line in found}
+    assert all(changed.values())
+    for one, other in itertools.combinations(changed.values(), 2):
+        assert not one & other
+    plain = config.from_cli(["tiny@plain"]).data
+    assert plain.prompts.pair_share == plain.prompts.absent_share == plain.mix.near_share == 0

@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
         if column == "following":
             print(f"  follows {kind[0]:<10} {value:6.0%} of two-source items")
         elif column == REWORDED:
-            print(f"  {kind[0]:<18} {value:+6.1f} dB against the plain caption")
+            print(f"  {kind[0]:<18} {round(value, 1) + 0.0:+6.1f} dB against the plain caption")
         elif column == ABSENT_MEDIAN:
             print(f"  {'absent sound':<18} {value:+6.1f} dB of the mixture in the target (median)")
     print(f"report: {out / 'report.html'}")

@@ -13,8 +13,8 @@ SPEAKING = re.compile(r"(man|woman|person|boy|girl|child) speaking\b")
 # Of a scene with several sounds at once: speech in a restaurant is not only speech.
 SCENE = re.compile(
     r"\b(and|with|among|ambien(t|ce)|atmosphere|scene|background|market|party|square|street|city"
-    r"|traffic|restaurant|cafe|bar|playground|children playing|crowd|chattering|harbou?r|jungle"
-    r"|forest|battle|station|office|kitchen|radio transmission)\b"
+    r"|traffic|restaurant|cafe|bar|playground|children playing|people chattering|harbou?r"
+    r"|jungle|forest|battle|station|office|kitchen|radio transmission)\b"
 )
 
 

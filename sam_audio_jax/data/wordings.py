@@ -105,12 +105,12 @@ def _draw(phrase: str, rng: np.random.Generator) -> str:
             return phrase
     played = phrase.removesuffix(" playing")
     if played not in (phrase, "music") and rng.random() < 0.5:
-        return _filled(PLAYED[int(rng.integers(len(PLAYED)))], played)
-    return _filled(TEMPLATES[int(rng.integers(len(TEMPLATES)))], phrase)
-
-
-def _filled(template: str, phrase: str) -> str:
-    return template.format(phrase, a=article(phrase))
+        template, phrase = PLAYED[int(rng.integers(len(PLAYED)))], played
+    else:
+        template = TEMPLATES[int(rng.integers(len(TEMPLATES)))]
+    # Whether there is one depends on the source, which "barking dog" has behind.
+    counted = article(phrase.split()[-1] if phrase == inverted else phrase)
+    return template.format(phrase, a=counted and _indefinite(phrase))
 
 
 def synonyms(phrase: str) -> list[str]:
@@ -126,7 +126,11 @@ def article(phrase: str) -> str:
     plural = first.endswith("s") and not first.endswith("ss")
     if not first or plural or first in UNCOUNTED or first in ("a", "an", "the"):
         return ""
-    return "an " if first[0] in "aeiou" else "a "
+    return _indefinite(first)
+
+
+def _indefinite(phrase: str) -> str:
+    return "an " if phrase[0] in "aeiou" else "a "
 
 
 def _inverted(phrase: str) -> str:

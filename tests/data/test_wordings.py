@@ -78,6 +78,9 @@ def test_wordings_keep_the_form_and_the_words_of_a_caption():
 def test_articles_and_participles():
     forms = {wordings.reworded("dog barking", (), np.random.default_rng(n)) for n in range(200)}
     assert {"the sound of a dog barking", "barking dog", "dog barking noise"} <= forms
+    forms = {wordings.reworded("metal banging", (), np.random.default_rng(n)) for n in range(99)}
+    assert "banging metal sound" in forms
+    assert not any("a banging" in form for form in forms)
     assert wordings.article("explosion") == "an "
     assert wordings.article("glass clinking") == "a "
     assert wordings.article("rain falling") == wordings.article("swords clashing") == ""
