@@ -60,7 +60,7 @@ WORDS: dict[str, dict[str, dict[str, Any]]] = {
     "single": {"mix": {"single_kinds": ("sfx",)}},
     "filters": {"mix": {"filter_share": 0.5, "filter_db": 9.0}},
     "offset": {"mix": {"offset_share": 0.1}},
-    "speed": {"mix": {"speed": 0.165}},  # 0.84 to 1.17
+    "speed": {"mix": {"speed_of": (("sfx", 0.165),)}},  # 0.84 to 1.17; others 0.9 to 1.1
     "pairs": {"prompts": {"pair_share": 0.7}},
     "absent": {"prompts": {"absent_share": 0.1}},
     "wordings": {"prompts": {"wording_share": 0.4}},

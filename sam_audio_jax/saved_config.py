@@ -22,6 +22,7 @@ MIX = (
     "tilt_db",
     "caption_draws",
     "caption_power",
+    "speed_of",
     "near_share",
     "single_kinds",
     "filter_share",

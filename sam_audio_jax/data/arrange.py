@@ -51,10 +51,11 @@ class Arranger:
     sample_rate: int
     samples: int
 
-    def speed(self, rng: np.random.Generator) -> float:
-        """A random factor on speed and pitch."""
+    def speed(self, category: str, rng: np.random.Generator) -> float:
+        """A random factor on speed and pitch of a recording of one category."""
         changed = rng.random() < self.config.speed_share
-        return float(1 + rng.uniform(-1, 1) * self.config.speed) if changed else 1.0
+        largest = dict(self.config.speed_of).get(category, self.config.speed)
+        return float(1 + rng.uniform(-1, 1) * largest) if changed else 1.0
 
     def clip(self, number: int, speed: float, start: int = 0) -> tuple[Samples, int]:
         """A recording from sample `start` on, `speed` times as fast, and how much of it is sound.
@@ -111,7 +112,7 @@ class Arranger:
 
     def stems(self, numbers: Sequence[int], rng: np.random.Generator) -> list[LaidOut]:
         """The same random stretch of every stem of a song, all at one speed."""
-        speed = self.speed(rng)
+        speed = self.speed("music", rng)
         length = min(self.waves.length(number) for number in numbers)
         needed = int(np.ceil(self.samples * speed)) + 8
         start = int(rng.integers(max(1, length - needed)))

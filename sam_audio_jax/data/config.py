@@ -21,6 +21,7 @@ from sam_audio_jax.bounds import (
     Workers,
 )
 from sam_audio_jax.config import FREE
+from sam_audio_jax.data.source import CATEGORIES
 from sam_audio_jax.errors import UserError
 
 KINDS = ("speech", "sfx", "instrument", "song", "stem", "rest", "any")
@@ -70,6 +71,9 @@ class MixConfig(Checked, where="data.mix"):
     caption_draws: Share = 0.5
     # The weight of a caption there is the number of its recordings to this power; 0: all alike.
     caption_power: Share = 0.0
+    # (category, largest relative change of speed) of recordings that differ from `speed`: a voice
+    # that is much faster is another voice, an effect is not.
+    speed_of: tuple[tuple[str, Decay], ...] = ()
     near_share: Share = 0.0  # residuals with a caption near the target's (data/likeness.py)
     # Kinds whose recordings must hold a single event, by the field `single` of the manifest, or by
     # their caption.
@@ -94,6 +98,11 @@ class MixConfig(Checked, where="data.mix"):
                 raise UserError(
                     f"data.mix.single_kinds has {kind!r}; kinds of single recordings are "
                     f"{', '.join(RECORDED)}"
+                )
+        for category, _ in self.speed_of:
+            if category not in CATEGORIES:
+                raise UserError(
+                    f"data.mix.speed_of has {category!r}; categories are {', '.join(CATEGORIES)}"
                 )
         for name in ("snr_db", "stem_gain_db", "level_db"):
             low, high = getattr(self, name)

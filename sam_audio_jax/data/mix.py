@@ -161,7 +161,7 @@ class Mixer:
     ) -> _Source:
         number = self.catalogue.recording(kind, rng, near)
         repeat = rng.random() < repeats
-        speed = self.arranger.speed(rng)
+        speed = self.arranger.speed(self.recordings[number].category, rng)
         if repeat:
             siblings = self.catalogue.siblings(number)
             laid_out = self.arranger.repeated(number, siblings, speed, rng)

@@ -169,6 +169,18 @@ def test_recordings_of_several_events_are_left_out_where_the_recipe_says_so(worl
         config(world, single_kinds=("song",))
 
 
+def test_the_speed_of_one_category_is_its_own(world):
+    recipe = (("sfx", "speech", 1.0),)
+    fields = {"speed_of": (("sfx", 0.3),), "speed": 0.0, "speed_share": 1.0, "recipes": recipe}
+    mixer = pipeline.mixer(config(world, **fields), RATE, HOP)
+    mixtures = [mixer.draw(np.random.default_rng(number)) for number in range(25)]
+    speeds = [place.speed for mixture in mixtures for place in mixture.target_places]
+    assert 0.7 <= min(speeds) < 0.9 < 1.1 < max(speeds) <= 1.3
+    assert {place.speed for mixture in mixtures for place in mixture.residual_places} == {1.0}
+    with pytest.raises(UserError, match="speed_of has 'dogs'; categories are speech"):
+        config(world, speed_of=(("dogs", 0.1),))
+
+
 def test_offsets_and_filters_keep_the_sum_and_the_spans(world):
     fields = {"filter_share": 1.0, "offset_share": 1.0, "offset": 0.05}
     mixer = pipeline.mixer(config(world, **fields), RATE, HOP)
