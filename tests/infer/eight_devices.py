@@ -25,7 +25,7 @@ def main(folder: str) -> None:
     wave = 0.1 * np.random.default_rng(0).standard_normal(60_000).astype(np.float32)
     assert parallel.inference_mesh(None, lambda: 0).shape["data"] == 8
     assert parallel.inference_mesh(MeshConfig(data=2), lambda: 0).shape["fsdp"] == 4
-    with mock.patch.object(parallel, "_memory", lambda device: 1_000):
+    with mock.patch.object(parallel, "_memory", return_value=1_000):
         assert parallel.inference_mesh(None, lambda: 500).shape["data"] == 8
         assert parallel.inference_mesh(None, lambda: 501).shape["fsdp"] == 8
     targets = []
