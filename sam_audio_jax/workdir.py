@@ -8,6 +8,7 @@
     metrics.jsonl      one line of numbers at a time; events/ holds the same for TensorBoard
     eval/STEP/         the report of one evaluation; eval/STEP.partial/ while it is not finished
     codec/             of a separator: the frozen codec that it is trained with
+    judge/             of a judge: its averaged weights at the newest evaluation
     latents.json       of a codec: mean and standard deviation of its latents
     profile/           traces of a few steps
 
@@ -87,6 +88,10 @@ class Workdir:
     @property
     def codec(self) -> pathlib.Path:
         return self.path / "codec"
+
+    @property
+    def judge(self) -> pathlib.Path:
+        return self.path / "judge"
 
     @property
     def latents_file(self) -> pathlib.Path:

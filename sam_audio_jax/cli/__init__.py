@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "measure a separator on fixed mixtures and write a report",
     "train": "train the separator",
     "train-codec": "train the codec",
+    "train-judge": "train a judge of separations on ratings",
     "prepare": "render training mixtures and encode them once, into a cache",
     "convert": "write any model as a folder, for this package or the reference's code",
     "plan": "compile a training for a TPU slice without TPUs: memory, speed, meshes",

@@ -293,12 +293,13 @@ def save_judge(
     extra: Mapping[str, Any] | None = None,
     *,
     dtype: FileDtype | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Writes a new folder that `load_judge` reads, whole or not at all.
+    """Writes a folder that `load_judge` reads, whole or not at all.
 
     `tokenizer` is a name, or a folder whose tokenizer files are copied; `extra` are notes for
     sam_audio_jax.json; `dtype` is that of the file ("float16" halves it). Raises `UserError` when
-    `path` exists and for values too large for `dtype`.
+    `path` exists, unless it may `overwrite` it, and for values too large for `dtype`.
     """
     has_files = pathlib.Path(tokenizer).is_dir()
     ours = {
@@ -306,7 +307,7 @@ def save_judge(
         "mask_attention": judge.config.mask_attention,
         "tokenizer": None if has_files else tokenizer,
     }
-    with whole_folder(pathlib.Path(path)) as part:
+    with whole_folder(pathlib.Path(path), overwrite=overwrite) as part:
         write_json(part / "config.json", judge_config_to_reference(judge.config))
         write_json(part / OURS, dict(extra or {}) | ours)
         write_state(part / "model.safetensors", judge_table(judge.config).stored(judge), dtype)

@@ -63,7 +63,7 @@ class Excerpts:
         occurrence, kind = divmod(index, len(self.kinds))
         files = self.kinds[kind]
         round_number, position = divmod(occurrence, len(files))
-        number = files[_shuffled(config.seed, kind, round_number, len(files))[position]]
+        number = files[shuffled(config.seed, kind, round_number, len(files))[position]]
         wave = self._loud_excerpt(number, files, rng)
         if rng.random() < config.mixed:
             other = self.kinds[rng.integers(len(self.kinds))]
@@ -107,5 +107,6 @@ class Excerpts:
 
 
 @functools.lru_cache(maxsize=16)
-def _shuffled(seed: int, kind: int, round_number: int, size: int) -> Int[np.ndarray, " files"]:
+def shuffled(seed: int, kind: int, round_number: int, size: int) -> Int[np.ndarray, " files"]:
+    """The order in which the files of a kind come in a round."""
     return np.random.default_rng((seed, kind, round_number, size)).permutation(size)

@@ -1,6 +1,7 @@
 """The whole experiment: every network's config plus how it is trained (docs/training.md)."""
 
 import dataclasses
+import typing
 from typing import Annotated, Literal
 
 from sam_audio_jax.bounds import (
@@ -20,10 +21,12 @@ from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.config import FREE
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.excerpts import ExcerptConfig
+from sam_audio_jax.data.ratings import RatingsConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
+from sam_audio_jax.scorers.judge import JudgeConfig
 from sam_audio_jax.separator.flow import FlowConfig, SamplerConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.separator.representation_alignment import Interpolation
@@ -137,6 +140,52 @@ class CodecTrainConfig(RunConfig):
             raise UserError(
                 f"codec.encoder_rates={self.codec.encoder_rates} has {odd[0]}: a codec is trained "
                 "with even rates only, an odd one loses the last frame"
+            )
+
+
+JudgePart = Literal["wave_encoder", "project", "audio", "text", "widen_text", "narrow_text"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgeTrainConfig(RunConfig):
+    """Training of a judge on a table of ratings (docs/scoring.md, "Training a judge").
+
+    Published is that the encoder of PE-AV is frozen, and that ratings are standardised. The loss,
+    the optimiser, its rate, the batch and the number of steps are ours.
+    """
+
+    judge: JudgeConfig = dataclasses.field(default_factory=lambda: JudgeConfig(mask_attention=True))
+    data: RatingsConfig = dataclasses.field(default_factory=RatingsConfig)
+    optim: OptimConfig = dataclasses.field(
+        default_factory=lambda: OptimConfig(warmup_steps=500, weight_decay=0.01)  # ours
+    )
+    loss: Literal["l1", "mse"] = "l1"  # of standardised scores, the mean over the axes (ours)
+    # Parts that do not learn.
+    frozen: tuple[JudgePart, ...] = ("wave_encoder", "project", "audio", "text")
+    init_from: str = ""  # a judge to start from: a folder or Hugging Face id
+    # A PE-A-Frame, or a folder of one, whose encoders of sound and text are taken.
+    encoders_from: str = ""
+    codec_from: str = ""  # a codec whose encoder is taken: shipped name, workdir, model folder
+    random_frozen: bool = False  # frozen parts may have random weights: for tests and plans
+    batch: Size = 64  # ours
+    steps: PositiveCount = dataclasses.field(default=20_000, metadata=FREE)  # ours
+    eval_every: Count = dataclasses.field(default=1_000, metadata=FREE)
+
+    def __post_init__(self):
+        super().__post_init__()
+        named = [n for n in ("init_from", "encoders_from", "codec_from") if getattr(self, n)]
+        if len(named) > 1:
+            raise UserError(f"{' and '.join(named)} both name weights to start from: leave one")
+        sources = {
+            "init_from": set(typing.get_args(JudgePart)),
+            "encoders_from": {"wave_encoder", "project", "audio", "text"},
+            "codec_from": {"wave_encoder"},
+        }
+        trained = set().union(*(sources[name] for name in named))
+        if not self.random_frozen and (bare := [n for n in self.frozen if n not in trained]):
+            raise UserError(
+                f"frozen has {bare[0]}, but no weights of it are named: give init_from, "
+                "encoders_from or codec_from, or leave it out of frozen"
             )
 
 

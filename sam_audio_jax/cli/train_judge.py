@@ -1,0 +1,56 @@
+"""Trains a judge on ratings: `sam-audio train-judge judge_tiny --workdir runs/judge`.
+
+`--data.table` names the ratings (docs/scoring.md, "Training a judge"), `--data.valid-table` those
+of the evaluations. The judge with averaged weights is in WORKDIR/judge. Several hosts and exit
+status are as for `sam-audio train`.
+"""
+
+from sam_audio_jax import config, distributed, parallel
+from sam_audio_jax.cli.command import command
+from sam_audio_jax.data.ratings import (
+    RatedExamples,
+    load_ratings,
+    rated_batches,
+    rating_statistics,
+)
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.judge_in_training import judge_evaluation
+from sam_audio_jax.train import loop
+from sam_audio_jax.train.config import JudgeTrainConfig
+from sam_audio_jax.train.judge_objective import make_judge_training
+from sam_audio_jax.train.judge_start import initial_judge
+from sam_audio_jax.workdir import Workdir
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Trains in one workdir, from its newest checkpoint on."""
+    path, profile, cfg = config.run_options(
+        argv, __doc__, command="train-judge", kind=JudgeTrainConfig
+    )
+    if not cfg.data.table:
+        raise UserError("data.table is empty: name a table of ratings with --data.table")
+    pairs = load_ratings(cfg.data.table, cfg.data)
+    held_out = load_ratings(cfg.data.valid_table, cfg.data) if cfg.data.valid_table else None
+    mean, std = rating_statistics(pairs)
+    distributed.initialize()
+    workdir = Workdir.open(path, cfg)
+    mesh = parallel.make_mesh(cfg.mesh)
+    judge = initial_judge(cfg, mean, std, mesh)
+    state, step, frozen = make_judge_training(cfg, judge, mesh)
+    examples = RatedExamples(cfg.data, pairs, cfg.judge)
+    index, count = parallel.process_rows(mesh)
+    batches = rated_batches(examples, cfg.batch, index=index, count=count)
+    valid = RatedExamples(cfg.data, held_out, cfg.judge) if held_out else None
+    loop.train_and_evaluate(
+        cfg,
+        workdir=workdir.path,
+        state=state,
+        step=step,
+        batches=batches,
+        mesh=mesh,
+        frames_per_step=2 * cfg.batch * examples.frames,
+        frozen=frozen,
+        evaluate=judge_evaluation(workdir, cfg, judge, valid, frozen, mesh),
+        profile=profile,
+    )

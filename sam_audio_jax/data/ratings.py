@@ -1,0 +1,231 @@
+"""Tables of ratings, by which a judge is trained, and batches of them (docs/scoring.md, "Judge").
+
+A table is a JSONL file. Each line is one separated sound with what people, or a formula, say of it:
+
+    {"mixture": "1.wav", "separated": "1.sep.wav", "text": "dog barking", "domain": "sound",
+     "system": "A", "ratings": {"overall": [4, 5, null], "recall": 4, "precision": []}}
+
+Paths are relative to the table. A rating is a number or a list with one for each rater, where null
+is a rater that gave none; an axis may be absent. `domain`, `system` and `id` are optional.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from sam_audio_jax import audio
+from sam_audio_jax.bounds import Checked, Finite, Seconds, Seed, Size, Workers
+from sam_audio_jax.data.excerpts import shuffled
+from sam_audio_jax.data.pipeline import BatchStream
+from sam_audio_jax.data.source import read_objects
+from sam_audio_jax.encoders.text_form import has_words
+from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer, tokenizer_for
+from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.scorers.judge import AXES, JudgeConfig
+from sam_audio_jax.scorers.judge_inputs import judge_inputs
+
+KEPT_CLIPS = 64  # decoded recordings that are kept in memory
+FIELDS = ("mixture", "separated", "text", "ratings", "domain", "system", "id")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RatingsConfig(Checked, where="data"):
+    """Tables of ratings and how their clips are cut; all values are ours."""
+
+    table: str = ""  # of training
+    valid_table: str = ""  # of evaluation; empty: no evaluation
+    lowest: Finite = 1.0  # the raters' scale; ratings outside it are refused
+    highest: Finite = 5.0
+    # Longest part of a clip in a batch: a random one in training, the beginning in evaluation.
+    seconds: Seconds = 10.0
+    tokenizer: str = "byt5"  # of the judge's text model
+    text_tokens: Size = 64  # of each text in a batch
+    workers: Workers = 0  # processes; 0: a thread
+    seed: Seed = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.lowest >= self.highest:
+            raise UserError(f"data.lowest={self.lowest} must be below data.highest={self.highest}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RatedPair:
+    """One line of a table; paths are resolved."""
+
+    id: str
+    mixture: str
+    separated: str
+    text: str
+    domain: str
+    system: str
+    ratings: dict[str, tuple[float, ...]]  # of all raters, by axis; axes without any are absent
+
+    @property
+    def target(self) -> Float32[np.ndarray, " axes"]:
+        """The mean of the raters on each axis; NaN where there is none."""
+        means = [np.mean(self.ratings[axis]) if axis in self.ratings else np.nan for axis in AXES]
+        return np.array(means, np.float32)
+
+
+def load_ratings(path: str, config: RatingsConfig) -> list[RatedPair]:
+    """Reads and checks a table.
+
+    Raises `UserError`, with file and line, for a line that is not JSON, a field that is missing,
+    unknown or of the wrong type, a missing sound file, a rating outside the scale and a line
+    without any rating; also for an empty table.
+    """
+    return [_pair(line, pathlib.Path(path), number, config) for number, line in read_objects(path)]
+
+
+def _pair(
+    line: dict[str, Any], path: pathlib.Path, number: int, config: RatingsConfig
+) -> RatedPair:
+    where = f"{path} line {number}"
+    if unknown := sorted(set(line) - set(FIELDS)):
+        raise UserError(f"{where}: unknown field {unknown[0]}, allowed are {', '.join(FIELDS)}")
+    texts = {name: line.get(name, "") for name in FIELDS if name != "ratings"}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise UserError(f"{where}: field {name!r} must be a text, not {shown(value)}")
+    if not has_words(texts["text"]):
+        raise UserError(f"{where}: field 'text' is missing or has no words")
+    for name in ("mixture", "separated"):
+        sound = path.parent / texts[name]
+        if not texts[name] or not os.path.isfile(sound):
+            raise UserError(f"{where}: field {name!r}: no sound file at {sound}")
+        texts[name] = str(sound)
+    ratings = line.get("ratings")
+    if not isinstance(ratings, dict) or set(ratings) - set(AXES):
+        raise UserError(
+            f"{where}: ratings must be an object of {', '.join(AXES)}, not {shown(ratings)}"
+        )
+    found = {axis: _raters(ratings[axis], f"{where}: {axis}", config) for axis in ratings}
+    found = {axis: values for axis, values in found.items() if values}
+    if not found:
+        raise UserError(f"{where} has no rating on any axis")
+    return RatedPair(**texts | {"id": texts["id"] or texts["separated"]}, ratings=found)
+
+
+def _raters(value: Any, where: str, config: RatingsConfig) -> tuple[float, ...]:
+    """The ratings of one axis, without those of raters that gave none."""
+    values = value if isinstance(value, list) else [value]
+    numbers = [one for one in values if one is not None]
+    for one in numbers:
+        if isinstance(one, bool) or not isinstance(one, int | float):
+            raise UserError(f"{where} must be a number or a list of numbers, not {shown(value)}")
+        if not config.lowest <= one <= config.highest:
+            raise UserError(
+                f"{where} has the rating {shown(one)}; allowed are {config.lowest:g} to "
+                f"{config.highest:g}"
+            )
+    return tuple(float(one) for one in numbers)
+
+
+def rating_statistics(
+    pairs: list[RatedPair],
+) -> tuple[Float[np.ndarray, " axes"], Float[np.ndarray, " axes"]]:
+    """Mean and standard deviation of the targets on each axis, by which a judge is scaled.
+
+    Raises `UserError` for an axis that no pair rates, or on which all are equal.
+    """
+    targets = np.stack([pair.target for pair in pairs]).astype(np.float64)
+    for axis, column in zip(AXES, targets.T, strict=True):
+        rated = column[~np.isnan(column)]
+        if not rated.size or not np.std(rated) > 0:
+            raise UserError(
+                f"{rated.size} of {len(pairs)} rated pairs have a rating for {axis}; there must be "
+                "at least two that differ"
+            )
+    return np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
+
+
+class RatedExamples:
+    """Random access to an endless list of examples: all pairs once per round, shuffled.
+
+    An example has `mixture` and `separated` (float32 `[samples]`), `valid` `[frames]`, `text_ids`
+    and `text_mask` `[tokens]`, `ratings` `[axes]` on the raters' scale and `rated` `[axes]`, which
+    is False where there is no rating. It is a function of (seed, index) alone.
+    """
+
+    def __init__(self, config: RatingsConfig, pairs: list[RatedPair], judge: JudgeConfig):
+        self.config, self.pairs, self.judge = config, pairs, judge
+        self.frames = max(1, round(config.seconds * judge.sample_rate / judge.hop))
+
+    def __len__(self) -> int:
+        return 2**48
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        round_number, position = divmod(index, len(self.pairs))
+        order = shuffled(self.config.seed, 0, round_number, len(self.pairs))
+        return self.example(int(order[position]), np.random.default_rng((self.config.seed, index)))
+
+    def example(self, number: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """One pair; without `rng` from its beginning on.
+
+        Raises `UserError`, with its id, for sounds that cannot be read or do not fit each other.
+        """
+        pair, hop = self.pairs[number], self.judge.hop
+        sounds = [_clip(path, self.judge.sample_rate) for path in (pair.mixture, pair.separated)]
+        length = self.frames * hop
+        spare = min(len(sound) for sound in sounds) - length
+        start = int(rng.integers(spare // hop + 1)) * hop if rng is not None and spare > 0 else 0
+        mixture, separated = (sound[start : start + length] for sound in sounds)
+        rate = self.judge.sample_rate
+        try:
+            inputs = judge_inputs([mixture], [separated], rate, self.judge, frames=self.frames)
+        except UserError as error:
+            raise UserError(f"{pair.id}: {error}") from None
+        ids, mask = _tokens(self.config.tokenizer, pair.text, self.config.text_tokens)
+        if ids.max() >= self.judge.text.vocab_size:
+            raise UserError(
+                f"data.tokenizer={self.config.tokenizer} gave id {ids.max()}, but "
+                f"judge.text.vocab_size={self.judge.text.vocab_size}"
+            )
+        target = pair.target
+        rated = ~np.isnan(target)
+        return {
+            "mixture": inputs.mixture[0],
+            "separated": inputs.separated[0],
+            "valid": inputs.valid[0],
+            "text_ids": ids[0],
+            "text_mask": mask[0],
+            "ratings": np.where(rated, target, 0).astype(np.float32),
+            "rated": rated,
+        }
+
+
+def rated_batches(examples: RatedExamples, batch: int, *, index: int, count: int) -> BatchStream:
+    """Batches for training; the rows of the `index`-th of `count` processes."""
+    return BatchStream(
+        examples,
+        batch,
+        frames=2 * examples.frames,
+        workers=examples.config.workers,
+        process_index=index,
+        process_count=count,
+    )
+
+
+@functools.cache
+def _tokenizer(name: str) -> PretrainedTokenizer:
+    return tokenizer_for(name)
+
+
+def _tokens(
+    name: str, text: str, length: int
+) -> tuple[Int[np.ndarray, "1 tokens"], Bool[np.ndarray, "1 tokens"]]:
+    """Ids and mask of a text, which is read as it is written."""
+    return _tokenizer(name)([text], length)
+
+
+@functools.lru_cache(maxsize=KEPT_CLIPS)
+def _clip(path: str, sample_rate: int) -> Float32[np.ndarray, " samples"]:
+    """A recording as one channel at the judge's rate; its level stays."""
+    loaded = audio.load(path)
+    return audio.resample(audio.mono(loaded.samples), loaded.sample_rate, sample_rate)

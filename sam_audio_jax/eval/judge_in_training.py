@@ -1,0 +1,110 @@
+"""What a training run of a judge evaluates: its agreement with a table of ratings.
+
+The averaged weights score every pair once, sharded over the devices of all processes. All
+correlations with their intervals are in `WORKDIR/eval/STEP/agreement.json`, and the judge itself in
+`WORKDIR/judge`, a folder that `load_judge` reads.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Float, PyTree
+
+from sam_audio_jax import parallel
+from sam_audio_jax.convert.judge import save_judge
+from sam_audio_jax.data.ratings import RatedExamples
+from sam_audio_jax.eval.agreement import agreement
+from sam_audio_jax.eval.statistics import ALL
+from sam_audio_jax.files import write_json
+from sam_audio_jax.scorers.judge import AXES, Judge
+from sam_audio_jax.train.config import JudgeTrainConfig
+from sam_audio_jax.train.judge_objective import scores_of, split_judge
+from sam_audio_jax.train.loop import to_devices
+from sam_audio_jax.train.step import TrainState
+from sam_audio_jax.workdir import Workdir
+
+
+def judge_evaluation(
+    workdir: Workdir,
+    config: JudgeTrainConfig,
+    judge: Judge,
+    examples: RatedExamples | None,
+    frozen: PyTree,
+    mesh: Mesh,
+) -> Callable[[TrainState, int], dict[str, float]]:
+    """Returns what the loop calls to evaluate a state; without `examples` it only saves the judge.
+
+    The numbers are correlations of all domains and of each, on the four axes, and the mean absolute
+    error on the raters' scale.
+    """
+    graph, *_ = split_judge(judge, config)
+
+    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+        save(workdir, config, graph, (frozen, state.ema))
+        if examples is None:
+            return {}
+        scores = table_scores(graph, (frozen, state.ema), examples, config.batch, mesh)
+        ratings = np.stack([pair.target for pair in examples.pairs])
+        rows = agreement(
+            scores,
+            ratings,
+            AXES,
+            [pair.domain for pair in examples.pairs],
+            [pair.system for pair in examples.pairs],
+        )
+        if jax.process_index() == 0:
+            path = workdir.evaluation(step) / "agreement.json"
+            write_json(path, {"step": step, "correlations": [row.as_dict() for row in rows]})
+        numbers = {f"{r.kind}/{r.level}/{r.axis}/{r.domain}": r.value for r in rows}
+        errors = np.nanmean(np.abs(scores - ratings), axis=0)
+        return numbers | {
+            f"mae/{axis}/{ALL}": float(error)
+            for axis, error in zip(AXES, errors, strict=True)
+            if np.isfinite(error)
+        }
+
+    return evaluate
+
+
+def save(
+    workdir: Workdir,
+    config: JudgeTrainConfig,
+    graph: nnx.GraphDef[Judge],
+    weights: tuple[PyTree, PyTree],
+) -> None:
+    """Writes the judge's folder; all processes must call it."""
+    if jax.process_count() > 1:
+        weights = parallel.gather_to_local(weights)
+    if jax.process_index() == 0:
+        notes: dict[str, Any] = {"trained": {"table": config.data.table, "loss": config.loss}}
+        judge = nnx.merge(graph, *weights)
+        save_judge(workdir.judge, judge, config.data.tokenizer, notes, overwrite=True)
+
+
+def table_scores(
+    graph: nnx.GraphDef[Judge],
+    weights: tuple[PyTree, PyTree],
+    examples: RatedExamples,
+    batch: int,
+    mesh: Mesh,
+) -> Float[np.ndarray, "items axes"]:
+    """The scores of every pair of a table; each process reads its share of the rows.
+
+    `weights` are frozen ones and parameters.
+    """
+    index, count = parallel.process_rows(mesh)
+    own, total = batch // count, len(examples.pairs)
+    run, found = scores_of(graph), []
+    for first in range(0, total, batch):
+        start = first + index * own
+        # Rows that are left over repeat the last pair; their scores are dropped.
+        rows = [examples.example(min(n, total - 1)) for n in range(start, start + own)]
+        arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        with jax.set_mesh(mesh):
+            scores = run(*weights, to_devices(arrays, mesh))
+            found.append(np.asarray(jax.device_put(scores, parallel.replicated(mesh))))
+    return np.concatenate(found)[:total]

@@ -1,0 +1,191 @@
+"""A judge is trained on a table of ratings, evaluated and saved."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+from flax import nnx
+
+from sam_audio_jax import parallel
+from sam_audio_jax.cli import train_judge
+from sam_audio_jax.convert.judge import load_judge
+from sam_audio_jax.data.ratings import (
+    RatedExamples,
+    RatingsConfig,
+    load_ratings,
+    rating_statistics,
+)
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.scorers.judge import AXES, Judge
+from sam_audio_jax.train import judge_start
+from sam_audio_jax.train.config import JudgeTrainConfig
+from sam_audio_jax.train.judge_objective import axis_errors, make_judge_training
+from tests import tiny
+
+RATE, HOP = tiny.JUDGE.sample_rate, tiny.JUDGE.hop
+FILE = """
+from sam_audio_jax.data.ratings import RatingsConfig
+from sam_audio_jax.train.config import JudgeTrainConfig, OptimConfig
+from tests import tiny
+
+CONFIG = JudgeTrainConfig(
+    judge=tiny.JUDGE,
+    data=RatingsConfig(seconds=0.32, text_tokens=8),
+    optim=OptimConfig(peak_lr=1e-2, warmup_steps=1, ema_decay=0.9),
+    frozen=("wave_encoder",),
+    random_frozen=True,
+    batch=4,
+    steps=160,
+    eval_every=1000,
+    log_every=40,
+)
+"""
+
+
+def write_table(folder: pathlib.Path, lines=None, count: int = 6) -> pathlib.Path:
+    """A table of clips whose ratings follow from how loud the separated sound is."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    rated = []
+    for number in range(count):
+        gain = (number + 1) / count
+        wave = rng.standard_normal((2, 50 + 9 * number)).astype(np.float32)
+        for name, samples in zip(("mixture", "separated"), wave, strict=True):
+            soundfile.write(folder / f"{number}.{name}.wav", 0.3 * gain * samples, RATE, "FLOAT")
+        rating = 1 + 4 * gain
+        rated.append(
+            {
+                "mixture": f"{number}.mixture.wav",
+                "separated": f"{number}.separated.wav",
+                "text": "rain",
+                "domain": "sound" if number % 2 else "speech",
+                "system": "abc"[number % 3],
+                "ratings": {axis: [rating, None, min(5, rating + 0.5)] for axis in AXES},
+            }
+        )
+    del rated[0]["ratings"]["recall"]
+    table = folder / "ratings.jsonl"
+    table.write_text("".join(json.dumps(line) + "\n" for line in lines or rated))
+    return table
+
+
+@pytest.mark.long
+def test_a_run_learns_is_evaluated_and_saved(tmp_path, monkeypatch):
+    # Random weights that are drawn without compiling.
+    monkeypatch.setattr(judge_start.parallel, "init_sharded", lambda make, mesh: tiny.filled(make))
+    table = write_table(tmp_path / "data")
+    (tmp_path / "experiment.py").write_text(FILE)
+    tables = ["--data.table", str(table), "--data.valid-table", str(table)]
+    command = [str(tmp_path / "experiment.py"), "--workdir", str(tmp_path / "run"), *tables]
+    assert train_judge.main(command) == 0
+    metrics = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in metrics if line["group"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]
+    (result,) = [line for line in metrics if line["group"] == "eval"]
+    assert result["pcc/utterance/overall/all"] > 0.5
+    assert {"srcc/system/recall/all", "pcc/utterance/faithfulness/speech"} <= set(result)
+    stored = json.loads((tmp_path / "run" / "eval" / "160" / "agreement.json").read_text())
+    one = stored["correlations"][0]
+    assert one["low"] <= one["value"] <= one["high"]
+    assert (one["axis"], one["n"]) == ("overall", 6)
+    judge, tokenizer = load_judge(tmp_path / "run" / "judge")
+    assert (judge.config, tokenizer) == (tiny.JUDGE, "byt5")
+    mean, std = rating_statistics(load_ratings(str(table), RatingsConfig()))
+    np.testing.assert_allclose(judge.mean[...], mean, rtol=1e-6)
+    np.testing.assert_allclose(judge.std[...], std, rtol=1e-6)
+
+
+def test_a_step_has_the_shapes_of_its_state_and_frozen_parts_are_no_parameters(tmp_path):
+    config = JudgeTrainConfig(
+        judge=tiny.JUDGE,
+        data=RatingsConfig(seconds=0.32, text_tokens=8),
+        random_frozen=True,
+        mesh=MeshConfig(fsdp=1),
+    )
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
+    state, step, frozen = make_judge_training(config, judge, mesh)
+    assert set(frozen) == set(config.frozen)
+    assert set(state.params) == set(nnx.state(judge)) - set(config.frozen)
+    pairs = load_ratings(str(write_table(tmp_path)), config.data)
+    example = RatedExamples(config.data, pairs, tiny.JUDGE)[0]
+    batch = {name: np.stack([value] * 2) for name, value in example.items()}
+    after, metrics = jax.eval_shape(step, state, batch, frozen)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert {f"loss_{axis}" for axis in AXES} < set(metrics)
+
+
+def test_missing_ratings_do_not_count():
+    scores = jnp.array([[1.0, 0, 0, 2], [0, 0, 0, 0]])
+    rated = jnp.array([[True, True, False, True], [True, False, False, True]])
+    wanted = jnp.array([[0.0, 3, 9, 0], [1, 9, 9, 0]])
+    errors, counted = axis_errors(scores, wanted, rated, "l1")
+    np.testing.assert_allclose(errors, [1, 3, 0, 1])
+    assert counted.tolist() == [True, True, False, True]
+    np.testing.assert_allclose(axis_errors(scores, wanted, rated, "mse")[0], [1, 9, 0, 2])
+    grads = jax.grad(lambda s: jnp.sum(axis_errors(s, wanted * jnp.nan, rated & False, "mse")[0]))
+    assert not np.any(np.asarray(grads(scores)))
+
+
+def test_examples_are_functions_of_their_index(tmp_path):
+    config = RatingsConfig(seconds=0.32, text_tokens=8)
+    pairs = load_ratings(str(write_table(tmp_path)), config)
+    examples = RatedExamples(config, pairs, tiny.JUDGE)
+    assert examples.frames == 8
+    round_one = [examples[index] for index in range(len(pairs))]
+    assert sorted(x["ratings"][0] for x in round_one) == sorted(pair.target[0] for pair in pairs)
+    for name, value in examples[3].items():
+        np.testing.assert_array_equal(value, round_one[3][name])
+    first = examples.example(0)
+    assert first["valid"].sum() == -(-50 // HOP)
+    assert not first["separated"][first["valid"].sum() * HOP :].any()
+    assert first["rated"].tolist() == [True, False, True, True]
+    assert np.isclose(first["ratings"][0], np.mean([1 + 4 / 6, 1 + 4 / 6 + 0.5]))
+
+
+LINE = {"mixture": "0.mixture.wav", "separated": "0.separated.wav", "text": "rain"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ratings": {"overall": [3, 6]}}, r"line 2: overall has the rating 6; allowed are 1 to 5"),
+        ({"ratings": {"overall": [None], "recall": []}}, "line 2 has no rating on any axis"),
+        ({"ratings": {"clarity": 3}}, "ratings must be an object of overall, recall"),
+        ({"ratings": {"overall": "good"}}, "overall must be a number or a list of numbers"),
+        ({"ratings": {"overall": True}}, "overall must be a number or a list of numbers"),
+        ({"ratings": None}, "ratings must be an object"),
+        ({"text": " "}, "'text' is missing or has no words"),
+        ({"separated": "no.wav"}, "'separated': no sound file at"),
+        ({"score": 3}, "line 2: unknown field score, allowed are mixture"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, changes, message):
+    good = LINE | {"ratings": {"overall": 3}}
+    table = write_table(tmp_path, [good, good | changes])
+    with pytest.raises(UserError, match=message):
+        load_ratings(str(table), RatingsConfig())
+
+
+def test_what_cannot_be_trained_is_the_users_error(tmp_path, capsys):
+    table = write_table(tmp_path, [LINE | {"ratings": {"overall": 3}}] * 3)
+    pairs = load_ratings(str(table), RatingsConfig())
+    with pytest.raises(UserError, match="3 of 3 rated pairs have a rating for overall; there must"):
+        rating_statistics(pairs)
+    config = tmp_path / "experiment.py"
+    config.write_text(FILE)
+    assert train_judge.main([str(config), "--workdir", str(tmp_path / "run")]) == 2
+    assert "data.table is empty: name a table" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="frozen has wave_encoder, but no weights of it are named"):
+        JudgeTrainConfig()
+    with pytest.raises(UserError, match="init_from and codec_from both name weights"):
+        JudgeTrainConfig(init_from="a", codec_from="b")
+    config = JudgeTrainConfig(judge=tiny.JUDGE, codec_from="tiny", frozen=("wave_encoder",))
+    with pytest.raises(UserError, match=r"codec_from=tiny has sample_rate 16000 instead of 200"):
+        judge_start.initial_judge(config, np.zeros(4), np.ones(4))
