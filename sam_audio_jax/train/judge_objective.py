@@ -62,7 +62,8 @@ def split_judge(
     judge: Judge, config: JudgeTrainConfig
 ) -> tuple[nnx.GraphDef[Judge], nnx.State, nnx.State]:
     """The graph, the weights that `config.frozen` names, and all others."""
-    return nnx.split(judge, lambda path, _: path[0] in config.frozen, ...)
+    graph, frozen, params = nnx.split(judge, lambda path, _: path[0] in config.frozen, ...)
+    return graph, frozen, params
 
 
 def judge_loss(
