@@ -4,7 +4,8 @@ sam-audio plan large@v5e-256
 sam-audio plan large --topology v5p:4x8x8 --search
 
 Compiles the real training step and the real sampler with the TPU's compiler (libtpu, no hardware).
-Takes minutes of CPU; with --fast the compiler makes less effort, and the programs need more memory.
+The compiler makes its least effort, a few minutes of CPU; with --thorough that of a real run, which
+takes about eight times as long: the programs need less memory, and the schedule is the real one.
 """
 
 import os
@@ -18,6 +19,7 @@ os.environ.update(  # before JAX is imported: libtpu only compiles, the CPU stay
         if os.path.isfile(path)
     ],
     JAX_PLATFORMS="cpu",
+    JAX_ENABLE_COMPILATION_CACHE="false",  # which cannot read programs for absent devices back
     TPU_SKIP_MDS_QUERY="1",
     ALLOW_MULTIPLE_LIBTPU_LOAD="1",
     TPU_ACCELERATOR_TYPE="v5litepod-8",
@@ -54,7 +56,11 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--rows", type=at_least(1), default=1, help="recordings per chip in the sampler"
     )
-    parser.add_argument("--fast", action="store_true", help="less effort of the compiler")
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="the compiler's effort of a real run: about 8 times the time, less memory needed",
+    )
     parser.add_argument("--skip-sampler", action="store_true", help="plan the training step only")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file, too")
     return parser.parse_known_args(argv)
@@ -70,10 +76,10 @@ def main(argv: list[str]) -> int:
     target = chips.parse(options.topology or recipe)
     cfg = at_longest_bucket(config.from_cli([options.config, *flags], TrainConfig))
     if options.search:
-        result = figures.search(cfg, target, tries=options.tries, fast=options.fast)
+        result = figures.search(cfg, target, tries=options.tries, thorough=options.thorough)
     else:
         rows = 0 if options.skip_sampler else options.rows
-        result = figures.plan(cfg, target, rows=rows, fast=options.fast)
+        result = figures.plan(cfg, target, rows=rows, thorough=options.thorough)
     if options.json:
         figures.write(options.json, result)
     return 0 if figures.fits(result) else 1

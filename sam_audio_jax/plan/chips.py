@@ -11,8 +11,20 @@ GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """The best model FLOPs utilisation that was published for a chip, of large language models."""
+
+    mfu: float
+    model: str
+    source: str  # a file of github.com/AI-Hypercomputer/maxtext
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-    """Peak rates of one chip, as its maker publishes them; `hbm` is what the compiler allows."""
+    """Rates of one device, as its maker publishes them; `hbm` is what the compiler allows.
+
+    A device is a chip, on TPU7x each of the two halves of one, with half of its links.
+    """
 
     name: str
     flops: float  # bf16, a second
@@ -20,17 +32,65 @@ class Chip:
     hbm_rate: float  # bytes a second
     link_rate: float  # bytes a second of one inter-chip link in one direction
     wraps: int  # a torus dimension of at least this length is closed to a ring
+    tile: int  # rows and columns of the matrix unit
+    dimensions: int  # of the torus
+    devices: int = 1  # of a chip
+    published: Published | None = None
 
 
 CHIPS = {
     "v5e": Chip(
-        name="v5e", flops=197e12, hbm=15.75 * GIB, hbm_rate=819e9, link_rate=45e9, wraps=16
+        name="v5e",
+        flops=197e12,
+        hbm=15.75 * GIB,
+        hbm_rate=819e9,
+        link_rate=45e9,
+        wraps=16,
+        tile=128,
+        dimensions=2,
+        published=Published(
+            mfu=0.669, model="32B on 256 chips", source="MaxText/configs/v5e/README.md"
+        ),
     ),
     "v5p": Chip(
-        name="v5p", flops=459e12, hbm=95.74 * GIB, hbm_rate=2765e9, link_rate=90e9, wraps=4
+        name="v5p",
+        flops=459e12,
+        hbm=95.74 * GIB,
+        hbm_rate=2765e9,
+        link_rate=90e9,
+        wraps=4,
+        tile=128,
+        dimensions=3,
+        published=Published(
+            mfu=0.715, model="32B on 64 chips", source="MaxText/configs/v5p/README.md"
+        ),
     ),
     "v6e": Chip(
-        name="v6e", flops=918e12, hbm=31.25 * GIB, hbm_rate=1640e9, link_rate=90e9, wraps=16
+        name="v6e",
+        flops=918e12,
+        hbm=31.25 * GIB,
+        hbm_rate=1640e9,
+        link_rate=90e9,
+        wraps=16,
+        tile=256,
+        dimensions=2,
+        published=Published(
+            mfu=0.503,
+            model="Llama 3.1 70B on 256 chips",
+            source="docs/reference/models/tiering.md",
+        ),
+    ),
+    # Cloud publishes rates of a chip; none of the published trainings names an MFU.
+    "tpu7x": Chip(
+        name="tpu7x",
+        flops=1153.5e12,
+        hbm=94.75 * GIB,
+        hbm_rate=3690e9,
+        link_rate=45e9,
+        wraps=4,
+        tile=256,
+        dimensions=3,
+        devices=2,
     ),
 }
 FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
@@ -54,6 +114,11 @@ class Slice:
     @property
     def chips(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of devices, over which a mesh is laid."""
+        return self.chips * self.chip.devices
 
     def devices(self) -> list[Any]:
         """Devices for a mesh; they compile and hold nothing.
@@ -80,21 +145,29 @@ class Slice:
 
 def parse(name: str) -> Slice:
     """`v5e:16x16`, or Cloud's name of it: `v5e-256`; `v5p-512` counts cores, two to a chip."""
-    match = re.fullmatch(r"(v5litepod|v\d+[ep])([:-])(\d+(?:x\d+)*)", name)
+    match = re.fullmatch(r"(v5litepod|v\d+[ep]|tpu7x)([:-])(\d+(?:x\d+)*)", name)
     kind = match[1].replace("v5litepod", "v5e") if match else ""
     if match is None or kind not in CHIPS:
         raise UserError(
             f"topology {name!r} must be like v5e:16x16 or v5p-512, of {', '.join(CHIPS)}"
         )
-    shape = match[3]
+    chip, shape = CHIPS[kind], match[3]
     if match[2] == "-":
-        count = int(shape) // 2 if kind == "v5p" else int(shape)
-        known = DEEP if kind == "v5p" else FLAT
-        if "x" in shape or count not in known:
-            sizes = ", ".join(str(2 * n if kind == "v5p" else n) for n in known)
-            raise UserError(f"topology {name!r}: {kind} comes as {sizes}")
-        shape = known[count]
+        shape = _shape_of(name, kind, shape)
     dims = tuple(int(side) for side in shape.split("x"))
-    if len(dims) != (3 if kind == "v5p" else 2) or min(dims) < 1:
-        raise UserError(f"topology {name!r}: {kind} has {3 if kind == 'v5p' else 2} dimensions")
-    return Slice(CHIPS[kind], dims)
+    if len(dims) != chip.dimensions or min(dims) < 1:
+        raise UserError(f"topology {name!r}: {kind} has {chip.dimensions} dimensions")
+    return Slice(chip, dims)
+
+
+def _shape_of(name: str, kind: str, size: str) -> str:
+    """The shape of a slice that Cloud names by its size."""
+    if kind == "tpu7x":
+        raise UserError(f"topology {name!r}: name the shape of a tpu7x, as tpu7x:4x4x4")
+    cores = 2 if kind == "v5p" else 1
+    known = DEEP if kind == "v5p" else FLAT
+    if "x" in size or int(size) // cores not in known:
+        raise UserError(
+            f"topology {name!r}: {kind} comes as {', '.join(str(cores * n) for n in known)}"
+        )
+    return known[int(size) // cores]

@@ -4,40 +4,47 @@ import collections
 import dataclasses
 import pathlib
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from sam_audio_jax import parallel
 from sam_audio_jax.files import write_json
-from sam_audio_jax.plan import printout
+from sam_audio_jax.plan import compile_progress, printout
 from sam_audio_jax.plan.chips import Slice
+from sam_audio_jax.plan.collectives import Collective
 from sam_audio_jax.plan.estimate import Estimate, estimate, mesh_sizes, with_remat, work_of
-from sam_audio_jax.plan.hlo import Collective
 from sam_audio_jax.plan.programs import Program, sample_program, train_program
 from sam_audio_jax.plan.search import REMAT, Candidate, candidates, parameters, state_bytes
+from sam_audio_jax.plan.tiles import misfits
 from sam_audio_jax.train.config import TrainConfig
 
 Figures = dict[str, Any]
 
 
-def plan(config: TrainConfig, target: Slice, *, rows: int, fast: bool) -> Figures:
+def plan(config: TrainConfig, target: Slice, *, rows: int, thorough: bool) -> Figures:
     """Compiles and prints the training step and, with `rows` recordings per chip, the sampler."""
-    figures = compile_train_step(config, target, fast=fast)
-    print(printout.train_text(figures, target))
+    _print_lines(printout.tile_lines(misfits(config, config.mesh, target)))
+    programs = f"of {2 if rows else 1}"
+    figures = compile_train_step(config, target, f"1 {programs}", thorough=thorough)
+    print(printout.train_text(figures, target), flush=True)
     if rows:
         mesh = parallel.make_mesh(config.mesh, target.devices())
         shards = parallel.batch_axis_size(mesh)
-        _print_progress(f"compiling the sampler for {target.name}")
-        program = sample_program(config, mesh, rows=rows * shards, fast=fast)
+        what = f"compiling 2 {programs}, the sampler for {target.name}"
+        with compile_progress.working(what, compile_progress.sampler_s(thorough)):
+            program = sample_program(config, mesh, rows=rows * shards, thorough=thorough)
         figures["sampler"] = _program(program, target) | {"rows": rows * shards}
-        print(printout.sampler_text(figures["sampler"]))
+        print(printout.sampler_text(figures["sampler"]), flush=True)
     return figures
 
 
-def search(config: TrainConfig, target: Slice, *, tries: int, fast: bool) -> Figures:
+def search(config: TrainConfig, target: Slice, *, tries: int, thorough: bool) -> Figures:
     """Compiles the most promising layouts and prints them ranked; ends with the flags to use."""
-    _print_progress("estimating layouts")
+    _print_lines(["estimating layouts"])
     ranked = candidates(config, target)
+    count, start = min(tries, len(ranked)), time.monotonic()
+    _print_lines([f"{len(ranked)} layouts, of which up to {count} are compiled"])
     tried: list[Figures] = []
     for layout in ranked:
         if len(tried) == tries:
@@ -45,8 +52,13 @@ def search(config: TrainConfig, target: Slice, *, tries: int, fast: bool) -> Fig
         if any(_cannot_fit(layout, other) for other in tried):
             continue
         own = dataclasses.replace(with_remat(config, layout.remat), mesh=layout.mesh)
-        tried.append(compile_train_step(own, target, fast=fast))
+        tried.append(
+            compile_train_step(own, target, f"{len(tried) + 1} of {count}", thorough=thorough)
+        )
         print(printout.row(tried[-1]), flush=True)
+        if len(tried) < count:
+            left = (time.monotonic() - start) / len(tried) * (count - len(tried))
+            _print_lines([f"  about {compile_progress.duration(left)} left"])
     best = sorted((t for t in tried if t["fits"]), key=lambda t: t["step_s"])
     print(f"\n{len(ranked)} layouts, {len(tried)} compiled, {len(best)} fit; fastest first:")
     for figures in best:
@@ -63,15 +75,21 @@ def _cannot_fit(layout: Candidate, other: Figures) -> bool:
     return not other["fits"] and same and more and layout.state >= other["state"]
 
 
-def compile_train_step(config: TrainConfig, target: Slice, *, fast: bool) -> Figures:
-    """Compiles the training step on the config's mesh of the slice; returns its figures."""
-    sizes = mesh_sizes(config.mesh, target.chips)
+def compile_train_step(
+    config: TrainConfig, target: Slice, which: str, *, thorough: bool
+) -> Figures:
+    """Compiles the training step on the config's mesh of the slice; returns its figures.
+
+    `which` program of how many it is, is printed.
+    """
+    sizes = mesh_sizes(config.mesh, target.size)
     shape = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
-    _print_progress(
-        f"compiling the training step for {target.name} ({shape}, {config.separator.dit.remat})"
-    )
     mesh = parallel.make_mesh(config.mesh, target.devices())
-    return train_figures(config, target, train_program(config, mesh, fast=fast))
+    remat = config.separator.dit.remat
+    what = f"compiling {which}, the training step for {target.name} ({shape}, remat {remat})"
+    with compile_progress.working(what, compile_progress.train_step_s(config, thorough)):
+        program = train_program(config, mesh, thorough=thorough)
+    return train_figures(config, target, program) | {"thorough": thorough}
 
 
 def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figures:
@@ -81,17 +99,17 @@ def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figur
     work = work_of(config, config.mesh, target, kernel)
     figures = _program(program, target) | {
         "target": target.name,
-        "mesh": mesh_sizes(config.mesh, target.chips),
+        "mesh": mesh_sizes(config.mesh, target.size),
         "remat": config.separator.dit.remat,
         "attention": kernel,
         "batch": config.batch,
-        "state": state_bytes(config, config.mesh, target.chips),
-        "flops_useful": work.useful * target.chips,
-        "flops_done": work.done * target.chips,
+        "state": state_bytes(config, config.mesh, target.size),
+        "flops_useful": work.useful * target.size,
+        "flops_done": work.done * target.size,
         "parameters": parameters(config),
     }
     if program.fits:  # by the compiler
-        figures |= _times(estimate(work, mesh, target, program.collectives, program.donated))
+        figures |= _times(estimate(work, mesh, target, program))
     return figures
 
 
@@ -144,12 +162,17 @@ def _times(timing: Estimate) -> Figures:
         "step_exposed_s": timing.step_exposed,
         "mfu": timing.mfu,
         "mfu_exposed": timing.mfu_exposed,
+        "products_realistic_s": timing.work.realistic,
+        "step_realistic_s": timing.step_realistic,
+        "mfu_realistic": timing.mfu_realistic,
+        "schedule": dataclasses.asdict(timing.schedule),
     }
 
 
-def _print_progress(line: str) -> None:
-    """Prints a line of progress."""
-    print(line, file=sys.stderr, flush=True)
+def _print_lines(lines: Sequence[str]) -> None:
+    """Prints lines of progress and warnings."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def fits(figures: Figures) -> bool:

@@ -1,179 +1,159 @@
-"""Collectives of a compiled program, read from its text: kind, bytes, mesh axes, how often."""
+"""A compiled program's text: its computations, their instructions in order, how often each runs.
+
+The text is that of `compiled.as_text()`. Where its head says `is_scheduled=true` the order of the
+instructions in each computation is the order in which the chip runs them.
+"""
 
 import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-from jaxtyping import Int
+from collections.abc import Mapping, Sequence
 
 BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8}
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-SCATTERED = "all-reduce-scatter"  # XLA's TPU name of a computation that is a reduce-scatter
+ENTRY = "ENTRY"  # the name under which the program's own computation is found
 
 _SHAPE = re.compile(r"\b(pred|bf16|[fsu]\d+)\[([\d,]*)\]")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_OP = re.compile(rf"^\s*(?:ROOT )?%[\w.\-]+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_CALL = re.compile(
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_OPCODE = re.compile(r"(?:^|\s)([a-z][\w\-]*)\(")
+_CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
 )
-_BODY = re.compile(r"\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
-_NAME = re.compile(r'op_name="([^"]*)"')
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_LOOP = re.compile(r"\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Collective:
-    """One collective instruction of one device's program."""
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The shape of one array."""
 
-    kind: str
-    axes: tuple[str, ...]  # of the mesh, among whose devices it goes
-    ways: int  # devices in a group
-    result: int  # bytes: what a gather makes, what a reduction works on
-    times: int  # runs in a step: the trips of the loops around it
-    dtypes: frozenset[str]
-    source: str  # the operation that it comes from, by JAX's name
+    dtype: str
+    sides: tuple[int, ...]
 
     @property
-    def sent(self) -> float:
-        """Bytes that a device sends in a step, by a ring."""
-        share = (self.ways - 1) / self.ways
-        once = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
-        return once * self.result * self.times
+    def size(self) -> int:
+        """In bytes."""
+        width = BYTES.get(self.dtype) or int(self.dtype[1:]) // 8
+        return width * math.prod(self.sides)
 
 
-def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
-    """The collectives in `compiled.as_text()`; groups of one device are left out.
-
-    `mesh` has the sizes of its axes in order.
-    """
-    computations = _computations(text)
-    instructions = []
-    for name, times in _times(computations).items():
-        for line in computations[name]:
-            match = _OP.match(line)
-            if match is None:
-                continue
-            axes, ways = _axes(line, mesh)
-            if ways < 2:
-                continue
-            shapes = list(_SHAPE.finditer(match[1]))
-            kind = match[2]
-            if match[3] and kind in ("all-gather", "collective-permute"):  # (operand, result, ...)
-                shapes = [s for s in shapes if s[2]][1:2]
-            if name.startswith(SCATTERED):
-                kind = "reduce-scatter"
-            source = _NAME.search(line)
-            instructions.append(
-                Collective(
-                    kind=kind,
-                    axes=axes,
-                    ways=ways,
-                    result=sum(_size(shape) for shape in shapes),
-                    times=times,
-                    dtypes=frozenset(shape[1] for shape in shapes),
-                    source=source[1] if source else "",
-                )
-            )
-    return instructions
+def shapes(text: str) -> list[Shape]:
+    """The shapes in text such as `(bf16[8,128]{1,0}, f32[])`."""
+    return [
+        Shape(one[1], tuple(int(side) for side in one[2].split(",") if side))
+        for one in _SHAPE.finditer(text)
+    ]
 
 
-def _size(shape: re.Match[str]) -> int:
-    """Returns the bytes of an array such as `bf16[8,128]`."""
-    width = BYTES.get(shape[1]) or int(shape[1][1:]) // 8
-    return width * math.prod(int(side) for side in shape[2].split(",") if side)
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One instruction of a computation."""
+
+    name: str
+    result: tuple[Shape, ...]  # one, or those of a tuple
+    opcode: str
+    operands: tuple[str, ...]  # names
+    attributes: str  # what follows the operands
+
+    @property
+    def called(self) -> list[str]:
+        """Names of the computations that it runs, in the order of the text."""
+        names = _CALLED.findall(self.attributes)
+        branches = _BRANCHES.search(self.attributes)
+        return names + (re.findall(r"[\w.\-]+", branches[1]) if branches else [])
 
 
-def _computations(text: str) -> dict[str, list[str]]:
-    """Returns the lines of each computation by its name; the program's own is ENTRY."""
-    bodies: dict[str, list[str]] = {}
-    current: list[str] = []
+Computations = Mapping[str, Sequence[Instruction]]
+
+
+def computations(text: str) -> dict[str, list[Instruction]]:
+    """The instructions of each computation by its name; the program's own is `ENTRY`."""
+    bodies: dict[str, list[Instruction]] = {}
+    current: list[Instruction] = []
     for line in text.splitlines():
         head = _HEAD.match(line)
         if head:
-            current = bodies["ENTRY" if head[1] else head[2]] = []
-        else:
-            current.append(line)
+            current = bodies[ENTRY if head[1] else head[2]] = []
+        elif (found := _instruction(line)) is not None:
+            current.append(found)
     return bodies
 
 
-def _times(computations: dict[str, list[str]]) -> dict[str, int]:
+def is_scheduled(text: str) -> bool:
+    """Whether the order of the instructions is the order in which they run."""
+    return "is_scheduled=true" in text.split("\n", 1)[0]
+
+
+def _instruction(line: str) -> Instruction | None:
+    """The instruction on a line, if there is one."""
+    match = _INSTRUCTION.match(line)
+    opcode = _OPCODE.search(match[2]) if match else None
+    if match is None or opcode is None:
+        return None
+    inside, _, attributes = match[2][opcode.end() :].partition(")")
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+    if opcode[1] == "constant":  # its number is no operand, but the trips of a loop
+        attributes = f"({inside}){attributes}"
+    result = tuple(shapes(match[2][: opcode.start()]))
+    return Instruction(match[1], result, opcode[1], operands, attributes)
+
+
+def trips(loop: Instruction, program: Computations) -> int:
+    """How often the body of a `while` runs, which counts from 0 to a constant; 1 if it does not."""
+    match = _LOOP.search(loop.attributes)
+    condition = program.get(match[1], ()) if match else ()
+    limits = [limit for one in condition if (limit := _constant(one)) is not None]
+    if match is None or len(limits) != 1:
+        return 1
+    return -(-limits[0] // _step(condition, program.get(match[2], ())))
+
+
+def _step(condition: Sequence[Instruction], repeated: Sequence[Instruction]) -> int:
+    """By how much a loop's counter grows in its body: more than 1 in one that was unrolled."""
+    compared = {name for one in condition if one.opcode == "compare" for name in one.operands}
+    counters = [one for one in condition if one.name in compared and _index(one) is not None]
+    if len(counters) != 1 or not repeated or repeated[-1].opcode != "tuple":
+        return 1
+    by_name = {one.name: one for one in repeated}
+    update = by_name.get(repeated[-1].operands[_index(counters[0]) or 0])
+    if update is None or update.opcode != "add":
+        return 1
+    steps = [_constant(by_name[name]) for name in update.operands if name in by_name]
+    return next((step for step in steps if step), 1)
+
+
+def _constant(one: Instruction) -> int | None:
+    """The value of an integer constant; None for anything else."""
+    match = re.match(r"\((\d+)\)", one.attributes)
+    integer = one.opcode == "constant" and one.result in ((Shape("s32", ()),), (Shape("u32", ()),))
+    return int(match[1]) if match and integer else None
+
+
+def _index(one: Instruction) -> int | None:
+    """Which element of a tuple a `get-tuple-element` takes; None for anything else."""
+    match = re.search(r"\bindex=(\d+)", one.attributes)
+    return int(match[1]) if match and one.opcode == "get-tuple-element" else None
+
+
+def body(loop: Instruction) -> str:
+    """The name of the computation that a `while` repeats."""
+    match = _LOOP.search(loop.attributes)
+    return match[2] if match else ""
+
+
+def runs(program: Computations) -> dict[str, int]:
     """How often each computation runs in one run of the program."""
-    calls: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
-    for name, lines in computations.items():
-        for line in lines:
-            loop = _BODY.search(line)
-            trips = _trips(computations.get(loop[1], [])) if loop else 1
-            for called in _CALL.findall(line):
-                if called in computations:
-                    body = loop is not None and called == loop[2]
-                    calls[name].append((called, trips if body else 1))
     total: dict[str, int] = collections.Counter()
 
     def walk(name: str, times: int) -> None:
         total[name] += times
-        for called, trips in calls[name]:
-            walk(called, times * trips)
+        for one in program[name]:
+            repeated = trips(one, program) if one.opcode == "while" else 1
+            for called in one.called:
+                if called in program:
+                    looped = one.opcode == "while" and called == body(one)
+                    walk(called, times * (repeated if looped else 1))
 
-    walk("ENTRY", 1)
+    walk(ENTRY, 1)
     return total
-
-
-def _trips(condition: Sequence[str]) -> int:
-    """The constant that a counting loop is compared with; 1 if there is no single one."""
-    limits = [
-        int(n) for line in condition for n in re.findall(r"s32\[\]\S* constant\((\d+)\)", line)
-    ]
-    return limits[0] if len(limits) == 1 else 1
-
-
-def _axes(line: str, mesh: dict[str, int]) -> tuple[tuple[str, ...], int]:
-    """The mesh axes along which the groups extend, and the number of devices in one."""
-    pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
-    if pairs:
-        one = [int(n) for n in re.findall(r"\d+", pairs[1])]
-        groups: Iterator[Sequence[int]] = zip(one[::2], one[1::2], strict=True)
-        group = next((pair for pair in groups if pair[0] != pair[1]), ())
-    else:
-        group = _group(line, math.prod(mesh.values()))
-    if len(group) < 2:
-        return (), 1
-    positions = np.stack(np.unravel_index(np.asarray(group), tuple(mesh.values())))
-    moves = positions.max(axis=1) > positions.min(axis=1)
-    return tuple(name for name, moved in zip(mesh, moves, strict=True) if moved), len(group)
-
-
-def _group(line: str, devices: int) -> Sequence[int] | Int[np.ndarray, " group"]:
-    """The first group, in any of the three notations of XLA."""
-    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
-    if listed:
-        return [int(n) for n in listed[1].split(",") if n]
-    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
-    if iota:
-        return _arranged(iota[1], iota[2], iota[3])[0]
-    named = re.search(
-        r"replica_groups=mesh\[([^\]]*)\]"
-        r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}",
-        line,
-    )
-    if named is None:
-        return range(devices)
-    sizes = {key: int(size) for key, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
-    wanted = re.findall(r"'(\w+)'", named[4])
-    shape = ",".join(str(size) for size in sizes.values())
-    ids = _arranged(shape, named[2] or str(math.prod(sizes.values())), named[3])
-    first = tuple(slice(None) if key in wanted else 0 for key in sizes)
-    return np.ravel(ids[first])
-
-
-def _arranged(shape: str, source: str, order: str | None) -> Int[np.ndarray, "..."]:
-    """Returns device numbers in XLA's iota notation: counted in `source`, transposed, reshaped."""
-
-    def numbers(text: str) -> list[int]:
-        return [int(n) for n in text.split(",")]
-
-    ids = np.arange(math.prod(numbers(source))).reshape(numbers(source))
-    if order:
-        ids = ids.transpose(numbers(order))
-    return ids.reshape(numbers(shape))

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sam_audio_jax.plan.chips import GIB, Slice
+from sam_audio_jax.plan.chips import GIB, Chip, Slice
+from sam_audio_jax.plan.tiles import Misfit
 
 _Figures = dict[str, Any]
 
@@ -12,9 +13,10 @@ def train_text(f: _Figures, target: Slice) -> str:
     """The figures of a training step, one line for each kind."""
     chip = target.chip
     mesh = ", ".join(f"{name} {size}" for name, size in f["mesh"].items())
+    halves = " (figures of half a chip)" if chip.devices == 2 else ""
     lines = [
-        f"training step on {target.name}, {target.chips} chips: {mesh}; batch {f['batch']}; "
-        f"remat {f['remat']}; attention {f['attention']}",
+        f"training step on {target.name}, {target.chips} chips{halves}: {mesh}; "
+        f"batch {f['batch']}; remat {f['remat']}; attention {f['attention']}",
         f"  parameters     {f['parameters'] / 1e6:.0f} M with the text encoder",
         f"  state          {_gib(f['state'])} a chip (parameters, average, moments)",
         *_memory_lines(f, chip.hbm),
@@ -24,15 +26,56 @@ def train_text(f: _Figures, target: Slice) -> str:
             f"  operations     {f['flops_useful']:.3g} a step, {f['flops_done']:.3g} with what is "
             f"recomputed (the compiler's count, loops once: {f['flops_compiler']:.3g} a chip)",
             *_collective_lines(f["collectives"]),
-            f"  step           {f['step_s']:.3f} s: products {f['products_s']:.3f}, links "
-            f"{f['links_s']:.3f} (hidden), update {f['update_s']:.3f}; "
-            f"{f['step_exposed_s']:.3f} s with links exposed",
-            f"  MFU            {f['mfu']:.1%}, with links exposed {f['mfu_exposed']:.1%}",
+            f"  roofline       {f['step_s']:.3f} s: products {f['products_s']:.3f}, links "
+            f"{f['links_s']:.3f} (hidden), update {f['update_s']:.3f}; MFU {f['mfu']:.1%}; with "
+            f"links exposed {f['step_exposed_s']:.3f} s, {f['mfu_exposed']:.1%}",
+            *_realistic_lines(f, chip),
             f"  assumed        {chip.flops / 1e12:.0f} TFLOP/s bf16, memory "
             f"{chip.hbm_rate / 1e9:.0f} GB/s, {chip.link_rate / 1e9:.0f} GB/s "
-            "a link and direction; products at the roofline",
+            "a link and direction",
         ]
     return "\n".join(lines)
+
+
+def _realistic_lines(f: _Figures, chip: Chip) -> list[str]:
+    """The best published MFU, what the schedule hides, and the MFU that follows from both."""
+    schedule = f["schedule"]
+    exposed, links = 1e3 * schedule["exposed"], 1e3 * schedule["links"]
+    read = (
+        f"  schedule       exposes {exposed:.0f} of {links:.0f} ms of collectives: "
+        f"{schedule['covered']} of {schedule['starts']} asynchronous runs have products between "
+        f"start and end, {schedule['synchronous']} are synchronous"
+    )
+    if chip.published is None:
+        return [f"  published      no MFU for {chip.name}, so no realistic figure", read]
+    lower = "" if f["thorough"] else " (with nothing hidden: the lower end)"
+    return [
+        f"  published      {chip.published.mfu:.1%} is the best MFU on a {chip.name} (MaxText, "
+        f"{chip.published.model}; {chip.published.source})",
+        read,
+        *([] if f["thorough"] else [_LEAST_EFFORT]),
+        f"  realistic      {f['step_realistic_s']:.3f} s, MFU {f['mfu_realistic']:.1%}{lower}: "
+        f"products at {chip.published.mfu:.1%} of the peak at most "
+        f"{f['products_realistic_s']:.3f}, exposed {schedule['exposed']:.3f}, update "
+        f"{f['update_s']:.3f}",
+    ]
+
+
+_LEAST_EFFORT = (
+    "                 the compiler hides nothing with its least effort; --thorough shows what the "
+    "schedule of a real run hides"
+)
+
+
+def tile_lines(misfits: Sequence[Misfit]) -> list[str]:
+    """One warning for each size that does not fill the chip's tiles."""
+    return [
+        f"warning: {one.field} = {one.whole}"
+        + (f", {one.value} on a chip," if one.value != one.whole else "")
+        + f" is no multiple of {one.tile}, the tile of the chip's matrix unit: it costs as "
+        f"{one.rounded} does, roughly {one.cost:.1%} more work in a block"
+        for one in misfits
+    ]
 
 
 def _memory_lines(f: _Figures, hbm: float) -> list[str]:
@@ -74,6 +117,7 @@ def row(f: _Figures) -> str:
     return (
         f"{head} {_gib(f['needed'])}, step {f['step_s']:.3f} to {f['step_exposed_s']:.3f} s, "
         f"MFU {f['mfu']:.1%} to {f['mfu_exposed']:.1%}"
+        + ("" if f["mfu_realistic"] is None else f", realistic {f['mfu_realistic']:.1%}")
     )
 
 

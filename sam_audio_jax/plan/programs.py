@@ -1,6 +1,7 @@
 """The real training step and sampler of a config, compiled for a slice without its hardware."""
 
 import dataclasses
+import functools
 import re
 import time
 from typing import Any
@@ -12,21 +13,23 @@ from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import PyTree
 
 from sam_audio_jax import parallel
-from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.data.length_buckets import Schedule
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import solve
 from sam_audio_jax.infer.collate import Prompts
 from sam_audio_jax.nn import call
-from sam_audio_jax.plan import hlo
+from sam_audio_jax.plan.collectives import Collective, collectives
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.objective import AbstractTraining, abstract_training
 from sam_audio_jax.train.shapes import batch_shapes
 from sam_audio_jax.train.step import jit_step
 
-FAST = {"exec_time_optimization_effort": -1.0}  # an eighth of the compiler's time, more memory
+# The least effort takes an eighth of the compiler's time; its programs need more memory, and no
+# collective of theirs is behind a product.
+FAST = {"exec_time_optimization_effort": -1.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,14 +42,16 @@ class Program:
     temporaries: float = 0.0
     donated: float = 0.0
     flops: float = 0.0  # the compiler's count, which takes a loop's body once
-    collectives: tuple[hlo.Collective, ...] = ()
+    collectives: tuple[Collective, ...] = ()
     kernels: int = 0  # calls of Pallas kernels in the text
     seconds: float = 0.0  # of compilation
+    text: str = ""  # with the schedule
 
 
-def abstract_codec(config: TrainConfig) -> Codec:
+@functools.lru_cache(maxsize=4)
+def abstract_codec(config: CodecConfig) -> Codec:
     """The codec's shapes, without numbers."""
-    return nnx.eval_shape(lambda: Codec(config.codec, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
 
 
 def at_longest_bucket(config: TrainConfig) -> TrainConfig:
@@ -73,18 +78,20 @@ def abstract_training_of(config: TrainConfig, mesh: Mesh | AbstractMesh) -> Abst
             f"batch={config.batch} must be a multiple of {shards} batch shards of the mesh times "
             f"optim.accumulate={config.optim.accumulate}"
         )
-    return abstract_training(config, abstract_codec(config), mesh)
+    return abstract_training(config, abstract_codec(config.codec), mesh)
 
 
-def train_program(config: TrainConfig, mesh: Mesh, *, fast: bool = True) -> Program:
+def train_program(config: TrainConfig, mesh: Mesh, *, thorough: bool = False) -> Program:
     """The training step, with donation, as the loop runs it."""
     plan = abstract_training_of(config, mesh)
     batch = batch_shapes(config, config.batch, parallel.batch_sharding(mesh))
     jitted = jit_step(plan.step, plan.shardings, parallel.replicated(mesh))
-    return _compiled(jitted, (plan.state, batch, plan.frozen), mesh, fast)
+    return _compiled(jitted, (plan.state, batch, plan.frozen), mesh, thorough)
 
 
-def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = True) -> Program:
+def sample_program(
+    config: TrainConfig, mesh: Mesh, *, rows: int, thorough: bool = False
+) -> Program:
     """Separation of `rows` recordings of the config's length: encode, condition, solve, decode."""
 
     def make() -> solve.Networks:
@@ -114,16 +121,16 @@ def sample_program(config: TrainConfig, mesh: Mesh, *, rows: int, fast: bool = T
     )
     static = (("sampler", config.sampler),)
     program = call.jitted(solve.separate_batch)
-    return _compiled(program, (graph, state, (prompts,), static), mesh, fast)
+    return _compiled(program, (graph, state, (prompts,), static), mesh, thorough)
 
 
-def _compiled(jitted: Any, arguments: tuple[PyTree, ...], mesh: Mesh, fast: bool) -> Program:
+def _compiled(jitted: Any, arguments: tuple[PyTree, ...], mesh: Mesh, thorough: bool) -> Program:
     """Compiles a jitted function for the mesh; `fits` is False where the compiler lacks memory."""
     start = time.monotonic()
     with jax.set_mesh(mesh):
         lowered = jitted.lower(*arguments)
         try:
-            compiled = lowered.compile(compiler_options=FAST if fast else None)
+            compiled = lowered.compile(compiler_options=None if thorough else FAST)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -139,9 +146,10 @@ def _compiled(jitted: Any, arguments: tuple[PyTree, ...], mesh: Mesh, fast: bool
         temporaries=memory.temp_size_in_bytes,
         donated=memory.alias_size_in_bytes,
         flops=compiled.cost_analysis().get("flops", 0.0),
-        collectives=tuple(hlo.collectives(text, dict(mesh.shape))),
+        collectives=tuple(collectives(text, dict(mesh.shape))),
         kernels=text.count('custom_call_target="tpu_custom_call"'),
         seconds=time.monotonic() - start,
+        text=text,
     )
 
 

@@ -32,8 +32,8 @@ class Candidate:
 def candidates(config: TrainConfig, target: Slice) -> list[Candidate]:
     """Every layout whose state alone fits, fastest first."""
     ranked, seconds, weights = [], {}, parameters(config)
-    for mesh in meshes(config, target.chips):
-        state = state_bytes(config, mesh, target.chips)
+    for mesh in meshes(config, target.size):
+        state = state_bytes(config, mesh, target.size)
         if state > target.chip.hbm:
             continue
         links = _links(config, mesh, target, weights)
@@ -76,7 +76,7 @@ def state_bytes(config: TrainConfig, mesh: MeshConfig, chips: int) -> int:
 
 def _links(config: TrainConfig, mesh: MeshConfig, target: Slice, weights: int) -> float:
     """Seconds of the collectives that a layout cannot do without, one torus dimension each."""
-    sizes = mesh_sizes(mesh, target.chips)
+    sizes = mesh_sizes(mesh, target.size)
     kernels = 2.0 * weights / sizes["tensor"]  # bf16
     fsdp, data, tensor = sizes["fsdp"], sizes["data"], sizes["tensor"]
     gathers = 3 * kernels * (fsdp - 1) / fsdp  # forwards, backwards, gradients

@@ -21,7 +21,21 @@ def test_names_of_a_slice(name, same, count):
     assert (parsed.name, parsed.chips) == (same, count)
 
 
-@pytest.mark.parametrize("name", ["v5e", "v5e-7", "v5e:4x4x4", "v9e:2x2", "v5p:4x4", "v5e:0x4", ""])
+def test_a_mesh_has_two_devices_on_each_chip_of_tpu7x():
+    parsed = chips.parse("tpu7x:2x2x1")
+    assert (parsed.chips, parsed.size) == (4, 8)
+    assert chips.parse("v5p-512").size == 256
+
+
+def test_published_figures():
+    known = {name: chip.published.mfu for name, chip in chips.CHIPS.items() if chip.published}
+    assert known == {"v5e": 0.669, "v5p": 0.715, "v6e": 0.503}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tpu7x-8", "tpu7x:2x2", "v5e", "v5e-7", "v5e:4x4x4", "v9e:2x2", "v5p:4x4", "v5e:0x4", ""],
+)
 def test_what_is_no_slice_is_refused(name):
     with pytest.raises(UserError):
         chips.parse(name)

@@ -1,64 +1,124 @@
-"""Collectives read from text in XLA's notations, with loops."""
+"""Programs read from their text: instructions, loops, products."""
 
 import pytest
 
-from sam_audio_jax.plan.hlo import collectives
+from sam_audio_jax.plan import hlo
+from sam_audio_jax.plan.compiled_products import first_results, products_of
 
-MESH = {"data": 2, "fsdp": 4, "tensor": 1, "sequence": 1}
+# A loop that was unrolled twice, as the TPU's compiler writes a product in parts round a ring.
+UNROLLED = """HloModule jit_step, is_scheduled=true
 
-PROGRAM = """HloModule jit_step
-
-%body (p: (s32[], bf16[2,8])) -> (s32[], bf16[2,8]) {
-  %p = (s32[], bf16[2,8]) parameter(0)
-  %gathered = bf16[8,8]{1,0} all-gather(%x), GROUPS, dimensions={0}, metadata={op_name="while/dot"}
-  %scattered = bf16[2,8]{1,0} fusion(%y), kind=kCustom, calls=%all-reduce-scatter.1
+%body (p: (bf16[8,16], u32[])) -> (bf16[8,16], u32[]) {
+  %two = u32[]{:T(128)} constant(2)
+  %p = (bf16[8,16]{1,0:T(8,128)(2,1)}, u32[]{:T(128)}) parameter(0)
+  %x = bf16[8,16]{1,0:T(8,128)(2,1)} get-tuple-element(%p), index=0
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=1
+  %next = u32[]{:T(128)} add(%i, %two)
+  ROOT %t = (bf16[8,16]{1,0}, u32[]) tuple(%x, %next)
 }
 
-%cond (p: (s32[], bf16[2,8])) -> pred[] {
-  %n = s32[]{:T(128)} constant(22)
-  ROOT %lt = pred[] compare(%i, %n), direction=LT
+%cond (p: (bf16[8,16], u32[])) -> pred[] {
+  %p.1 = (bf16[8,16]{1,0}, u32[]) parameter(0)
+  %limit = u32[] constant(7)
+  %i.1 = u32[] get-tuple-element(%p.1), index=1
+  ROOT %lt = pred[] compare(%i.1, %limit), direction=LT
 }
 
-%all-reduce-scatter.1 (input: bf16[8,8]) -> bf16[2,8] {
-  %sum = bf16[8,8]{1,0} all-reduce(%input), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
-}
-
-ENTRY %main (a: f32[4]) -> f32[4] {
-  %w = (s32[], bf16[2,8]) while(%t), condition=%cond, body=%body
-  %loss = (f32[], f32[10]{0}) all-reduce(%l, %m), replica_groups=[1,8]<=[8], to_apply=%add
-  %alone = f32[4] all-reduce(%a), replica_groups=[8,1]<=[8], to_apply=%add
-  %moved = bf16[4]{0} collective-permute(%b), source_target_pairs={{0,4},{4,0},{1,5},{5,1}}
+ENTRY %main (a: bf16[8,16]) -> bf16[8,16] {
+  %a = bf16[8,16]{1,0} parameter(0)
+  %zero = u32[] constant(0)
+  %start = (bf16[8,16]{1,0}, u32[]) tuple(%a, %zero)
+  %w = (bf16[8,16]{1,0}, u32[]) while(%start), condition=%cond, body=%body
+  ROOT %out = bf16[8,16]{1,0} get-tuple-element(%w), index=0
 }
 """
-NOTATIONS = {
-    "listed": "replica_groups={{0,1,2,3},{4,5,6,7}}",
-    "iota": "replica_groups=[2,4]<=[8]",
-    "mesh": "replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}",
-    "turned mesh": "replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}",
+
+
+@pytest.mark.parametrize(
+    ("step", "runs"), [("constant(2)", 4), ("constant(1)", 7), ("constant(7)", 1)]
+)
+def test_a_loop_ends_when_its_counter_reaches_the_limit(step, runs):
+    program = hlo.computations(UNROLLED.replace("constant(2)", step))
+    assert hlo.runs(program) == {"ENTRY": 1, "body": runs, "cond": 1}
+
+
+def test_instructions_are_read_in_order_with_their_shapes():
+    program = hlo.computations(UNROLLED)
+    assert [one.opcode for one in program["ENTRY"]] == [
+        *("parameter", "constant", "tuple", "while", "get-tuple-element"),
+    ]
+    both = program["body"][1]
+    assert (both.name, both.operands) == ("p", ())
+    assert both.result == (hlo.Shape("bf16", (8, 16)), hlo.Shape("u32", ()))
+    assert [shape.size for shape in both.result] == [8 * 16 * 2, 4]
+    assert program["body"][-1].operands == ("x", "next")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "attributes", "result", "operations"),
+    [
+        # a product with a weight
+        ("bf16[32,16]", "bf16[16,8]", "dim_labels=bf_io->bf", "f32[32,8]", 2 * 32 * 16 * 8),
+        # over frames, with a kernel of one tap
+        (
+            *("bf16[4,50,16]", "bf16[1,16,8]"),
+            *("window={size=1}, dim_labels=b0f_0io->b0f", "bf16[4,50,8]", 2 * 4 * 50 * 16 * 8),
+        ),
+        # three taps, zeros around: the two ends have one tap less
+        (
+            *("f32[2,10,5]", "f32[3,5,7]"),
+            "window={size=3 pad=1_1}, dim_labels=b0f_0io->b0f",
+            *("f32[2,10,7]", 2 * 2 * (3 * 10 - 2) * 5 * 7),
+        ),
+        # a weight for each of 12 heads: every window but for one position lies in the padding
+        (
+            *("bf16[6,1,16]", "bf16[12,16,8]"),
+            "window={size=12 pad=11_11 rhs_reversal=1}, dim_labels=b0f_0io->b0f",
+            *("bf16[6,12,8]", 2 * 6 * 12 * 16 * 8),
+        ),
+        # the same on heads of both sides, by holes between them
+        (
+            *("bf16[6,12,16]", "bf16[12,16,8]"),
+            "window={size=12 stride=11 lhs_dilate=12}, dim_labels=b0f_0io->b0f",
+            *("bf16[6,12,8]", 2 * 6 * 12 * 16 * 8),
+        ),
+    ],
+)
+def test_operations_of_convolutions(left, right, attributes, result, operations):
+    text = f"""HloModule m, is_scheduled=true
+
+%fused (x: {left}, w: {right}) -> {result} {{
+  %x = {left} parameter(0)
+  %w = {right} parameter(1)
+  ROOT %y = {result} convolution(%x, %w), {attributes}
+}}
+
+ENTRY %main (a: {left}, b: {right}) -> {result} {{
+  %a = {left} parameter(0)
+  %b = {right} parameter(1)
+  ROOT %f = {result} fusion(%a, %b), kind=kOutput, calls=%fused
+}}
+"""
+    program = hlo.computations(text)
+    entry = program["ENTRY"]
+    (product,) = products_of(entry[-1], first_results(entry), program)
+    assert product.flops == operations
+    assert product.moved == sum(shape.size for shape in hlo.shapes(f"{left} {right} {result}"))
+
+
+def test_attention_kernels_are_known_by_their_names():
+    text = """HloModule m, is_scheduled=true
+
+ENTRY %main (q: bf16[4,12,768,128]) -> bf16[4,12,768,128] {
+  %mask = s8[1,2,2] parameter(0)
+  %q = bf16[4,12,768,128]{3,2,1,0} parameter(1)
+  %splash_mha_dkv_no_residuals.1 = (f32[4,384,128]{2,1,0}, bf16[4,12,768,128]{3,2,1,0}) \
+custom-call(%mask, %q, %q), custom_call_target="tpu_custom_call", frontend_attributes={
+"xprof_metadata":"{}"
+}, backend_config={}
 }
-
-
-@pytest.mark.parametrize("groups", NOTATIONS.values(), ids=NOTATIONS.keys())
-def test_every_notation_of_groups(groups):
-    read = collectives(PROGRAM.replace("GROUPS", groups), MESH)
-    gather = next(one for one in read if one.kind == "all-gather")
-    assert (gather.axes, gather.ways, gather.times) == (("fsdp",), 4, 22)
-    assert gather.sent == 22 * 128 * 3 / 4
-    assert gather.source.endswith("dot")
-
-
-def test_transposed_iota_is_along_the_other_axis():
-    text = PROGRAM.replace("GROUPS", "replica_groups=[4,2]<=[2,4]T(1,0)")
-    gather = next(one for one in collectives(text, MESH) if one.kind == "all-gather")
-    assert (gather.axes, gather.ways) == (("data",), 2)
-
-
-def test_kinds_loops_and_sizes():
-    read = {
-        one.kind: one for one in collectives(PROGRAM.replace("GROUPS", NOTATIONS["iota"]), MESH)
-    }
-    scatter = read["reduce-scatter"]
-    assert (scatter.axes, scatter.times, scatter.sent) == (("fsdp",), 22, 22 * 128 * 3 / 4)
-    total = read["all-reduce"]  # the one among all; the one of single devices is left out
-    assert (total.axes, total.result, total.sent) == (("data", "fsdp"), 44, 2 * 44 * 7 / 8)
-    assert (read["collective-permute"].axes, read["collective-permute"].sent) == (("data",), 8)
+"""
+    program = hlo.computations(text)
+    entry = program["ENTRY"]
+    (product,) = products_of(entry[-1], first_results(entry), program)
+    assert product.flops == 4 * 2 * 4 * 12 * 768**2 * 128
