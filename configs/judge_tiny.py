@@ -1,9 +1,10 @@
-"""A small judge, 1.6 M parameters, for a CPU: the same network on the codec of the shipped `tiny`.
+"""A small judge for a CPU: the same network on the codec of the shipped `tiny`.
 
 sam-audio train-judge judge_tiny --workdir runs/judge --data.table RATINGS.jsonl \\
     --data.valid-table VALID.jsonl
 
-The codec's encoder is frozen; everything else learns, from random weights. All numbers are ours.
+The encoder of the codec (1.5 M parameters) is frozen; the rest (1.2 M) learns, from random weights.
+All numbers are ours.
 """
 
 from sam_audio_jax.data.ratings import RatingsConfig

@@ -1,5 +1,6 @@
 """A judge is trained on a table of ratings, evaluated and saved."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -13,6 +14,7 @@ from flax import nnx
 from sam_audio_jax import parallel
 from sam_audio_jax.cli import train_judge
 from sam_audio_jax.convert.judge import load_judge
+from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.data.ratings import (
     RatedExamples,
     RatingsConfig,
@@ -21,7 +23,7 @@ from sam_audio_jax.data.ratings import (
 )
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
-from sam_audio_jax.scorers.judge import AXES, Judge
+from sam_audio_jax.scorers.judge import AXES, Judge, JudgeConfig
 from sam_audio_jax.train import judge_start
 from sam_audio_jax.train.config import JudgeTrainConfig
 from sam_audio_jax.train.judge_objective import axis_errors, make_judge_training
@@ -189,3 +191,38 @@ def test_what_cannot_be_trained_is_the_users_error(tmp_path, capsys):
     config = JudgeTrainConfig(judge=tiny.JUDGE, codec_from="tiny", frozen=("wave_encoder",))
     with pytest.raises(UserError, match=r"codec_from=tiny has sample_rate 16000 instead of 200"):
         judge_start.initial_judge(config, np.zeros(4), np.ones(4))
+
+
+@pytest.mark.golden
+def test_encoders_of_a_span_predictor_are_taken_as_they_are(fixtures_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_start.parallel, "init_sharded", lambda make, mesh: tiny.filled(make))
+    source = fixtures_dir.resolve() / "pe_a_frame"
+    (tmp_path / "config.json").symlink_to(source / "config.json")
+    (tmp_path / "model.safetensors").symlink_to(source / "weights.safetensors")
+    spans, _ = load_span_predictor(tmp_path, waves=True)
+    theirs = spans.config
+    sizes = {name: getattr(theirs, name) for name in ("audio", "text", "channels", "sample_rate")}
+    sizes |= {name: getattr(theirs, name) for name in ("encoder_dim", "encoder_rates")}
+    latent_dim = theirs.encoder_dim * 2 ** len(theirs.encoder_rates)
+    config = JudgeConfig(**sizes, latent_dim=latent_dim, scoring=tiny.JUDGE.scoring, bottleneck=6)
+    training = JudgeTrainConfig(judge=config, encoders_from=str(tmp_path))
+    judge = judge_start.initial_judge(training, np.full(4, 3.0), np.ones(4))
+    ours, wanted = (
+        {path: np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(network))}
+        for network in (judge, spans)
+    )
+    taken = [path for path in wanted if path[0] in training.frozen]
+    assert {path[0] for path in taken} == set(training.frozen)
+    for path in taken:
+        got = ours.get(path)
+        if path[0] == "wave_encoder" and path[-1] == "kernel":
+            kernel = ours[*path[:-1], "direction"]
+            length = np.sqrt(np.square(kernel).sum(axis=(0, 1)))
+            got = ours[*path[:-1], "scale"] / length * kernel
+        np.testing.assert_allclose(got, wanted[path], rtol=1e-5, atol=1e-8, err_msg=str(path))
+    np.testing.assert_array_equal(ours["mean",], np.full(4, 3.0))
+    other = dataclasses.replace(config, channels=config.channels + 1)
+    with pytest.raises(UserError, match=f"has channels {theirs.channels} instead of"):
+        judge_start.initial_judge(
+            dataclasses.replace(training, judge=other), np.zeros(4), np.ones(4)
+        )
