@@ -211,9 +211,9 @@ def test_encoders_of_a_span_predictor_are_taken_as_they_are(fixtures_dir, tmp_pa
         {path: np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(nnx.state(network))}
         for network in (judge, spans)
     )
-    taken = [path for path in wanted if path[0] in training.frozen]
-    assert {path[0] for path in taken} == set(training.frozen)
-    for path in taken:
+    copied = [path for path in wanted if path[0] in training.frozen]
+    assert {path[0] for path in copied} == set(training.frozen)
+    for path in copied:
         got = ours.get(path)
         if path[0] == "wave_encoder" and path[-1] == "kernel":
             kernel = ours[*path[:-1], "direction"]
