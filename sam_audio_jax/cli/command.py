@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from sam_audio_jax import distributed
 from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import place_error
+from sam_audio_jax.files import name_writer, place_error
 from sam_audio_jax.parallel import MESH_AXES, MeshConfig, inference_mesh
 
 INTERRUPTED = 130  # the exit status of shells for a program that Ctrl-C ended
@@ -108,12 +108,15 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
 
 
 def process_rank(args: argparse.Namespace) -> ProcessRank:
-    """Returns the rank by the options, else by the environment.
+    """Returns the rank by the options, else by the environment; what is written then bears it.
 
     Raises UserError for one of the two options without the other.
     """
     if (args.process is None) != (args.processes is None):
         raise UserError("--process and --processes go together")
     if args.processes is None:
-        return rank_from_environment(os.environ)
-    return ProcessRank(args.process, args.processes)
+        rank = rank_from_environment(os.environ)
+    else:
+        rank = ProcessRank(args.process, args.processes)
+    name_writer(rank.index)
+    return rank

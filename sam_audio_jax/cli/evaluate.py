@@ -26,6 +26,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import ABSENT_MEDIAN, evaluate_model
 from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.prompting import KINDS, PROMPTS
+from sam_audio_jax.eval.score_store import remove_remains
 from sam_audio_jax.eval.scoring import REWORDED
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.files import check_writable
@@ -83,6 +84,8 @@ def main(argv: list[str]) -> None:
         check_workdir(pathlib.Path(options.workdir), cfg)
     out = pathlib.Path(options.out)
     if out.exists():
+        if (out / "results.json").is_file():
+            remove_remains(out)
         raise UserError(f"--out {out} exists; name a folder that does not")
     check_writable(out, "--out")
     bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"

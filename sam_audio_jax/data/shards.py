@@ -38,7 +38,14 @@ from sam_audio_jax.data.records import SIGNALS, Record, pack, unpack
 from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError, first_line
-from sam_audio_jax.files import check_format, read_json, remove_parts, whole_file, write_json
+from sam_audio_jax.files import (
+    STALE_S,
+    check_format,
+    read_json,
+    remove_parts,
+    whole_file,
+    write_json,
+)
 from sam_audio_jax.saved_config import migrated_recipe
 
 A = TypeVar("A")
@@ -53,7 +60,6 @@ CHECKED = (
     *("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher"),
     "video_width",
 )
-OLD_PART_S = 3_600.0  # after which an unfinished file is of a process that was killed
 PROBE_SIZE = 16  # latents of one noise that are kept to recognise the codec
 PROBE_TOLERANCE = 0.05  # between those latents then and now
 
@@ -120,7 +126,7 @@ def write_cache(
     rank = rank or ProcessRank()
     done = _shards_of(folder, plan)
     shards = -(-items // per_shard)
-    remove_parts(folder, older_than_s=0.0 if rank.count == 1 else OLD_PART_S)
+    remove_parts(folder, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
     write_json(folder / "plan.json", plan)
     render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
     if not (folder / SILENCE).is_file():

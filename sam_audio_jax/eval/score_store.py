@@ -6,13 +6,14 @@ processes nor their order changes a byte of the results.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import pathlib
 import shutil
-import uuid
+import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,9 @@ from jaxtyping import Array, PyTree
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import Wave
-from sam_audio_jax.files import read_json, whole_file, write_json
+from sam_audio_jax.files import read_json, remove_parts_of, whole_file, write_json
 
+SETTINGS, LOCK = "settings.json", "lock"
 SCORES = "scores"  # name of the JSON text among the arrays of a part
 _StemWaves = dict[str, tuple[Wave, Wave]]  # of an item: target and residual
 
@@ -33,10 +35,10 @@ class ScoreStore:
 
     def __init__(self, out: str | pathlib.Path, settings: dict[str, Any], *, replace: bool):
         """Opens the folder; one of something else is replaced, or raises `UserError`."""
-        out = pathlib.Path(out)
-        self.folder = out.with_name(f"{out.name}.partial")
-        file, settings = self.folder / "settings.json", json.loads(json.dumps(settings))
-        other = file.is_file() and read_json(file) != settings
+        self.out = pathlib.Path(out)
+        self.folder = partial_folder(self.out)
+        file, settings = self.folder / SETTINGS, json.loads(json.dumps(settings))
+        other = file.is_file() and _read(file) != settings
         if other and replace:
             self.remove()
         elif other:
@@ -47,7 +49,8 @@ class ScoreStore:
         write_json(file, settings)
 
     def has(self, part: str) -> bool:
-        return (self.folder / f"{part}.npz").is_file()
+        """Whether a part is measured; one that a power failure has damaged is not."""
+        return zipfile.is_zipfile(self.folder / f"{part}.npz")
 
     def put(self, part: str, scores: Any, waves: _StemWaves) -> None:
         """Stores the scores, plain JSON, and the waves of a part, whole or not at all."""
@@ -72,24 +75,52 @@ class ScoreStore:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[bool]:
-        """Whether this process is the one that finishes the evaluation; the folder is then removed.
+        """Whether this process is the one that writes the results; the folder is then removed.
 
-        After a failure it is there again.
+        A lock decides, which ends with its process: whoever is killed in this, the folder is there
+        for the next call.
         """
-        folder = self.folder
-        mine = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            folder.rename(mine)
-        except FileNotFoundError:  # another process was first
-            yield False
-            return
-        self.folder = mine
-        try:
-            yield True
-        except BaseException:
-            mine.rename(folder)
-            raise
-        shutil.rmtree(mine, ignore_errors=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context((self.folder / LOCK).open("a"))
+            except FileNotFoundError:  # another process has finished
+                yield False
+                return
+            mine = _locked(lock) and (self.folder / SETTINGS).is_file()
+            if mine:
+                remove_parts_of(self.out)
+            yield mine
+            if mine:
+                self.remove()
+
+
+def partial_folder(out: pathlib.Path) -> pathlib.Path:
+    """Where an evaluation keeps what is measured until its results are in `out`."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def remove_remains(out: pathlib.Path) -> None:
+    """Removes what a process that was killed after it had written its results has left."""
+    shutil.rmtree(partial_folder(out), ignore_errors=True)
+    remove_parts_of(out)
+
+
+def _read(file: pathlib.Path) -> Any:
+    try:
+        return read_json(file)
+    except UserError:  # damaged: of no known evaluation
+        return None
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether this process now has the lock of a file, or the file system has none."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def fingerprint(networks: nnx.Module) -> str:

@@ -21,14 +21,18 @@ from sam_audio_jax.files.places import (
 )
 from sam_audio_jax.files.whole import (
     PART,
+    STALE_S,
     check_new_folder,
+    name_writer,
     remove_parts,
+    remove_parts_of,
     whole_file,
     whole_folder,
 )
 
 __all__ = [
     "PART",
+    "STALE_S",
     "append_jsonl",
     "check_file_name",
     "check_format",
@@ -37,6 +41,7 @@ __all__ = [
     "disk_is_full",
     "iter_jsonl",
     "iter_lines",
+    "name_writer",
     "place_error",
     "read_json",
     "read_jsonl",
@@ -44,6 +49,7 @@ __all__ = [
     "read_lines",
     "read_object",
     "remove_parts",
+    "remove_parts_of",
     "whole_file",
     "whole_folder",
     "write_json",

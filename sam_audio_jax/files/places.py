@@ -1,13 +1,17 @@
 """Places to write to: tried before work that takes time, and what an error says about one."""
 
+import contextlib
 import errno
 import os
 import pathlib
+import time
 
 from sam_audio_jax.errors import UserError, first_line, shown
-from sam_audio_jax.files.whole import LONGEST_NAME, name_beside
+from sam_audio_jax.files.whole import LONGEST_NAME, PART, name_beside
 
 LONGEST_ID = 200  # bytes; file names of at most 255 bytes begin with it
+PROBE = "probe"  # name of the file by which a folder is tried
+PROBE_S = 10.0  # after which it is of a process that was killed
 PROBE_BYTES = 4_096  # written to find out whether a folder takes files
 # Errors of a place to write to that its user can mend.
 PLACE_ERRORS = (
@@ -53,7 +57,8 @@ def check_writable(path: str | os.PathLike, name: str = "") -> None:
         if not found.is_dir():
             kind = "a file" if found.is_file() else "no folder"
             raise UserError(f"{where} cannot be a folder: {found} is {kind}")
-        probe = name_beside(found / "probe")
+        _remove_old_probes(found)
+        probe = name_beside(found / PROBE)
         try:
             with probe.open("wb") as file:
                 file.write(bytes(PROBE_BYTES))
@@ -64,6 +69,13 @@ def check_writable(path: str | os.PathLike, name: str = "") -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"cannot write to {where}: {reason or first_line(error)}") from None
+
+
+def _remove_old_probes(folder: pathlib.Path) -> None:
+    for probe in folder.glob(f".{PROBE}.*{PART}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - probe.stat().st_mtime > PROBE_S:
+                probe.unlink()
 
 
 def check_file_name(name: str, where: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from sam_audio_jax.errors import UserError
 
 PART = ".part"  # in the name of what is being written
+STALE_S = 3_600.0  # the age of a part that no process can still be writing
 LONGEST_NAME = 255  # bytes of the name of a file, in most file systems
 
 
@@ -125,16 +126,52 @@ def _move_into(part: pathlib.Path, path: pathlib.Path) -> None:
             entry.unlink()
 
 
-def remove_parts(folder: str | os.PathLike, *, older_than_s: float = 0.0) -> None:
-    """Removes unfinished files of writers that were killed; other processes may do it as well."""
+def remove_parts(
+    folder: str | os.PathLike, *, older_than_s: float = 0.0, writer: int | None = None
+) -> None:
+    """Removes unfinished files and folders of writers that were killed.
+
+    Where several processes write to the folder, those that are younger than `older_than_s` stay,
+    but for the parts of the process `writer` (`name_writer`), which is this one, started again.
+    """
     for part in pathlib.Path(folder).glob(f".*{PART}*"):
+        own = writer is not None and f"{PART}{_writer_mark(writer)}" in part.name
         with contextlib.suppress(FileNotFoundError):
-            if part.is_file() and time.time() - part.stat().st_mtime >= older_than_s:
-                part.unlink()
+            if own or time.time() - part.stat().st_mtime >= older_than_s:
+                _remove(part)
+
+
+def remove_parts_of(path: str | os.PathLike) -> None:
+    """Removes what killed writers of the folder `path` left beside it."""
+    path = pathlib.Path(path)
+    if path.parent.is_dir():
+        for part in path.parent.iterdir():
+            if part.name.startswith(f".{path.stem}.") and PART in part.name and part.is_dir():
+                _remove(part)
+
+
+def _remove(part: pathlib.Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink()
+
+
+def name_writer(index: int) -> None:
+    """Marks what this process writes from now on as parts of process `index`, by its name."""
+    global _mark
+    _mark = _writer_mark(index)
+
+
+_mark = ""  # of this process in the names of its parts
+
+
+def _writer_mark(index: int) -> str:
+    return f"-{index}-"
 
 
 def name_beside(path: pathlib.Path) -> pathlib.Path:
     """A new hidden name in the same folder, cut where it would be longer than a name can be."""
-    end = os.fsencode(f".{uuid.uuid4().hex[:8]}{PART}{path.suffix}")
+    end = os.fsencode(f".{uuid.uuid4().hex[:8]}{PART}{_mark}{path.suffix}")
     stem = os.fsencode(f".{path.stem}")[: LONGEST_NAME - len(end)]
     return path.with_name(os.fsdecode(stem + end))

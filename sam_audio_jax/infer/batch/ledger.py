@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sam_audio_jax.distributed import ProcessRank
-from sam_audio_jax.files import append_jsonl, iter_jsonl, remove_parts, write_jsonl
+from sam_audio_jax.files import STALE_S, append_jsonl, iter_jsonl, remove_parts, write_jsonl
 
 DONE, FAILED = "done", "failed"
-STALE_S = 3_600.0  # the age of an unfinished file that no process can still be writing
 
 
 class Ledger:
@@ -33,7 +32,7 @@ class Ledger:
         bad_lines: Sequence[dict[str, Any]] = (),
     ):
         self.out, self.lines, self.rank, self.bad_lines = out, lines, rank, bad_lines
-        remove_parts(out, older_than_s=0.0 if rank.count == 1 else STALE_S)
+        remove_parts(out, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
         for path in self._process_files(FAILED):
             index = path.stem.removeprefix(f"{FAILED}.")
             if index == str(rank.index) or not index.isdigit() or int(index) >= rank.count:
