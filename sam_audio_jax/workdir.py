@@ -15,10 +15,17 @@
 A `format` above `FORMAT` is refused; a config.json without one has format 1, whose data section is
 flat and is converted to today's parts when it is read (`saved_config.py`). Other rooms write these
 files, but take their paths from here.
+
+Each checkpoint also holds the content of config.json: what the run is follows from the newest one,
+and config.json is written anew where it is damaged or missing.
 """
 
+import contextlib
 import dataclasses
+import os
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from sam_audio_jax import distributed
@@ -37,6 +44,9 @@ from sam_audio_jax.files import (
 from sam_audio_jax.saved_config import migrated_run
 
 FORMAT = 2
+METADATA = "_CHECKPOINT_METADATA"  # of Orbax, in each checkpoint
+# Experiment -> a field that its configs alone have; before 0.2.0 checkpoints did not name it.
+EXPERIMENT_FIELDS = {"TrainConfig": "separator", "CodecTrainConfig": "discriminator"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,27 +122,72 @@ class Workdir:
     def read_config(self) -> dict[str, Any]:
         """`{"experiment": class name, "config": fields}` of the run, in the format of today.
 
-        Raises `UserError` when the folder is no workdir or its format is newer than this code.
+        Where config.json is damaged or missing, that of the newest checkpoint. Raises `UserError`
+        when the folder is no workdir or its format is newer than this code.
+        """
+        run, damage = self._config_in_file()
+        run = run or self.config_in_checkpoint()
+        if run is None:
+            raise UserError(damage)
+        return run
+
+    def _config_in_file(self) -> tuple[dict[str, Any] | None, str]:
+        """The content of config.json, or None and what is wrong with it.
+
+        Raises `UserError` for a format that is newer than this code.
         """
         try:
             saved = read_object(self.config_file)
         except UserError as error:
-            raise UserError(f"{self.path} is not the workdir of a run: {error}") from None
-        check_format(self.config_file, saved, FORMAT)
-        parts = saved.get("experiment"), saved.get("config")
-        if not (isinstance(parts[0], str) and isinstance(parts[1], dict)):
-            raise UserError(
+            return None, f"{self.path} is not the workdir of a run: {error}"
+        if not _is_run(saved):
+            return None, (
                 f"{self.config_file} is damaged: it must hold the experiment and the config of the "
                 "run; put a copy there, or take another --workdir"
             )
-        return migrated_run(saved)
+        check_format(self.config_file, saved, FORMAT)
+        return migrated_run(saved), ""
+
+    def config_in_checkpoint(self) -> dict[str, Any] | None:
+        """What the newest checkpoint that can be read says about its run; None if none does.
+
+        Raises `UserError` for a format that is newer than this code.
+        """
+        for saved in self._metadata():
+            fields = saved.get("config")
+            for experiment, field in EXPERIMENT_FIELDS.items():
+                if isinstance(fields, dict) and field in fields:
+                    saved = {"experiment": experiment} | saved
+            if _is_run(saved):
+                check_format(self.checkpoints, saved, FORMAT)
+                return migrated_run({name: saved[name] for name in ("experiment", "config")})
+        return None
+
+    def kept_in_checkpoint(self, name: str) -> Any:
+        """What a training has kept under a name in the newest checkpoint that has it; None: none.
+
+        See `train_and_evaluate`.
+        """
+        for saved in self._metadata():
+            kept = saved.get("kept")
+            if isinstance(kept, dict) and name in kept:
+                return kept[name]
+        return None
+
+    def _metadata(self) -> Iterator[dict[str, Any]]:
+        """What `Checkpoints.save` was handed with each checkpoint, the newest first."""
+        for step in reversed(self.steps()):
+            with contextlib.suppress(UserError):
+                saved = read_object(self.checkpoint(step) / METADATA).get("custom_metadata")
+                if isinstance(saved, dict):
+                    yield saved
 
     def steps(self) -> list[int]:
         """Steps with a whole checkpoint, in order."""
         return sorted(
             int(folder.name)
             for folder in self.checkpoints.glob("[0-9]*")
-            if folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").is_file()
+            if folder.name.isdigit() and (folder / METADATA).is_file()
         )
 
     def read_scores(self) -> dict[int, float]:
@@ -156,6 +211,11 @@ class Workdir:
         lines = read_jsonl(self.metrics_file, skip_torn=True)
         return [line for line in lines if isinstance(line, dict) and _is_metrics(line)]
 
+    def scores_in_metrics(self, name: str) -> dict[int, float]:
+        """The number `name` of each evaluation in metrics.jsonl, by step; empty without a name."""
+        lines = [line for line in self.read_metrics() if line["group"] == "eval"]
+        return {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
+
     def write_scores(self, scores: dict[int, float]) -> None:
         """Replaces scores.json."""
         write_json(self.scores_file, scores)
@@ -172,14 +232,22 @@ class Workdir:
         best = self.read_config()["config"]["checkpoint"]["best_is"]
         return (max if best == "highest" else min)(steps, key=scores.__getitem__)
 
-    def _check(self, config: Any) -> None:
-        if not self.config_file.is_file():
-            if self.path.exists() and not (self.path.is_dir() and self._is_empty()):
+    def _check(self, config: Any) -> list[str]:
+        """Raises `UserError` unless the folder may be that of the run; returns warnings."""
+        steps = self.steps()
+        if not steps:
+            if self.config_file.is_file():
+                self.read_config()
+            elif self.path.exists() and not (self.path.is_dir() and self._is_empty()):
                 raise UserError(f"{self.path} is not empty and holds no config.json of a run")
-            return
-        saved = self.read_config()
-        if not self.steps():
-            return
+            return []
+        in_file, _ = self._config_in_file()
+        saved = self.config_in_checkpoint() or in_file
+        if saved is None:
+            return [
+                f"warning: neither {self.config_file} nor a checkpoint says what this run is: the "
+                "config is taken, if the checkpoint has its sizes"
+            ]
         kind = type(config).__name__
         if saved["experiment"] != kind:
             raise UserError(f"{self.path} belongs to a {saved['experiment']}, not to a {kind}")
@@ -189,17 +257,64 @@ class Workdir:
                 f"{self.path} belongs to another config ({'; '.join(differing)}); "
                 "take another --workdir or the saved values"
             )
+        if in_file is None:
+            was = "was damaged" if os.path.lexists(self.config_file) else "was missing"
+            return [f"warning: {self.config_file} {was}: checkpoint {steps[-1]} has its content"]
+        if not _is_alike(in_file, config):
+            return [f"warning: {self.config_file} was of another run than the checkpoints"]
+        return []
+
+    def _set_aside_odd(self) -> list[str]:
+        """Moves what is no file where one should be, or no folder; returns warnings."""
+        files = (
+            self.config_file,
+            self.scores_file,
+            self.metrics_file,
+            self.parameters_file,
+            self.latents_file,
+        )
+        warnings = []
+        for path in (*files, self.events, self.path / "eval"):
+            is_right = path.is_file() if path in files else path.is_dir()
+            if is_right or not os.path.lexists(path):
+                continue
+            self.unreadable.mkdir(exist_ok=True)
+            number = sum(1 for _ in self.unreadable.glob(f"{path.name}*"))
+            path.rename(self.unreadable / f"{path.name}.{number}")
+            kind = "file" if path in files else "folder"
+            warnings.append(f"warning: {path} was no {kind}: it is in {self.unreadable} now")
+        return warnings
 
     def _is_empty(self) -> bool:
         """Whether nothing is in the folder but what a killed writer left."""
         return all(PART in entry.name for entry in self.path.iterdir())
 
     def _claim(self, config: Any) -> None:
-        self._check(config)
+        warnings = self._check(config)
         check_writable(self.path, "--workdir")
-        remove_parts(self.path)
-        run = {"format": FORMAT, "experiment": type(config).__name__, "config": to_dict(config)}
-        write_json(self.config_file, run)
+        warnings += self._set_aside_odd()
+        for folder in (self.path, self.path / "eval"):
+            remove_parts(folder)
+        write_json(self.config_file, run_of(config))
+        for line in warnings:
+            print(line, file=sys.stderr)
+
+
+def run_of(config: Any) -> dict[str, Any]:
+    """What config.json and each checkpoint say about the run of a config."""
+    return {"format": FORMAT, "experiment": type(config).__name__, "config": to_dict(config)}
+
+
+def _is_run(saved: dict[str, Any]) -> bool:
+    return isinstance(saved.get("experiment"), str) and isinstance(saved.get("config"), dict)
+
+
+def _is_alike(run: dict[str, Any], config: Any) -> bool:
+    """Whether what was saved is the run of a config."""
+    try:
+        return run["experiment"] == type(config).__name__ and not differences(run["config"], config)
+    except UserError:  # a field that there is not
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +358,9 @@ def find_checkpoint(name: str) -> Checkpoint | None:
     steps = workdir.steps()
     if named_step and int(path.name) not in steps:
         raise UserError(f"no checkpoint {path}; saved are {steps}")
-    if not workdir.config_file.is_file() or "experiment" not in _run_of(workdir):
+    if workdir.config_in_checkpoint() is None and (
+        not workdir.config_file.is_file() or "experiment" not in _run_of(workdir)
+    ):
         return None
     if not steps:
         raise UserError(f"{workdir.path} has no checkpoint yet")

@@ -9,28 +9,26 @@ get over.
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert.codec import load_codec_folder, save_codec_folder
+from sam_audio_jax.convert.codec import save_codec_folder
 from sam_audio_jax.data.pipeline import separation_batches
-from sam_audio_jax.eval.in_training import training_evaluation
-from sam_audio_jax.eval.mixtures import folder_of
+from sam_audio_jax.eval.in_training import check_evaluation, training_evaluation
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.frozen import load_start, make_codec
+from sam_audio_jax.train.frozen import kept_codec, load_start, make_codec
 from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.workdir import Workdir
 
 
 def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
     """Returns the frozen codec: once there are checkpoints, the workdir's own copy of it."""
-    return load_codec_folder(workdir.codec) if workdir.steps() else make_codec(cfg)
+    return kept_codec(workdir, cfg) if workdir.steps() else make_codec(cfg)
 
 
 @command
 def main(argv: list[str]) -> None:
     """Trains in one workdir, from its newest checkpoint on."""
     path, profile, cfg = config.run_options(argv, __doc__, command="train", kind=TrainConfig)
-    if cfg.eval_bench:
-        folder_of(cfg.eval_bench)
+    check_evaluation(cfg)
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
@@ -56,4 +54,5 @@ def main(argv: list[str]) -> None:
         frozen=frozen,
         evaluate=training_evaluation(workdir, cfg, codec, mesh),
         profile=profile,
+        kept={"codec": config.to_dict(codec.config)},
     )

@@ -17,9 +17,11 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.codec.principal import principal
 from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.data.pipeline import BatchStream, ExcerptConfig, codec_excerpts
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.codec_objective import (
+    METRICS,
     evaluate_codec,
     make_codec_training,
     posterior_means,
@@ -70,6 +72,15 @@ def evaluation(
     return evaluate
 
 
+def check_best_metric(cfg: CodecTrainConfig) -> None:
+    """Raises `UserError` for a `checkpoint.best_metric` that the evaluation does not measure."""
+    best = cfg.checkpoint.best_metric
+    if best and best not in (names := [*METRICS, "latent_mean", "latent_std"]):
+        raise UserError(
+            f"checkpoint.best_metric={best} is not evaluated; allowed: {', '.join(names)}"
+        )
+
+
 def initial_codec(cfg: CodecTrainConfig) -> Codec | None:
     """Returns the codec that `init_from` names, if any.
 
@@ -94,6 +105,7 @@ def main(argv: list[str]) -> None:
     path, profile, cfg = config.run_options(
         argv, __doc__, command="train-codec", kind=CodecTrainConfig
     )
+    check_best_metric(cfg)
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)

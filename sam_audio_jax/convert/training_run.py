@@ -21,7 +21,7 @@ from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError, first_line
-from sam_audio_jax.files import read_json
+from sam_audio_jax.files import read_json, read_object
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 from sam_audio_jax.workdir import Checkpoint
 
@@ -94,7 +94,7 @@ def load_run_codec(checkpoint: Checkpoint) -> Codec:
         return load_codec_folder(workdir.codec)
     fields = checkpoint.fields("discriminator")["codec"]
     if workdir.latents_file.is_file():
-        fields |= read_json(workdir.latents_file)
+        fields = fields | read_object(workdir.latents_file)
     config = from_dict(CodecConfig, fields)
     return _read_module(checkpoint.folder, lambda: Codec(config, rngs=nnx.Rngs(0)), "generator")
 

@@ -4,6 +4,8 @@ The held-out flow loss of each domain, for the live and the averaged weights, an
 metrics of the averaged weights, whose report is in `WORKDIR/eval/STEP/`.
 """
 
+import difflib
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -16,8 +18,13 @@ from sam_audio_jax import parallel
 from sam_audio_jax.audio import USUAL_DB, measure_level
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
-from sam_audio_jax.eval.evaluation import choose, evaluate_model
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval import baselines
+from sam_audio_jax.eval.evaluation import LOGGED, choose, evaluate_model
 from sam_audio_jax.eval.mixtures import Bench, FixedMixture, Wave, load_bench, render
+from sam_audio_jax.eval.prompting import PROMPTS
+from sam_audio_jax.eval.scoring import COLUMNS, REFINES
+from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.held_out import HeldOutItem, HeldOutLoss
@@ -76,6 +83,39 @@ def training_evaluation(
         return losses | (scores or {})
 
     return evaluate
+
+
+def check_evaluation(config: TrainConfig) -> None:
+    """Raises `UserError` for a bench that cannot be read, and for a metric that nothing measures.
+
+    It needs no network, so that a run does not find out at its first evaluation.
+    """
+    best = config.checkpoint.best_metric
+    if not config.eval_bench:
+        if best:
+            raise UserError(
+                f"checkpoint.best_metric={best} needs an eval_bench: without one nothing is scored"
+            )
+        return
+    settings = [*dict.fromkeys(item.setting for item in load_bench(config.eval_bench).mixtures)]
+    settings.append(ALL)
+    names = {
+        f"flow_loss/{weights}/{setting}" for weights in ("live", "averaged") for setting in settings
+    }
+    for column, setting in itertools.product(LOGGED, settings):
+        names |= {f"{column}/{row}/{setting}" for row in baselines.NAMES if column in COLUMNS}
+        names |= {
+            f"{column}/{refine}/{setting}/{prompt}" for refine in REFINES for prompt in PROMPTS
+        }
+    if best and best not in names:
+        nearest = difflib.get_close_matches(best, sorted(names), n=1)
+        suggestion = f"did you mean {nearest[0]}? " if nearest else ""
+        raise UserError(
+            f"checkpoint.best_metric={best} is not evaluated; {suggestion}allowed: "
+            f"flow_loss/W/S with W live or averaged; C/R/S/P with C of {', '.join(LOGGED)}, R of "
+            f"{', '.join(REFINES)}, P of {', '.join(PROMPTS)}; C/B/S with B of "
+            f"{', '.join(baselines.NAMES)}; S of {', '.join(settings)}"
+        )
 
 
 def held_out_items(bench: str, limit: int | None, sample_rate: int) -> list[HeldOutItem]:

@@ -62,9 +62,13 @@ class Checkpoints:
         self.folder = self._workdir.checkpoints
         try:
             self._scores = self._workdir.read_scores()
+            if not self._workdir.scores_file.is_file():
+                self._scores = self._workdir.scores_in_metrics(config.best_metric)
         except UserError as error:
-            self._scores = {}
-            self.warnings.append(f"warning: {error}: the best steps are counted anew")
+            self._scores = self._workdir.scores_in_metrics(config.best_metric)
+            self.warnings.append(
+                f"warning: {error}: the scores are those in {self._workdir.metrics_file}"
+            )
         policies: list[Any] = [_keep.LatestN(config.keep_last)]
         if config.best_metric and config.keep_best:
             highest = config.best_is == "highest"

@@ -29,6 +29,8 @@ from sam_audio_jax.train.config import CodecTrainConfig
 from sam_audio_jax.train.optimizer import codec_decay_mask, decaying_schedule, make_optimizer
 from sam_audio_jax.train.step import Scalars, Step, TrainState, apply_gradients, finish_step
 
+METRICS = ("kl", "mel", "si_sdr_db", "stft", "waveform")  # by `evaluate_codec`
+
 M = TypeVar("M", bound=nnx.Module)
 _Wave = Float[Array, "batch samples"]
 

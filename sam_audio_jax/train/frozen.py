@@ -6,21 +6,27 @@ A workdir keeps what was loaded: the codec in `codec/`, the text encoder in ever
 """
 
 import dataclasses
+import sys
 
+import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax import parallel
-from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.config import misfit
+from sam_audio_jax import distributed, parallel
+from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.config import from_dict, misfit, to_dict
 from sam_audio_jax.convert.cnn14 import load_cnn14
+from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.convert.load import load_codec, load_networks, load_text_encoder
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_json, write_json
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
+from sam_audio_jax.workdir import Workdir
 
 RANDOM = "random"  # the name of random weights, for tests and plans
 PROBE = "A woman speaks: 2 dogs bark, and rain falls!"  # by which tokenizers are compared
@@ -35,6 +41,41 @@ def make_codec(config: TrainConfig) -> Codec:
     if config.codec_checkpoint != RANDOM:
         return load_codec(config.codec_checkpoint)
     return parallel.init_sharded(lambda: Codec(config.codec, rngs=nnx.Rngs(config.seed)))
+
+
+def kept_codec(workdir: Workdir, config: TrainConfig) -> Codec:
+    """The copy of the frozen codec in a workdir that has checkpoints; all processes call it.
+
+    Where its `codec.json` is damaged or missing, that is written anew from the newest checkpoint,
+    or, for a run of an earlier version, from the codec that `codec_checkpoint` names, if that has
+    the weights of the copy. Raises `UserError` where neither helps.
+    """
+    distributed.run_on_first(lambda: _mend_codec(workdir, config))
+    return load_codec_folder(workdir.codec)
+
+
+def _mend_codec(workdir: Workdir, config: TrainConfig) -> None:
+    file = workdir.codec / "codec.json"
+    try:
+        from_dict(CodecConfig, read_json(file))
+        return
+    except UserError as error:
+        damage = error
+    fields = workdir.kept_in_checkpoint("codec")
+    if fields is not None:
+        write_json(file, fields)
+    else:
+        named = make_codec(config)
+        write_json(file, to_dict(named.config))
+        copy = load_codec_folder(workdir.codec)
+        weights = [jax.tree.leaves(nnx.as_pure(nnx.state(one))) for one in (named, copy)]
+        if not all(map(np.array_equal, *weights)):
+            file.unlink()
+            raise UserError(
+                f"{damage}; the weights beside it are not those of codec_checkpoint="
+                f"{config.codec_checkpoint}: put a copy of the file there"
+            )
+    print(f"warning: {damage}: it was written anew", file=sys.stderr)
 
 
 def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:

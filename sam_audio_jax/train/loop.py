@@ -7,6 +7,7 @@ writes the files and reads the clock.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -17,7 +18,6 @@ from jaxtyping import PyTree
 
 from sam_audio_jax import distributed, parallel
 from sam_audio_jax.bounds import check, hints
-from sam_audio_jax.config import to_dict
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_file
 from sam_audio_jax.train.checkpoint import Checkpoints
@@ -30,7 +30,7 @@ from sam_audio_jax.train.progress import Progress, StepMetrics
 from sam_audio_jax.train.step import Step, TrainState, jit_step
 from sam_audio_jax.train.step_timer import StepTimer
 from sam_audio_jax.train.stopping import Interrupted, Stop, watch_signals
-from sam_audio_jax.workdir import Workdir
+from sam_audio_jax.workdir import Workdir, run_of
 
 Evaluate = Callable[[TrainState, int], dict[str, float]]
 
@@ -61,6 +61,7 @@ def train_and_evaluate(
     frozen: PyTree = None,
     evaluate: Evaluate | None = None,
     profile: bool = False,
+    kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainState:
     """Trains until `config.steps` or `config.max_minutes`, from the newest checkpoint if any.
 
@@ -69,7 +70,8 @@ def train_and_evaluate(
     reads only, if any. `frames_per_step` is called after each batch where batches vary in length.
     `evaluate(state, step)` runs on every process, whose devices hold parts of the parameters, every
     `config.eval_every` steps and at the end; the results of process 0 count. SIGTERM and SIGINT
-    save and end the run; with several processes SIGTERM to any of them does.
+    save and end the run; with several processes SIGTERM to any of them does. `kept` is plain JSON
+    that each checkpoint holds besides, from which files of the workdir can be written anew.
 
     Raises `UserError` for a workdir of another config, for a batch that the mesh does not divide,
     and after `config.max_skipped` steps in a row that were not finite.
@@ -104,6 +106,7 @@ def train_and_evaluate(
                 stop=stop,
                 profiler=StepProfiler(files.profile if profile else None),
                 evaluate=evaluate,
+                kept=kept,
             )
             return run.loop(state, step, batches, () if frozen is None else (frozen,))
 
@@ -122,6 +125,7 @@ class _Run:
     stop: Stop
     profiler: StepProfiler
     evaluate: Evaluate | None
+    kept: Mapping[str, Any]
 
     def loop(
         self, state: TrainState, step: Step, batches: Batches, frozen: tuple[PyTree, ...]
@@ -180,9 +184,10 @@ class _Run:
         self.timer.add("step")
         progress = dataclasses.replace(self.metrics.progress, seconds=self.timer.seconds)
         metadata = {
+            **run_of(self.config),
             "progress": dataclasses.asdict(progress),
             "data": batches.get_state(),
-            "config": to_dict(self.config),
+            "kept": dict(self.kept),
         }
         self.checkpoints.save(state, metadata)
         self.timer.add("checkpoint")

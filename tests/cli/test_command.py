@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sam_audio_jax import config
-from sam_audio_jax.cli import convert, evaluate, prepare, separate, train
+from sam_audio_jax.cli import convert, evaluate, prepare, separate, train, train_codec
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.errors import UserError
 
@@ -84,6 +84,30 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(ConnectionResetError):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "message"),
+    [
+        (train.main, ["tiny", "--eval-bench", "nowhere"], "bench 'nowhere' has no manifest.jsonl"),
+        (train.main, ["tiny", "--checkpoint.best-metric", "no", "--eval-bench", ""], "eval_bench"),
+        (
+            train.main,
+            ["tiny", "--checkpoint.best-metric", "sisdri/wiener/sfx", "--eval-bench", "embedded"],
+            "did you mean sisdri/wiener/sfx/text?",
+        ),
+        (train_codec.main, ["codec_tiny", "--checkpoint.best-metric", "no"], "mel, si_sdr_db, st"),
+    ],
+)
+def test_what_a_run_cannot_evaluate_is_refused_before_it_starts(
+    main, argv, message, tmp_path, capsys
+):
+    assert main([*argv, "--workdir", str(tmp_path / "run")]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert message in text
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
