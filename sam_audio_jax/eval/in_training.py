@@ -23,7 +23,7 @@ from sam_audio_jax.eval import baselines
 from sam_audio_jax.eval.evaluation import LOGGED, choose, evaluate_model
 from sam_audio_jax.eval.mixtures import Bench, FixedMixture, Wave, load_bench, render
 from sam_audio_jax.eval.prompting import PROMPTS
-from sam_audio_jax.eval.scoring import COLUMNS, REFINES
+from sam_audio_jax.eval.scoring import COLUMNS, FOLLOWING, REFINES
 from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.train.config import TrainConfig
@@ -102,7 +102,8 @@ def check_evaluation(config: TrainConfig) -> None:
     names = {
         f"flow_loss/{weights}/{setting}" for weights in ("live", "averaged") for setting in settings
     }
-    for column, setting in itertools.product(LOGGED, settings):
+    columns = [name for name in LOGGED if name in (*COLUMNS, *FOLLOWING)]
+    for column, setting in itertools.product(columns, settings):
         names |= {f"{column}/{row}/{setting}" for row in baselines.NAMES if column in COLUMNS}
         names |= {
             f"{column}/{refine}/{setting}/{prompt}" for refine in REFINES for prompt in PROMPTS
@@ -112,7 +113,7 @@ def check_evaluation(config: TrainConfig) -> None:
         suggestion = f"did you mean {nearest[0]}? " if nearest else ""
         raise UserError(
             f"checkpoint.best_metric={best} is not evaluated; {suggestion}allowed: "
-            f"flow_loss/W/S with W live or averaged; C/R/S/P with C of {', '.join(LOGGED)}, R of "
+            f"flow_loss/W/S with W live or averaged; C/R/S/P with C of {', '.join(columns)}, R of "
             f"{', '.join(REFINES)}, P of {', '.join(PROMPTS)}; C/B/S with B of "
             f"{', '.join(baselines.NAMES)}; S of {', '.join(settings)}"
         )

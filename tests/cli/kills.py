@@ -191,13 +191,14 @@ class Round:
                 f"status {status}: {self.text()[-2000:]}"
             )
 
-    def kill(self, rng: random.Random, longest_s: float) -> bool:
-        """A start that is killed within so many seconds; whether it had not ended before."""
-        processes = self.start()
+    def kill(self, rng: random.Random, longest_s: float) -> float | None:
+        """A start that is killed within so many seconds; how long it took if it ended before."""
+        processes, began = self.start(), time.monotonic()
         chosen = rng.choice([[process] for process in processes] + [processes])
-        moment = time.monotonic() + rng.uniform(0, longest_s)
+        moment = began + rng.uniform(0, longest_s)
         while time.monotonic() < moment and any(one.poll() is None for one in processes):
             time.sleep(0.005)
+        took = time.monotonic() - began
         alive = [process for process in chosen if process.poll() is None]
         for process in alive:
             process.send_signal(signal.SIGKILL)
@@ -205,7 +206,7 @@ class Round:
             status = process.wait(TIMEOUT_S)
             allowed = {-signal.SIGKILL} if process in alive else {0, 1, 2}
             assert status in allowed, f"status {status}: {self.text()[-2000:]}"
-        return bool(alive)
+        return None if alive else took
 
     def text(self) -> str:
         return self.log.read_text()
@@ -258,7 +259,10 @@ def campaign(victim: Victim, kills: int, seed: int, folder: pathlib.Path) -> Ite
         count = 1 + number % 2
         attempt = Round(victim, count, folder / f"{victim.name}-{count}-{number}")
         killed = 0
-        while killed < min(KILLS_OF_ROUND, kills - done) and attempt.kill(rng, longest_s[count]):
+        while killed < min(KILLS_OF_ROUND, kills - done):
+            if took := attempt.kill(rng, longest_s[count]):
+                longest_s[count] = took if not killed else longest_s[count]  # of a whole run, now
+                break
             killed += 1
         attempt.finish()
         left = attempt.left_behind()
