@@ -130,9 +130,14 @@ def training_digest(workdir: pathlib.Path) -> Any:
 
 
 def files_digest(out: pathlib.Path) -> Any:
-    """The hash of every file; lines that processes append are in no order."""
+    """The hash of every file; lines that processes append are in no order.
+
+    Whichever process measures a recording first keeps its length, so that `lengths.*` are left out.
+    """
     found = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        if path.name.startswith("lengths."):
+            continue
         data = path.read_bytes()
         if path.suffix == ".jsonl":
             data = b"".join(sorted(data.splitlines(keepends=True)))
