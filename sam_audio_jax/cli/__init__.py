@@ -4,11 +4,17 @@ Each command is a module of this folder with a function `main(argv)` that return
 A module is imported when its command runs, so that `sam-audio --help` does not wait for JAX.
 """
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import types
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 COMMANDS = {
     "separate": "separate what prompts describe from one recording or many",
@@ -41,11 +47,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {_unknown(name)}", file=sys.stderr)
         return 2
     try:
-        module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+        with _ended_by_interrupt():
+            module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
         return module.main(arguments)
-    except KeyboardInterrupt:  # also while the module is imported, which takes seconds
+    except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt() -> Iterator[None]:
+    """Inside, Ctrl-C ends the process at once.
+
+    For imports, which take seconds: extensions that are being loaded turn a KeyboardInterrupt into
+    an ImportError, or lose it.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
+        threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, _end_interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_interrupted(number: int, frame: types.FrameType | None) -> NoReturn:
+    del number, frame
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
 
 
 def help_text() -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from sam_audio_jax import cli
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.errors import UserError
+from tests.children import environment
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULES = {name: name.replace("-", "_") for name in cli.COMMANDS}
@@ -58,6 +60,39 @@ def test_there_is_a_module_for_each_command_and_no_other():
     others = {"__init__", "__main__", "command"}
     assert {path.stem for path in folder.glob("*.py")} == set(MODULES.values()) | others
     assert {path.stem for path in (ROOT / "launch").glob("*.py")} == set(MODULES.values())
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("separate", ["a.wav", "--text", "a", "--out"]),
+        *(
+            pytest.param(name, arguments, marks=pytest.mark.long)
+            for name, arguments in [
+                ("evaluate", ["--checkpoint", "tiny", "--out"]),
+                ("train", ["tiny", "--workdir"]),
+                ("prepare", ["tiny", "--out"]),
+            ]
+        ),
+    ],
+)
+def test_ctrl_c_while_a_command_loads_is_one_line(name, arguments, tmp_path):
+    """Extensions that are being imported turn the interrupt into other errors, or lose it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sam_audio_jax.cli", name, *arguments, str(tmp_path / "out")],
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    loaded = pathlib.Path("/proc") / str(process.pid) / "maps"
+    while "libjax" not in loaded.read_text():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "interrupted\n"
+    assert process.returncode == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_statuses(capsys, monkeypatch):
