@@ -72,8 +72,8 @@ def _mend_codec(workdir: Workdir, config: TrainConfig) -> None:
         if not all(map(np.array_equal, *weights)):
             file.unlink()
             raise UserError(
-                f"{file} is damaged ({damage}); the weights beside it are not those of codec_checkpoint="
-                f"{config.codec_checkpoint}: put a copy of the file there"
+                f"{file} is damaged ({damage}); the weights beside it are not those of "
+                f"codec_checkpoint={config.codec_checkpoint}: put a copy of the file there"
             )
     print(f"warning: {file} was damaged ({damage}): it was written anew", file=sys.stderr)
 
