@@ -85,6 +85,8 @@ def test_ctrl_c_while_a_command_loads_is_one_line(name, arguments, tmp_path):
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
+        # Shells let what they start in the background ignore the signal, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     loaded = pathlib.Path("/proc") / str(process.pid) / "maps"
     while "libjax" not in loaded.read_text():

@@ -17,7 +17,7 @@ from sam_audio_jax.workdir import Workdir
 from tests.children import environment
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-STEPS = 150
+STEPS = 100
 TIMEOUT_S = 600  # for one process to start and save; seconds are enough on a free machine
 
 pytestmark = pytest.mark.processes
@@ -107,14 +107,21 @@ def kill(process: subprocess.Popen):
     process.wait()
 
 
-def test_two_kills_at_random_moments_change_nothing(start, whole, same, tmp_path):
-    """Takes long because three training processes, and one undisturbed, start and compile."""
+def test_two_kills_at_random_moments_and_a_sigterm_change_nothing(start, whole, same, tmp_path):
+    """Takes long because four training processes, and one undisturbed, start and compile."""
     rng, killed = random.Random(0), tmp_path / "killed"
     kill_while_it_starts(start, killed, rng.uniform(0.2, 4.0))
     kill_around_a_save(start, killed, rng.uniform(0.0, 0.1))
+    process = start(killed)
+    wait_for_a_new_save(killed, process)
+    process.send_signal(signal.SIGTERM)
+    finish(process, killed)
+    assert "saved, run again to go on" in log_of(killed).read_text()
     finish(start(killed), killed)
     assert same(everything(whole, STEPS), everything(killed, STEPS))
     assert untimed(whole) == untimed(killed)
+    model = SAMAudio.from_pretrained(killed)
+    assert model.sampler == SamplerConfig(method="euler", steps=2)  # as the run's config says
 
 
 @pytest.mark.long
@@ -133,17 +140,3 @@ def test_ten_kills_change_nothing_even_without_a_compilation_cache(start, whole,
     finish(start(killed, **empty), killed)
     assert same(everything(whole, STEPS), everything(killed, STEPS))
     assert untimed(whole) == untimed(killed)
-
-
-def test_sigterm_saves_and_the_next_process_goes_on(start, whole, same, tmp_path):
-    """Takes long because two training processes start and compile, and one undisturbed."""
-    stopped = tmp_path / "stopped"
-    process = start(stopped)
-    wait_for_a_new_save(stopped, process)
-    process.send_signal(signal.SIGTERM)
-    finish(process, stopped)
-    assert "saved, run again to go on" in log_of(stopped).read_text()
-    finish(start(stopped), stopped)
-    assert same(everything(whole, STEPS), everything(stopped, STEPS))
-    model = SAMAudio.from_pretrained(stopped)
-    assert model.sampler == SamplerConfig(method="euler", steps=2)  # as the run's config says
