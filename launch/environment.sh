@@ -20,7 +20,8 @@ fi
 stamp=.venv/installed.${EXTRAS:-plain}
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     echo "installing into .venv (once)" >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    # Not compiled: Python does so for what is imported, a part of it, when that happens.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
         --editable ".${EXTRAS:+[$EXTRAS]}" || exit 1
     touch "$stamp"
 fi

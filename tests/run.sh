@@ -14,13 +14,15 @@ source "$(dirname "$0")/../launch/environment.sh"
 
 # The TPU's compiler, for tests that plan; beside the environment, because inside it every JAX
 # process would look for TPUs and say that there are none.
-if [ ! -e .venv/libtpu ]; then
+install_libtpu() {
+    [ -e .venv/libtpu ] && return
     wanted=$(.venv/bin/python -c 'from importlib.metadata import requires
 print(next(r.split(";")[0] for r in requires("jax") if r.startswith("libtpu")))')
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
         --target .venv/libtpu "$wanted" ||
         echo "no $wanted here: tests that compile for TPUs will be skipped" >&2
-fi
+}
+install_libtpu & # while lint and types are checked
 
 part=${1:-}
 parallel=(-n "${TEST_WORKERS:-auto}" --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
@@ -38,6 +40,7 @@ case $part in
     .venv/bin/pyright --pythonpath .venv/bin/python || exit 1
     ;;
 esac
+wait # for libtpu
 
 # Most of the time of an optimised run is the compiler's, on programs that run once: these flags
 # compile a training step in a third of it.
