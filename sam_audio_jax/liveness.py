@@ -183,8 +183,10 @@ class _Relay:
         answered = _pass_on(far, near)
         if answered and not ended.is_set():
             self._lost()
-        near.close()
-        far.close()
+        for end in (near, far):
+            with contextlib.suppress(OSError):  # a close alone would wait for a `recv` in `_send`
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
     def _send(self, near: socket.socket, far: socket.socket, ended: threading.Event) -> None:
         _pass_on(near, far)

@@ -98,11 +98,11 @@ def test_a_relay_keeps_the_client_connected_when_the_service_is_gone():
     with socket.create_server(("127.0.0.1", 0)) as service:
         relay = liveness._Relay(f"127.0.0.1:{service.getsockname()[1]}", lambda: lost.put(True))
         host, port = relay.address.split(":")
-        client = socket.create_connection((host, int(port)))
+        client = socket.create_connection((host, int(port)), 5)
         far, _ = service.accept()
         far.close()  # without an answer: as if nobody served there yet
         assert client.recv(1) == b""
-        client = socket.create_connection((host, int(port)))
+        client = socket.create_connection((host, int(port)), 5)
         far, _ = service.accept()
         client.sendall(b"ping")
         assert far.recv(4) == b"ping"
