@@ -14,6 +14,13 @@ from sam_audio_jax.errors import UserError
 from tests.children import environment
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Runs the command where Ctrl-C is not ignored: shells let what they start in the background ignore
+# it, and children inherit that.
+LISTENING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-m", "sam_audio_jax.cli", *sys.argv[1:]])
+"""
 MODULES = {name: name.replace("-", "_") for name in cli.COMMANDS}
 
 
@@ -80,13 +87,11 @@ def test_there_is_a_module_for_each_command_and_no_other():
 def test_ctrl_c_while_a_command_loads_is_one_line(name, arguments, tmp_path):
     """Extensions that are being imported turn the interrupt into other errors, or lose it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "sam_audio_jax.cli", name, *arguments, str(tmp_path / "out")],
+        [sys.executable, "-c", LISTENING, name, *arguments, str(tmp_path / "out")],
         cwd=ROOT,
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
-        # Shells let what they start in the background ignore the signal, and so do its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     loaded = pathlib.Path("/proc") / str(process.pid) / "maps"
     while "libjax" not in loaded.read_text():
