@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Num, UInt8
 
 from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.call import Compiled, padded_rows
 
 ClipFrames = UInt8[np.ndarray, "_ _ _ 3"] | Float[np.ndarray, "_ _ _ 3"]  # count, height, width
 
@@ -112,8 +112,7 @@ def _resize_piece(frames: ClipFrames, size: int, batch_size: int) -> ClipFrames:
 
 def _pad(frames: ClipFrames, batch_size: int, shards: int) -> ClipFrames:
     """Appends black frames up to `shards` times a power of two, at most to `batch_size`."""
-    per_shard = -(-len(frames) // shards)
-    rows = min(batch_size, shards << (per_shard - 1).bit_length())
+    rows = padded_rows(len(frames), batch_size // shards, shards)
     return np.pad(frames, ((0, rows - len(frames)), (0, 0), (0, 0), (0, 0)))
 
 

@@ -6,12 +6,14 @@ The ids of T5: docs/prompt_encoders.md, "T5".
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 import transformers
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Int
 
 from sam_audio_jax.encoders.text_form import normalize
 from sam_audio_jax.errors import UserError, first_line
+from sam_audio_jax.nn.call import power_of_two
 
 MAX_TOKENS = 512  # of a text, with its end token; `max_length` of the reference
 
@@ -26,6 +28,14 @@ class Tokenizer(Protocol):
     def __call__(
         self, texts: list[str], length: int | None = None
     ) -> tuple[Int[np.ndarray, "texts tokens"], Bool[np.ndarray, "texts tokens"]]: ...
+
+
+def pad_tokens(
+    ids: Int[np.ndarray, "batch tokens"], mask: Bool[np.ndarray, "batch tokens"], *, least: int
+) -> tuple[Int[Array, "batch padded"], Bool[Array, "batch padded"]]:
+    """A tokenizer's result on the device, of `least` tokens or a larger power of two."""
+    extra = ((0, 0), (0, power_of_two(ids.shape[1], least=least) - ids.shape[1]))
+    return jnp.asarray(np.pad(ids, extra)), jnp.asarray(np.pad(mask, extra))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Int
-
 from sam_audio_jax.bounds import Checked, Count, PositiveCount, Range, Size
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.call import power_of_two
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,16 +78,3 @@ def padded(length: int, config: BucketConfig) -> int:
     while size < length:
         size = max(size + 1, round(size * config.growth))
     return size
-
-
-def pad_tokens(
-    ids: Int[np.ndarray, "batch tokens"], mask: Bool[np.ndarray, "batch tokens"], *, least: int
-) -> tuple[Int[Array, "batch padded"], Bool[Array, "batch padded"]]:
-    """A tokenizer's result on the device, of `least` tokens or a larger power of two."""
-    extra = ((0, 0), (0, power_of_two(ids.shape[1], least=least) - ids.shape[1]))
-    return jnp.asarray(np.pad(ids, extra)), jnp.asarray(np.pad(mask, extra))
-
-
-def power_of_two(count: int, *, least: int = 1) -> int:
-    """The smallest power of two that is `count` or more, and `least` or more."""
-    return max(least, 1 << (max(count, 1) - 1).bit_length())

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax.codec.codec import Codec, pad_to_hop
-from sam_audio_jax.infer.buckets import Group, pad_tokens
+from sam_audio_jax.encoders.tokenizer import pad_tokens
+from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.separator.prompts import Span, batch_anchors, valid_frames

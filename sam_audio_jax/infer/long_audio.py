@@ -22,11 +22,11 @@ from sam_audio_jax import parallel
 from sam_audio_jax.bounds import Checked, NonNegative, Positive, Size
 from sam_audio_jax.codec.chunked import decode_chunked, encode_chunked
 from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.encoders.tokenizer import pad_tokens
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.buckets import pad_tokens, power_of_two
 from sam_audio_jax.infer.collate import LEAST_TOKENS, Tokenize
 from sam_audio_jax.infer.solve import Networks
-from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.call import Compiled, power_of_two
 from sam_audio_jax.separator import flow, windows
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.separator.prompts import Conditions, Span, frame_anchors

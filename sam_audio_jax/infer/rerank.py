@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.scorers.scorer import WANTED, PromptView, Scorer
+from sam_audio_jax.scorers.scorer import WANTED, PromptView, Scorer, best
 
 
 class Choice(NamedTuple):
@@ -54,7 +54,7 @@ def rank(
     scores = np.asarray(named[scorer.axes[0]], np.float32)
     if scores.shape != padded.shape[:2] or not np.isfinite(scores).all():
         raise ValueError(f"{type(scorer).__name__} made {scores} of {padded.shape[:2]} candidates")
-    return [Choice(int(np.argmax(row)), row) for row in scores]
+    return [Choice(int(index), row) for index, row in zip(best(scores), scores, strict=True)]
 
 
 def _padded(wave: Float[np.ndarray, "... samples"], length: int) -> Float[np.ndarray, "... padded"]:

@@ -17,9 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.encoders.span_predictor import SpanPredictor
-from sam_audio_jax.encoders.tokenizer import Tokenizer, tokenizer_for
+from sam_audio_jax.encoders.tokenizer import Tokenizer, pad_tokens, tokenizer_for
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.buckets import pad_tokens
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.activity import TimeRange, runs
 from sam_audio_jax.separator.prompts import Span

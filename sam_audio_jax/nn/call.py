@@ -88,6 +88,19 @@ class Compiled(Generic[Network]):
             return run(jax.device_put(arrays, sharding), tuple(static.items()))
 
 
+def power_of_two(count: int, *, least: int = 1) -> int:
+    """The smallest power of two that is `count` or more, and `least` or more."""
+    return max(least, 1 << (max(count, 1) - 1).bit_length())
+
+
+def padded_rows(count: int, most: int, shards: int = 1) -> int:
+    """Rows of a batch of `count`: a power of two on each shard, at most `most` there.
+
+    So few shapes are compiled, whatever the counts are.
+    """
+    return shards * min(most, power_of_two(-(-count // shards)))
+
+
 def jitted(program: Callable[..., Any], options: tuple[tuple[str, str], ...] = ()) -> Any:
     """The program as a jitted function `(graph, state, arrays, static)`, under its own name.
 

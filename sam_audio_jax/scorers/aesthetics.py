@@ -21,7 +21,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.norm import LayerNorm
-from sam_audio_jax.scorers.pieces import PieceShape, WavePiece, run_pieces
+from sam_audio_jax.scorers.pieces import PieceShape, WavePiece, each_candidate, run_pieces
 from sam_audio_jax.scorers.scorer import AxisScores, Needs, PromptView
 
 # Content enjoyment, content usefulness, production complexity, production quality.
@@ -138,11 +138,7 @@ class AestheticsScorer:
         prompts: Sequence[PromptView],
     ) -> AxisScores:
         """As `Scorer.score`. Raises `UserError` for a recording without samples."""
-        waves = [
-            wave[:length]
-            for waves, length in zip(candidates, lengths, strict=True)
-            for wave in waves
-        ]
+        waves = each_candidate(candidates, lengths)
         scores = self.score_waves(waves, sample_rate).reshape(*candidates.shape[:2], len(AXES))
         return dict(zip(AXES, np.moveaxis(scores, -1, 0), strict=True))
 

@@ -17,7 +17,13 @@ from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.clap import NORM_FLOOR, Clap
-from sam_audio_jax.scorers.pieces import PieceShape, WavePiece, run_pieces
+from sam_audio_jax.scorers.pieces import (
+    PieceShape,
+    WavePiece,
+    each_candidate,
+    embed_each,
+    run_pieces,
+)
 from sam_audio_jax.scorers.scorer import AxisScores, Needs, PromptView
 
 
@@ -73,13 +79,8 @@ class ClapScorer:
 
         Warns of a text that is too long to be read whole.
         """
-        batch, count = candidates.shape[:2]
-        rows = [
-            wave[:length]
-            for waves, length in zip(candidates, lengths, strict=True)
-            for wave in waves
-        ]
-        audio = self.embed_waves(rows, sample_rate).reshape(batch, count, -1)
+        waves = each_candidate(candidates, lengths)
+        audio = self.embed_waves(waves, sample_rate).reshape(*candidates.shape[:2], -1)
         texts = self.embed_texts([view.text for view in prompts])
         return {self.axes[0]: np.einsum("bke,be->bk", audio, texts)}
 
@@ -98,8 +99,12 @@ class ClapScorer:
             for row, wave in enumerate(waves)
             for start, length in self._parts(shape.resampled_length(len(wave)))
         ]
-        program = _embed_via_wav if self.scoring.via_wav else _embed
-        vectors = run_pieces(self._network, program, waves, pieces, shape, batch=self.scoring.batch)
+        scoring = self.scoring
+        vectors = run_pieces(
+            *(self._network, _embed, waves, pieces, shape),
+            batch=scoring.batch,
+            via_wav=scoring.via_wav,
+        )
         total = np.zeros((len(waves), vectors.shape[1]), np.float32)
         weights = np.array([piece.length for piece in pieces], np.float32) / self.config.samples
         np.add.at(total, [piece.row for piece in pieces], weights[:, None] * vectors)
@@ -121,21 +126,16 @@ class ClapScorer:
 
     def embed_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts embedding"]:
         """One vector of length 1 for each text; warns of texts that are too long."""
-        different = list(dict.fromkeys(texts))
-        for text in different:
+        for text in dict.fromkeys(texts):
             if cut := self.tokenizer.describe_cut(text, self.config.tokens):
                 warnings.warn(f"a text for CLAP {cut}", stacklevel=2)
+
+        def embed(rows: list[str]) -> Float32[np.ndarray, "rows embedding"]:
+            ids, mask = self.tokenizer(rows, self.config.tokens)
+            return np.asarray(self._network.on_batch(Clap.embed_text, ids, mask))
+
         shards = self._network.batch_shards
-        found: dict[str, np.ndarray] = {}
-        for first in range(0, len(different), self.scoring.batch * shards):
-            chosen = different[first : first + self.scoring.batch * shards]
-            per_shard = -(-len(chosen) // shards)
-            rows = shards * min(self.scoring.batch, 1 << (per_shard - 1).bit_length())
-            padded = chosen + chosen[:1] * (rows - len(chosen))
-            ids, mask = self.tokenizer(padded, self.config.tokens)
-            vectors = np.asarray(self._network.on_batch(Clap.embed_text, ids, mask))
-            found |= dict(zip(padded, vectors, strict=True))
-        return np.stack([found[text] for text in texts])
+        return embed_each(texts, embed, most=self.scoring.batch, shards=shards)
 
 
 def _embed(
@@ -145,16 +145,7 @@ def _embed(
     lengths: Int[Array, " batch"],
     *,
     shape: PieceShape,
+    via_wav: bool,
 ) -> Float[Array, "batch embedding"]:
-    return network.embed_audio(shape.resample(source, skipped, lengths), lengths)
-
-
-def _embed_via_wav(
-    network: Clap,
-    source: Float[Array, "batch source"],
-    skipped: Int[Array, " batch"],
-    lengths: Int[Array, " batch"],
-    *,
-    shape: PieceShape,
-) -> Float[Array, "batch embedding"]:
-    return network.embed_audio(shape.resample(source, skipped, lengths), lengths, via_wav=True)
+    waves = shape.resample(source, skipped, lengths)
+    return network.embed_audio(waves, lengths, via_wav=via_wav)

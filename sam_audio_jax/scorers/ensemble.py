@@ -28,11 +28,6 @@ def weighted_sum(
     return np.stack(terms).sum(axis=0)
 
 
-def best(scores: Float[np.ndarray, "batch candidates"]) -> Int[np.ndarray, " batch"]:
-    """The candidate with the highest score, the first of equals."""
-    return np.argmax(scores, axis=1)
-
-
 class Ensemble:
     """Ranks by the weighted sum of the first scores of its members, which it also returns."""
 

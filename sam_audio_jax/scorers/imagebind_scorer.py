@@ -13,7 +13,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers import views
 from sam_audio_jax.scorers.imagebind import ImageBind, Vectors
-from sam_audio_jax.scorers.pieces import PieceShape, WavePiece, run_pieces
+from sam_audio_jax.scorers.pieces import PieceShape, WavePiece, each_candidate, run_pieces
 from sam_audio_jax.scorers.scorer import AxisScores, Needs, PromptView
 from sam_audio_jax.video.frames import Frames
 
@@ -54,11 +54,7 @@ class ImageBindScorer:
         prompts: Sequence[PromptView],
     ) -> AxisScores:
         """As `Scorer.score`. Raises `UserError` for sounds of less than a spectrum's window."""
-        waves = [
-            wave[:length]
-            for waves, length in zip(candidates, lengths, strict=True)
-            for wave in waves
-        ]
+        waves = each_candidate(candidates, lengths)
         sounds = self.encode_sounds(waves, sample_rate).reshape(*candidates.shape[:2], -1)
         videos = [view.video for view in prompts if view.video is not None]
         seen = self.encode_videos(videos, [int(length) for length in lengths], sample_rate)

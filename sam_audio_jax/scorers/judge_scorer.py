@@ -16,12 +16,12 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from sam_audio_jax.bounds import Checked, Seconds, Size
 from sam_audio_jax.codec.codec import frame_count
-from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer
+from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer, pad_tokens
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.call import Compiled, padded_rows
 from sam_audio_jax.scorers.judge import AXES, Judge
 from sam_audio_jax.scorers.judge_inputs import check_length
-from sam_audio_jax.scorers.pieces import PieceShape
+from sam_audio_jax.scorers.pieces import PieceShape, embed_each
 from sam_audio_jax.scorers.scorer import AxisScores, Needs, PromptView
 
 LEAST_TOKENS = 16  # texts are padded to this or a larger power of two
@@ -134,7 +134,7 @@ class JudgeScorer:
         most = max(1, self._batch // (size * (1 + count)))
         for first in range(0, len(windows), most * shards):
             chosen = windows[first : first + most * shards]
-            rows = _padded_rows(len(chosen), most, shards)
+            rows = padded_rows(len(chosen), most, shards)
             waves = np.zeros((rows, 1 + count, shape.source_size), np.float32)
             skipped = np.zeros(rows, np.int32)
             for row, window in enumerate(chosen):
@@ -156,31 +156,21 @@ class JudgeScorer:
 
         Raises `UserError` where the tokenizer is another model's.
         """
-        different = list(dict.fromkeys(texts))
-        for text in different:
+        for text in dict.fromkeys(texts):
             if cut := self.tokenizer.describe_cut(text):
                 warnings.warn(f"a text for the judge {cut}", stacklevel=2)
-        shards, most = self._judge.batch_shards, self.scoring.texts
-        found: dict[str, np.ndarray] = {}
-        for first in range(0, len(different), most * shards):
-            chosen = different[first : first + most * shards]
-            rows = _padded_rows(len(chosen), most, shards)
-            ids, mask = self.tokenizer(chosen + chosen[:1] * (rows - len(chosen)))
+
+        def embed(rows: list[str]) -> Float32[np.ndarray, "rows bottleneck"]:
+            ids, mask = self.tokenizer(rows)
             if ids.max() >= self.config.text.vocab_size:
                 raise UserError(
                     f"the tokenizer gave id {ids.max()}, but the judge's text model knows "
                     f"{self.config.text.vocab_size}: it belongs to another model"
                 )
-            tokens = max(LEAST_TOKENS, 1 << (ids.shape[1] - 1).bit_length())
-            ids, mask = (np.pad(x, ((0, 0), (0, tokens - x.shape[1]))) for x in (ids, mask))
-            embedded = np.asarray(self._judge.on_batch(Judge.embed_text, ids, mask), np.float32)
-            found |= dict(zip(chosen, embedded, strict=False))
-        return np.stack([found[text] for text in texts])
+            tokens = pad_tokens(ids, mask, least=LEAST_TOKENS)
+            return np.asarray(self._judge.on_batch(Judge.embed_text, *tokens), np.float32)
 
-
-def _padded_rows(rows: int, most: int, shards: int) -> int:
-    """Rows of a batch: a power of two on each shard, at most `most` there."""
-    return shards * min(most, 1 << (-(-rows // shards) - 1).bit_length())
+        return embed_each(texts, embed, most=self.scoring.texts, shards=self._judge.batch_shards)
 
 
 def _window_sums(

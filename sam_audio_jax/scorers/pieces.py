@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.call import Compiled, padded_rows
 from sam_audio_jax.scorers import front_end
 
 
@@ -86,6 +86,36 @@ class PieceShape:
         return jnp.where(jnp.arange(self.size) < lengths[:, None], pieces, 0)
 
 
+def each_candidate(
+    candidates: Float[np.ndarray, "batch candidates samples"], lengths: Int[np.ndarray, " batch"]
+) -> list[Float[np.ndarray, " _"]]:
+    """The candidates of all items, one after the other, without the padding of the batch."""
+    return [
+        wave[:length] for waves, length in zip(candidates, lengths, strict=True) for wave in waves
+    ]
+
+
+def embed_each(
+    texts: Sequence[str],
+    embed: Callable[[list[str]], Float[np.ndarray, "rows width"]],
+    *,
+    most: int,
+    shards: int,
+) -> Float[np.ndarray, "texts width"]:
+    """Vectors of texts; each different text is embedded once, `most` at a time on each shard.
+
+    `embed` gets lists of few lengths: the last one is filled up with its first text.
+    """
+    different = list(dict.fromkeys(texts))
+    found: dict[str, np.ndarray] = {}
+    for first in range(0, len(different), most * shards):
+        chosen = different[first : first + most * shards]
+        rows = padded_rows(len(chosen), most, shards)
+        vectors = embed(chosen + chosen[:1] * (rows - len(chosen)))
+        found |= dict(zip(chosen, vectors, strict=False))
+    return np.stack([found[text] for text in texts])
+
+
 def run_pieces(
     compiled: Compiled,
     program: Callable[..., Any],
@@ -94,23 +124,23 @@ def run_pieces(
     shape: PieceShape,
     *,
     batch: int,
+    **static: Any,
 ) -> Float[np.ndarray, "pieces *rest"]:
     """What a program gives for each piece; `batch` pieces at a time on each shard of a batch.
 
     The last batch is padded to a power of two, so that few shapes are compiled. The program gets
-    sources, skipped samples and lengths as arrays, for `PieceShape.resample`.
+    sources, skipped samples and lengths as arrays, for `PieceShape.resample`, and `static` by name.
     """
     shards = compiled.batch_shards
     results = []
     for first in range(0, len(pieces), batch * shards):
         chosen = pieces[first : first + batch * shards]
-        per_shard = -(-len(chosen) // shards)
-        rows = shards * min(batch, 1 << (per_shard - 1).bit_length())
+        rows = padded_rows(len(chosen), batch, shards)
         source = np.zeros((rows, shape.source_size), np.float32)
         skipped, lengths = np.zeros((2, rows), np.int32)
         for number, piece in enumerate(chosen):
             source[number], skipped[number] = shape.cut(waves[piece.row], piece.start)
             lengths[number] = piece.length
-        result = compiled.on_batch(program, source, skipped, lengths, shape=shape)
+        result = compiled.on_batch(program, source, skipped, lengths, shape=shape, **static)
         results.append(np.asarray(result)[: len(chosen)])
     return np.concatenate(results)

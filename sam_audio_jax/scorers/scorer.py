@@ -76,6 +76,11 @@ class Scorer(Protocol):
         ...
 
 
+def best(scores: Float[np.ndarray, "batch candidates"]) -> Int[np.ndarray, " batch"]:
+    """The candidate of each item with the highest score, the first of equals."""
+    return np.argmax(scores, axis=1)
+
+
 class SpanIoU:
     """How well a candidate sounds when the "+" spans say, and only then."""
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.buckets import BucketConfig, group, padded, power_of_two
+from sam_audio_jax.infer.buckets import BucketConfig, group, padded
+from sam_audio_jax.nn.call import power_of_two
 
 
 def test_few_lengths_are_not_padded():

@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.scorers.ensemble import Ensemble, best, weighted_sum
-from sam_audio_jax.scorers.scorer import PromptView, Scorer, SpanIoU
+from sam_audio_jax.scorers.ensemble import Ensemble, weighted_sum
+from sam_audio_jax.scorers.scorer import PromptView, Scorer, SpanIoU, best
 
 
 class Fixed:
