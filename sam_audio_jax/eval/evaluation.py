@@ -104,26 +104,9 @@ def evaluate_model(
         if not mine:
             return None
         scores, rows = _collected(store, work, prompts[0])
-        following = scores.following()
-        parts = parts_of([one.item for one in mixtures])
-        columns = (*scoring.COLUMNS, scoring.ABSENT_LEVEL, ABSENT_MEDIAN)
-        cells = statistics.aggregate(rows, columns, seed=seed, parts=parts)
-        columns = (*scoring.FOLLOWING, *scoring.LEVELS)
-        cells += statistics.aggregate(following, columns, seed=seed, parts=parts)
-        reworded = scores.reworded()
-        cells += statistics.aggregate(reworded, [scoring.REWORDED], seed=seed, parts=parts)
-        results = {
-            "bench": listing.name,
-            "settings": settings | _how_measured(model.sample_rate),
-            "mixtures": dict(collections.Counter(one.item.setting for one in mixtures)),
-            "parts": dict(collections.Counter(parts.values())),
-            "not_told_apart_by_spans": alike,
-            "not_finite": scores.not_finite,
-            "table": [_table_line(cell) for cell in cells],
-            "items": rows,
-            "following": following,
-            "reworded": reworded,
-        }
+        summed_up, cells = _summed_up(scores, rows, mixtures, alike, seed)
+        how = settings | _how_measured(model.sample_rate)
+        results = {"bench": listing.name, "settings": how, **summed_up}
         if not together or jax.process_index() == 0:
             examples = _examples(mixtures, scores, listen)
             with whole_folder(out_dir, overwrite=True) as folder:
@@ -220,6 +203,37 @@ def choose(mixtures: Sequence[FixedMixture], limit: int | None) -> list[FixedMix
         seen[item.setting] += 1
     chosen = sorted(index for _, index in sorted(order)[:limit])
     return [mixtures[index] for index in chosen]
+
+
+def _summed_up(
+    scores: scoring.Scores,
+    rows: list[scoring.ScoreRow],
+    mixtures: Sequence[Rendered],
+    alike: Sequence[str],
+    seed: int,
+) -> tuple[dict[str, Any], list[statistics.Cell]]:
+    """What `results.json` has of the scores, and the cells of its tables with their intervals."""
+    following, reworded = scores.following(), scores.reworded()
+    parts = parts_of([one.item for one in mixtures])
+    tables = (
+        (rows, (*scoring.COLUMNS, scoring.ABSENT_LEVEL, ABSENT_MEDIAN)),
+        (following, (*scoring.FOLLOWING, *scoring.LEVELS)),
+        (reworded, (scoring.REWORDED,)),
+    )
+    cells = []
+    for lines, columns in tables:
+        cells += statistics.aggregate(lines, columns, seed=seed, parts=parts)
+    results = {
+        "mixtures": dict(collections.Counter(one.item.setting for one in mixtures)),
+        "parts": dict(collections.Counter(parts.values())),
+        "not_told_apart_by_spans": alike,
+        "not_finite": scores.not_finite,
+        "table": [_table_line(cell) for cell in cells],
+        "items": rows,
+        "following": following,
+        "reworded": reworded,
+    }
+    return results, cells
 
 
 def parts_of(mixtures: Sequence[FixedMixture]) -> dict[str, str]:
