@@ -11,8 +11,14 @@ sam-audio prepare tiny@words --data.source.manifests A/manifest.jsonl B/manifest
 sam-audio train tiny@words --data.cache CACHE --workdir runs/words
 sam-audio train tiny@no-absent --data.cache CACHE --workdir runs/no_absent
 
-Recipes that differ in the prompts (`no-pairs`, `no-absent`, `no-wordings`, `no-alternatives`) share
-the cache of `words`; each of the others has its own.
+`tiny@vectors` is `words` with frozen word vectors as its text encoder, which know words that no
+caption has:
+
+sam-audio convert --from wordllama --to runs/vectors
+sam-audio train tiny@vectors --data.cache CACHE --init-from tiny --workdir runs/vectors_run
+
+Recipes that differ in the prompts (`vectors`, `no-pairs`, `no-absent`, `no-wordings`,
+`no-alternatives`) share the cache of `words`; each of the others has its own.
 
 Made for two CPU cores: mixtures are rendered and encoded once, latents have 12 channels, the text
 encoder is trained from scratch together with the separator, batches are small, flow times lean
@@ -85,8 +91,23 @@ def _arranged(*parts: dict[str, dict[str, Any]]) -> TrainConfig:
     return dataclasses.replace(CONFIG, flow=LATE, data=data)
 
 
+def _with_vectors(config: TrainConfig, folder: str = "runs/vectors") -> TrainConfig:
+    """The config with frozen word vectors in place of a text encoder of its own."""
+    text = T5Config(vocab_size=32_000, width=256, head_dim=1, heads=1, mlp=1, depth=0)
+    prompts = dataclasses.replace(config.data.prompts, tokenizer=folder)
+    return dataclasses.replace(
+        config,
+        text=text,
+        separator=dataclasses.replace(config.separator, text_width=text.width),
+        data=dataclasses.replace(config.data, prompts=prompts),
+        text_checkpoint=folder,
+        train_text=False,
+    )
+
+
 RECIPES = {
     "words": _arranged(*WORDS.values()),
+    "vectors": _with_vectors(_arranged(*WORDS.values())),
     "plain": _arranged(),
     **{
         f"no-{name}": _arranged(*(part for other, part in WORDS.items() if other != name))

@@ -1,5 +1,7 @@
 """One frozen network in a folder of its own: PE-A-Frame, the Perception Encoder, T5, the judge.
 
+The word vectors of a package are read as a T5 (convert/word_vectors.py).
+
     config.json                the network's own keys
     model.safetensors          tensors under the reference's names, unused ones too
     [sam_audio_jax.json]       settings of ours, of a judge that was trained here
@@ -43,6 +45,7 @@ from sam_audio_jax.convert.vision import (
     tower_config_to_reference,
     vision_table,
 )
+from sam_audio_jax.convert.word_vectors import find_word_vectors, read_word_vectors
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object, whole_folder, write_json
 
@@ -60,12 +63,15 @@ class StoredEncoder:
     state: State
     extra: Mapping[str, Any] | None = None  # of sam_audio_jax.json, if there is one
     pickled: str | None = None  # name of the file that upstream's code reads, if it reads no other
+    # Tokenizer files by name, of a network whose folder has none in their published form.
+    tokenizer: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def open_encoder(name: str) -> StoredEncoder | None:
     """Opens the encoder in a folder or a file, or under a Hugging Face id; None for a whole model.
 
-    `pe-a-frame-small|base|large`, `PE-Core-L14-336` and `sam-audio-judge` mean those of the hub.
+    `pe-a-frame-small|base|large`, `PE-Core-L14-336` and `sam-audio-judge` mean those of the hub,
+    `wordllama` the installed package.
     Raises `UserError` when there is nothing of that name, or with one line that names every tensor
     that does not fit.
     """
@@ -74,6 +80,8 @@ def open_encoder(name: str) -> StoredEncoder | None:
         return _tower(file)
     if is_released_judge(name):
         return _judge(name)
+    if package := find_word_vectors(name):
+        return _word_vectors(package)
     if (name in NAMES or name in RELEASED) and not file.is_dir():
         name = HUB + name
     folder = find_folder(name, ("config.json",))
@@ -109,6 +117,8 @@ def copy_encoder(
         else:
             write_state(part / "model.safetensors", encoder.state, dtype)
         copy_tokenizer(encoder.folder, part)
+        for name, values in encoder.tokenizer.items():
+            write_json(part / name, values)
 
 
 def _span_predictor(folder: pathlib.Path, values: dict[str, Any]) -> StoredEncoder:
@@ -134,6 +144,13 @@ def _t5(folder: pathlib.Path, values: dict[str, Any]) -> StoredEncoder:
     state = open_state(folder, "model")
     _check(folder, t5_table(t5_config(values)), encoder_only(state))
     return StoredEncoder(what="text encoder", folder=folder, config=values, state=state)
+
+
+def _word_vectors(folder: pathlib.Path) -> StoredEncoder:
+    config, state, tokenizer = read_word_vectors(folder)
+    return StoredEncoder(
+        what="text encoder", folder=folder, config=config, state=state, tokenizer=tokenizer
+    )
 
 
 def _tower_folder(folder: pathlib.Path, _: dict[str, Any]) -> StoredEncoder:

@@ -8,6 +8,7 @@
                                   they stay as recorded, as in the published evaluations;
                                   normalizes_text: whether texts are brought to the form of our
                                   training data (encoders/text_form.py) or read as they are;
+                                  refine: how its stems become a mask (infer/refine.py);
                                   ignored_spans: tokens of spans that its training did not have
 
 An official folder has neither of the last two: its text encoder is the `t5-base` of config.json.

@@ -30,13 +30,19 @@ FIELDS = {
 }
 
 
-def t5_rows() -> list[Row]:
+def t5_rows(depth: int) -> list[Row]:
     """Every tensor of the encoder; the distance bias of block 0 serves all blocks."""
+    ends = [
+        Row("shared.weight", "embed.embedding"),
+        Row("encoder.final_layer_norm.weight", "norm.scale"),
+    ]
+    if not depth:
+        return ends
     theirs, ours = "encoder.block.{layer}.layer", "blocks"
     attention = {"q": "query", "k": "key", "v": "value", "o": "out"}
     bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     return [
-        Row("shared.weight", "embed.embedding"),
+        *ends,
         Row(bias, "distance_bias"),
         Row(f"{theirs}.0.layer_norm.weight", f"{ours}.attention_norm.scale"),
         *(
@@ -46,14 +52,16 @@ def t5_rows() -> list[Row]:
         Row(f"{theirs}.1.layer_norm.weight", f"{ours}.mlp_norm.scale"),
         Row(f"{theirs}.1.DenseReluDense.wi.weight", f"{ours}.mlp.up.kernel", LINEAR),
         Row(f"{theirs}.1.DenseReluDense.wo.weight", f"{ours}.mlp.down.kernel", LINEAR),
-        Row("encoder.final_layer_norm.weight", "norm.scale"),
     ]
 
 
 def t5_table(config: T5Config) -> Table[T5Encoder]:
     """The names of all tensors of an encoder of this configuration."""
     return Table(
-        lambda: T5Encoder(config, rngs=nnx.Rngs(0)), t5_rows(), config.depth, "T5 checkpoint"
+        lambda: T5Encoder(config, rngs=nnx.Rngs(0)),
+        t5_rows(config.depth),
+        config.depth,
+        "T5 checkpoint",
     )
 
 

@@ -5,7 +5,7 @@ frozen `t5-base`; small offline configs train the same module on bytes.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from sam_audio_jax import parallel
-from sam_audio_jax.bounds import Checked, Depth, Positive, PositiveCount, Size
+from sam_audio_jax.bounds import Checked, Positive, PositiveCount, Range, Size
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.attention import Attention
 from sam_audio_jax.nn.linear import linear
@@ -31,7 +31,8 @@ class T5Config(Checked, where="text"):
     head_dim: Size = 64  # may differ from width / heads
     heads: Size = 12
     mlp: Size = 3072
-    depth: Depth = 12
+    # Layers; 0: a text is the vectors of its tokens, normalised, as of a table of word vectors.
+    depth: Annotated[int, Range(0, 1_000)] = 12
     buckets: Size = 32  # of relative distances, for both directions together
     max_distance: PositiveCount = 128  # tokens; all longer distances share a bucket
     eps: Positive = 1e-6
@@ -113,13 +114,14 @@ class T5Encoder(nnx.Module):
             embedding_metadata=parallel.axes("channels", "embed"),
             rngs=rngs,
         )
-        self.distance_bias = nnx.Param(
-            jax.nn.initializers.normal(config.width**-0.5)(
-                rngs.params(), (config.buckets, config.heads)
-            ),
-            **parallel.axes("channels", "heads"),
-        )
-        self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
+        if config.depth:
+            self.distance_bias = nnx.Param(
+                jax.nn.initializers.normal(config.width**-0.5)(
+                    rngs.params(), (config.buckets, config.heads)
+                ),
+                **parallel.axes("channels", "heads"),
+            )
+            self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
         self.norm = RMSNorm(config.width, eps=config.eps, rngs=rngs)
 
     def position_bias(self, tokens: int) -> Float[Array, "heads tokens tokens"]:
@@ -132,10 +134,13 @@ class T5Encoder(nnx.Module):
     def __call__(
         self, ids: Int[Array, "batch tokens"], mask: Bool[Array, "batch tokens"]
     ) -> Float[Array, "batch tokens width"]:
+        x = self.embed(ids)
+        if not self.config.depth:
+            return self.norm(x)
         bias = self.position_bias(ids.shape[1])
         x = scan_blocks(
             self.blocks,
-            self.embed(ids),
+            x,
             lambda block, x, _: block(x, mask, bias),
             axes=("batch", "tokens", "width"),
             dtype=self.config.dtype,

@@ -4,6 +4,7 @@ None of them separates anything; all but the mixture are computed from the true 
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from sam_audio_jax.audio import AS_RECORDED, Level
 from sam_audio_jax.codec import chunked
@@ -12,6 +13,7 @@ from sam_audio_jax.eval.mixtures import Wave
 from sam_audio_jax.eval.prompting import fit
 from sam_audio_jax.infer import refine
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.separator.prompts import Span
 
 StemPair = tuple[Wave, Wave]  # target and residual
 
@@ -31,10 +33,16 @@ def masked(
     stems: StemPair,
     sample_rate: int,
     config: refine.RefineConfig = refine.DEFAULT,
+    spans: Sequence[Span] = (),
 ) -> StemPair:
     """Divides the mixture by a Wiener mask of `stems`, which have its rate and length."""
     target, residual = refine.wiener(
-        mixture[None], *stems, sample_rate=sample_rate, stem_rate=sample_rate, config=config
+        mixture[None],
+        *stems,
+        sample_rate=sample_rate,
+        stem_rate=sample_rate,
+        config=config,
+        spans=spans,
     )
     return target[0], residual[0]
 

@@ -86,6 +86,7 @@ def evaluate_model(
     settings = {"prompts": list(prompts), **dataclasses.asdict(solver), "limit": limit}
     measured = settings | {"bench": listing.name, "items": [one.item.id for one in mixtures]}
     measured |= {"batch": batch, "baselines": with_baselines, "sample_rate": model.sample_rate}
+    measured |= {"refine": dataclasses.asdict(model.pipeline.refinement)}
     measured |= {"weights": fingerprint(model.pipeline.networks), "scores": SCORES_FORMAT}
     together = rank is None and jax.process_count() > 1
     if together:
@@ -108,7 +109,7 @@ def evaluate_model(
         how = settings | _how_measured(model.sample_rate)
         results = {"bench": listing.name, "settings": how, **summed_up}
         if not together or jax.process_index() == 0:
-            examples = _examples(mixtures, scores, listen)
+            examples = _examples(model, prompted, scores, listen)
             with whole_folder(out_dir, overwrite=True) as folder:
                 report.write(folder, results, cells, examples, workdir)
     if together:
@@ -156,7 +157,7 @@ def _separations(
         rows[group[0].length] = max(rows[group[0].length], len(group))
 
     def separate(group: Sequence[PromptedMixture]) -> scoring.Scores:
-        scores = scoring.Scores(kept_kind)
+        scores = scoring.Scores(kept_kind, model.pipeline.refinement)
         for one, target, residual in separate_batch(model, group, rows[group[0].length], solver):
             scores.add(one, target, residual)
         return scores
@@ -275,7 +276,7 @@ def _table_line(cell: statistics.Cell) -> dict[str, Any]:
 
 
 def _examples(
-    mixtures: Sequence[Rendered], scores: scoring.Scores, count: int
+    model: SAMAudio, prompted: Sequence[PromptedMixture], scores: scoring.Scores, count: int
 ) -> list[report.PlayedItem]:
     """Of each setting the mixture with the middle score, the worst, the best, up to `count`."""
     sisdri = {
@@ -285,16 +286,20 @@ def _examples(
         and math.isfinite(row.get("sisdri", math.nan))
     }
     examples = []
-    for setting in dict.fromkeys(one.item.setting for one in mixtures):
-        ranked = [m for m in mixtures if m.item.setting == setting and m.item.id in sisdri]
-        ranked.sort(key=lambda one: sisdri[one.item.id])
+    kept = [p for p in prompted if p.right and p.kind == scores.kept_kind]
+    kept = [p for p in kept if p.rendered.item.id in sisdri]
+    for setting in dict.fromkeys(one.rendered.item.setting for one in prompted):
+        ranked = [one for one in kept if one.rendered.item.setting == setting]
+        ranked.sort(key=lambda one: sisdri[one.rendered.item.id])
         last = len(ranked) - 1
         order = dict.fromkeys([len(ranked) // 2, 0, last, *range(len(ranked))]) if ranked else {}
         for index in list(order)[:count]:
-            rendered = ranked[index]
+            rendered, spans = ranked[index].rendered, ranked[index].positive_spans() or ()
             name = rendered.item.id
             raw = scores.waves[name]
-            refined = baselines.masked(rendered.mixture, raw, rendered.sample_rate)
+            refined = baselines.masked(
+                rendered.mixture, raw, rendered.sample_rate, model.pipeline.refinement, spans
+            )
             examples.append(
                 report.PlayedItem(rendered, scores.kept_kind, sisdri[name], raw, refined)
             )

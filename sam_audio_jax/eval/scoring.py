@@ -9,6 +9,7 @@ from sam_audio_jax import audio
 from sam_audio_jax.eval import baselines, distances
 from sam_audio_jax.eval.mixtures import Rendered, Wave
 from sam_audio_jax.eval.prompting import ABSENT, WORDINGS, PromptedMixture
+from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 
 REFINES = ("none", "wiener")
 COLUMNS = ("sisdri", "sisdri_residual", "sisdr", "sisdr_residual", "logmel", "logmel_residual")
@@ -53,8 +54,9 @@ def kept_db(stem: Wave, rendered: Rendered) -> float:
 class Scores:
     """Scores stems as they are separated; keeps only the waves that the report may play."""
 
-    def __init__(self, kept_kind: str):
+    def __init__(self, kept_kind: str, refinement: RefineConfig = DEFAULT):
         self.kept_kind = kept_kind  # kind of prompt whose waves are kept
+        self.refinement = refinement  # the model's
         self.waves: dict[str, tuple[Wave, Wave]] = {}
         self.not_finite = 0
         self.scored: list[tuple[bool, ScoreRow]] = []  # whether by the right prompt, and the scores
@@ -78,7 +80,13 @@ class Scores:
         for refine in REFINES:
             stems = (target, residual)
             if refine == "wiener" and finite:
-                stems = baselines.masked(rendered.mixture, stems, rendered.sample_rate)
+                stems = baselines.masked(
+                    rendered.mixture,
+                    stems,
+                    rendered.sample_rate,
+                    self.refinement,
+                    prompted.positive_spans() or (),
+                )
             name = f"model/{refine}/{prompted.kind}"
             row = {"id": item.id, "setting": item.setting, "row": name}
             level = level_db(stems[0], rendered.mixture) if finite else math.nan

@@ -3,10 +3,12 @@
 A generated stem is mono, at the codec's rate, and exact neither in phase nor in its fine spectrum.
 Its coarse spectrum is right, so target and residual give a soft time-frequency mask (a Wiener
 filter) for the recording: no sound is added, the phase is the recording's, every channel and the
-sample rate are kept, and the two stems add up to the input.
+sample rate are kept, and the two stems add up to the input. What a caller marks with `+` spans may
+bound it besides: outside of them, with a margin, all of the recording is residual.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -15,6 +17,7 @@ from jaxtyping import Complex, Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, NonNegative, Positive, Range, Seconds
+from sam_audio_jax.separator.prompts import Span
 
 Channels = Float[np.ndarray, "channels samples"]
 Stem = Float[np.ndarray, " samples_codec"]
@@ -33,8 +36,12 @@ class RefineConfig(Checked, where="refine"):
     overlap: Annotated[int, Range(2, 64)] = 4  # number of windows that cover one sample
     band_erb: Positive = 0.5  # distance of the bands that pool power, in ERB (see `_bands`)
     smooth_s: NonNegative = 0.03  # standard deviation of the smoothing of power over time
-    # Of the power ratio: 1 is the Wiener filter, a larger one a harder mask.
+    # Of the power ratio: 1 is the Wiener filter, a larger one a harder mask. The better a model's
+    # stems, the harder its mask may be, so a model folder has its own.
     exponent: Positive = 1.2
+    gate: bool = False  # whether the target is silent outside the "+" spans of a prompt
+    gate_margin_s: NonNegative = 0.2  # before and after each of them: marks are never exact
+    gate_ramp_s: Positive = 0.02  # in which the target falls to silence after the margin
     # Share of the codec's band in which the stems' power is used.
     usable: Annotated[float, Range(0, 1, (False, True))] = 0.92
     block_s: Positive = 60.0  # seconds divided at once: memory does not grow with the recording
@@ -51,6 +58,7 @@ def wiener(
     sample_rate: int,
     stem_rate: int,
     config: RefineConfig = DEFAULT,
+    spans: Sequence[Span] = (),
     offsets: Float[np.ndarray, " channels"] | None = None,
     overwrite: bool = False,
 ) -> tuple[Channels, Channels]:
@@ -58,8 +66,8 @@ def wiener(
 
     Both results have the mixture's shape and rate, float32, and add up to it: exactly if it was
     decoded from integers of up to 24 bits, else to one unit in the last place (ulp) of the larger
-    stem. `offsets` of the channels, if any, go to the residual. With `overwrite` the results may be
-    written into the stems.
+    stem. `spans` are the prompt's, which count if the config has a gate. `offsets` of the channels,
+    if any, go to the residual. With `overwrite` the results may be written into the stems.
     """
     mixture = np.asarray(mixture, np.float32)
     offsets = np.zeros(len(mixture), np.float32) if offsets is None else offsets
@@ -87,9 +95,11 @@ def wiener(
             level=level,
             config=config,
         )
+        estimate = estimate[:, start - left : stop - left]
+        estimate = gated(estimate, spans, start, sample_rate, config)
         # A copy: `divided` may overwrite the stems, and the next block needs them on its left.
         context = context[:, max(0, stop - margin) - left : stop - left]
-        pieces = divide(mixture[:, start:stop], estimate[:, start - left : stop - left])
+        pieces = divide(mixture[:, start:stop], estimate)
         for whole, piece in zip(divided, pieces, strict=True):
             whole[:, start:stop] = piece
     return divided[0], divided[1]
@@ -127,6 +137,24 @@ def estimate_target(
     return audio.istft(
         audio.stft(mixture, window, hop) * mask, window, hop, mixture.shape[-1]
     ).astype(np.float32)
+
+
+def gated(
+    estimate: Channels, spans: Sequence[Span], start: int, sample_rate: int, config: RefineConfig
+) -> Channels:
+    """Returns the excerpt of the target from sample `start` on, silent outside the `+` spans.
+
+    It is returned as it is if the config has no gate or no span is a `+`.
+    """
+    wanted = [(begin, end) for token, begin, end in spans if token == "+"]
+    if not config.gate or not wanted:
+        return estimate
+    time = (start + np.arange(estimate.shape[-1])) / sample_rate
+    distance = np.full(len(time), np.inf)  # to the nearest of them, in seconds
+    for begin, end in wanted:
+        np.minimum(distance, np.maximum(begin - time, time - end), out=distance)
+    gain = 1 - (distance - config.gate_margin_s) / config.gate_ramp_s
+    return estimate * np.clip(gain, 0, 1).astype(np.float32)
 
 
 def divide(mixture: Channels, estimate: Channels) -> tuple[Channels, Channels]:

@@ -26,6 +26,7 @@ from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.options import FIELDS, SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.reference_names import NAMES, translate
+from sam_audio_jax.infer.refine import RefineConfig
 from sam_audio_jax.infer.separation_pipeline import Pipeline
 from sam_audio_jax.infer.span_prediction import Source
 from sam_audio_jax.infer.stems import Stems
@@ -88,6 +89,7 @@ class SAMAudio:
             buckets=buckets,
             long_audio=long_audio,
             vision=stored_tower(extra, mesh),
+            refinement=from_dict(RefineConfig, extra.get("refine", {}), where="refine."),
             span_predictor=span_predictor or extra.get("upstream", {}).get("span_predictor"),
             mesh=mesh,
             level_db=extra.get("level_db"),

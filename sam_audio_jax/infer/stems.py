@@ -62,6 +62,7 @@ def refined(item: Item, stems: Stems, config: RefineConfig) -> Stems:
         sample_rate=recording.sample_rate,
         stem_rate=stems.sample_rate,
         config=config,
+        spans=item.spans or (),
         offsets=item.offsets,
         overwrite=True,
     )

@@ -13,7 +13,13 @@ from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import check_text, parse_spans
 from sam_audio_jax.infer.options import SeparateOptions
-from sam_audio_jax.infer.refine import RefineConfig, divide, estimate_target, hop_and_margin
+from sam_audio_jax.infer.refine import (
+    RefineConfig,
+    divide,
+    estimate_target,
+    gated,
+    hop_and_margin,
+)
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
 from sam_audio_jax.infer.stream_input import StreamInput
@@ -116,7 +122,9 @@ class Stream(Iterator[Stems]):
                     wave.shape[1], rates, self._queue.window_ends, self._level_db
                 )
                 if self._refinement is not None:
-                    self._divider = Divider(wave.shape[1], *rates, self._refinement)
+                    self._divider = Divider(
+                        wave.shape[1], *rates, self._refinement, self._queue.spans
+                    )
             shape = np.shape(block)[:-1]
             if self._divider is not None:
                 self._divider.append(wave)
@@ -167,8 +175,16 @@ class Divider:
     The level of silence follows from the stems so far, in `wiener` from all of them.
     """
 
-    def __init__(self, channels: int, sample_rate: int, stem_rate: int, config: RefineConfig):
+    def __init__(
+        self,
+        channels: int,
+        sample_rate: int,
+        stem_rate: int,
+        config: RefineConfig,
+        spans: Sequence[Span] = (),
+    ):
         self.sample_rate, self.stem_rate, self.config = sample_rate, stem_rate, config
+        self._spans = spans
         self._resample = audio.Resampler(stem_rate, sample_rate, 2)
         self._mixture, self._stems = SlidingBuffer(channels), SlidingBuffer(2)
         self._done, self._energy = 0, 0.0
@@ -207,7 +223,9 @@ class Divider:
             config=self.config,
         )
         mixture = self._mixture.read(done, until).T
-        divided = divide(mixture, estimate[:, done - start : until - start])
+        estimate = estimate[:, done - start : until - start]
+        estimate = gated(estimate, self._spans, done, self.sample_rate, self.config)
+        divided = divide(mixture, estimate)
         self._done = until
         self._mixture.forget(until - margin)
         self._stems.forget(until - margin)

@@ -83,6 +83,12 @@ class InputProjection(nnx.Module):
         return product(latents.astype(self.dtype), twice) + self.bias[...].astype(self.dtype)
 
 
+def project_text(config: SeparatorConfig, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """The projection of the text encoder's states to the width of the transformer."""
+    sizes, axes = (config.text_width, config.dit.width), ("channels", "embed")
+    return linear(*sizes, axes, dtype=config.dit.dtype, bias=True, rngs=rngs)
+
+
 class Separator(nnx.Module):
     """Callers `prepare` conditions once, then need only `velocity` at every step of the solver."""
 
@@ -94,9 +100,7 @@ class Separator(nnx.Module):
         self.embed_anchors = EmbedAnchors(
             config.anchors, config.anchor_width, width, dtype=dtype, rngs=rngs
         )
-        self.project_text = linear(
-            config.text_width, width, ("channels", "embed"), dtype=dtype, bias=True, rngs=rngs
-        )
+        self.project_text = project_text(config, rngs=rngs)
         self.dit = Dit(config.dit, 2 * config.channels, rngs=rngs)
 
     @property

@@ -223,8 +223,8 @@ class TrainConfig(RunConfig):
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     codec_checkpoint: str = "tiny"  # shipped name, workdir, upstream folder; "random": for tests
     init_from: str = ""  # weights to start from, named likewise; empty: random
-    # Weights of the text encoder where `init_from` is empty: t5-base, a folder of `sam-audio
-    # convert`, or a model, named as above; "random": for tests and plans.
+    # Weights of the text encoder where `init_from` is empty or has one of other sizes: t5-base, a
+    # folder of `sam-audio convert`, or a model, named as above; "random": for tests and plans.
     text_checkpoint: str = ""
     train_text: bool = False  # False: the text encoder stays as it starts (published)
     # Of the evaluations, and the default of the model that comes out.

@@ -19,12 +19,12 @@ from sam_audio_jax.config import from_dict, misfit, to_dict
 from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.convert.load import load_codec, load_networks, load_text_encoder
-from sam_audio_jax.encoders.t5 import T5Encoder
+from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json, write_json
 from sam_audio_jax.scorers.cnn14 import Cnn14
-from sam_audio_jax.separator.model import PromptedSeparator
+from sam_audio_jax.separator.model import PromptedSeparator, project_text
 from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
 from sam_audio_jax.workdir import Workdir
 
@@ -95,12 +95,19 @@ def load_start(
 ) -> PromptedSeparator | T5Encoder | None:
     """The weights that a new run starts from: `init_from`, else those of `text_checkpoint`, if any.
 
-    With a mesh they are sharded while they are read. Raises `UserError` for a frozen text encoder
+    Where `init_from` has another text encoder than the config, that of `text_checkpoint` takes its
+    place, if it is named, and the separator's projection of texts starts anew: a note says so. With
+    a mesh the weights are sharded while they are read. Raises `UserError` for a frozen text encoder
     without weights, and where the run's tokenizer is not that of the text encoder.
     """
     tokenizer = config.data.prompts.tokenizer
     if config.init_from:
         _, start, theirs, _ = load_networks(config.init_from, mesh=mesh)
+        another = misfit(config.text, start.text_encoder.config, _sizes(config.text))
+        if config.text_checkpoint and another:
+            encoder = _load_text_encoder(config, mesh)
+            if encoder is not None:
+                return _with_text_encoder(start, encoder, config)
         check_tokenizer(tokenizer, theirs, f"init_from={config.init_from}")
         return start
     if not config.text_checkpoint and not config.train_text:
@@ -109,17 +116,39 @@ def load_start(
             "folder of `sam-audio convert --from google-t5/t5-base`, or a model), or train it "
             "with --train-text"
         )
+    return _load_text_encoder(config, mesh)
+
+
+def _load_text_encoder(config: TrainConfig, mesh: Mesh | None) -> T5Encoder | None:
+    """The encoder that `text_checkpoint` names, or None for random weights."""
     if config.text_checkpoint in ("", RANDOM):
         return None
     encoder, theirs = load_text_encoder(config.text_checkpoint, mesh=mesh)
     named = f"text_checkpoint={config.text_checkpoint}"
-    # The type of its products may differ.
-    sizes = [field.name for field in dataclasses.fields(config.text) if field.name != "dtype"]
-    if differing := misfit(config.text, encoder.config, sizes):
+    if differing := misfit(config.text, encoder.config, _sizes(config.text)):
         raise UserError(f"{named} has {differing}")
     if theirs:
-        check_tokenizer(tokenizer, theirs, named)
+        check_tokenizer(config.data.prompts.tokenizer, theirs, named)
     return encoder
+
+
+def _sizes(text: T5Config) -> list[str]:
+    """The fields of which two encoders must have the same; the type of the products may differ."""
+    return [field.name for field in dataclasses.fields(text) if field.name != "dtype"]
+
+
+def _with_text_encoder(
+    start: PromptedSeparator, encoder: T5Encoder, config: TrainConfig
+) -> PromptedSeparator:
+    """The networks with another text encoder, whose states a new projection reads."""
+    print(
+        f"note: text_checkpoint={config.text_checkpoint} takes the place of the text encoder of "
+        f"init_from={config.init_from}; the separator's projection of texts starts anew",
+        file=sys.stderr,
+    )
+    start.text_encoder = encoder
+    start.separator.project_text = project_text(config.separator, rngs=nnx.Rngs(config.seed))
+    return start
 
 
 def check_tokenizer(name: str, theirs: str, whose: str) -> None:
