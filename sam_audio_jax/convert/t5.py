@@ -32,17 +32,14 @@ FIELDS = {
 
 def t5_rows(depth: int) -> list[Row]:
     """Every tensor of the encoder; the distance bias of block 0 serves all blocks."""
-    ends = [
-        Row("shared.weight", "embed.embedding"),
-        Row("encoder.final_layer_norm.weight", "norm.scale"),
-    ]
+    vectors = Row("shared.weight", "embed.embedding")
     if not depth:
-        return ends
+        return [vectors]
     theirs, ours = "encoder.block.{layer}.layer", "blocks"
     attention = {"q": "query", "k": "key", "v": "value", "o": "out"}
     bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     return [
-        *ends,
+        vectors,
         Row(bias, "distance_bias"),
         Row(f"{theirs}.0.layer_norm.weight", f"{ours}.attention_norm.scale"),
         *(
@@ -52,6 +49,7 @@ def t5_rows(depth: int) -> list[Row]:
         Row(f"{theirs}.1.layer_norm.weight", f"{ours}.mlp_norm.scale"),
         Row(f"{theirs}.1.DenseReluDense.wi.weight", f"{ours}.mlp.up.kernel", LINEAR),
         Row(f"{theirs}.1.DenseReluDense.wo.weight", f"{ours}.mlp.down.kernel", LINEAR),
+        Row("encoder.final_layer_norm.weight", "norm.scale"),
     ]
 
 

@@ -12,8 +12,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from sam_audio_jax.convert.t5 import t5_config_to_reference
 from sam_audio_jax.convert.tensors import State, open_safetensors
 from sam_audio_jax.encoders.t5 import T5Config
@@ -55,10 +53,7 @@ def read_word_vectors(
         raise UserError(f"{file} must hold {key} alone, as in wordllama 0.4")
     tokens, width = stored[key].shape
     config = T5Config(vocab_size=tokens, width=width, head_dim=1, heads=1, mlp=1, depth=0)
-    state = {
-        "shared.weight": stored[key],
-        "encoder.final_layer_norm.weight": np.ones(width, np.float32),
-    }
+    state = {"shared.weight": stored[key]}
     return t5_config_to_reference(config), state, _tokenizer(folder / TOKENIZER, tokens)
 
 

@@ -31,7 +31,8 @@ class T5Config(Checked, where="text"):
     head_dim: Size = 64  # may differ from width / heads
     heads: Size = 12
     mlp: Size = 3072
-    # Layers; 0: a text is the vectors of its tokens, normalised, as of a table of word vectors.
+    # Layers; 0: a text is the vectors of its tokens as they are, from a table of word vectors,
+    # whose lengths say how much a word matters.
     depth: Annotated[int, Range(0, 1_000)] = 12
     buckets: Size = 32  # of relative distances, for both directions together
     max_distance: PositiveCount = 128  # tokens; all longer distances share a bucket
@@ -102,7 +103,10 @@ class Block(nnx.Module):
 
 
 class T5Encoder(nnx.Module):
-    """Maps token ids to the last hidden state after the final norm, at padded positions too."""
+    """Maps token ids to the last hidden state after the final norm, at padded positions too.
+
+    Without layers to the vectors of the tokens.
+    """
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
         self.config = config
@@ -114,14 +118,15 @@ class T5Encoder(nnx.Module):
             embedding_metadata=parallel.axes("channels", "embed"),
             rngs=rngs,
         )
-        if config.depth:
-            self.distance_bias = nnx.Param(
-                jax.nn.initializers.normal(config.width**-0.5)(
-                    rngs.params(), (config.buckets, config.heads)
-                ),
-                **parallel.axes("channels", "heads"),
-            )
-            self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
+        if not config.depth:
+            return
+        self.distance_bias = nnx.Param(
+            jax.nn.initializers.normal(config.width**-0.5)(
+                rngs.params(), (config.buckets, config.heads)
+            ),
+            **parallel.axes("channels", "heads"),
+        )
+        self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
         self.norm = RMSNorm(config.width, eps=config.eps, rngs=rngs)
 
     def position_bias(self, tokens: int) -> Float[Array, "heads tokens tokens"]:
@@ -136,7 +141,7 @@ class T5Encoder(nnx.Module):
     ) -> Float[Array, "batch tokens width"]:
         x = self.embed(ids)
         if not self.config.depth:
-            return self.norm(x)
+            return x
         bias = self.position_bias(ids.shape[1])
         x = scan_blocks(
             self.blocks,

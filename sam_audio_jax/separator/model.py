@@ -85,8 +85,14 @@ class InputProjection(nnx.Module):
 
 def project_text(config: SeparatorConfig, *, rngs: nnx.Rngs) -> nnx.Linear:
     """The projection of the text encoder's states to the width of the transformer."""
-    sizes, axes = (config.text_width, config.dit.width), ("channels", "embed")
-    return linear(*sizes, axes, dtype=config.dit.dtype, bias=True, rngs=rngs)
+    return linear(
+        config.text_width,
+        config.dit.width,
+        ("channels", "embed"),
+        dtype=config.dit.dtype,
+        bias=True,
+        rngs=rngs,
+    )
 
 
 class Separator(nnx.Module):
