@@ -111,3 +111,23 @@ def test_refuses_impossible_settings():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+def test_a_gate_silences_the_target_outside_the_spans_and_changes_nothing_inside(rng):
+    mixture = rng.standard_normal((2, 40_000)).astype(np.float32)
+    stems = rng.standard_normal((2, 40_000)).astype(np.float32)
+    rates = {"sample_rate": 8_000, "stem_rate": 8_000}
+    spans = [("+", 0.5, 1.5), ("-", 2.0, 2.5), ("+", 3.0, 3.2)]
+    free, _ = wiener(mixture, *stems, **rates, spans=spans)
+    gate = dataclasses.replace(DEFAULT, gate=True, gate_margin_s=0.25, gate_ramp_s=0.05)
+    bounded, rest = wiener(mixture, *stems, **rates, spans=spans, config=gate)
+    np.testing.assert_allclose(bounded + rest, mixture, atol=1e-6)
+    time = np.arange(40_000) / 8_000
+    near = [(time >= a - 0.25) & (time <= b + 0.25) for _, a, b in (spans[0], spans[2])]
+    far = [(time < a - 0.3) | (time > b + 0.3) for _, a, b in (spans[0], spans[2])]
+    np.testing.assert_allclose(bounded[:, near[0] | near[1]], free[:, near[0] | near[1]], atol=1e-6)
+    assert not bounded[:, far[0] & far[1]].any()
+    np.testing.assert_array_equal(wiener(mixture, *stems, **rates, config=gate)[0], free)
+    short = dataclasses.replace(gate, block_s=0.7)
+    parts, _ = wiener(mixture, *stems, **rates, spans=spans, config=short)
+    np.testing.assert_allclose(parts, bounded, atol=2e-6)

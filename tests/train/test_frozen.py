@@ -11,9 +11,11 @@ from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.folder import save_folder
 from sam_audio_jax.convert.load import SHIPPED, load_networks
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.frozen import RANDOM, load_start, make_codec
 from sam_audio_jax.train.objective import make_separator_training
 from tests.tiny import filled
@@ -75,3 +77,24 @@ def test_a_codec_without_a_name_is_the_users_error():
     with pytest.raises(UserError, match="codec_checkpoint is empty: name a trained codec"):
         make_codec(dataclasses.replace(TINY, codec_checkpoint=""))
     assert make_codec(TINY).config == TINY.codec
+
+
+def test_another_text_encoder_takes_the_place_of_that_of_the_start(tmp_path, capsys):
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    save_folder(tmp_path / "start", codec, start, "byt5")
+    config = with_shipped_text(init_from=str(tmp_path / "start"), text_checkpoint="tiny")
+    loaded = load_start(config)
+    assert "takes the place of the text encoder of init_from" in capsys.readouterr().err
+    mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
+    state, _, _ = make_separator_training(config, codec, mesh, loaded)
+    shipped = weights(load_networks("tiny")[1].text_encoder)
+    jax.tree.map(np.testing.assert_array_equal, state.params["text_encoder"], shipped)
+    theirs = weights(start)["separator"]
+    kept = {name: part for name, part in state.params["separator"].items() if name in theirs}
+    assert kept.pop("project_text")["kernel"].shape[0] == SHIPPED_TEXT.width
+    for name, part in kept.items():
+        jax.tree.map(np.testing.assert_array_equal, part, theirs[name])
+    alone = dataclasses.replace(config, text_checkpoint="")
+    with pytest.raises(UserError, match="init_from has another text encoder"):
+        make_separator_training(alone, codec, mesh, load_start(alone))
