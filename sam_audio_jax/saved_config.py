@@ -7,7 +7,7 @@ and for the `recipe` of latent caches (`plan.json`, `cache.json`).
 
 from typing import Any
 
-SOURCE = {"source": ("manifests", "split")}
+SOURCE = {"source": ("manifests", "split", "most_bad")}
 MIX = (
     "seconds",
     "recipes",

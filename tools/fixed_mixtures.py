@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.data import energy
-from sam_audio_jax.data.source import Recording, load_manifests, load_songs
+from sam_audio_jax.data.recording import Recording
+from sam_audio_jax.data.source import load_manifests, load_songs
 from sam_audio_jax.scorers.activity import runs
 
 SEED = 11

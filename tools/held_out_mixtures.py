@@ -23,7 +23,8 @@ import numpy as np
 
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.data import likeness, text, wordings
-from sam_audio_jax.data.source import Recording, load_manifests, read_objects
+from sam_audio_jax.data.recording import Recording
+from sam_audio_jax.data.source import load_manifests, read_objects
 from sam_audio_jax.encoders.text_form import normalize
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder, write_jsonl

@@ -22,7 +22,7 @@ from sam_audio_jax.audio.file_parts import Part
 from sam_audio_jax.audio.libsndfile import read_length, read_part, read_uncommon
 from sam_audio_jax.audio.signal import all_finite
 from sam_audio_jax.audio.timeline import Piece
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UnusableError, UserError
 
 RATES = (50, 50_000_000)  # Hz; other sample rates are damage
 KINDS = {
@@ -49,7 +49,8 @@ def load(path: str | os.PathLike, track: int | None = None) -> Audio:
     Its samples are on a player's clock, which begins with the file's picture or its sound: holes
     between the time stamps and damaged packets are silent. `track` counts audio tracks from 1; None
     takes the one that players take. Raises UserError if the file is missing or no ordinary file,
-    cannot be decoded, has no such track, no samples, or samples that are NaN or infinite.
+    cannot be decoded, has no such track, no samples, or samples that are NaN or infinite; it is an
+    UnusableError where there is a reason to count the file under.
     """
     path = check_file(path)
     with _mapped(path) as data:
@@ -63,14 +64,15 @@ def load(path: str | os.PathLike, track: int | None = None) -> Audio:
     pieces = [piece for some, _ in decoded for piece in some if piece.samples.size]
     notes = [note for _, some in decoded for note in some]
     if not pieces:
-        raise UserError(f"{path} has no samples")
+        raise UnusableError(f"{path} has no samples", "no samples")
     for piece in pieces:
         if not all_finite(piece.samples):
-            raise UserError(f"{path} has samples that are NaN or infinite")
+            raise UnusableError(f"{path} has samples that are NaN or infinite", "not finite")
         if not RATES[0] <= piece.sample_rate <= RATES[1]:
-            raise UserError(
+            raise UnusableError(
                 f"{path} has a sample rate of {piece.sample_rate} Hz; "
-                f"allowed are {RATES[0]} to {RATES[1]}"
+                f"allowed are {RATES[0]} to {RATES[1]}",
+                "sample rate",
             )
     piece, note = timeline.join(pieces)
     notes += [note] if note else []
@@ -84,10 +86,11 @@ def check_file(path: str | os.PathLike) -> pathlib.Path:
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: a name with a NUL byte
-        raise UserError(f"no sound file at {path}".replace("\0", "\\0")) from None
+        text = f"no sound file at {path}".replace("\0", "\\0")
+        raise UnusableError(text, "no file") from None
     if not stat.S_ISREG(mode):
         kind = next((words for words, matches in KINDS.items() if matches(mode)), "no file")
-        raise UserError(f"no sound file at {path}, which is {kind}")
+        raise UnusableError(f"no sound file at {path}, which is {kind}", "no file")
     return path
 
 

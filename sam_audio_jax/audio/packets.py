@@ -16,7 +16,7 @@ from jaxtyping import Float32
 
 from sam_audio_jax.audio import flac
 from sam_audio_jax.audio.timeline import LEAST_S, LONGEST_S, Piece
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UnusableError, UserError
 
 # Containers that store the time of each packet; in others packets simply follow each other.
 TIMED = {"asf", "avi", "flv", "gxf", "live_flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut"}
@@ -57,7 +57,7 @@ def decode(source: pathlib.Path | io.BytesIO, name: str, track: int | None = Non
     except UserError:
         raise
     except (av.error.FFmpegError, ValueError, OSError, MemoryError) as error:
-        raise UserError(f"{name} cannot be decoded as sound: {reason(error)}") from None
+        raise UnusableError(f"{name} cannot be decoded as sound: {reason(error)}") from None
 
 
 def _opened(source: pathlib.Path | io.BytesIO) -> Any:
@@ -87,7 +87,7 @@ def choose_track(container: Any, name: str, track: int | None = None) -> tuple[A
     """
     tracks = list(container.streams.audio)
     if not tracks:
-        raise UserError(f"{name} has no audio track")
+        raise UnusableError(f"{name} has no audio track", "no sound")
     if track is not None:
         if not 1 <= track <= len(tracks):
             raise UserError(f"{name} has no audio track {track}; it has {_list(tracks)}")

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from sam_audio_jax.data import text
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.likeness import NearCaptions, Present
-from sam_audio_jax.data.source import Recording, Song
+from sam_audio_jax.data.recording import Recording, Song
 from sam_audio_jax.encoders.text_form import normalize
 
 TRIES = 50  # draws of an absent sound before a mixture counts as one that holds all

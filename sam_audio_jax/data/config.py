@@ -21,7 +21,7 @@ from sam_audio_jax.bounds import (
     Workers,
 )
 from sam_audio_jax.config import FREE
-from sam_audio_jax.data.source import CATEGORIES
+from sam_audio_jax.data.recording import CATEGORIES
 from sam_audio_jax.errors import UserError
 
 KINDS = ("speech", "sfx", "instrument", "song", "stem", "rest", "any")
@@ -34,6 +34,8 @@ class SourceConfig(Checked, where="data.source"):
 
     manifests: tuple[str, ...] = ()  # manifest.jsonl files; none: the sound embedded in the package
     split: str = "train"  # lines of the manifests that are used
+    # Of the recordings that may be unusable; they are counted, named and left out.
+    most_bad: Share = dataclasses.field(default=1.0, metadata=FREE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

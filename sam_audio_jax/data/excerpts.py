@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int
 from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, Decibels, Range, Seconds, Seed, Share, Workers
 from sam_audio_jax.data.config import SourceConfig
-from sam_audio_jax.data.source import Recording
+from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.waves import Waves
 
 

@@ -14,7 +14,7 @@ from sam_audio_jax.data.catalogue import Catalogue
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.equaliser import equalised
 from sam_audio_jax.data.mixture import Mixture
-from sam_audio_jax.data.source import Recording, Song
+from sam_audio_jax.data.recording import Recording, Song
 from sam_audio_jax.data.waves import Waves
 from sam_audio_jax.errors import UserError
 

@@ -22,14 +22,15 @@ import jax
 import numpy as np
 
 from sam_audio_jax.config import to_dict
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import DataConfig, SourceConfig
 from sam_audio_jax.data.examples import CachedExamples, MixedExamples
 from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
 from sam_audio_jax.data.length_buckets import Bucket, Schedule
 from sam_audio_jax.data.mix import Mixer
-from sam_audio_jax.data.source import load_manifests, load_songs
+from sam_audio_jax.data.recording import Recording
+from sam_audio_jax.data.source import load_songs, read_recordings
 from sam_audio_jax.data.video_tracks import VideoTracks, open_video_tracks
-from sam_audio_jax.data.waves import open_waves
+from sam_audio_jax.data.waves import Waves, open_waves
 from sam_audio_jax.errors import UserError
 
 __all__ = ["BatchStream", "DataConfig", "ExcerptConfig", "codec_excerpts", "separation_batches"]
@@ -218,8 +219,7 @@ def codec_excerpts(
     process_count: int | None = None,
 ) -> BatchStream:
     """Batches {"wave": float32 [rows, samples]} for the codec; samples fill whole frames."""
-    recordings = load_manifests(config.source.manifests, config.source.split)
-    waves = open_waves(recordings, sample_rate)
+    recordings, waves = _open(config.source, sample_rate)
     samples = max(1, round(config.seconds * sample_rate / hop)) * hop
     items = Excerpts(config, recordings, waves, sample_rate, samples)
     return BatchStream(
@@ -232,11 +232,16 @@ def codec_excerpts(
     )
 
 
+def _open(source: SourceConfig, sample_rate: int) -> tuple[list[Recording], Waves]:
+    """The recordings of a source and their waves; raises `UserError` if too many are unusable."""
+    recordings, refusals = read_recordings(source.manifests, source.split)
+    return recordings, open_waves(recordings, sample_rate, source.most_bad, refusals)
+
+
 def mixer(config: DataConfig, sample_rate: int, hop: int) -> Mixer:
     """The mixer over a config's manifests; mixtures fill whole frames of `hop` samples."""
-    recordings = load_manifests(config.source.manifests, config.source.split)
+    recordings, waves = _open(config.source, sample_rate)
     songs = load_songs(config.source.manifests, config.source.split)
-    waves = open_waves(recordings, sample_rate)
     samples = example_frames(config, sample_rate, hop) * hop
     return Mixer(config.mix, recordings, songs, waves, sample_rate, samples)
 
@@ -249,8 +254,8 @@ def video_tracks(mixer: Mixer, hop: int) -> VideoTracks | None:
 def recipe(config: DataConfig) -> dict[str, Any]:
     """The part of a config that a latent cache depends on: what decides the sound of a mixture."""
     return {
-        "source": to_dict(config.source),
-        "mix": to_dict(config.mix),
+        "source": to_dict(config.source, free=False),
+        "mix": to_dict(config.mix, free=False),
         "seed": config.seed,
     }
 

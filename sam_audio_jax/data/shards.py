@@ -278,7 +278,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     check_format(path, index, FORMAT)
     recipe = migrated_recipe(index["recipe"])
     for part, default in (("source", SourceConfig()), ("mix", MixConfig())):
-        recipe[part] = to_dict(default) | recipe[part]
+        recipe[part] = to_dict(default, free=False) | recipe[part]
     return index | {"recipe": recipe}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from sam_audio_jax.data.source import Recording
+from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.encoders.text_form import normalize
 
 MUSIC = ("music playing", "music")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float16
 
 from sam_audio_jax.data.arrange import Placement
-from sam_audio_jax.data.source import Recording
+from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.waves import Waves
 from sam_audio_jax.errors import UserError
 

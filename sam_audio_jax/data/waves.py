@@ -1,7 +1,8 @@
 """The decoded waves of recordings.
 
 Every file is decoded once, mixed down to mono, resampled and stored as int16 in one memory-mapped
-file that all processes share. Files that cannot be used are counted, named in the log and left out.
+file that all processes share. Files that cannot be used are counted by reason, named in the log and
+left out.
 """
 
 import concurrent.futures
@@ -17,13 +18,13 @@ import tqdm
 from jaxtyping import Float32
 
 from sam_audio_jax import audio
-from sam_audio_jax.data.source import Recording
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.data.recording import Recording
+from sam_audio_jax.data.refusals import Refusal, Refusals
+from sam_audio_jax.errors import UnusableError, UserError
 from sam_audio_jax.files import check_writable, read_json, whole_folder, write_json
 
 log = logging.getLogger(__name__)
 
-BAD_SHARE = 0.01  # of the recordings that may be unusable; one bad file is always tolerated
 SILENT_PEAK = 10 ** (-60 / 20)  # recordings below -60 dBFS are refused
 DECODE_VERSION = 2  # part of the cache's name: raise it when decoding changes
 
@@ -37,7 +38,8 @@ class Waves:
         self.starts: list[int] = index["starts"]
         self.lengths: list[int] = index["lengths"]  # 0: the recording was refused
         self.scales: list[float] = index["scales"]
-        self.refused: dict[str, str] = index["refused"]  # path -> reason
+        # path -> reason and text; of earlier versions the text alone
+        self.refused: dict[str, list[str] | str] = index["refused"]
         self._samples = np.memmap(pathlib.Path(folder) / "samples.i16", np.int16, "r")
 
     def __reduce__(self):
@@ -64,11 +66,17 @@ def cache_root() -> pathlib.Path:
     return pathlib.Path(named) if named else pathlib.Path(base) / "sam_audio_jax"
 
 
-def open_waves(recordings: Sequence[Recording], sample_rate: int) -> Waves:
+def open_waves(
+    recordings: Sequence[Recording],
+    sample_rate: int,
+    most_bad: float = 1.0,
+    refusals: Refusals | None = None,
+) -> Waves:
     """Decodes the recordings to mono at `sample_rate`, unless that was done before.
 
     Files that are silent, truncated or cannot be decoded are logged and get length 0. Raises
-    `UserError` when they are more than one and above 1 %.
+    `UserError` when that is all of them, or more than a share `most_bad` of them together with
+    `refusals`, the lines of manifests that were refused.
     """
     stamp = hashlib.sha256(f"{DECODE_VERSION} {sample_rate}".encode())
     for recording in recordings:
@@ -76,39 +84,57 @@ def open_waves(recordings: Sequence[Recording], sample_rate: int) -> Waves:
         stamp.update(
             f"{os.path.abspath(recording.path)}|{status.st_size}|{status.st_mtime_ns}".encode()
         )
+        if recording.track or recording.channel:
+            stamp.update(f"|{recording.track}|{recording.channel}".encode())
     folder = cache_root() / f"waves-{sample_rate}-{stamp.hexdigest()[:16]}"
     if not (folder / "index.json").is_file():
         _decode_all(recordings, sample_rate, folder)
     waves = Waves(folder)
-    _check_refused(waves.refused, len(recordings))
+    refusals = Refusals() if refusals is None else refusals
+    total = len(recordings) + len(refusals)
+    for path, found in waves.refused.items():
+        reason, text = ("cannot be decoded", found) if isinstance(found, str) else found
+        refusals.add(Refusal(reason, f"{path}: {text}"))
+    refusals.check(total, most_bad)
     return waves
 
 
-def _check_refused(refused: dict[str, str], total: int) -> None:
-    for path, reason in refused.items():
-        log.warning("skipped %s: %s", path, reason)
-    if len(refused) > max(1, BAD_SHARE * total):
-        path, reason = next(iter(refused.items()))
-        raise UserError(
-            f"{len(refused)} of {total} recordings are unusable (at most 1 % may): {path}: {reason}"
-        )
-
-
-def _decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " samples"] | str:
-    """The mono wave, or the reason why it is refused."""
+def decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " samples"]:
+    """The whole mono wave of a recording. Raises `UnusableError` where there is none to use."""
     try:
-        sound = audio.load(recording.path)
+        sound = audio.load(recording.path, recording.track)
+    except UnusableError:
+        raise
     except UserError as error:
-        return str(error)
+        raise UnusableError(str(error)) from None
     for note in sound.notes:
         log.warning("%s", note)
     seconds = sound.samples.shape[-1] / sound.sample_rate
     if seconds < recording.duration - max(0.1, 0.02 * recording.duration):
-        return f"truncated: {seconds:.2f} s of {recording.duration:.2f} s"
-    weights = audio.mixing_weights(sound.samples, sound.sample_rate)
-    mixed = audio.without_offsets(audio.mono(sound.samples, weights)[None])[0]
+        text = f"truncated: {seconds:.2f} s of {recording.duration:.2f} s"
+        raise UnusableError(text, "truncated")
+    samples = chosen_channel(sound.samples, recording)
+    weights = audio.mixing_weights(samples, sound.sample_rate)
+    mixed = audio.without_offsets(audio.mono(samples, weights)[None])[0]
     wave = audio.resample(mixed, sound.sample_rate, sample_rate)
-    return wave if np.abs(wave).max() > SILENT_PEAK else "silent"
+    if not np.abs(wave).max() > SILENT_PEAK:
+        raise UnusableError("silent", "silent")
+    return wave
+
+
+def chosen_channel(
+    samples: Float32[np.ndarray, "channels samples"], recording: Recording
+) -> Float32[np.ndarray, "_ samples"]:
+    """The one channel that a recording names, or all of them.
+
+    Raises `UnusableError` for a channel that is not there.
+    """
+    channel = recording.channel
+    if channel is None:
+        return samples
+    if channel > len(samples):
+        raise UnusableError(f"has no channel {channel}, it has {len(samples)}", "no channel")
+    return samples[channel - 1 : channel]
 
 
 def _decode_all(recordings: Sequence[Recording], sample_rate: int, folder: pathlib.Path) -> None:
@@ -129,15 +155,22 @@ def _write_samples(
     """Writes the int16 samples of all recordings into one file; returns the index of it."""
     index: dict[str, Any] = {"starts": [], "lengths": [], "scales": [], "refused": {}}
     offset = 0
+
+    def decoded_or_refused(recording: Recording) -> Float32[np.ndarray, " samples"] | Refusal:
+        try:
+            return decode(recording, sample_rate)
+        except UnusableError as error:
+            return Refusal(error.reason, str(error))
+
     with (
         concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
         file.open("wb") as out,
     ):
-        decoded: Iterable = pool.map(lambda one: _decode(one, sample_rate), recordings)
+        decoded: Iterable = pool.map(decoded_or_refused, recordings)
         bar = tqdm.tqdm(decoded, "decoding", len(recordings), leave=False, unit="file")
         for recording, wave in zip(recordings, bar, strict=True):
-            if isinstance(wave, str):
-                index["refused"][recording.path] = wave
+            if isinstance(wave, Refusal):
+                index["refused"][recording.path] = [wave.reason, wave.text]
                 wave = np.zeros(0, np.float32)
             scale = float(np.abs(wave).max(initial=0.0)) / 32767
             out.write(np.round(wave / max(scale, 1e-12)).astype(np.int16).tobytes())

@@ -84,7 +84,7 @@ def test_damaged_records_are_skipped(world, cache, tmp_path):
 
 def as_format_1(folder: pathlib.Path, cfg: DataConfig) -> None:
     """Rewrites the index of a cache as its first version wrote it, without a teacher."""
-    parts = to_dict(cfg.source) | to_dict(cfg.mix)
+    parts = to_dict(cfg.source, free=False) | to_dict(cfg.mix)
     for name in ("plan.json", "cache.json"):
         index = read_json(folder / name)
         del index["format"], index["teacher"], index["segment_s"]

@@ -6,8 +6,8 @@ import pytest
 import soundfile
 
 from sam_audio_jax.data import waves as waves_module
+from sam_audio_jax.data.recording import CATEGORIES
 from sam_audio_jax.data.source import (
-    CATEGORIES,
     embedded,
     load_manifest,
     load_manifests,
@@ -121,18 +121,21 @@ def bad_files(folder: pathlib.Path, good: int) -> list[dict]:
 
 def test_bad_files_are_named_and_left_out(folder, caplog):
     (folder / "junk.wav").write_bytes(b"junk")
-    lines = [*bad_files(folder, 300), GOOD | {"id": "junk", "path": "junk.wav"}]
+    lines = [*bad_files(folder, 2), GOOD | {"id": "junk", "path": "junk.wav"}]
     waves = open_waves(load_manifest(manifest(folder, *lines)), 8000)
-    assert [waves.length(number) for number in (299, 300, 301, 302)] == [8000, 0, 0, 0]
+    assert [waves.length(number) for number in (1, 2, 3, 4)] == [8000, 0, 0, 0]
     assert "silent.wav: silent" in caplog.text
     assert "truncated: 1.00 s of 5.00 s" in caplog.text
     assert "junk.wav: " in caplog.text
 
 
-def test_many_bad_files_are_an_error(folder):
+def test_more_bad_files_than_the_config_allows_are_an_error(folder):
     recordings = load_manifest(manifest(folder, *bad_files(folder, 20)))
-    with pytest.raises(UserError, match="2 of 22 recordings are unusable"):
-        open_waves(recordings, 8000)
+    assert len(open_waves(recordings, 8000, most_bad=0.1).refused) == 2
+    with pytest.raises(UserError, match=r"2 of 22 recordings are unusable \(1 silent, 1 truncated"):
+        open_waves(recordings, 8000, most_bad=0.01)
+    with pytest.raises(UserError, match="no recording of 1 can be used"):
+        open_waves(recordings[-1:], 8000)
 
 
 def test_the_embedded_sound_is_small_free_and_split_by_source():
