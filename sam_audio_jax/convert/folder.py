@@ -8,6 +8,7 @@
                                   they stay as recorded, as in the published evaluations;
                                   normalizes_text: whether texts are brought to the form of our
                                   training data (encoders/text_form.py) or read as they are;
+                                  known: the sounds it has learned (infer/known_sounds.py);
                                   refine: how its stems become a mask (infer/refine.py);
                                   ignored_spans: tokens of spans that its training did not have
 

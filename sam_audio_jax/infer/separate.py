@@ -22,6 +22,7 @@ from sam_audio_jax.infer import inputs, prompt_notes
 from sam_audio_jax.infer.buckets import BucketConfig
 from sam_audio_jax.infer.collate import Tokenize
 from sam_audio_jax.infer.inputs import Item
+from sam_audio_jax.infer.known_sounds import KnownConfig, KnownSounds
 from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.options import FIELDS, SeparateOptions
 from sam_audio_jax.infer.processor import Batch
@@ -80,11 +81,16 @@ class SAMAudio:
         Raises UserError if nothing is there, or if the networks do not fit each other.
         """
         name = inputs.check_checkpoint(name)
-        codec, prompted, tokenizer, extra = load_networks(name, mesh=mesh)
+        codec, prompted, tokenizer_name, extra = load_networks(name, mesh=mesh)
+        tokenizer = tokenizer_for(tokenizer_name, normalizes=extra.get("normalizes_text", False))
+        known = None
+        if "known" in extra:
+            sounds = from_dict(KnownConfig, extra["known"], where="known.")
+            known = KnownSounds(sounds, prompted.text_encoder, tokenizer)
         return cls(
             codec,
             prompted,
-            tokenizer_for(tokenizer, normalizes=extra.get("normalizes_text", False)),
+            tokenizer,
             sampler=from_dict(SamplerConfig, extra.get("sampler", {})),
             buckets=buckets,
             long_audio=long_audio,
@@ -94,6 +100,7 @@ class SAMAudio:
             mesh=mesh,
             level_db=extra.get("level_db"),
             ignored_spans=tuple(extra.get("ignored_spans", ())),
+            known=known,
         )
 
     def separate(
@@ -217,6 +224,9 @@ class SAMAudio:
         """The item with notes on prompts that have no effect; `text` is what the caller gave."""
         pipeline = self.pipeline
         notes = [*prompt_notes.text_notes(text, item.text, pipeline.tokenizer)]
+        alone = not item.spans and item.clip is None and item.features is None
+        if alone and item.text and pipeline.known and (note := pipeline.known.note(item.text)):
+            notes.append(note)
         notes += prompt_notes.span_notes(
             item.spans, pipeline.frames(item), self.codec.config, pipeline.ignored_spans
         )

@@ -16,6 +16,7 @@ from sam_audio_jax.infer import inputs, prompt_notes, rerank
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.collate import Prompts, Tokenize, collate_batch, collate_items, with_spans
 from sam_audio_jax.infer.inputs import Item
+from sam_audio_jax.infer.known_sounds import KnownSounds
 from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
@@ -52,10 +53,12 @@ class Pipeline:
         mesh: Mesh | None = None,
         level_db: float | None = None,
         ignored_spans: Sequence[str] = (),
+        known: KnownSounds | None = None,
     ):
         """`level_db`: the level in dBFS to which recordings are brought; None: as recorded.
 
         `ignored_spans`: the tokens of spans that the training did not have.
+        `known`: the sounds that it had, by name; None: nothing is said of unknown ones.
         """
         channels = prompted.separator.config.channels
         if codec.config.codebook_dim != channels:
@@ -70,6 +73,7 @@ class Pipeline:
         self.refinement = refinement
         self.level_db = level_db
         self.ignored_spans = tuple(ignored_spans)
+        self.known = known
         self.scorer = scorer or SpanIoU()
         self.video_features = VideoFeatures(
             vision,
