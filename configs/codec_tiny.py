@@ -4,12 +4,19 @@ sam-audio train-codec codec_tiny --workdir runs/wide --codec.codebook-dim 64
 sam-audio train-codec codec_tiny --workdir runs/codec_tiny \\
     --init-from runs/wide --optim.peak-lr 2e-4 --optim.rate-decay 0.996 --steps 450
 
+sam-audio train-codec codec_tiny@mask --workdir runs/codec_mask --init-from tiny
+
+`@mask` goes on with the decoder alone, for stems that become masks; the latents, and with them the
+separators trained on them, stay.
+
 The codec is trained wide, then narrowed: after so short a training 10 principal components of 64
 latent channels carry all that is audible, and a separator would waste its capacity on the others.
 The losses are the published ones on the four mel scales that matter at 16 kHz, without
 discriminators; faint bands count less. Batches are small and the rate is six times the published
 one, because two CPU cores make few steps.
 """
+
+import dataclasses
 
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.codec.loss import CodecLossConfig
@@ -44,3 +51,16 @@ CONFIG = CodecTrainConfig(
     batch=3,
     steps=8_000,
 )
+
+RECIPES = {
+    "mask": dataclasses.replace(
+        CONFIG,
+        loss=dataclasses.replace(CONFIG.loss, mask=1.0),
+        data=ExcerptConfig(seconds=1.28),
+        frozen=("encoder", "in_proj"),
+        batch=4,
+        init_from="tiny",
+        optim=dataclasses.replace(CONFIG.optim, peak_lr=3e-4, rate_decay=1.0),
+        steps=20_000,
+    )
+}

@@ -38,6 +38,7 @@ class CodecLossConfig(Checked, where="loss"):
     kl: NonNegative = 1e-4  # ours; the KL is a sum over channels, without a factor 1/2
     waveform: NonNegative = 0.0  # published: logged, not weighted
     stft: NonNegative = 0.0  # published: logged, not weighted
+    mask: NonNegative = 0.0  # ours: of the error of masked mixtures in dB (codec/mask_loss.py)
     adversarial_start: Count = 0  # ours: steps before the discriminator is run or trained
     mel_scales: tuple[tuple[Size, Size], ...] = MEL_SCALES  # (window in samples, mel bands), ...
     # Ours; added to mel magnitudes, so that fainter sounds count less.

@@ -23,6 +23,7 @@ from sam_audio_jax.codec import loss
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.discriminator import Discriminator
 from sam_audio_jax.codec.loss import CodecLossConfig
+from sam_audio_jax.codec.mask_loss import mask_error_db
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.train.config import CodecTrainConfig
@@ -55,7 +56,7 @@ def make_codec_training(
         raise UserError(f"init_from={config.init_from} has {misfit}")
     else:
         graph, generator = nnx.graphdef(nnx.eval_shape(make)), nnx.as_pure(nnx.state(codec))
-    tx = adamw()
+    tx = adamw(frozen=config.frozen)
     params, opt_state = {"generator": generator}, {"generator": jax.jit(tx.init)(generator)}
     discriminator = None
     if config.loss.needs_discriminator:
@@ -65,7 +66,10 @@ def make_codec_training(
         discriminator_tx = adamw(clip_norm=optim.discriminator_clip_norm)
         opt_state["discriminator"] = jax.jit(discriminator_tx.init)(params["discriminator"])
         discriminator = _DiscriminatorStep(config.loss, discriminator_graph, discriminator_tx)
-    step = _CodecStep(config.codec, config.loss, optim.ema_decay, graph, tx, discriminator)
+    latents_stay = {"encoder", "in_proj"} <= set(config.frozen)
+    step = _CodecStep(
+        config.codec, config.loss, optim.ema_decay, graph, tx, discriminator, latents_stay
+    )
     ema = {"generator": params["generator"]}
     return TrainState(jnp.int32(0), params, ema, opt_state, jax.random.key(config.seed)), step
 
@@ -147,6 +151,7 @@ class _CodecStep:
     graph: nnx.GraphDef[Codec]
     tx: optax.GradientTransformation
     discriminator: _DiscriminatorStep | None
+    latents_stay: bool  # no gradient is needed before the decoder
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Scalars]:
         wave, key = batch["wave"], jax.random.fold_in(state.key, state.step)
@@ -187,6 +192,8 @@ class _CodecStep:
         """The wave decoded from a sample of the posterior, and the posterior's KL."""
         codec = nnx.merge(self.graph, params)
         mean, stdev = codec.moments(wave)
+        if self.latents_stay:
+            mean, stdev = jax.lax.stop_gradient((mean, stdev))
         latents = mean + stdev * jax.random.normal(key, mean.shape)
         fake = codec.decode((latents - self.codec.mean) / self.codec.std)
         return fake, loss.kl(mean, stdev)
@@ -206,6 +213,9 @@ class _CodecStep:
         if weights.stft:
             terms["stft"] = loss.stft_metric(wave, fake, weights.stft_windows)
             value += weights.stft * terms["stft"]
+        if weights.mask:
+            terms["mask_db"] = mask_error_db(wave, fake, self.codec.sample_rate)
+            value += weights.mask * terms["mask_db"]
         return value, terms
 
 

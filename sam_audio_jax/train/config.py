@@ -120,6 +120,9 @@ class RunConfig(Checked, where=""):
         return "batch", self.batch
 
 
+CodecPart = Literal["encoder", "in_proj", "out_proj", "decoder"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecTrainConfig(RunConfig):
     """Training of the codec from scratch (docs/codec.md, "Training")."""
@@ -132,6 +135,8 @@ class CodecTrainConfig(RunConfig):
     batch: Size = 72  # published
     steps: PositiveCount = dataclasses.field(default=400_000, metadata=FREE)  # published
     init_from: str = ""  # codec to start from: workdir, shipped name; empty: random
+    # Parts that do not learn. With `encoder` and `in_proj` the latents stay what separators know.
+    frozen: tuple[CodecPart, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
@@ -140,6 +145,12 @@ class CodecTrainConfig(RunConfig):
             raise UserError(
                 f"codec.encoder_rates={self.codec.encoder_rates} has {odd[0]}: a codec is trained "
                 "with even rates only, an odd one loses the last frame"
+            )
+        if self.frozen and not self.init_from:
+            raise UserError(f"frozen has {self.frozen[0]}, but init_from names no weights of it")
+        if self.loss.mask and self.batch < 2:
+            raise UserError(
+                f"loss.mask mixes the rows of a batch: batch={self.batch} must be 2 or more"
             )
 
 

@@ -8,7 +8,9 @@ from safetensors.numpy import load_file
 
 from sam_audio_jax.codec import loss
 from sam_audio_jax.codec.loss import CodecLossConfig
+from sam_audio_jax.codec.mask_loss import mask_error_db
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.refine import wiener
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,33 @@ def test_losses_of_equal_waves_are_0_and_scale_invariance_holds():
 def test_impossible_weights_and_windows_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         CodecLossConfig(**fields)
+
+
+def test_the_error_of_masks_falls_with_the_error_of_the_stems_and_has_a_gradient():
+    rng = np.random.default_rng(0)
+    time = np.arange(16_000) / 16_000
+    tone = np.sin(2 * np.pi * 500 * time) * 0.1
+    bursts = 0.1 * rng.standard_normal(16_000) * (time % 0.25 < 0.1)
+    real = jnp.asarray(np.stack([tone, bursts, np.zeros_like(tone)]), jnp.float32)
+    noise = jnp.asarray(rng.standard_normal(real.shape), jnp.float32)
+    errors = [
+        float(mask_error_db(real[:2], real[:2] + level * noise[:2], 16_000))
+        for level in (0.0, 0.03, 0.3)
+    ]
+    assert errors == sorted(errors)
+    assert errors[0] < -12 < errors[2]
+    assert float(mask_error_db(real[:2], -real[:2], 16_000)) == pytest.approx(errors[0])
+    assert float(mask_error_db(real[:2], real[1::-1], 16_000)) > 0  # the other one
+    gradient = jax.grad(lambda fake: mask_error_db(real, fake, 16_000))(real * 0)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_a_mask_is_that_of_the_refinement():
+    rng = np.random.default_rng(1)
+    real = rng.standard_normal((2, 24_000)).astype(np.float32)
+    real *= np.sin(np.arange(24_000) / np.array([[900.0], [1_700.0]])).astype(np.float32)
+    fake = real + 0.3 * rng.standard_normal(real.shape).astype(np.float32)
+    target, _ = wiener(real.sum(0)[None], *fake, sample_rate=16_000, stem_rate=16_000)
+    error = np.square(target[0] - real[0]).sum() / np.square(real).sum(axis=1)
+    ours = float(mask_error_db(jnp.asarray(real), jnp.asarray(fake), 16_000))
+    assert ours == pytest.approx(10 * np.log10(error).mean(), abs=0.7)

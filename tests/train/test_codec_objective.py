@@ -238,3 +238,19 @@ def test_evaluation_averages_over_rows_of_all_batches():
 def test_evaluation_of_nothing_is_refused():
     with pytest.raises(UserError, match="no recordings"):
         evaluate_codec(any_codec(), [])
+
+
+def test_frozen_parts_stay_and_the_others_learn_to_mask():
+    codec = filled(lambda: Codec(CODEC, rngs=nnx.Rngs(0)))
+    config = experiment(adversarial=0.0, mask=1.0)
+    config = dataclasses.replace(config, frozen=("encoder", "in_proj"), init_from="named")
+    state, step = make_codec_training(config, codec)
+    new, metrics = jax.jit(step)(state, tones())
+    assert np.isfinite(metrics["mask_db"])
+    before, after = state.params["generator"], new.params["generator"]
+    kept = {name: equal(before[name], after[name]) for name in before}
+    assert kept == {"encoder": True, "in_proj": True, "out_proj": False, "decoder": False}
+    with pytest.raises(UserError, match="frozen has encoder, but init_from names no weights"):
+        dataclasses.replace(config, init_from="")
+    with pytest.raises(UserError, match="batch=1 must be 2 or more"):
+        dataclasses.replace(config, batch=1)
