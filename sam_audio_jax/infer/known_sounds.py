@@ -1,10 +1,10 @@
 """Which sounds a model has learned by name, and whether a prompt is near one of them.
 
-A small model that is asked for a sound it never heard returns some other one. Where its text
-encoder is a table of word vectors, in which words of one meaning are near each other, a prompt that
-is far from every caption of the training is known before anything is separated. A model folder
-holds the captions as `known` in `sam_audio_jax.json`: `{"texts": [...], "least_cosine": 0.5}`;
-`tools/known_sounds.py` writes them and says how the limit was chosen.
+A small model that is asked for a sound which its training did not have returns another one. Where
+its text encoder is a table of word vectors, in which words of one meaning are near each other, a
+prompt that is far from every caption of the training is known before anything is separated. A model
+folder holds the captions as `known` in `sam_audio_jax.json`: `{"texts": [...], "least_cosine":
+0.5}`; `tools/known_sounds.py` writes them and says how the limit was chosen.
 """
 
 import dataclasses

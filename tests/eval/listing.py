@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 
 from sam_audio_jax import audio
+from sam_audio_jax.infer.refine import DEFAULT
 from sam_audio_jax.infer.separate import SAMAudio
 
 RATE = 8_000
@@ -90,6 +91,7 @@ class Oracle(SAMAudio):
             networks=nnx.Dict(codec=codec),
             sample_rate=codec.config.sample_rate,
             level_db=None,
+            refinement=DEFAULT,
         )
         self.known = {one.mixture.tobytes(): one for one in mixtures}
         self.ignores_prompts, self.broken = ignores_prompts, broken
