@@ -234,9 +234,9 @@ def run_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if not jax.distributed.is_initialized():
             raise
-        _end(1, _error_text(error))
+        end_process(1, _error_text(error))
     if status and jax.distributed.is_initialized():
-        _end(status)
+        end_process(status)
     return status
 
 
@@ -245,7 +245,7 @@ _gone: list[int] = []  # processes
 _loss = threading.Event()  # of one of them
 
 
-def _end(status: int, text: str = "") -> NoReturn:
+def end_process(status: int, text: str = "") -> NoReturn:
     """Ends this process and its workers after the line or lines of `text`.
 
     Of several threads that find a reason, the first one gives it.
@@ -256,6 +256,7 @@ def _end(status: int, text: str = "") -> NoReturn:
     for child in multiprocessing.active_children():
         child.terminate()
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)
 
 
@@ -264,7 +265,9 @@ def _end_after_loss(index: int) -> None:
     _gone.append(index)
     _loss.set()
     time.sleep(GRACE_S)
-    _end(1, "\n" + _loss_text(f"process {index} is gone"))  # a line that shows progress may be open
+    end_process(
+        1, "\n" + _loss_text(f"process {index} is gone")
+    )  # a line that shows progress may be open
 
 
 _liveness = Liveness(_end_after_loss)

@@ -55,6 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """`main` as a process, which ends with its status.
+
+    After an error or Ctrl-C it ends at once: threads that still compute, as those that prefetch,
+    crash while the interpreter shuts down in an orderly way.
+    """
+    status = main(argv)
+    if status and "sam_audio_jax.distributed" in sys.modules:
+        importlib.import_module("sam_audio_jax.distributed").end_process(status)
+    sys.exit(status)
+
+
 @contextlib.contextmanager
 def _ended_by_interrupt() -> Iterator[None]:
     """Inside, Ctrl-C ends the process at once.

@@ -1,8 +1,6 @@
 """`python -m sam_audio_jax.cli NAME ...` is `sam-audio NAME ...`."""
 
-import sys
-
-from sam_audio_jax.cli import main
+from sam_audio_jax.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -100,6 +101,24 @@ def test_ctrl_c_while_a_command_loads_is_one_line(name, arguments, tmp_path):
     assert process.communicate(timeout=60)[1] == "interrupted\n"
     assert process.returncode == 130
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_threads_compute_is_one_line(tmp_path):
+    """The threads that encode ahead must not crash a process that shuts down."""
+    arguments = ["prepare", "tests/train/tiny.py", "--items", "1000000", "--out", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTENING, *arguments[:-1], str(tmp_path / "out")],
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.rglob("*.arrayrecord")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1].splitlines()[-1] == "interrupted"
+    assert process.returncode == 130
 
 
 def test_statuses(capsys, monkeypatch):
