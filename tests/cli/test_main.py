@@ -60,7 +60,7 @@ def test_every_command_has_a_help_and_a_script_in_a_clone(name, capsys):
         cli.main([name, "--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: sam-audio {name} ")
-    assert f'main(["{name}", ' in (ROOT / "launch" / f"{MODULES[name]}.py").read_text()
+    assert f'run(["{name}", ' in (ROOT / "launch" / f"{MODULES[name]}.py").read_text()
 
 
 def test_there_is_a_module_for_each_command_and_no_other():
