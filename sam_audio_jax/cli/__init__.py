@@ -23,6 +23,7 @@ COMMANDS = {
     "train-codec": "train the codec",
     "train-judge": "train a judge of separations on ratings",
     "prepare": "render training mixtures and encode them once, into a cache",
+    "label": "separate recordings by their captions into pseudo-labels to train on",
     "convert": "write any model as a folder, for this package or the reference's code",
     "plan": "compile a training for a TPU slice without TPUs: memory, speed, meshes",
     "bench": "measure the speed of the parts on this machine",

@@ -21,6 +21,7 @@ from sam_audio_jax.bounds import (
     Workers,
 )
 from sam_audio_jax.config import FREE
+from sam_audio_jax.data.label_scores import LABEL_SCORES
 from sam_audio_jax.data.recording import CATEGORIES
 from sam_audio_jax.errors import UserError
 
@@ -191,17 +192,52 @@ class BatchConfig(Checked, where="data.batches"):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelConfig(Checked, where="data.labels"):
+    """Pseudo-labels as a share of the examples, and the thresholds by which labels are kept.
+
+    A threshold that is None drops nothing. One on a score that was not computed is an error. The
+    scores are explained in `data/label_scores.py`, which also has a threshold for each of them.
+    """
+
+    # Folder of labels, made by `sam-audio label`; empty: none.
+    folder: str = dataclasses.field(default="", metadata=FREE)
+    # Of the examples; the others come from `data.cache`, without which it must be 1.
+    share: Share = 0.5
+    most: Count = 0  # so many of the labels that pass, drawn by the seed; 0: all of them
+    clap_target: float | None = None  # above; published: 0.35
+    clap_residual: float | None = None  # below; published: 0.0
+    complexity: float | None = None  # below; published: 2.5
+    silence: float | None = None  # below; published: 0.95
+    mask_coverage: float | None = None  # above; published: 0.02
+    imagebind: float | None = None  # above; published: 0.2
+    remix: float | None = None  # above, in dB
+    agreement_noise: float | None = None  # above, in dB
+    agreement_prompt: float | None = None  # above, in dB
+    absent: float | None = None  # below, in dB of the mixture
+    residual_silence: float | None = None  # below, in dB of the target
+    span_iou: float | None = None  # above
+    judge: float | None = None  # above, 1 to 5
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The thresholds that are set, by the names of their scores."""
+        values = {name: getattr(self, name) for name in LABEL_SCORES}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(Checked, where="data"):
     """The training data of the separator.
 
     `source`, `mix` and `seed` are the recipe of a mixture: a latent cache is made with them
-    (`sam-audio prepare`). `prompts` and `batches` may differ in every run over one cache.
+    (`sam-audio prepare`). `prompts`, `batches` and `labels` may differ in every run over one cache.
     """
 
     source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     mix: MixConfig = dataclasses.field(default_factory=MixConfig)
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
+    labels: LabelConfig = dataclasses.field(default_factory=LabelConfig)
     # Folder of latents, made by `sam-audio prepare`; empty: mixtures are made as they are read.
     cache: str = dataclasses.field(default="", metadata=FREE)
     workers: Workers = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
@@ -209,6 +245,11 @@ class DataConfig(Checked, where="data"):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.labels.folder and not self.cache and self.labels.share < 1:
+            raise UserError(
+                f"data.labels.share={self.labels.share} leaves the other examples to data.cache, "
+                "which is not given: labels are latents, and so must all examples be"
+            )
         if self.prompts.pair_share and self.batches.token_budget and self.batches.row_multiple % 2:
             raise UserError(
                 f"data.batches.row_multiple={self.batches.row_multiple} must be even, so that a "

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float16, Int32
 from sam_audio_jax.data import energy
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.example_kinds import absent_rng, as_absent, is_paired, second_rng
+from sam_audio_jax.data.labels import LabelCache
 from sam_audio_jax.data.length_buckets import Bucket
 from sam_audio_jax.data.likeness import Present
 from sam_audio_jax.data.mix import Mixer
@@ -105,19 +106,36 @@ class MixedExamples:
 class CachedExamples:
     """Examples with latents: crops of the records of a cache, all of them once per round."""
 
-    def __init__(self, config: DataConfig, sample_rate: int, hop: int, frames: int):
+    def __init__(
+        self,
+        config: DataConfig,
+        cache: Cache | LabelCache,
+        sample_rate: int,
+        hop: int,
+        frames: int,
+    ):
         """Raises `UserError` for a cache of another sample rate or hop, or without silence."""
-        self.config, self.frames, self.cache = config, frames, Cache(config.cache)
-        index = self.cache.index
+        self.config, self.frames, self.cache = config, frames, cache
+        index = cache.index
         if (index["sample_rate"], index["hop"]) != (sample_rate, hop):
             raise UserError(
-                f"{config.cache} was made at {index['sample_rate']} Hz with hop {index['hop']}, "
+                f"{cache.folder} was made at {index['sample_rate']} Hz with hop {index['hop']}, "
                 f"the codec has {sample_rate} Hz and hop {hop}"
             )
         self.prompter = Prompter(config.prompts, sample_rate, hop)
         self.segment = index["segment_s"] * sample_rate / hop  # frames; 0: no features
         self.video_width = index["video_width"]  # 0: no record has a video
         self.silence = self.cache.silence() if config.prompts.absent_share else None
+
+    @property
+    def folders(self) -> str:
+        """The folder of the cache, for messages."""
+        return self.cache.folder
+
+    @property
+    def record_frames(self) -> int:
+        """Frames of the cache's records; of the longest one where they differ."""
+        return self.cache.index["samples"] // self.cache.index["hop"]
 
     def __len__(self) -> int:
         return ENDLESS
@@ -199,7 +217,7 @@ class CachedExamples:
         """
         if not present.phrases:
             raise UserError(
-                f"{self.config.cache} has records of an earlier version, which do not say what is "
+                f"{self.cache.folder} has records of an earlier version, which do not say what is "
                 "absent (data.prompts.absent_share); make a new one with `sam-audio prepare`"
             )
         for _ in range(ABSENT_TRIES):
@@ -222,7 +240,7 @@ class CachedExamples:
                 return record
             record = self.cache[int(rng.integers(count))]
         if record is None:
-            raise UserError(f"{self.config.cache}: {BAD_TRIES} records in a row cannot be read")
+            raise UserError(f"{self.cache.folder}: {BAD_TRIES} records in a row cannot be read")
         return record
 
     def _teacher_features(

@@ -25,9 +25,11 @@ from sam_audio_jax.config import to_dict
 from sam_audio_jax.data.config import DataConfig, SourceConfig
 from sam_audio_jax.data.examples import CachedExamples, MixedExamples
 from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
+from sam_audio_jax.data.labelled_examples import LabelledExamples
 from sam_audio_jax.data.length_buckets import Bucket, Schedule
 from sam_audio_jax.data.mix import Mixer
 from sam_audio_jax.data.recording import Recording
+from sam_audio_jax.data.shards import Cache
 from sam_audio_jax.data.source import load_songs, read_recordings
 from sam_audio_jax.data.video_tracks import VideoTracks, open_video_tracks
 from sam_audio_jax.data.waves import Waves, open_waves
@@ -265,6 +267,15 @@ def example_frames(config: DataConfig, sample_rate: int, hop: int) -> int:
     return max(1, round(config.mix.seconds * sample_rate / hop))
 
 
+def cached_examples(
+    config: DataConfig, sample_rate: int, hop: int, frames: int
+) -> CachedExamples | LabelledExamples:
+    """The examples of a config with a latent cache, pseudo-labels or both."""
+    if config.labels.folder:
+        return LabelledExamples(config, sample_rate, hop, frames)
+    return CachedExamples(config, Cache(config.cache), sample_rate, hop, frames)
+
+
 def separation_batches(
     config: DataConfig,
     sample_rate: int,
@@ -276,7 +287,8 @@ def separation_batches(
 ) -> BatchStream:
     """Batches for the separator at a codec's rate; keys and shapes in `data/examples.py`.
 
-    With `config.cache` the signals are latents from there, else waves mixed on the fly. Every batch
+    With `config.cache` or `config.labels` the signals are latents from there, else waves mixed on
+    the fly. Every batch
     has `batch` items, unless `config.batches.token_budget` says how many there are. Raises
     `UserError` for buckets that the budget or the records of the cache are too small for, and for
     pairs in batches of an odd number.
@@ -290,14 +302,14 @@ def separation_batches(
     schedule = None
     if config.batches.token_budget:
         schedule = Schedule(config.batches, config.seed, sample_rate / hop)
-    if config.cache:
-        items = CachedExamples(config, sample_rate, hop, frames)
-        record_frames = items.cache.index["samples"] // hop
+    if config.labels.folder or config.cache:
+        items = cached_examples(config, sample_rate, hop, frames)
+        record_frames = items.record_frames
         if schedule and record_frames < schedule.buckets[-1].shortest:
             length = record_frames * hop / sample_rate
             raise UserError(
                 f"data.batches.buckets_s={config.batches.buckets_s}: the records of "
-                f"{config.cache} are too short for the last, they have {length:g} s"
+                f"{items.folders} are too short for the last, they have {length:g} s"
             )
     else:
         mixtures = mixer(config, sample_rate, hop)

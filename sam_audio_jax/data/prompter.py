@@ -50,19 +50,20 @@ class Prompter:
     ) -> Example:
         """Prompts for the first `size` frames; frames after them are padding.
 
-        `texts` are phrases for the target, finest first; `target` and `residual` say in which
-        frames either sounds; `others` are phrases that hold for the residual. Returns `valid`,
-        `text_ids`, `text_mask` and `anchors` with the shapes of `data/examples.py`.
+        `texts` are phrases for the target, finest first; without any there are always spans.
+        `target` and `residual` say in which frames either sounds; `others` are phrases that hold
+        for the residual. Returns `valid`, `text_ids`, `text_mask` and `anchors` with the shapes of
+        `data/examples.py`.
         """
         config, frames = self.config, len(target)
         target, residual = target[:size], residual[:size]
         spans = []
-        if rng.random() < config.span_share:
+        if rng.random() < config.span_share or not texts:
             spans = self._spans(target, size, rng)
         spans_suffice = bool(spans) and energy.overlap(target, residual) < LARGEST_OVERLAP
         may_drop = spans_suffice or config.drop_any_text
         dropped = may_drop and rng.random() < config.text_dropout
-        phrase = "" if dropped else self._phrase(texts, others, rng)
+        phrase = self._phrase(texts, others, rng) if texts and not dropped else ""
         return self._prompts(phrase, spans, size, frames)
 
     def draw_absent(

@@ -215,7 +215,7 @@ def _example(example: PlayedItem) -> str:
     others = html.escape(", ".join(item.residual_captions))
     players = "".join(
         f'<label>{LABELS[name]}<audio controls preload="metadata" '
-        f'src="{_player_source(wave, sample_rate)}"></audio></label>'
+        f'src="{player_source(wave, sample_rate)}"></audio></label>'
         for name, wave in waves.items()
     )
     shown = ("mixture", "target", "target_true")
@@ -232,7 +232,7 @@ def _example(example: PlayedItem) -> str:
     )
 
 
-def _player_source(wave: Wave, sample_rate: int) -> str:
+def player_source(wave: Wave, sample_rate: int) -> str:
     """A data address of MP3, which every browser plays; of WAV at rates that MP3 does not have."""
     buffer, clipped = io.BytesIO(), np.clip(np.nan_to_num(wave), -1, 1)
     if sample_rate in MP3_RATES:

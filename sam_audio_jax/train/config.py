@@ -266,6 +266,11 @@ class TrainConfig(RunConfig):
                 f"alignment.weight={self.alignment.weight} needs a teacher: name a Cnn14 file as "
                 "alignment.teacher_checkpoint, or a data.cache that was made with one"
             )
+        if self.alignment.weight and self.data.labels.folder:
+            raise UserError(
+                f"alignment.weight={self.alignment.weight} needs the features of a teacher, which "
+                f"the labels of data.labels.folder={self.data.labels.folder} do not have"
+            )
         if self.batch and self.data.batches.token_budget:
             raise UserError(
                 f"batch={self.batch} and data.batches.token_budget="

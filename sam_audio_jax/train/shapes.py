@@ -22,7 +22,8 @@ def batch_shapes(
     data, codec = config.data, config.codec
     frames = example_frames(data, codec.sample_rate, codec.hop)
     tokens = data.prompts.text_tokens
-    signal = (frames, codec.codebook_dim) if data.cache else (frames * codec.hop,)
+    encoded = data.cache or data.labels.folder
+    signal = (frames, codec.codebook_dim) if encoded else (frames * codec.hop,)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = dict.fromkeys(SIGNALS, (signal, jnp.float32))
     shapes |= {
         "valid": ((frames,), jnp.bool_),

@@ -10,7 +10,6 @@ import pytest
 from sam_audio_jax.data import pipeline
 from sam_audio_jax.data.arrange import Arranger, Placement
 from sam_audio_jax.data.config import MixConfig
-from sam_audio_jax.data.examples import CachedExamples
 from sam_audio_jax.data.records import pack, unpack
 from sam_audio_jax.data.shards import Cache
 from sam_audio_jax.data.source import load_manifest
@@ -122,9 +121,8 @@ def test_a_cache_keeps_the_videos_of_both_sounds(seen_world, tmp_path):
     assert (cache.index["format"], cache.index["video_width"]) == (4, 3)
     record = next(r for r in map(cache.__getitem__, range(16)) if r.target_video is not None)
     np.testing.assert_array_equal(unpack(pack(record)).target_video, record.target_video)
-    examples = CachedExamples(
-        dataclasses.replace(cfg, cache=str(tmp_path / "cache")), RATE, HOP, 50
-    )
+    cfg = dataclasses.replace(cfg, cache=str(tmp_path / "cache"))
+    examples = pipeline.cached_examples(cfg, RATE, HOP, 50)
     seen = [examples[number] for number in range(32)]
     assert {example["video"].shape for example in seen} == {(50, 3)}
     assert sum(example["video"].any() for example in seen) > 16
