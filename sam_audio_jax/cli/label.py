@@ -27,6 +27,7 @@ from sam_audio_jax.cli.command import (
 from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.data.label_scores import LABEL_SCORES
 from sam_audio_jax.data.labels import SCORES
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import check_writable, iter_jsonl
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.options import FLAGS
@@ -37,6 +38,8 @@ from sam_audio_jax.label.label_settings import LabelSettings, chosen_scores
 from sam_audio_jax.label.labelling import label, make_plan
 from sam_audio_jax.label.network_scores import NETWORKS, load_networks_of_labels
 from sam_audio_jax.label.prompt_kinds import KINDS, PromptKind
+from sam_audio_jax.train.frozen import RANDOM
+from sam_audio_jax.workdir import find_checkpoint
 
 OPTIONS = ("seed", "method", "steps", "refine")  # of the separation, as in `sam-audio separate`
 
@@ -90,6 +93,7 @@ def main(argv: list[str]) -> int:
     )
     check_writable(args.out, "--out")
     name = inputs.check_checkpoint(args.checkpoint)
+    check_trained(name)
     rank = process_rank(args)
     mesh = mesh_of(args, lambda: parameter_bytes(name))
     scorers = load_networks_of_labels(networks, args.clap_tokenizer, mesh)
@@ -104,6 +108,21 @@ def main(argv: list[str]) -> int:
         )
         return 0
     return 0 if print_summary(args.out) else 1
+
+
+def check_trained(name: str) -> None:
+    """Raises UserError for a checkpoint of a run whose frozen parts have random weights."""
+    checkpoint = find_checkpoint(name)
+    if checkpoint is None:
+        return
+    fields = checkpoint.fields("separator")
+    frozen = {"codec_checkpoint": True, "text_checkpoint": not fields["train_text"]}
+    for field, is_frozen in frozen.items():
+        if is_frozen and fields.get(field) == RANDOM:
+            raise UserError(
+                f"--checkpoint {name} was trained with {field}={RANDOM}: labels need trained "
+                "weights everywhere"
+            )
 
 
 def print_summary(out: pathlib.Path) -> int:

@@ -6,6 +6,7 @@ the same whichever inputs of its group cannot be read.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,44 +27,14 @@ from sam_audio_jax.infer.solve import encode_mixture
 from sam_audio_jax.label import label_measures as measures
 from sam_audio_jax.label.label_inputs import LabelInput
 from sam_audio_jax.label.label_settings import LabelSettings
+from sam_audio_jax.label.members import Member, SolvedMember
 from sam_audio_jax.label.network_scores import LabelNetworks
-from sam_audio_jax.scorers.scorer import PromptView
 from sam_audio_jax.separator.prompts import Span
 from sam_audio_jax.video.masks import read_masks
 from sam_audio_jax.video.reading import decode_frames
 
-_Wave = Float[np.ndarray, " samples"]
+_Wave = Float[np.ndarray, " _"]
 _Scores = dict[str, list[float]]  # score -> its values, one for each member
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Member:
-    """One input of a group, read."""
-
-    source: LabelInput
-    item: Item  # its wave is the mixture, at the level of the model
-    absent_text: str = ""  # of a sound that is not in it; "" if no score asks for it
-    true_target: _Wave | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class SolvedMember:
-    """The stems of a member."""
-
-    member: Member
-    target: _Wave
-    residual: _Wave
-
-    @property
-    def mixture(self) -> _Wave:
-        """The recording."""
-        return self.member.item.wave
-
-    @property
-    def prompts(self) -> PromptView:
-        """What is known of the sound, also where the model was not prompted by it."""
-        source, item = self.member.source, self.member.item
-        return dataclasses.replace(item.prompts, text=source.caption, spans=source.spans)
 
 
 class GroupLabeller:
@@ -98,11 +69,14 @@ class GroupLabeller:
             mask=source.mask if by_video else None,
             name=source.id,
         )
+        gain = np.float32(item.level.gain)
         recording = Audio(item.wave[None], self.rate)
         item = dataclasses.replace(
             item, recording=recording, flat=True, level=audio.AS_RECORDED, offsets=None
         )
-        truth = None if source.true_target is None else self._read_truth(source, len(item.wave))
+        truth = None
+        if source.true_target is not None:
+            truth = gain * self._read_truth(source, len(item.wave))
         return Member(source=source, item=item, absent_text=absent_text, true_target=truth)
 
     def solve(self, group: Group, members: Sequence[Member]) -> list[SolvedMember | None]:
@@ -148,7 +122,7 @@ class GroupLabeller:
                     target_claims=source.texts,
                     id=source.id,
                     prompt=prompt | {"video": features is not None},
-                    scores={name: values[row] for name, values in scores.items()},
+                    scores={name: _finite(values[row]) for name, values in scores.items()},
                     checkpoint=self.checkpoint,
                 )
             )
@@ -321,7 +295,7 @@ class GroupLabeller:
 
     def _latents(
         self, group: Group, solved: Sequence[SolvedMember]
-    ) -> list[tuple[Float16[np.ndarray, "frames channels"], ...]]:
+    ) -> list[tuple[Float16[np.ndarray, "_ channels"], ...]]:
         """The latents of mixture, target and residual of each member, without padding."""
         waves = [(one.mixture, one.target, one.residual) for one in solved]
         long_audio = self.pipeline.long_audio
@@ -352,3 +326,8 @@ def _agreements(
         measures.agreement_db(target, one.target)
         for (target, _), one in zip(pairs, solved, strict=True)
     ]
+
+
+def _finite(value: float) -> float | None:
+    """A score as it is stored: one that is not finite is none."""
+    return value if math.isfinite(value) else None

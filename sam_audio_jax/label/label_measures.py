@@ -15,7 +15,7 @@ SILENT_RMS = 1e-5  # -100 dBFS: below it a wave is silent
 # Published: silence is below -40 dBFS.
 SILENCE = ActivityConfig(mode="abs", threshold_db=-40.0)
 
-_Wave = Float[np.ndarray, " samples"]
+_Wave = Float[np.ndarray, " _"]
 
 
 def is_silent(wave: _Wave) -> bool:

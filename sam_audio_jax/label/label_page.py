@@ -208,7 +208,7 @@ def _read_label(folder: pathlib.Path, shard: int, record: int) -> LabelledRecord
 
 def _decode(
     model: SAMAudio, labels: Sequence[LabelledRecord]
-) -> list[Float[np.ndarray, "signals samples"]]:
+) -> list[Float[np.ndarray, "signals _"]]:
     """The sound of mixture, target and residual of each label, by one program."""
     codec = model.codec.config
     most = max(1, round(LONGEST_PLAYED_S * codec.sample_rate / codec.hop))
@@ -225,7 +225,7 @@ def _decode(
 
 
 def _scene(
-    label: LabelledRecord, note: str, waves: Float[np.ndarray, "signals samples"], rate: int
+    label: LabelledRecord, note: str, waves: Float[np.ndarray, "signals _"], rate: int
 ) -> str:
     players = "".join(
         f'<label>{name}<audio controls preload="metadata" src="{player_source(wave, rate)}">'

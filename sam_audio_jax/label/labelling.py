@@ -47,8 +47,9 @@ from sam_audio_jax.files import (
 from sam_audio_jax.infer.batch.lengths import count_samples
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.label import label_measures, label_page
-from sam_audio_jax.label.group_labels import GroupLabeller, Member, SolvedMember
+from sam_audio_jax.label.group_labels import GroupLabeller
 from sam_audio_jax.label.label_inputs import LabelInput, LabelManifest
+from sam_audio_jax.label.members import Member, SolvedMember
 
 ABSENT, ABSENT_TRIES = 7, 50  # generator (seed, ABSENT, line); captions that are drawn from it
 PARTNERS = 20  # inputs that are tried for a residual to remix with

@@ -3,7 +3,6 @@
 import pathlib
 import types
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from jax.sharding import Mesh
@@ -15,31 +14,16 @@ from sam_audio_jax.convert.imagebind import load_imagebind
 from sam_audio_jax.convert.judge import load_judge
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.label.members import SolvedMember
 from sam_audio_jax.scorers.aesthetics import AestheticsScorer
 from sam_audio_jax.scorers.clap_scorer import ClapScorer
 from sam_audio_jax.scorers.imagebind_scorer import ImageBindScorer
 from sam_audio_jax.scorers.judge_scorer import JudgeScorer
-from sam_audio_jax.scorers.scorer import PromptView, Scorer, SpanIoU
+from sam_audio_jax.scorers.scorer import Scorer, SpanIoU
+from sam_audio_jax.train.frozen import RANDOM
 
 NETWORKS = ("clap", "aesthetics", "imagebind", "judge")
-RANDOM = "random"  # the name of weights that tests and plans may have, and filters may not
-_Wave = Float[np.ndarray, " samples"]
-
-
-class Scored(Protocol):
-    """A separated recording."""
-
-    @property
-    def mixture(self) -> _Wave: ...
-
-    @property
-    def target(self) -> _Wave: ...
-
-    @property
-    def residual(self) -> _Wave: ...
-
-    @property
-    def prompts(self) -> PromptView: ...
+_Wave = Float[np.ndarray, " _"]
 
 
 class LabelNetworks:
@@ -54,7 +38,7 @@ class LabelNetworks:
         self.scorers = dict(scorers)
 
     def scores(
-        self, names: Sequence[str], solved: Sequence[Scored], sample_rate: int
+        self, names: Sequence[str], solved: Sequence[SolvedMember], sample_rate: int
     ) -> dict[str, list[float]]:
         """The values of those of the named scores that networks, or spans, make."""
         found: dict[str, list[float]] = {}
@@ -82,7 +66,7 @@ def _scores(
     scorer: Scorer,
     axis: str,
     waves: Sequence[Sequence[_Wave]],
-    solved: Sequence[Scored],
+    solved: Sequence[SolvedMember],
     sample_rate: int,
 ) -> Float[np.ndarray, "batch candidates"]:
     """One axis of a scorer for several waves of each recording."""

@@ -2,12 +2,12 @@
 
 python -m tests.cli.kills [--kills 25] [--seed 0] [--only NAME ...] [--folder DIR]
 
-Each of `train`, `separate --manifest`, `evaluate` and `prepare` is killed so many times, in rounds
-that have one process or two by turns: from the first import on, in the middle of saves and of the
-last clean-up. The one that is killed is any of the processes, or all at once. A round ends with a
-start that nothing disturbs; then its results must be those of the undisturbed run, to the byte
-(training: parameters, averages, moments and metrics without times), with nothing beside them, no
-process and no shared memory.
+Each of `train`, `separate --manifest`, `evaluate`, `prepare` and `label` is killed so many times,
+in rounds that have one process or two by turns: from the first import on, in the middle of saves
+and of the last clean-up. The one that is killed is any of the processes, or all at once. A round
+ends with a start that nothing disturbs; then its results must be those of the undisturbed run, to
+the byte (training: parameters, averages, moments and metrics without times), with nothing beside
+them, no process and no shared memory.
 """
 
 import argparse
@@ -76,11 +76,16 @@ def victims(inputs: pathlib.Path) -> list[Victim]:
     def prepare(out: pathlib.Path) -> list[str]:
         return ["prepare", CONFIG, "--out", str(out), "--items", "512", *data]
 
+    def label(out: pathlib.Path) -> list[str]:
+        options = ["--checkpoint", str(inputs / "folder"), "--per-shard", "2", "--steps", "1"]
+        return ["label", str(inputs / "items.jsonl"), "--out", str(out), *options]
+
     return [
         Victim("train", train, training_digest, together=True),
         Victim("separate", separate, files_digest),
         Victim("evaluate", evaluate, files_digest),
         Victim("prepare", prepare, files_digest),
+        Victim("label", label, files_digest),
     ]
 
 
@@ -107,6 +112,10 @@ def make_inputs(folder: pathlib.Path) -> None:
     make_folder(folder / "bench", three_lines())
     trained = victims(folder)[0].arguments(folder / "model")
     command = [sys.executable, "-m", "sam_audio_jax.cli", *trained, "--steps", "2"]
+    subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    # Labels are refused for a run with a random codec, which a folder does not say that it has.
+    model = ["--from", str(folder / "model"), "--to", str(folder / "folder")]
+    command = [sys.executable, "-m", "sam_audio_jax.cli", "convert", *model]
     subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True)
 
 

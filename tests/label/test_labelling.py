@@ -1,0 +1,114 @@
+"""A labelling run: one result for every line, whatever is broken, killed or shared."""
+
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sam_audio_jax.data.config import LabelConfig
+from sam_audio_jax.data.labels import LabelCache, all_entries, read_labels_index, shard_path
+from sam_audio_jax.distributed import ProcessRank
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import PART, read_jsonl
+from tests.children import ROOT, environment
+from tests.label.conftest import SETTINGS
+
+LABELLED = ["item0", "item1", "item2", "item3", "item4", "item6"]
+FAILED = {
+    "broken": "cannot be read",
+    "line 5": "bad line",
+    "item5": "longer than 2 s",
+    "unnamed": "no caption",
+}
+
+
+def contents(out: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def test_every_line_has_one_result(whole):
+    entries = list(all_entries(whole, 4))
+    assert [entry["line"] for entry in entries] == list(range(1, 11))
+    assert [entry["id"] for entry in entries if "scores" in entry] == LABELLED
+    assert {entry["id"]: entry["kind"] for entry in entries if "kind" in entry} == FAILED
+    assert read_jsonl(whole / "scores.jsonl") == entries
+    for entry in entries:
+        if "scores" in entry:
+            assert tuple(entry["scores"]) == SETTINGS.scores
+            assert np.isfinite(list(entry["scores"].values())).all()
+
+
+def test_a_label_is_read_with_its_stems_prompt_and_scores(whole, folder):
+    cache = LabelCache(LabelConfig(folder=str(whole)), seed=0)
+    labels = [cache[number] for number in range(len(cache))]
+    assert [one.id for one in labels] == LABELLED
+    hop, rate = cache.index["hop"], cache.index["sample_rate"]
+    for one in labels:
+        seconds = 0.75 if one.id == "item2" else 0.5
+        assert one.mixture.shape == one.target.shape == one.residual.shape
+        assert len(one.mixture) == -(-round(seconds * rate) // hop)
+        assert len(one.target_active) == len(one.mixture)
+        assert one.prompt["text"] in one.target_texts
+        assert one.residual_texts == ()
+        assert one.checkpoint == str(folder)
+    # Generated stems are none that add up to the recording, and nothing makes them so.
+    sums = [np.abs(one.mixture - one.target - one.residual).max() for one in labels]
+    assert min(sums) > 0.1
+
+
+def test_processes_that_share_the_work_leave_the_same_files(whole, run, tmp_path):
+    out = tmp_path / "out"
+    assert not run(out, ProcessRank(1, 2))
+    assert not (out / "labels.json").exists()
+    with pytest.raises(UserError, match="no finished pseudo-labels"):
+        read_labels_index(out)
+    assert run(out, ProcessRank(0, 2))
+    assert contents(out) == contents(whole)
+
+
+def test_another_run_into_the_folder_is_refused(whole, run, labeller, monkeypatch):
+    monkeypatch.setattr(labeller, "checkpoint", "moved")
+    assert run(whole)  # the weights count, not the name
+    monkeypatch.setattr("sam_audio_jax.label.labelling.FORMAT", 0)
+    with pytest.raises(UserError, match="has format 1"):
+        run(whole)
+
+
+@pytest.mark.processes
+def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_does(
+    whole, run, recordings, folder, tmp_path
+):
+    out = tmp_path / "out"
+    options = ["--scores", *SETTINGS.scores, "--longest-s", "2", "--per-shard", "3"]
+    command = ["label", str(recordings), "--checkpoint", str(folder), "--out", str(out)]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sam_audio_jax.cli", *command, *options],
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+    )
+    while child.poll() is None and not shard_path(out, 0).exists():
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    _, errors = child.communicate()
+    assert child.returncode == -signal.SIGKILL, errors.decode()[-2_000:]
+    before = shard_path(out, 0).stat().st_mtime_ns
+    assert not (out / "labels.json").exists()
+    assert run(out)
+    assert shard_path(out, 0).stat().st_mtime_ns == before  # it was not made again
+    assert contents(out) == contents(whole)
+    assert not [path for path in out.iterdir() if PART in path.name]
+
+
+def test_a_damaged_shard_is_named(whole, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    damaged = shard_path(out, 1)
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"00001.arrayrecord is damaged"):
+        list(all_entries(out, 4))
