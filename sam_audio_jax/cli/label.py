@@ -38,6 +38,7 @@ from sam_audio_jax.label.label_settings import LabelSettings, chosen_scores
 from sam_audio_jax.label.labelling import label, make_plan
 from sam_audio_jax.label.network_scores import NETWORKS, load_networks_of_labels
 from sam_audio_jax.label.prompt_kinds import KINDS, PromptKind
+from sam_audio_jax.label.tagging import ClapTagger, read_vocabulary
 from sam_audio_jax.train.frozen import RANDOM
 from sam_audio_jax.workdir import find_checkpoint
 
@@ -61,6 +62,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         help=f"of {', '.join(LABEL_SCORES)}; default: all that are possible",
     )
     add("--clap", metavar="FILE", help="weights of CLAP, for clap_target and clap_residual")
+    add(
+        "--vocabulary",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="phrases, one a line: what has no caption gets the one that CLAP finds the nearest",
+    )
     add("--clap-tokenizer", default="roberta-base", help="folder or HF id")
     add("--aesthetics", metavar="NAME", help="Audiobox Aesthetics, for complexity")
     add("--imagebind", metavar="FILE", help="weights of ImageBind, for imagebind")
@@ -83,12 +90,16 @@ def main(argv: list[str]) -> int:
     args = read_options(argv)
     manifest = read_inputs(args.manifest)
     networks = {name: getattr(args, name) for name in NETWORKS}
+    vocabulary = read_vocabulary(args.vocabulary) if args.vocabulary else []
+    if vocabulary and not args.clap:
+        raise UserError("--vocabulary needs --clap, which chooses among its phrases")
     named = [name for name, value in networks.items() if value]
     settings = LabelSettings(
         prompts=args.prompts,
         scores=chosen_scores(args.scores, PromptKind(args.prompts), named, manifest.inputs),
         longest_s=args.longest_s,
         per_shard=args.per_shard,
+        vocabulary=tuple(vocabulary),
         **{name: getattr(args, name) for name in OPTIONS},
     )
     check_writable(args.out, "--out")
@@ -99,7 +110,8 @@ def main(argv: list[str]) -> int:
     scorers = load_networks_of_labels(networks, args.clap_tokenizer, mesh)
     print(f"loading {name}", file=sys.stderr)
     model = SAMAudio.from_pretrained(name, mesh=mesh)
-    labeller = GroupLabeller(model, settings, scorers, name)
+    tagger = ClapTagger(scorers.clap, vocabulary) if vocabulary else None
+    labeller = GroupLabeller(model, settings, scorers, name, tagger)
     plan = make_plan(labeller, manifest, networks)
     if not label(labeller, manifest, args.out, plan, rank):
         print(

@@ -24,7 +24,7 @@ class LabelScore:
     def passes(self, value: float, threshold: float | None = None) -> bool:
         """Whether a label with this value is kept; by default at the usual threshold."""
         limit = self.threshold if threshold is None else threshold
-        return value > limit if self.keep == "above" else value < limit
+        return bool(value > limit if self.keep == "above" else value < limit)
 
 
 LABEL_SCORES: Mapping[str, LabelScore] = {

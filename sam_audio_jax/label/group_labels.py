@@ -29,6 +29,7 @@ from sam_audio_jax.label.label_inputs import LabelInput
 from sam_audio_jax.label.label_settings import LabelSettings
 from sam_audio_jax.label.members import Member, SolvedMember
 from sam_audio_jax.label.network_scores import LabelNetworks
+from sam_audio_jax.label.tagging import Tagger
 from sam_audio_jax.separator.prompts import Span
 from sam_audio_jax.video.masks import read_masks
 from sam_audio_jax.video.reading import decode_frames
@@ -41,11 +42,16 @@ class GroupLabeller:
     """Separates and scores the members of groups."""
 
     def __init__(
-        self, model: SAMAudio, settings: LabelSettings, networks: LabelNetworks, checkpoint: str
+        self,
+        model: SAMAudio,
+        settings: LabelSettings,
+        networks: LabelNetworks,
+        checkpoint: str,
+        tagger: Tagger | None = None,
     ):
-        """`checkpoint` is the name that labels bear."""
+        """`checkpoint` is the name that labels bear; `tagger` captions what has no caption."""
         self.model, self.pipeline, self.settings = model, model.pipeline, settings
-        self.networks, self.checkpoint = networks, checkpoint
+        self.networks, self.checkpoint, self.tagger = networks, checkpoint, tagger
         self.rate, self.hop = model.sample_rate, model.codec.config.hop
         self._measured: Mapping[str, Callable[[Group, Sequence[SolvedMember]], list[float]]] = {
             "silence": self._silence,
@@ -56,8 +62,11 @@ class GroupLabeller:
             "mask_coverage": self._mask_coverage,
         }
 
-    def member(self, source: LabelInput, absent_text: str = "") -> Member:
-        """Reads an input. Raises UserError, or what a decoder raises, if it cannot be."""
+    def member(self, source: LabelInput) -> Member:
+        """Reads an input, and captions one without a caption if there is a tagger.
+
+        Raises UserError, or what a decoder raises, if it cannot be read.
+        """
         text, spans = self.settings.kind.prompt(source)
         by_video = "video" in self.settings.kind.parts
         item = self.model.item(
@@ -69,6 +78,10 @@ class GroupLabeller:
             mask=source.mask if by_video else None,
             name=source.id,
         )
+        if self.tagger is not None and not source.caption:
+            caption = self.tagger.caption(item.wave, self.rate)
+            source = dataclasses.replace(source, texts=(caption,))
+            item = dataclasses.replace(item, text=self.settings.kind.prompt(source)[0])
         gain = np.float32(item.level.gain)
         recording = Audio(item.wave[None], self.rate)
         item = dataclasses.replace(
@@ -77,7 +90,7 @@ class GroupLabeller:
         truth = None
         if source.true_target is not None:
             truth = gain * self._read_truth(source, len(item.wave))
-        return Member(source=source, item=item, absent_text=absent_text, true_target=truth)
+        return Member(source=source, item=item, true_target=truth)
 
     def solve(self, group: Group, members: Sequence[Member]) -> list[SolvedMember | None]:
         """The stems of members; None where they are not finite."""
@@ -96,7 +109,7 @@ class GroupLabeller:
         """The labels of members.
 
         `residual_beside` is the residual of another recording, for the score `remix` of a member
-        that is alone in its group.
+        beside which there is none in its group.
         """
         if not solved:
             return []
@@ -234,11 +247,17 @@ class GroupLabeller:
         solved: Sequence[SolvedMember],
         residual_beside: Callable[[SolvedMember], _Wave] | None,
     ) -> list[float]:
-        """Each target is separated again from a mixture with the residual of the next member."""
+        """Each target is separated again from a mixture with the residual of another recording.
+
+        That is the next member's of another recording, else what `residual_beside` gives.
+        """
         items = []
         for number, one in enumerate(solved):
-            if len(solved) > 1:
-                residual = solved[(number + 1) % len(solved)].residual
+            others = [*solved[number + 1 :], *solved[:number]]
+            audio_of = one.member.source.audio
+            other = next((o for o in others if o.member.source.audio != audio_of), None)
+            if other is not None:
+                residual = other.residual
             elif residual_beside is not None:
                 residual = residual_beside(one)
             else:

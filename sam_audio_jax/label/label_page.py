@@ -45,11 +45,10 @@ class LabelTable:
     @property
     def passes(self) -> np.ndarray:
         """Whether each label passes each filter at its usual threshold; `[labels, scores]`."""
-        columns = [
-            [LABEL_SCORES[name].passes(value) for value in self.values[:, column]]
-            for column, name in enumerate(self.names)
-        ]
-        return np.array(columns, bool).reshape(len(self.names), -1).T
+        passes = np.zeros(self.values.shape, bool)
+        for column, name in enumerate(self.names):
+            passes[:, column] = [LABEL_SCORES[name].passes(v) for v in self.values[:, column]]
+        return passes
 
 
 def read_table(folder: pathlib.Path) -> LabelTable:
@@ -67,7 +66,7 @@ def read_table(folder: pathlib.Path) -> LabelTable:
         values.append([math.nan if value is None else value for value in row])
         places.append((entry["shard"], records[entry["shard"]]))
         records[entry["shard"]] += 1
-    rows = np.array(values, float).reshape(-1, len(names))
+    rows = np.array(values, float).reshape(len(values), len(names))
     return LabelTable(inputs, names, rows, places, dict(reasons.most_common()))
 
 

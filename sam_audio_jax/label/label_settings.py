@@ -36,6 +36,7 @@ class LabelSettings(Checked, where=""):
     refine: str | None = None  # "wiener": labels are the recording itself, divided
     longest_s: Seconds = 60.0  # longer recordings have no label
     per_shard: Size = 64  # inputs of a shard, which a kill loses at most
+    vocabulary: tuple[str, ...] = ()  # of the tagger, for inputs without a caption; empty: none
 
     def __post_init__(self):
         super().__post_init__()
@@ -44,7 +45,8 @@ class LabelSettings(Checked, where=""):
             raise UserError(
                 f"--scores {unknown[0]!r} is unknown; allowed: {', '.join(LABEL_SCORES)}"
             )
-        if "absent" in self.scores and "text" not in self.kind.parts:
+        kind = self.kind  # checks the name
+        if "absent" in self.scores and "text" not in kind.parts:
             raise UserError(f"--scores absent tests texts, and --prompts {self.prompts} has none")
 
     @property
@@ -63,6 +65,8 @@ class LabelSettings(Checked, where=""):
 
     def missing(self, one: LabelInput) -> str:
         """Why an input cannot have a label with all scores; "" if it can."""
+        if self.vocabulary and not one.caption:  # it will have one
+            one = dataclasses.replace(one, texts=self.vocabulary[:1])
         if reason := one.reason or self.kind.missing(one):
             return reason
         needed = {

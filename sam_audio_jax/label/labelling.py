@@ -7,6 +7,7 @@ another, and the last one to end finishes the folder.
 """
 
 import collections
+import concurrent.futures
 import dataclasses
 import json
 import math
@@ -23,10 +24,10 @@ from sam_audio_jax.data.labels import (
     FORMAT,
     INDEX,
     PLAN,
+    SCORES,
     SHARDS,
     LabelledRecord,
     pack_label,
-    read_entries,
     shard_path,
     write_scores,
     write_shard,
@@ -40,11 +41,12 @@ from sam_audio_jax.files import (
     STALE_S,
     check_format,
     check_writable,
+    iter_jsonl,
     read_object,
     remove_parts,
     write_json,
 )
-from sam_audio_jax.infer.batch.lengths import count_samples
+from sam_audio_jax.infer.batch.lengths import READERS, count_samples
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.label import label_measures, label_page
 from sam_audio_jax.label.group_labels import GroupLabeller
@@ -71,7 +73,7 @@ Result = LabelledRecord | Failure
 def make_plan(
     labeller: GroupLabeller, manifest: LabelManifest, networks: dict[str, str | None]
 ) -> dict[str, Any]:
-    """What all records of a folder depend on, as plain JSON; `networks` are the scorers' names."""
+    """What all records of a folder depend on, as plain JSON; `networks` are names of weights."""
     model, settings = labeller.model, labeller.settings
     codec = model.codec.config
     return {
@@ -80,7 +82,7 @@ def make_plan(
         "checkpoint": labeller.checkpoint,
         "weights": fingerprint(model.pipeline.networks),
         "settings": to_dict(settings),
-        "networks": {name: name_of for name, name_of in networks.items() if name_of},
+        "networks": {name: file for name, file in networks.items() if file},
         "manifest": manifest.digest,
         "inputs": len(manifest.inputs),
         "sample_rate": codec.sample_rate,
@@ -163,12 +165,8 @@ def label(
 def finish(labeller: GroupLabeller, out: pathlib.Path, plan: dict[str, Any], shards: int) -> None:
     """Writes what is made from all shards; `labels.json` last, as it says that all is there."""
     write_scores(out, shards)
-    frames = [
-        entry.get("frames", 0)
-        for shard in range(shards)
-        for entry in read_entries(shard_path(out, shard))
-    ]
-    index = plan | {"shards": shards, "samples": max(frames) * plan["hop"]}
+    frames = [entry["frames"] for _, entry in iter_jsonl(out / SCORES) if "frames" in entry]
+    index = plan | {"shards": shards, "samples": max(frames, default=0) * plan["hop"]}
     label_page.write_page(out, index, labeller.model)
     write_json(out / INDEX, index)
 
@@ -178,6 +176,7 @@ def _entry(source: LabelInput, result: Result) -> dict[str, Any]:
     entry = {"id": source.id, "line": source.number, "text": source.caption}
     if isinstance(result, Failure):
         return entry | dataclasses.asdict(result)
+    entry["text"] = next(iter(result.target_texts), "")  # of the tagger, where there was none
     return entry | {"frames": len(result.mixture), "scores": dict(result.scores)}
 
 
@@ -187,7 +186,8 @@ class _Run:
     def __init__(self, labeller: GroupLabeller, manifest: LabelManifest):
         self.labeller, self.inputs = labeller, manifest.inputs
         self.settings, self.pipeline = labeller.settings, labeller.pipeline
-        self.captions = manifest.captions
+        tags = [] if labeller.tagger is None else [*labeller.tagger.phrases]
+        self.captions = manifest.captions or tags
         self.position = {one.number: position for position, one in enumerate(self.inputs)}
         self.texts_of = collections.defaultdict(set)  # recording -> all that is true of it
         for one in self.inputs:
@@ -202,8 +202,10 @@ class _Run:
         """The results of all inputs of a shard, in their order."""
         results: dict[int, Result] = {}
         frames: dict[int, int] = {}
-        for number in self.numbers(shard):
-            found = self._frames(self.inputs[number])
+        inputs = [self.inputs[number] for number in self.numbers(shard)]
+        with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+            measured = list(pool.map(self._frames, inputs))
+        for number, found in zip(self.numbers(shard), measured, strict=True):
             if isinstance(found, Failure):
                 results[number] = found
                 bar.update()
@@ -226,11 +228,16 @@ class _Run:
             samples, rate = count_samples(one.audio, one.track)
         except Exception as error:  # of a decoder, too: it is this recording's alone
             return Failure(UNREADABLE, describe(error))
-        if samples > self.settings.longest_s * rate:
-            kind = f"longer than {self.settings.longest_s:g} s"
-            return Failure(kind, f"{one.audio} has {samples / rate:.1f} s")
+        if failure := self._too_long(one, samples / rate):
+            return failure
         codec = self.labeller.model.codec.config
         return codec.frames(math.ceil(samples * codec.sample_rate / rate))
+
+    def _too_long(self, one: LabelInput, seconds: float) -> Failure | None:
+        if seconds <= self.settings.longest_s:
+            return None
+        kind = f"longer than {self.settings.longest_s:g} s"
+        return Failure(kind, f"{one.audio} has {seconds:.1f} s")
 
     def _group(
         self, group: Group, numbers: Sequence[int], frames: dict[int, int]
@@ -252,21 +259,22 @@ class _Run:
 
     def _member(self, one: LabelInput) -> Member | Failure:
         """An input, read, or why it cannot be."""
-        text = ""
-        if "absent" in self.settings.scores:
-            text = self._absent_text(one)
-            if not text:
-                return Failure(
-                    *["no caption that is surely absent, which the score absent needs"] * 2
-                )
         try:
-            return self.labeller.member(one, text)
+            member = self.labeller.member(one)
         except Exception as error:  # of a decoder, too: it is this recording's alone
             return Failure(UNREADABLE, describe(error))
+        seconds = len(member.item.wave) / self.labeller.rate
+        if failure := self._too_long(member.source, seconds):  # its header says less
+            return failure
+        if "absent" not in self.settings.scores:
+            return member
+        if not (text := self._absent_text(member.source)):
+            return Failure(*["no caption that is surely absent, which the score absent needs"] * 2)
+        return dataclasses.replace(member, absent_text=text)
 
     def _absent_text(self, one: LabelInput) -> str:
         """A caption of the manifest that cannot be true of a recording; "" if none was found."""
-        present = Present(self.texts_of[one.audio])
+        present = Present(self.texts_of[one.audio] | set(one.texts))
         rng = np.random.default_rng((self.settings.seed, ABSENT, one.number))
         for _ in range(ABSENT_TRIES):
             text = self.captions[int(rng.integers(len(self.captions)))]

@@ -1,6 +1,5 @@
 """The scores of labels by networks, whose weights are given: CLAP, aesthetics, ImageBind, judge."""
 
-import pathlib
 import types
 from collections.abc import Mapping, Sequence
 
@@ -36,6 +35,14 @@ class LabelNetworks:
                 f"scorers {', '.join(sorted(unknown))} are unknown; allowed: {', '.join(NETWORKS)}"
             )
         self.scorers = dict(scorers)
+
+    @property
+    def clap(self) -> ClapScorer:
+        """CLAP. Raises UserError if it is not there."""
+        scorer = self.scorers.get("clap")
+        if not isinstance(scorer, ClapScorer):
+            raise UserError("there is no CLAP: name its weights by --clap")
+        return scorer
 
     def scores(
         self, names: Sequence[str], solved: Sequence[SolvedMember], sample_rate: int
@@ -102,6 +109,6 @@ def load_networks_of_labels(
     if name := names.get("imagebind"):
         scorers["imagebind"] = ImageBindScorer(load_imagebind(name, mesh=mesh), mesh)
     if name := names.get("judge"):
-        judge, tokenizer = load_judge(pathlib.Path(name), mesh=mesh)
+        judge, tokenizer = load_judge(name, mesh=mesh)
         scorers["judge"] = JudgeScorer(judge, tokenizer_for(tokenizer), mesh=mesh)
     return LabelNetworks(scorers)

@@ -36,12 +36,12 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory) -> pathlib.Path:
-    """A manifest of ten lines: seven recordings, of which one is alone in its length and one too
-    long, no recording, no JSON, and no caption."""
+    """A manifest of nine lines, three a shard: six recordings, of which one is alone in its shard
+    and one too long, no recording, no JSON, and no caption."""
     path = tmp_path_factory.mktemp("recordings")
     lines = []
-    for number in range(7):
-        seconds = {2: 0.75, 5: 2.5}.get(number, 0.5)
+    for number in range(6):
+        seconds = 2.5 if number == 5 else 0.5
         wave = 0.1 * np.random.default_rng(number).standard_normal(round(seconds * RATE))
         audio.write_wav(path / f"{number}.wav", wave[None], RATE)
         name = {"id": f"item{number}", "path": f"{number}.wav"}

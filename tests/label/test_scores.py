@@ -4,6 +4,7 @@ The separator here knows the truth: a text names a band of frequencies, a span a
 """
 
 import dataclasses
+import pathlib
 import types
 
 import numpy as np
@@ -42,10 +43,7 @@ def band(wave: np.ndarray, text: str) -> np.ndarray:
 class TrueSeparator:
     """A pipeline that finds the band of a text, or nothing where it names none."""
 
-    level_db, sample_rate = None, RATE
-    networks = types.SimpleNamespace(
-        codec=types.SimpleNamespace(config=types.SimpleNamespace(hop=HOP))
-    )
+    level_db = None
     long_audio = types.SimpleNamespace(longest=10_000)
 
     def __init__(self):
@@ -67,11 +65,19 @@ class TrueSeparator:
         return rows.reshape(len(rows), -1, HOP)[:, :, :4]
 
 
+class TrueModel(SAMAudio):
+    """A model around it, with a codec of which only the grid is asked for."""
+
+    sample_rate = RATE
+    codec = types.SimpleNamespace(config=types.SimpleNamespace(hop=HOP))
+
+    def __init__(self):
+        self.pipeline = TrueSeparator()
+
+
 def labeller(scores, networks=None, prompts="text") -> GroupLabeller:
-    model = object.__new__(SAMAudio)
-    vars(model)["pipeline"] = TrueSeparator()
     settings = LabelSettings(scores=scores, prompts=prompts)
-    return GroupLabeller(model, settings, networks or LabelNetworks(), "truth")
+    return GroupLabeller(TrueModel(), settings, networks or LabelNetworks(), "truth")
 
 
 def sounds(low_hz: float, high_hz: float) -> tuple[np.ndarray, np.ndarray]:
@@ -90,6 +96,7 @@ def solved(*, exchanged: bool) -> list[SolvedMember]:
         source = LabelInput(
             id=f"item{number}",
             number=number + 1,
+            audio=pathlib.Path(f"{number}.wav"),
             texts=("low tone",),
             spans=(("+", 0.0, LOW_S),),
         )
@@ -129,6 +136,18 @@ def test_a_silent_target_passes_no_filter_of_the_target():
     (first, _) = labeller(WEIGHTLESS).labels(group, silent)
     for name in WEIGHTLESS:
         assert LABEL_SCORES[name].passes(first.scores[name]) == (name == "absent"), name
+
+
+def test_a_target_is_never_remixed_with_its_own_recording():
+    first, second = solved(exchanged=False)
+    same = dataclasses.replace(second.member.source, audio=first.member.source.audio)
+    second = dataclasses.replace(second, member=dataclasses.replace(second.member, source=same))
+    group = Group(SECONDS * RATE // HOP, 2, (0, 1))
+    with pytest.raises(UserError, match="remix needs the residual of another recording"):
+        labeller(("remix",)).labels(group, [first, second])
+    noise = 0.01 * np.random.default_rng(0).standard_normal(100).astype(np.float32)
+    labels = labeller(("remix",)).labels(group, [first, second], lambda one: noise)
+    assert all(LABEL_SCORES["remix"].passes(label.scores["remix"]) for label in labels)
 
 
 def test_an_absent_sound_that_is_found_fails():
