@@ -140,11 +140,11 @@ def check_trained(name: str) -> None:
 def print_summary(out: pathlib.Path) -> int:
     """Prints what became of the inputs; returns the number of labels."""
     counts = collections.Counter(
-        entry.get("kind", "labelled") for _, entry in iter_jsonl(out / SCORES)
+        entry.get("reason", "labelled") for _, entry in iter_jsonl(out / SCORES)
     )
     labels = counts.pop("labelled", 0)
-    for kind, count in counts.most_common():
-        print(f"no label: {count} inputs: {kind}", file=sys.stderr)
+    for reason, count in counts.most_common():
+        print(f"no label: {count} inputs: {reason}", file=sys.stderr)
     total = labels + sum(counts.values())
     print(f"{labels} of {total} inputs are labelled in {out}", file=sys.stderr)
     return labels

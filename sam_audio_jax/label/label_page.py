@@ -40,7 +40,7 @@ class LabelTable:
     names: tuple[str, ...]  # of the scores that have a threshold
     values: Float[np.ndarray, "labels scores"]
     places: Sequence[tuple[int, int]]  # shard and record of each label
-    reasons: Mapping[str, int]  # kind of reason -> inputs
+    reasons: Mapping[str, int]  # reason -> inputs
 
     @property
     def passes(self) -> np.ndarray:
@@ -59,7 +59,7 @@ def read_table(folder: pathlib.Path) -> LabelTable:
     for _, entry in iter_jsonl(folder / SCORES):
         inputs += 1
         if "scores" not in entry:
-            reasons[entry["kind"]] += 1
+            reasons[entry["reason"]] += 1
             continue
         names = names or tuple(name for name in entry["scores"] if name in LABEL_SCORES)
         row = [entry["scores"][name] for name in names]

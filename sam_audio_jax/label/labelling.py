@@ -33,8 +33,10 @@ from sam_audio_jax.data.labels import (
     write_shard,
 )
 from sam_audio_jax.data.likeness import Present
+from sam_audio_jax.data.recording import LINE
+from sam_audio_jax.data.refusals import Refusal
 from sam_audio_jax.distributed import ProcessRank
-from sam_audio_jax.errors import UserError, describe
+from sam_audio_jax.errors import UnusableError, UserError, describe
 from sam_audio_jax.eval.score_store import fingerprint
 from sam_audio_jax.files import (
     PART,
@@ -55,19 +57,11 @@ from sam_audio_jax.label.members import Member, SolvedMember
 
 ABSENT, ABSENT_TRIES = 7, 50  # generator (seed, ABSENT, line); captions that are drawn from it
 PARTNERS = 20  # inputs that are tried for a residual to remix with
-# Kinds of reasons, under which inputs without a label are counted.
+# Reasons under which inputs without a label are counted.
 UNREADABLE, NOT_FINITE = "cannot be read", "the separation is not finite"
 
 
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """Why an input has no label: under what it is counted, and what is wrong."""
-
-    kind: str
-    reason: str
-
-
-Result = LabelledRecord | Failure
+Result = LabelledRecord | Refusal
 
 
 def make_plan(
@@ -174,10 +168,16 @@ def finish(labeller: GroupLabeller, out: pathlib.Path, plan: dict[str, Any], sha
 def _entry(source: LabelInput, result: Result) -> dict[str, Any]:
     """What a shard says of one input."""
     entry = {"id": source.id, "line": source.number, "text": source.caption}
-    if isinstance(result, Failure):
-        return entry | dataclasses.asdict(result)
+    if isinstance(result, Refusal):
+        return entry | {"reason": result.reason, "detail": result.text}
     entry["text"] = next(iter(result.target_texts), "")  # of the tagger, where there was none
     return entry | {"frames": len(result.mixture), "scores": dict(result.scores)}
+
+
+def _refusal(error: Exception) -> Refusal:
+    """What an error of one recording is counted under."""
+    reason = error.reason if isinstance(error, UnusableError) else UNREADABLE
+    return Refusal(reason, describe(error))
 
 
 class _Run:
@@ -206,7 +206,7 @@ class _Run:
         with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
             measured = list(pool.map(self._frames, inputs))
         for number, found in zip(self.numbers(shard), measured, strict=True):
-            if isinstance(found, Failure):
+            if isinstance(found, Refusal):
                 results[number] = found
                 bar.update()
             else:
@@ -218,26 +218,26 @@ class _Run:
             bar.update(len(numbers))
         return [results[number] for number in self.numbers(shard)]
 
-    def _frames(self, one: LabelInput) -> int | Failure:
+    def _frames(self, one: LabelInput) -> int | Refusal:
         """The latent frames of an input, by its header, or why it cannot have a label."""
         if one.audio is None:
-            return Failure("bad line", one.reason)
+            return Refusal(LINE, one.reason)
         if reason := self.settings.missing(one):
-            return Failure(reason, reason)
+            return Refusal(reason, reason)
         try:
             samples, rate = count_samples(one.audio, one.track)
         except Exception as error:  # of a decoder, too: it is this recording's alone
-            return Failure(UNREADABLE, describe(error))
-        if failure := self._too_long(one, samples / rate):
-            return failure
+            return _refusal(error)
+        if refusal := self._too_long(one, samples / rate):
+            return refusal
         codec = self.labeller.model.codec.config
         return codec.frames(math.ceil(samples * codec.sample_rate / rate))
 
-    def _too_long(self, one: LabelInput, seconds: float) -> Failure | None:
+    def _too_long(self, one: LabelInput, seconds: float) -> Refusal | None:
         if seconds <= self.settings.longest_s:
             return None
-        kind = f"longer than {self.settings.longest_s:g} s"
-        return Failure(kind, f"{one.audio} has {seconds:.1f} s")
+        reason = f"longer than {self.settings.longest_s:g} s"
+        return Refusal(reason, f"{one.audio} has {seconds:.1f} s")
 
     def _group(
         self, group: Group, numbers: Sequence[int], frames: dict[int, int]
@@ -246,7 +246,7 @@ class _Run:
         members, results = {}, {}
         for number in numbers:
             member = self._member(self.inputs[number])
-            if isinstance(member, Failure):
+            if isinstance(member, Refusal):
                 results[number] = member
             else:
                 members[number] = member
@@ -257,19 +257,19 @@ class _Run:
             results |= self._label(alone, {number: members[number]})
         return results
 
-    def _member(self, one: LabelInput) -> Member | Failure:
+    def _member(self, one: LabelInput) -> Member | Refusal:
         """An input, read, or why it cannot be."""
         try:
             member = self.labeller.member(one)
         except Exception as error:  # of a decoder, too: it is this recording's alone
-            return Failure(UNREADABLE, describe(error))
+            return _refusal(error)
         seconds = len(member.item.wave) / self.labeller.rate
-        if failure := self._too_long(member.source, seconds):  # its header says less
-            return failure
+        if refusal := self._too_long(member.source, seconds):  # its header says less
+            return refusal
         if "absent" not in self.settings.scores:
             return member
         if not (text := self._absent_text(member.source)):
-            return Failure(*["no caption that is surely absent, which the score absent needs"] * 2)
+            return Refusal(*["no caption that is surely absent, which the score absent needs"] * 2)
         return dataclasses.replace(member, absent_text=text)
 
     def _absent_text(self, one: LabelInput) -> str:
@@ -295,11 +295,11 @@ class _Run:
             )
             finite = {n: one for n, one in solved.items() if one is not None}
             labels = self.labeller.labels(group, list(finite.values()), self._residual_beside)
-            results = {n: Failure(NOT_FINITE, NOT_FINITE) for n in solved.keys() - finite.keys()}
+            results = {n: Refusal(NOT_FINITE, NOT_FINITE) for n in solved.keys() - finite.keys()}
             return results | dict(zip(finite, labels, strict=True))
         except UserError as error:
             if len(members) == 1:
-                return dict.fromkeys(members, Failure("cannot be labelled", str(error)))
+                return dict.fromkeys(members, Refusal("cannot be labelled", str(error)))
             alone: dict[int, Result] = {}
             for number, member in members.items():
                 alone |= self._label(group, {number: member})
@@ -316,7 +316,7 @@ class _Run:
             other = self.inputs[(number + step) % count]
             if tried == PARTNERS:
                 break
-            if other.audio == one.member.source.audio or isinstance(self._frames(other), Failure):
+            if other.audio == one.member.source.audio or isinstance(self._frames(other), Refusal):
                 continue
             tried += 1
             residual = self._residual(other)
@@ -327,7 +327,7 @@ class _Run:
     def _residual(self, one: LabelInput) -> Float[np.ndarray, " samples"] | None:
         """The residual of an input that is separated alone; None if it has none, or is silent."""
         member = self._member(one)
-        if isinstance(member, Failure):
+        if isinstance(member, Refusal):
             return None
         (group,) = self.pipeline.plan([self.pipeline.frames(member.item)])
         (solved,) = self.labeller.solve(group, [member])

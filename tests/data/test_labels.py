@@ -51,7 +51,7 @@ def labels(tmp_path):
     for shard in range(2):
         some = [make_label(number) for number in range(3 * shard, 3 * shard + 3)]
         entries = [{"id": one.id, "line": 1, "scores": dict(one.scores)} for one in some]
-        entries.insert(1, {"id": f"bad{shard}", "line": 2, "kind": "bad line", "reason": "x"})
+        entries.insert(1, {"id": f"bad{shard}", "line": 2, "reason": "x", "detail": "y"})
         write_shard(shard_path(folder, shard), [pack_label(one) for one in some], entries)
     write_scores(folder, 2)
     index = {"format": 1, "shards": 2, "sample_rate": RATE, "hop": HOP, "video_width": 0}

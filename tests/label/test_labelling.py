@@ -20,8 +20,8 @@ from tests.label.conftest import SETTINGS
 
 LABELLED = ["item0", "item1", "item2", "item3", "item4"]
 FAILED = {
-    "broken": "cannot be read",
-    "line 5": "bad line",
+    "broken": "cannot be decoded",
+    "line 5": "malformed line",
     "item5": "longer than 2 s",
     "unnamed": "no caption",
 }
@@ -35,7 +35,7 @@ def test_every_line_has_one_result(whole):
     entries = list(all_entries(whole, 3))
     assert [entry["line"] for entry in entries] == list(range(1, 10))
     assert [entry["id"] for entry in entries if "scores" in entry] == LABELLED
-    assert {entry["id"]: entry["kind"] for entry in entries if "kind" in entry} == FAILED
+    assert {entry["id"]: entry["reason"] for entry in entries if "reason" in entry} == FAILED
     assert read_jsonl(whole / "scores.jsonl") == entries
     for entry in entries:
         if "scores" in entry:

@@ -123,7 +123,7 @@ def test_the_page_compares_the_arms_by_pairs_of_mixtures(tmp_path):
         }
         for n, value in enumerate(truth)
     ]
-    write_jsonl(tmp_path / "labels" / "scores.jsonl", [*entries, {"id": "x", "kind": "y"}])
+    write_jsonl(tmp_path / "labels" / "scores.jsonl", [*entries, {"id": "x", "reason": "y"}])
     options = {"filters": ("remix",)}
     results = label_loop_page.write(tmp_path, options, label_loop.ARMS, 2)
     arms = results["arms"]["model/wiener/text"]
