@@ -143,7 +143,7 @@ class LabelCache:
         self.config, self.seed, self.folder = config, seed, config.folder
         folder = pathlib.Path(config.folder)
         index = read_labels_index(folder)
-        self.index = index | {"segment_s": 0.0}  # no teacher has seen them
+        self.index: dict[str, Any] = index | {"segment_s": 0.0}  # no teacher has seen them
         paths = [shard_path(folder, number) for number in range(index["shards"])]
         entries = _read_scores(folder / SCORES)
         self._numbers = _passing(entries, config, len(paths))

@@ -111,7 +111,10 @@ def _parse(fields: Any, number: int, where: str, folder: pathlib.Path) -> LabelI
         spans=_spans(fields.get("spans") or (), where),
         track=track,
         category=category,
-        **paths,
+        audio=paths["audio"],
+        video=paths["video"],
+        mask=paths["mask"],
+        true_target=paths["true_target"],
     )
 
 
