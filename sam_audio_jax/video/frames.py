@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.video.masks import FrameMask, apply_mask, check_keep, read_masks
-from sam_audio_jax.video.reading import decode_frames, to_rgb
+from sam_audio_jax.video.reading import Excerpt, decode_frames, to_rgb
 
 T = TypeVar("T")
 Frames = UInt8[np.ndarray, "_ _ _ 3"]  # count, height, width
@@ -64,18 +64,19 @@ def stream_at(
     """Yields one frame for each of the rising `times` (seconds of the sound), `most` at once.
 
     From a video file comes the frame that is nearest in time; before and after the video that is
-    the first or last one. An array `[frames, height, width, 3]` (or `[frames, 3, height, width]`)
-    of uint8 spans the whole sound, whatever its rate. `mask` is anything that `read_masks` reads,
-    one mask for each frame of the source; `keep` says whether the object or the background stays
-    visible, everything else becomes black. `name` is what errors call the video.
+    the first or last one; of an `Excerpt` its own frames alone are taken. An array
+    `[frames, height, width, 3]` (or `[frames, 3, height, width]`) of uint8 spans the whole sound,
+    whatever its rate. `mask` is anything that `read_masks` reads, one mask for each frame of the
+    source; `keep` says whether the object or the background stays visible, everything else becomes
+    black. `name` is what errors call the video.
 
     Raises UserError if the video cannot be decoded or has no frames, or if the mask has another
     size or length, or no object.
     """
     name = name or (str(source) if isinstance(source, str | os.PathLike) else "the video")
     check_keep(keep)
-    if isinstance(source, str | os.PathLike):
-        timed, times_of_source = _pictures(pathlib.Path(source), name), times
+    if isinstance(source, str | os.PathLike | Excerpt):
+        timed, times_of_source = _pictures(source, name), times
     else:
         frames = _as_frames(source, name)
         times_of_source = spread_indices(len(frames), len(times)).astype(np.float64)
@@ -121,9 +122,11 @@ def _paired(
         raise UserError(f"the mask of {name} has more than the video's {count} frames")
 
 
-def _pictures(path: pathlib.Path, name: str) -> Iterator[tuple[float, Picture]]:
+def _pictures(source: str | os.PathLike | Excerpt, name: str) -> Iterator[tuple[float, Picture]]:
     """Yields the frames of a file with their times, converted to RGB only when needed."""
-    for time, frame in decode_frames(path, name):
+    is_part = isinstance(source, Excerpt)
+    frames = source.frames(name) if is_part else decode_frames(pathlib.Path(source), name)
+    for time, frame in frames:
         yield time, functools.partial(to_rgb, frame)
 
 

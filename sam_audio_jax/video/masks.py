@@ -1,5 +1,6 @@
 """Masks that mark an object in a video, in every form in which a caller may give them."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -27,6 +28,32 @@ MOST_PIXELS = 2**27  # of one frame of a mask
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
+@dataclasses.dataclass(frozen=True)
+class StretchedMasks:
+    """Masks that are spread over the `frames` of a video, whatever their number and size.
+
+    Frame `i` has the mask `round(i (masks - 1) / (frames - 1))`, halves rounded to even, and each
+    pixel the nearest one of it, as the reference does with the masks of its benchmark.
+    """
+
+    masks: Bool[np.ndarray, "masks height width"]
+    frames: int
+
+    def __iter__(self) -> Iterator[FrameMask]:
+        for index in np.rint(np.linspace(0, len(self.masks) - 1, self.frames)).astype(int):
+            yield functools.partial(_scaled, self.masks[index])
+
+
+def _scaled(
+    mask: Bool[np.ndarray, "_ _"], height: int, width: int
+) -> Bool[np.ndarray, "height width"]:
+    """The mask in another size: `floor(i * old / new)` is the old index of row or column `i`."""
+    rows, columns = (
+        np.arange(new) * old // new for new, old in zip((height, width), mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns]
+
+
 def read_masks(source: Any, name: str) -> Iterator[FrameMask]:
     """Yields one function for each frame, which draws its mask for a height and a width.
 
@@ -36,10 +63,12 @@ def read_masks(source: Any, name: str) -> Iterator[FrameMask]:
     `.json` file of it) with an entry for each frame, which is null, one region or a list of them. A
     region is a box `[x0, y0, x1, y1]` in pixels, without its right and lower edge, or a point with
     its radius `[x, y, radius]`. Masks other than regions have their own size, whatever
-    the height and width are.
+    the height and width are; `StretchedMasks` fit any video.
 
     Raises UserError if the source cannot be read; `name` is what the message calls the video.
     """
+    if isinstance(source, StretchedMasks):
+        return iter(source)
     if isinstance(source, str | os.PathLike):
         path = pathlib.Path(source)
         if path.is_dir():

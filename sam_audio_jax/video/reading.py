@@ -1,6 +1,7 @@
 """Decoding of video files with PyAV: frames with the times at which they are shown."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,32 @@ from jaxtyping import UInt8
 
 from sam_audio_jax.audio.packets import clock_start, moves, read_packets, reason, url
 from sam_audio_jax.errors import UserError
+
+SLACK_S = 1e-3  # time stamps of frames are rounded
+
+
+@dataclasses.dataclass(frozen=True)
+class Excerpt:
+    """A part of a video file, in seconds from the beginning of `audio.load(path)`."""
+
+    path: pathlib.Path
+    start: float
+    stop: float
+
+    def frames(self, name: str) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Yields (time, frame) as `decode_frames`; times count from the excerpt's start.
+
+        Raises UserError also if no frame of the file lies in it.
+        """
+        count = 0
+        for time, frame in decode_frames(self.path, name):
+            if time >= self.stop - SLACK_S:
+                break
+            if time >= self.start - SLACK_S:
+                count += 1
+                yield time - self.start, frame
+        if not count:
+            raise UserError(f"{name} has no frames from {self.start:g} to {self.stop:g} s")
 
 
 def decode_frames(path: pathlib.Path, name: str) -> Iterator[tuple[float, av.VideoFrame]]:

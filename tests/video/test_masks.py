@@ -9,7 +9,8 @@ import pytest
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.video import masks as video_masks
 from sam_audio_jax.video.frames import stream_at
-from tests.video.clips import HEIGHT, WIDTH, disc, frames_at, greys, picture_of, write
+from sam_audio_jax.video.reading import Excerpt
+from tests.video.clips import HEIGHT, WIDTH, disc, frames_at, greys, indices, picture_of, write
 
 RNG = np.random.default_rng(0)
 
@@ -144,3 +145,25 @@ def test_mask_files_that_cannot_be_read(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="has no pictures"):
         read(tmp_path / "empty")
+
+
+def test_stretched_masks_are_the_nearest_in_time_and_place():
+    masks = np.zeros((3, 2, 2), bool)
+    masks[1, 0, 1] = masks[2, 1] = True
+    stretched = read(video_masks.StretchedMasks(masks, 5), 4, 6)
+    # round(i / 2), halves to even: masks 0, 0, 1, 2, 2
+    assert [one.any() for one in stretched] == [False, False, True, True, True]
+    np.testing.assert_array_equal(stretched[2], np.kron([[0, 1], [0, 0]], np.ones((2, 3))))
+    np.testing.assert_array_equal(stretched[4], np.kron([[0, 0], [1, 1]], np.ones((2, 3))))
+
+
+def test_an_excerpt_has_its_own_frames_and_masks(tmp_path):
+    path = write(tmp_path / "v.mkv", greys(20), rate=10)
+    excerpt = Excerpt(path, 0.5, 1.5)
+    times = np.arange(10) / 10
+    assert indices(frames_at(excerpt, times)) == list(range(5, 15))
+    assert indices(frames_at(excerpt, np.array([0.0, 3.0]))) == [5, 14]
+    masks = video_masks.StretchedMasks(np.ones((4, 3, 3), bool), 10)
+    assert indices(frames_at(excerpt, times, mask=masks)) == list(range(5, 15))
+    with pytest.raises(UserError, match="has no frames from 3 to 4 s"):
+        frames_at(Excerpt(path, 3.0, 4.0), times)
