@@ -23,15 +23,9 @@ from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.convert.folder import OURS
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import distances
-from sam_audio_jax.eval.evaluation import choose
-from sam_audio_jax.eval.mixtures import Rendered, Wave, load_bench, render
-from sam_audio_jax.eval.prompting import (
-    PromptedMixture,
-    SolverChoice,
-    batches,
-    prompted_mixtures,
-    separate_batch,
-)
+from sam_audio_jax.eval.prompting import SolverChoice, separate_batch
+from sam_audio_jax.eval.recorded import Rendered, Wave
+from sam_audio_jax.eval.suite import Separation, batches, fixed_suite
 from sam_audio_jax.files import read_object, write_json
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig, wiener
 from sam_audio_jax.infer.separate import SAMAudio
@@ -69,23 +63,27 @@ Cell = tuple[str, str, float]  # kind of prompt, how the mask is bounded, expone
 
 
 def measure_all(
-    model: SAMAudio, prompted: Sequence[PromptedMixture], batch: int
+    model: SAMAudio, separations: Sequence[Separation], batch: int
 ) -> dict[Cell, list[tuple[float, float]]]:
     """What `measure` gives for each mixture, by kind of prompt, gate and exponent."""
     cells: dict[Cell, list[tuple[float, float]]] = {}
-    groups = batches(prompted, batch)
+    groups = batches(separations, batch)
     for group in tqdm.tqdm(groups, desc="separating", unit="batch"):
-        for one, *stems in separate_batch(model, group, batch, SolverChoice()):
+        loaded = [separation.load() for separation in group]
+        for separated in separate_batch(model, loaded, batch, SolverChoice()):
+            one, rendered = separated.prompted, separated.prompted.recorded
+            if not isinstance(rendered, Rendered):
+                continue  # fixed mixtures all are
+            stems = (separated.target, separated.residual)
             spans = one.positive_spans() or []
             gates = {"no gate": None} | (
                 {f"gate, {name}": by for name, by in WRONG.items()} if spans else {}
             )
             for gate, by in gates.items():
-                seconds = one.rendered.item.seconds
-                marked = moved(spans, by, seconds) if by else []
+                marked = moved(spans, by, rendered.item.seconds) if by else []
                 for exponent in EXPONENTS:
                     how = dataclasses.replace(DEFAULT, exponent=exponent, gate=by is not None)
-                    value = measure(one.rendered, (stems[0], stems[1]), how, marked)
+                    value = measure(rendered, stems, how, marked)
                     cells.setdefault((one.kind, gate, exponent), []).append(value)
     return cells
 
@@ -133,14 +131,12 @@ def main(argv: list[str]) -> None:
     if options.write and not ours.is_file():
         raise UserError(f"--write needs a model folder with {OURS}, not {options.model}")
     model = SAMAudio.from_pretrained(options.model)
-    listing = load_bench(options.bench)
-    chosen = choose(listing.mixtures, options.limit)
-    mixtures = [render(listing, item).resampled(model.sample_rate) for item in chosen]
-    prompted, _ = prompted_mixtures(mixtures, options.prompts)
-    cells = measure_all(model, [one for one in prompted if one.right], options.batch)
+    suite = fixed_suite(options.bench, model.sample_rate, options.prompts, options.limit)
+    right = [one for one in suite.separations if one.right]
+    cells = measure_all(model, right, options.batch)
     print(table(cells))
     best = {"exponent": best_exponent(cells), "gate": True}
-    print(f"{len(mixtures)} mixtures; best: {best}")
+    print(f"{len(suite.rendered)} mixtures; best: {best}")
     if options.write:
         write_json(ours, read_object(ours) | {"refine": best})
 

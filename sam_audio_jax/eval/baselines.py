@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from sam_audio_jax.audio import AS_RECORDED, Level
 from sam_audio_jax.codec import chunked
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.eval.mixtures import Wave
 from sam_audio_jax.eval.prompting import fit
+from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.infer import refine
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator.prompts import Span

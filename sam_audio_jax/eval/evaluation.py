@@ -1,7 +1,8 @@
-"""The evaluation: every fixed mixture, every kind of prompt, with and without refinement.
+"""The evaluation: all that a suite lists is separated and scored, by any number of processes.
 
-It measures SI-SDR improvement and log-mel distance of target and residual, and whether the prompt
-is followed, all at the codec's rate, the band that the model can generate.
+Fixed mixtures have known stems: SI-SDR improvement and log-mel distance of target and residual, and
+whether the prompt is followed, raw and refined, all at the codec's rate, the band that the model
+can generate. The released benchmark has none: networks score its targets (docs/benchmark.md).
 """
 
 import collections
@@ -10,7 +11,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,52 +21,56 @@ from sam_audio_jax import distributed
 from sam_audio_jax.audio import measure_level
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval import baselines, report, scoring, statistics
-from sam_audio_jax.eval.mixtures import FixedMixture, Rendered, load_bench, render
+from sam_audio_jax.eval import baselines, report, scorer_columns, scoring, statistics
 from sam_audio_jax.eval.prompting import (
     PROMPTS,
+    VIDEO,
     PromptedMixture,
+    SeparatedMixture,
     SolverChoice,
-    batches,
-    prompted_mixtures,
     separate_batch,
 )
+from sam_audio_jax.eval.recorded import Rendered
 from sam_audio_jax.eval.score_store import ScoreStore, fingerprint
+from sam_audio_jax.eval.suite import Failure, Separation, Suite, batches, fixed_suite
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.scorers.scorer import WANTED
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
-SCORES_FORMAT = 2  # of what is measured so far; format 1 had no levels
+SCORES_FORMAT = 3  # of what is measured so far; format 1 had no levels, 2 no descriptors
 _Work = dict[str, Callable[[], scoring.Scores]]  # by the name of each part
 ABSENT_MEDIAN = scoring.ABSENT_LEVEL + statistics.MEDIAN
 LOGGED = ("sisdri", "sisdri_residual", "logmel", "logmel_residual", *scoring.FOLLOWING)
 LOGGED += (scoring.REWORDED, ABSENT_MEDIAN)
+# What decides which items are the best and the worst: the first of these that is measured.
+RANKED_BY = ("sisdri", "judge_overall", "clap", "imagebind", "aesthetics_PQ")
 
 
 def evaluate_model(
     model: SAMAudio,
-    bench: str | pathlib.Path,
+    bench: str | pathlib.Path | Suite,
     out_dir: str | pathlib.Path,
     *,
     prompts: Sequence[str] = PROMPTS,
-    method: str | None = None,
-    steps: int | None = None,
-    seed: int = 0,
     limit: int | None = None,
+    solver: SolverChoice | None = None,
+    measures: scoring.Measures | None = None,
     batch: int = 8,
-    listen: int = 2,
+    listen: int = 3,
     with_baselines: bool = True,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
     rank: ProcessRank | None = None,
 ) -> dict[str, float] | None:
-    """Scores a model on a list of fixed mixtures and writes `results.json` and `report.html`.
+    """Scores a model on a suite and writes `results.json` and `report.html`.
 
-    `bench` is "embedded" or a folder; `limit` takes that many mixtures, spread over the settings;
-    `listen` mixtures of each setting can be played in the report and are saved in `audio/`;
-    `workdir` adds the training curve. `out_dir` appears whole or not at all and replaces an older
-    one; until then `OUT_DIR.partial` has what is measured, from which a later call goes on.
+    `bench` is "embedded", a folder of fixed mixtures, of which `prompts` and `limit` choose, or any
+    `Suite`; `listen` items of each setting can be played in the report and are saved in `audio/`:
+    the median, the worst, the best and then others. `workdir` adds the training curve. `out_dir`
+    appears whole or not at all and replaces an older one; until then `OUT_DIR.partial` has what is
+    measured, from which a later call goes on.
 
     By `rank` process p of N, none of which waits for the others, measures its share; the last one
     to end writes the results, the others return None, and what another evaluation has left is
@@ -73,28 +78,27 @@ def evaluate_model(
     several, share the work and all return the scores.
 
     Returns flat scalars such as `sisdri/wiener/sfx/text`, `logmel/none/all/span`,
-    `following/wiener/all/text` and `absent_level_median/wiener/all/absent`. Raises `UserError` for
-    a bad bench or an unknown kind of prompt.
+    `following/wiener/all/text`, `judge_overall/none/sfx-span/text+span` and
+    `absent_level_median/wiener/all/absent`. Raises `UserError` for a bad bench or an unknown kind
+    of prompt.
     """
-    listing = load_bench(bench)
-    mixtures = [
-        render(listing, item).resampled(model.sample_rate)
-        for item in choose(listing.mixtures, limit)
-    ]
-    prompted, alike = prompted_mixtures(mixtures, prompts)
-    solver = SolverChoice(method, steps, seed)
-    settings = {"prompts": list(prompts), **dataclasses.asdict(solver), "limit": limit}
-    measured = settings | {"bench": listing.name, "items": [one.item.id for one in mixtures]}
-    measured |= {"batch": batch, "baselines": with_baselines, "sample_rate": model.sample_rate}
-    measured |= {"refine": dataclasses.asdict(model.pipeline.refinement)}
-    measured |= {"weights": fingerprint(model.pipeline.networks), "scores": SCORES_FORMAT}
+    if isinstance(bench, Suite):
+        suite = bench
+    else:
+        suite = fixed_suite(bench, model.sample_rate, prompts, limit)
+    solver, measures = solver or SolverChoice(), measures or scoring.Measures()
+    _check_scorers(suite, measures)
+    if solver.predict_spans:
+        model.pipeline.span_finder.require()
+    run = _Run(model, suite, solver, measures, batch, listen)
+    measured = run.identity() | {"baselines": with_baselines}
     together = rank is None and jax.process_count() > 1
     if together:
         distributed.run_on_first(lambda: ScoreStore(out_dir, measured, replace=True))
     store = ScoreStore(out_dir, measured, replace=rank is None)
-    work = _separations(model, prompted, batch, solver, prompts[0])
+    work = run.separations()
     if with_baselines:
-        work |= _baselines(model, mixtures, batch)
+        work |= run.baselines()
     own = rank or ProcessRank(jax.process_index(), jax.process_count())
     _measure(store, work, own, progress)
     if together:
@@ -104,152 +108,272 @@ def evaluate_model(
     with contextlib.nullcontext(True) if together else store.claimed() as mine:
         if not mine:
             return None
-        scores, rows = _collected(store, work, prompts[0])
-        summed_up, cells = _summed_up(scores, rows, mixtures, alike, seed)
-        how = settings | _how_measured(model.sample_rate)
-        results = {"bench": listing.name, "settings": how, **summed_up}
+        results, cells, examples = run.results(store, work)
         if not together or jax.process_index() == 0:
-            examples = _examples(model, prompted, scores, listen)
             with whole_folder(out_dir, overwrite=True) as folder:
                 report.write(folder, results, cells, examples, workdir)
     if together:
         distributed.run_on_first(store.remove)
-    return scalars(cells)
+    return scalars(cells, run.measures.columns)
 
 
 def _measure(store: ScoreStore, work: _Work, rank: ProcessRank, progress: bool) -> None:
     """Does this process's share of the work, but for what is measured already."""
     own = list(work)[rank.index :: rank.count]
-    for part in tqdm.tqdm(own, desc="evaluating", unit="batch", disable=not progress):
+    missing = [part for part in own if not store.has(part)]
+    done = len(own) - len(missing)
+    bar = {"total": len(own), "initial": done, "desc": "evaluating", "unit": "batch"}
+    for part in tqdm.tqdm(missing, **bar, disable=not progress):
         if not store.has(part):
             scores = work[part]()
-            stored = {"scored": scores.scored, "not_finite": scores.not_finite}
-            store.put(part, stored, scores.waves)
+            store.put(part, scores.as_json(), scores.waves)
 
 
-def _collected(
-    store: ScoreStore, work: _Work, kept_kind: str
-) -> tuple[scoring.Scores, list[scoring.ScoreRow]]:
-    """The scores of the model, and the rows of all baselines, one after another, and of it."""
-    total = {prefix: scoring.Scores(kept_kind) for prefix in (SEPARATIONS, BASELINES)}
-    for part in work:
-        stored, waves = store.get(part)
-        scores = scoring.Scores(kept_kind)
-        scores.scored = [(right, row) for right, row in stored["scored"]]
-        scores.not_finite, scores.waves = stored["not_finite"], waves
-        total[part.split("-")[0]].absorb(scores)
-    order = {name: index for index, name in enumerate(baselines.NAMES)}
-    known = sorted(total[BASELINES].rows, key=lambda row: order[row["row"]])
-    return total[SEPARATIONS], known + total[SEPARATIONS].rows
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One model on one suite: the parts of the work, and what they add up to."""
 
+    model: SAMAudio
+    suite: Suite
+    solver: SolverChoice
+    measures: scoring.Measures
+    batch: int
+    listen: int
 
-def _separations(
-    model: SAMAudio,
-    prompted: Sequence[PromptedMixture],
-    size: int,
-    solver: SolverChoice,
-    kept_kind: str,
-) -> _Work:
-    """The work of separating and scoring everything, in batches of one length and few shapes."""
-    groups = batches(prompted, size)
-    rows: dict[int, int] = collections.defaultdict(int)  # of the largest batch of each length
-    for group in groups:
-        rows[group[0].length] = max(rows[group[0].length], len(group))
+    def identity(self) -> dict[str, Any]:
+        """JSON of all that the scores depend on."""
+        rankers = {kind: scorer_columns.identity(one) for kind, one in self.solver.rankers.items()}
+        return {
+            **self.suite.identity,
+            **self.solver.as_dict(),
+            **self.measures.as_dict(),
+            "rankers": rankers,
+            "missing": [dataclasses.asdict(one) for one in self.suite.missing],
+            "batch": self.batch,
+            "waves": self.listen > 0,
+            "sample_rate": self.model.sample_rate,
+            "refine": dataclasses.asdict(self.model.pipeline.refinement),
+            "weights": fingerprint(self.model.pipeline.networks),
+            "scores": SCORES_FORMAT,
+        }
 
-    def separate(group: Sequence[PromptedMixture]) -> scoring.Scores:
-        scores = scoring.Scores(kept_kind, model.pipeline.refinement)
-        for one, target, residual in separate_batch(model, group, rows[group[0].length], solver):
-            scores.add(one, target, residual)
+    def separations(self) -> _Work:
+        """The work of separating and scoring everything, in batches of one length, few shapes."""
+        by_kind = self.solver.candidates > 1 or self.suite.may_fail
+        groups = batches(self.suite.separations, self.batch, by_kind=by_kind)
+        rows: dict[int, int] = collections.defaultdict(int)  # of the largest batch of each length
+        for group in groups:
+            rows[group[0].length] = max(rows[group[0].length], len(group))
+        return {
+            f"{SEPARATIONS}-{number:05d}": functools.partial(
+                self._separate, group, rows[group[0].length]
+            )
+            for number, group in enumerate(groups)
+        }
+
+    def _separate(self, group: Sequence[Separation], rows: int) -> scoring.Scores:
+        suite = self.suite
+        kept = suite.kept if self.listen else ()
+        refinement = self.model.pipeline.refinement
+        scores = scoring.Scores(kept, suite.refines, self.measures, refinement)
+        loaded: list[PromptedMixture] = []
+        for one in group:
+            try:
+                loaded.append(one.load())
+            except UserError as error:
+                if not suite.may_fail:
+                    raise
+                scores.failed.append(Failure(id=one.id, setting=one.setting, reason=str(error)))
+        if loaded:
+            scores.add(self._stems(loaded, rows, scores.failed))
         return scores
 
-    return {
-        f"{SEPARATIONS}-{number:05d}": functools.partial(separate, group)
-        for number, group in enumerate(groups)
-    }
+    def _stems(
+        self, batch: Sequence[PromptedMixture], rows: int, failed: list[Failure]
+    ) -> list[SeparatedMixture]:
+        """The stems of a batch; of one with an item that cannot be separated, those of the rest."""
+        try:
+            return list(separate_batch(self.model, batch, rows, self.solver))
+        except UserError as error:
+            if not self.suite.may_fail:
+                raise
+            if len(batch) == 1:
+                item = batch[0].recorded.item
+                failed.append(Failure(id=item.id, setting=item.setting, reason=str(error)))
+                return []
+        return [stems for one in batch for stems in self._stems([one], 1, failed)]
+
+    def baselines(self) -> _Work:
+        """The work of scoring all baselines, a batch of mixtures at a time."""
+        size, mixtures = self.batch, self.suite.rendered
+        codec = Compiled(self.model.codec)
+
+        def score(some: Sequence[Rendered]) -> scoring.Scores:
+            scores = scoring.Scores()
+            level_db = self.model.pipeline.level_db
+            for rendered in some:
+                truth = (rendered.target, rendered.residual)
+                level = measure_level(rendered.mixture, rendered.sample_rate, level_db)
+                level = dataclasses.replace(level, offset=0.0)
+                coded = baselines.through_codec(codec, truth, level)
+                scores.scored += [(True, row) for row in scoring.baseline_rows(rendered, coded)]
+            return scores
+
+        return {
+            f"{BASELINES}-{start // size:05d}": functools.partial(
+                score, mixtures[start : start + size]
+            )
+            for start in range(0, len(mixtures), size)
+        }
+
+    def results(
+        self, store: ScoreStore, work: _Work
+    ) -> tuple[dict[str, Any], list[statistics.Cell], list[report.PlayedItem]]:
+        """What `results.json` has, the cells of its tables, and what can be played."""
+        total = {prefix: scoring.Scores() for prefix in (SEPARATIONS, BASELINES)}
+        part_of: dict[str, str] = {}
+        for part in work:
+            stored, names = store.get(part)
+            total[part.split("-")[0]].absorb(stored)
+            part_of |= dict.fromkeys(names, part)
+        order = {name: index for index, name in enumerate(baselines.NAMES)}
+        known = sorted(total[BASELINES].rows, key=lambda row: order[row["row"]])
+        scores = total[SEPARATIONS]
+        if scores.failed and not scores.scored:
+            first = scores.failed[0]
+            raise UserError(
+                f"nothing of {self.suite.name} was separated: {first.id}: {first.reason}"
+            )
+        summed_up, cells = _summed_up(
+            self.suite, scores, known + scores.rows, self.measures.columns, self.solver.seed
+        )
+        settings = {
+            "prompts": list(self.suite.kinds),
+            "limit": self.suite.identity.get("limit"),
+            **self.solver.as_dict(),
+            "rankers": {kind: type(one).__name__ for kind, one in self.solver.rankers.items()},
+            "scorers": {name: type(one).__name__ for name, one in self.measures.scorers.items()},
+            **_how_measured(self.model.sample_rate),
+        }
+        results = {"bench": self.suite.name, "settings": settings, **summed_up}
+        return results, cells, self._examples(store, scores.rows, part_of)
+
+    def _examples(
+        self, store: ScoreStore, rows: Sequence[scoring.ScoreRow], part_of: Mapping[str, str]
+    ) -> list[report.PlayedItem]:
+        """Of each setting the item with the middle score, the worst, the best, then others."""
+        refine = self.suite.refines[-1]
+        by_name = {
+            scoring.wave_name(one.setting, one.id): one
+            for one in self.suite.separations
+            if _is_kept(self.suite, one)
+        }
+        examples = []
+        for setting in self.suite.listed:
+            of_setting = [
+                row
+                for row in rows
+                if row["setting"] == setting
+                and row["row"].split("/")[1] == refine
+                and row["row"].split("/")[2] in self.suite.kept
+            ]
+            for row, column in ranked(of_setting)[: self.listen]:
+                name = scoring.wave_name(setting, row["id"])
+                raw = store.waves(part_of[name], name)
+                prompted = by_name[name].load()
+                recorded = prompted.recorded
+                refined = None
+                if refine == "wiener":
+                    refined = baselines.masked(
+                        recorded.mixture,
+                        raw,
+                        recorded.sample_rate,
+                        self.model.pipeline.refinement,
+                        prompted.positive_spans() or (),
+                    )
+                examples.append(report.PlayedItem(prompted, column, row.get(column), raw, refined))
+        return examples
 
 
-def _baselines(model: SAMAudio, mixtures: Sequence[Rendered], size: int) -> _Work:
-    """The work of scoring all baselines, `size` mixtures at a time."""
-    codec = Compiled(model.codec)
-
-    def score(some: Sequence[Rendered]) -> scoring.Scores:
-        scores = scoring.Scores("")
-        for rendered in some:
-            truth = (rendered.target, rendered.residual)
-            level = measure_level(rendered.mixture, rendered.sample_rate, model.pipeline.level_db)
-            level = dataclasses.replace(level, offset=0.0)
-            coded = baselines.through_codec(codec, truth, level)
-            scores.scored += [(True, row) for row in scoring.baseline_rows(rendered, coded)]
-        return scores
-
-    return {
-        f"{BASELINES}-{start // size:05d}": functools.partial(score, mixtures[start : start + size])
-        for start in range(0, len(mixtures), size)
-    }
+def _check_scorers(suite: Suite, measures: scoring.Measures) -> None:
+    """Raises `UserError` for a scorer of videos where no item has one."""
+    for name, scorer in measures.scorers.items():
+        if scorer.needs == "video" and not any(VIDEO in kind for kind in suite.kinds):
+            raise UserError(
+                f"scorer {name} needs {WANTED['video']}, which nothing that is run of {suite.name} "
+                "has"
+            )
 
 
-def choose(mixtures: Sequence[FixedMixture], limit: int | None) -> list[FixedMixture]:
-    """The first `limit` mixtures, alternating between the settings; all without a limit.
+def _is_kept(suite: Suite, separation: Separation) -> bool:
+    return separation.right and separation.kind in suite.kept
 
-    Raises `UserError` for a limit below 1.
+
+def ranked(rows: Sequence[scoring.ScoreRow]) -> list[tuple[scoring.ScoreRow, str]]:
+    """The rows in the order of listening, each with the column that decides.
+
+    That is the first of `RANKED_BY` that any row has; the median comes first, then the worst, the
+    best and the others from the worst on. Without such a column rows keep their order, and it is
+    "".
     """
-    if limit is None or limit >= len(mixtures):
-        return list(mixtures)
-    if limit < 1:
-        raise UserError(f"limit {limit} must be at least 1")
-    seen: collections.Counter[str] = collections.Counter()
-    order = []
-    for index, item in enumerate(mixtures):
-        order.append((seen[item.setting], index))
-        seen[item.setting] += 1
-    chosen = sorted(index for _, index in sorted(order)[:limit])
-    return [mixtures[index] for index in chosen]
+    for column in RANKED_BY:
+        known = [row for row in rows if math.isfinite(row.get(column, math.nan))]
+        if known:
+            known.sort(key=lambda row: row[column])
+            last = len(known) - 1
+            order = dict.fromkeys([len(known) // 2, 0, last, *range(len(known))])
+            return [(known[index], column) for index in order]
+    return [(row, "") for row in rows]
 
 
 def _summed_up(
+    suite: Suite,
     scores: scoring.Scores,
     rows: list[scoring.ScoreRow],
-    mixtures: Sequence[Rendered],
-    alike: Sequence[str],
+    more: Sequence[str],
     seed: int,
 ) -> tuple[dict[str, Any], list[statistics.Cell]]:
-    """What `results.json` has of the scores, and the cells of its tables with their intervals."""
+    """What `results.json` has of the scores, and the cells of its tables with their intervals.
+
+    `more` are the columns besides those of known stems.
+    """
     following, reworded = scores.following(), scores.reworded()
-    parts = parts_of([one.item for one in mixtures])
     tables = (
-        (rows, (*scoring.COLUMNS, scoring.ABSENT_LEVEL, ABSENT_MEDIAN)),
+        (rows, (*scoring.COLUMNS, scoring.ABSENT_LEVEL, ABSENT_MEDIAN, *more)),
         (following, (*scoring.FOLLOWING, *scoring.LEVELS)),
         (reworded, (scoring.REWORDED,)),
     )
     cells = []
     for lines, columns in tables:
-        cells += statistics.aggregate(lines, columns, seed=seed, parts=parts)
+        cells += statistics.aggregate(lines, columns, seed=seed, parts=suite.parts)
+    described = {(one["setting"], one["id"]): one for one in scores.described}
     results = {
-        "mixtures": dict(collections.Counter(one.item.setting for one in mixtures)),
-        "parts": dict(collections.Counter(parts.values())),
-        "not_told_apart_by_spans": alike,
+        "mixtures": dict(suite.listed),
+        "parts": dict(collections.Counter(suite.parts.values())),
+        "not_told_apart_by_spans": list(suite.alike),
         "not_finite": scores.not_finite,
+        "missing": [dataclasses.asdict(one) for one in (*suite.missing, *scores.failed)],
+        "not_run": dict(suite.not_run),
+        "published": suite.published,
+        "remarks": list(suite.remarks),
+        "columns": list(more),
         "table": [_table_line(cell) for cell in cells],
         "items": rows,
         "following": following,
         "reworded": reworded,
+        "described": list(described.values()),
     }
     return results, cells
 
 
-def parts_of(mixtures: Sequence[FixedMixture]) -> dict[str, str]:
-    """Id -> part, of mixtures in whose setting there are known and new captions."""
-    several = collections.defaultdict(set)
-    for item in mixtures:
-        several[item.setting].add(item.part)
-    return {item.id: item.part for item in mixtures if item.part and len(several[item.setting]) > 1}
+def scalars(cells: Iterable[statistics.Cell], more: Sequence[str] = ()) -> dict[str, float]:
+    """`COLUMN/REFINE/SETTING/PROMPT` of the model, `COLUMN/BASELINE/SETTING` of the baselines.
 
-
-def scalars(cells: Iterable[statistics.Cell]) -> dict[str, float]:
-    """`COLUMN/REFINE/SETTING/PROMPT` of the model, `COLUMN/BASELINE/SETTING` of the baselines."""
+    The columns are those of `LOGGED` and `more`.
+    """
     flat = {}
     for cell in cells:
-        if cell.column not in LOGGED:
+        if cell.column not in LOGGED and cell.column not in more:
             continue
         parts = cell.row.split("/")
         if parts[0] == "model":
@@ -273,34 +397,3 @@ def _table_line(cell: statistics.Cell) -> dict[str, Any]:
     """A cell of the report's tables as JSON."""
     name = {"row": cell.row, "setting": cell.setting, "column": cell.column}
     return name | cell.interval.as_dict()
-
-
-def _examples(
-    model: SAMAudio, prompted: Sequence[PromptedMixture], scores: scoring.Scores, count: int
-) -> list[report.PlayedItem]:
-    """Of each setting the mixture with the middle score, the worst, the best, up to `count`."""
-    sisdri = {
-        row["id"]: row["sisdri"]
-        for row in scores.rows
-        if row["row"] == f"model/wiener/{scores.kept_kind}"
-        and math.isfinite(row.get("sisdri", math.nan))
-    }
-    examples = []
-    kept = [p for p in prompted if p.right and p.kind == scores.kept_kind]
-    kept = [p for p in kept if p.rendered.item.id in sisdri]
-    for setting in dict.fromkeys(one.rendered.item.setting for one in prompted):
-        ranked = [one for one in kept if one.rendered.item.setting == setting]
-        ranked.sort(key=lambda one: sisdri[one.rendered.item.id])
-        last = len(ranked) - 1
-        order = dict.fromkeys([len(ranked) // 2, 0, last, *range(len(ranked))]) if ranked else {}
-        for index in list(order)[:count]:
-            rendered, spans = ranked[index].rendered, ranked[index].positive_spans() or ()
-            name = rendered.item.id
-            raw = scores.waves[name]
-            refined = baselines.masked(
-                rendered.mixture, raw, rendered.sample_rate, model.pipeline.refinement, spans
-            )
-            examples.append(
-                report.PlayedItem(rendered, scores.kept_kind, sisdri[name], raw, refined)
-            )
-    return examples

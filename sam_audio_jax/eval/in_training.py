@@ -20,11 +20,13 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines
-from sam_audio_jax.eval.evaluation import LOGGED, choose, evaluate_model
-from sam_audio_jax.eval.mixtures import Bench, FixedMixture, Wave, load_bench, render
+from sam_audio_jax.eval.evaluation import LOGGED, evaluate_model
+from sam_audio_jax.eval.mixtures import Bench, FixedMixture, load_bench, render
 from sam_audio_jax.eval.prompting import PROMPTS
-from sam_audio_jax.eval.scoring import COLUMNS, FOLLOWING, REFINES
+from sam_audio_jax.eval.recorded import Wave
+from sam_audio_jax.eval.scoring import COLUMNS, FOLLOWING
 from sam_audio_jax.eval.statistics import ALL
+from sam_audio_jax.eval.suite import REFINES, choose
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.held_out import HeldOutItem, HeldOutLoss

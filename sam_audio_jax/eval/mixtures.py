@@ -18,6 +18,7 @@ from sam_audio_jax import audio
 from sam_audio_jax.bounds import Count, Finite, NonNegative, Range, SampleRate, check
 from sam_audio_jax.data import energy, source, span_prompts
 from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.eval.recorded import Rendered, Wave
 from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.files import check_file_name
 from sam_audio_jax.scorers.activity import TimeRange
@@ -31,8 +32,6 @@ MUSIC = "music playing"  # the caption of a whole piece in the lists
 SampleCount = Annotated[int, Range(1, 1_000_000_000)]  # six hours at 48 kHz
 _Ranges = tuple[tuple[Finite, Finite], ...]
 _EVENT = {"clip": str, "start": Count, "samples": SampleCount, "offset": Count, "gain": Finite}
-
-Wave = Float[np.ndarray, " samples"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,23 +87,6 @@ class Bench:
     clips: dict[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Rendered:
-    """The signals of one item, mono float32; `mixture == target + residual` exactly."""
-
-    item: FixedMixture
-    mixture: Wave
-    target: Wave
-    residual: Wave
-    sample_rate: int
-
-    def resampled(self, rate: int) -> "Rendered":
-        """The same item at another rate; the stems are resampled and added up again."""
-        target = audio.resample(self.target, self.sample_rate, rate)
-        residual = audio.resample(self.residual, self.sample_rate, rate)
-        return Rendered(self.item, target + residual, target, residual, rate)
-
-
 def folder_of(bench: str | pathlib.Path) -> pathlib.Path:
     """The folder of a bench, by its name or path; `embedded` is the one in the package.
 
@@ -154,7 +136,7 @@ def _other_source(item: FixedMixture, recordings: dict[str, source.Recording]) -
     return captions.pop() if len(captions) == 1 and captions != {item.caption} else None
 
 
-def render(bench: Bench, item: FixedMixture) -> Rendered:
+def render(bench: Bench, item: FixedMixture) -> Rendered[FixedMixture]:
     """Decodes the clips of one item and mixes them.
 
     Raises UserError, naming id and line, where a clip is missing, too short or of another rate, a
@@ -168,7 +150,7 @@ def render(bench: Bench, item: FixedMixture) -> Rendered:
         raise _wrong(
             bench.path, item, f"the mixture peaks at {peak:.4f}, the list says {item.peak:.4f}"
         )
-    return Rendered(item, mixture, target, residual, item.sample_rate)
+    return Rendered(item, mixture, item.sample_rate, target, residual)
 
 
 def activity(wave: Wave, sample_rate: int) -> tuple[TimeRange, ...]:

@@ -56,31 +56,44 @@ def document(title: str, body: str) -> str:
     )
 
 
-def number(interval: Interval | None, *, percent: bool = False) -> str:
-    """`12.3` over its interval; a dash where nothing was measured."""
-    if interval is None:
+def number(
+    value: Interval | float | None, *, percent: bool = False, digits: int = 1, count: int = 0
+) -> str:
+    """`12.3` over its interval; a dash where nothing was measured.
+
+    A number that others published has no interval. Where the interval is of another number of items
+    than `count`, that number is there, too (0: it is the count).
+    """
+    if value is None:
         return "<td>&ndash;</td>"
+    if not isinstance(value, Interval):
+        return f"<td>{_signless(value, digits)}</td>"
+    items = f", n={value.n}" if percent or (count and value.n != count) else ""
     if percent:
-        mean, low, high = (f"{100 * v:.0f}" for v in (interval.mean, interval.low, interval.high))
-        return f"<td>{mean} %<small>{low} to {high}, n={interval.n}</small></td>"
-    mean, low, high = (_signless(v) for v in (interval.mean, interval.low, interval.high))
-    return f"<td>{mean}<small>{low} to {high}</small></td>"
+        mean, low, high = (f"{100 * v:.0f}" for v in (value.mean, value.low, value.high))
+        return f"<td>{mean} %<small>{low} to {high}{items}</small></td>"
+    mean, low, high = (_signless(v, digits) for v in (value.mean, value.low, value.high))
+    return f"<td>{mean}<small>{low} to {high}{items}</small></td>"
 
 
-def _signless(value: float) -> str:
-    """Formats with one decimal; zero has no sign."""
-    return f"{value:.1f}".replace("-0.0", "0.0").replace("-", "&minus;")
+def _signless(value: float, digits: int) -> str:
+    """Formats with so many decimals; zero has no sign."""
+    text = f"{value:.{digits}f}"
+    return (text.lstrip("-") if not float(text) else text).replace("-", "&minus;")
 
 
 def table(
     heads: Mapping[str, str] | Sequence[str],
-    groups: Mapping[str, Mapping[str, Sequence[Interval | None]]],
+    groups: Mapping[str, Mapping[str, Sequence[Interval | float | None]]],
     *,
     percent: bool = False,
+    digits: int = 1,
+    counts: Sequence[int] = (),
 ) -> str:
-    """Rows under group headings; every row has one interval for each head.
+    """Rows under group headings; every row has one number for each head.
 
     A mapping of heads has a small note for each. All of it is plain text, which is escaped here.
+    `counts` says of how many items the numbers below each head are, unless they say otherwise.
     """
     notes = heads if isinstance(heads, Mapping) else dict.fromkeys(heads, "")
     first = "<th></th>" + "".join(
@@ -94,7 +107,10 @@ def table(
                 f'<tr class="group"><td colspan="{len(heads) + 1}">{html.escape(group)}</td></tr>'
             )
         for name, cells in rows.items():
-            values = "".join(number(cell, percent=percent) for cell in cells)
+            values = "".join(
+                number(cell, percent=percent, digits=digits, count=count)
+                for cell, count in zip(cells, counts or [0] * len(cells), strict=True)
+            )
             lines.append(f"<tr><td>{html.escape(name)}</td>{values}</tr>")
     inside = f"<thead><tr>{first}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<div class="wide"><table>{inside}</table></div>'

@@ -1,22 +1,26 @@
-"""Fixed mixtures with the prompts that an evaluation gives them, and their separation in batches.
+"""Mixtures with the prompts that an evaluation gives them, and their separation in batches.
 
-Each mixture is separated once per kind of prompt with its own prompt, and once with that of the
-residual where the residual is one nameable source: a model that follows its prompts separates the
-two differently. Other wordings of a caption, and captions of sounds that are absent, are kinds of
-prompt for themselves; docs/data.md, "Fixed mixtures", says which fields of a mixture they need.
+Each fixed mixture is separated once per kind of prompt with its own prompt, and once with that of
+the residual where the residual is one nameable source: a model that follows its prompts separates
+the two differently. Other wordings of a caption, and captions of sounds that are absent, are kinds
+of prompt for themselves; docs/data.md, "Fixed mixtures", says which fields of a mixture they need.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sam_audio_jax.data.wordings import article
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.mixtures import FixedMixture, Rendered, Wave, activity
+from sam_audio_jax.eval.mixtures import FixedMixture, activity
+from sam_audio_jax.eval.recorded import Recorded, Rendered, Wave
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.scorers.activity import TimeRange, overlap
+from sam_audio_jax.scorers.scorer import PromptView, Scorer
+from sam_audio_jax.separator.prompts import Span
 
 PROMPTS = ("text", "span", "text+span")  # kinds of prompt
 # Kinds that say the caption in another way, each compared with "text"; "" where there is no way.
@@ -26,6 +30,7 @@ WORDINGS: dict[str, Callable[[FixedMixture], str]] = {
     "sound-of": lambda item: f"the sound of {article(item.caption)}{item.caption}",
     "alt-caption": lambda item: item.alt_caption,
 }
+VIDEO = "video"  # the kind of a masked video alone
 ABSENT = "absent"  # the kind that asks for a sound which is not there
 KINDS = (*PROMPTS, *WORDINGS, ABSENT)
 SAME_ACTIVITY = 0.9  # overlap of target's and residual's spans above which spans name neither
@@ -35,36 +40,77 @@ SAME_ACTIVITY = 0.9  # overlap of target's and residual's spans above which span
 class PromptedMixture:
     """One separation to make; a `right` prompt is the mixture's own, another one the residual's."""
 
-    rendered: Rendered
-    kind: str  # of KINDS
+    recorded: Recorded
+    kind: str  # of KINDS, or VIDEO
     right: bool
     text: str | None
     spans: tuple[TimeRange, ...] | None
+    video: Clip | None = None
 
     @property
     def length(self) -> int:
         """The samples of the mixture."""
-        return len(self.rendered.mixture)
+        return len(self.recorded.mixture)
 
     def positive_spans(self) -> list[tuple[str, float, float]] | None:
         """The spans as the model takes them, cut at the end of the mixture (lists round them)."""
-        if self.spans is None:
-            return None
-        seconds = self.rendered.item.seconds
-        return [("+", start, min(end, seconds)) for start, end in self.spans]
+        return None if self.spans is None else _positive(self.spans, self.recorded.item.seconds)
+
+    @property
+    def described(self) -> PromptView:
+        """The target as a scorer is to know it: by all that the list says, prompted or not."""
+        item = self.recorded.item
+        spans = tuple(_positive(item.spans, item.seconds))
+        video = None if self.video is None else self.video.at
+        return PromptView(text=item.caption, spans=spans, video=video)
+
+
+def _positive(ranges: Sequence[TimeRange], seconds: float) -> list[tuple[str, float, float]]:
+    return [("+", start, min(end, seconds)) for start, end in ranges if start < seconds]
 
 
 @dataclasses.dataclass(frozen=True)
 class SolverChoice:
-    """Settings of the solver; None leaves a setting to the model."""
+    """How all separations of an evaluation are made; None leaves a setting to the model."""
 
     method: str | None = None
     steps: int | None = None
     seed: int = 0
+    candidates: int = 1  # solves, of which the best is kept
+    predict_spans: bool = False  # for prompts without spans
+    # What ranks candidates, for each kind of prompt; the model's own where a kind is absent.
+    rankers: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The choices as JSON, without the rankers."""
+        names = (field.name for field in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in names if name != "rankers"}
+
+    def predicts(self, kind: str) -> bool:
+        """Whether spans are predicted for prompts of a kind: those that have a text and none."""
+        return self.predict_spans and "span" not in kind and kind != VIDEO
+
+    def arguments(self, kind: str) -> dict[str, Any]:
+        """What differs from the defaults of `SAMAudio.separate`, for prompts of a kind."""
+        chosen = {"method": self.method, "steps": self.steps, "scorer": self.rankers.get(kind)}
+        chosen |= {"candidates": self.candidates} if self.candidates > 1 else {"scorer": None}
+        chosen |= {"predict_spans": self.predicts(kind) or None}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparatedMixture:
+    """The generated stems of one prompted mixture, at its rate and length."""
+
+    prompted: PromptedMixture
+    target: Wave
+    residual: Wave
+    spans: tuple[Span, ...] = ()  # of the prompt, or predicted
+    predicted: bool = False  # whether the spans are
 
 
 def prompted_mixtures(
-    mixtures: Sequence[Rendered], kinds: Sequence[str]
+    mixtures: Sequence[Rendered[FixedMixture]], kinds: Sequence[str]
 ) -> tuple[list[PromptedMixture], list[str]]:
     """Returns the separations to make and the ids of mixtures whose sources share their spans.
 
@@ -105,7 +151,11 @@ def _words(kind: str, item: FixedMixture) -> str:
 
 
 def _prompted(
-    rendered: Rendered, kind: str, right: bool, text: str, spans: tuple[TimeRange, ...]
+    rendered: Rendered[FixedMixture],
+    kind: str,
+    right: bool,
+    text: str,
+    spans: tuple[TimeRange, ...],
 ) -> PromptedMixture:
     """One mixture with the parts of the prompt that its kind has."""
     return PromptedMixture(
@@ -117,37 +167,32 @@ def _prompted(
     )
 
 
-def batches(prompted: Sequence[PromptedMixture], size: int) -> list[list[PromptedMixture]]:
-    """Batches of one length and `size` rows each; the last batch of a length may be smaller."""
-    by_length: dict[int, list[PromptedMixture]] = {}
-    for one in prompted:
-        by_length.setdefault(one.length, []).append(one)
-    return [
-        group[start : start + size]
-        for group in by_length.values()
-        for start in range(0, len(group), size)
-    ]
-
-
 def separate_batch(
     model: SAMAudio, batch: Sequence[PromptedMixture], rows: int, solver: SolverChoice
-) -> Iterator[tuple[PromptedMixture, Wave, Wave]]:
-    """Yields target and residual of each row of a batch, at the mixture's rate and length.
+) -> Iterator[SeparatedMixture]:
+    """Yields the stems of each row of a batch, whose prompts are of one kind.
 
     The batch is filled up to `rows` with repetitions, so that each length compiles once.
     """
     filled = [batch[row % len(batch)] for row in range(rows)]
-    settings = {"method": solver.method, "steps": solver.steps}
+    videos: dict[str, Any] = {}
+    if any(one.video is not None for one in batch):
+        clips = [one.video for one in filled]
+        videos["video"] = [None if clip is None else clip.source for clip in clips]
+        videos["mask"] = [None if clip is None else clip.mask for clip in clips]
     separated = model.separate(
-        [one.rendered.mixture for one in filled],
+        [one.recorded.mixture for one in filled],
         text=[one.text for one in filled],
         spans=[one.positive_spans() for one in filled],
-        sample_rate=batch[0].rendered.sample_rate,
+        sample_rate=batch[0].recorded.sample_rate,
         seed=solver.seed,
-        **{name: value for name, value in settings.items() if value is not None},
+        **videos,
+        **solver.arguments(batch[0].kind),
     )
     for one, stems in zip(batch, separated, strict=False):
-        yield one, fit(stems.target, one.length), fit(stems.residual, one.length)
+        target, residual = fit(stems.target, one.length), fit(stems.residual, one.length)
+        predicted = solver.predicts(one.kind) and one.spans is None
+        yield SeparatedMixture(one, target, residual, stems.spans, predicted)
 
 
 def fit(stem: Any, length: int) -> Wave:

@@ -1,6 +1,7 @@
 """Writes an evaluation: results.json, report.html (needs no other file) and audio/ to listen to."""
 
 import base64
+import collections
 import dataclasses
 import html
 import io
@@ -17,24 +18,52 @@ from PIL import Image
 from sam_audio_jax import audio
 from sam_audio_jax.eval import page
 from sam_audio_jax.eval.baselines import NAMES
-from sam_audio_jax.eval.mixtures import Rendered, Wave
+from sam_audio_jax.eval.prompting import PromptedMixture
+from sam_audio_jax.eval.recorded import Rendered, Wave
 from sam_audio_jax.eval.statistics import ALL, Cell, Interval
 from sam_audio_jax.infer.picture import spectrograms_png
 from sam_audio_jax.workdir import Workdir
 
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-MEANING = (
-    "SI-SDR improvement: by how many dB the output is closer to the true stem than the untouched "
-    "mixture is; 0 is doing nothing, higher is better. Log-mel distance: mean difference of the "
-    "mel spectra in dB; lower is better, and the exact phase does not matter. Prompt following: "
-    "the share of mixtures of two sources where the prompt for the right source gives a stem that "
-    "is closer to it than the prompt for the other source does; 50 % is chance."
-)
+# Column -> what it means, for those that the report has.
+MEANING = {
+    "sisdri": "SI-SDR improvement: by how many dB the output is closer to the true stem than the "
+    "untouched mixture is; 0 is doing nothing, higher is better.",
+    "logmel": "Log-mel distance: mean difference of the mel spectra in dB; lower is better, and "
+    "the exact phase does not matter.",
+    "following": "Prompt following: the share of mixtures of two sources where the prompt for the "
+    "right source gives a stem that is closer to it than the prompt for the other source does; "
+    "50 % is chance.",
+    "judge_overall": "Judge: a network's estimate of how people would rate the target, from 1 to "
+    "5, without a true stem.",
+    "clap": "CLAP: the cosine of the target with its text, by a network.",
+    "imagebind": "ImageBind: the cosine of the target with its masked video, by a network.",
+    "aesthetics_CE": "Aesthetics: a network's estimate of content enjoyment (CE), content "
+    "usefulness (CU), production complexity (PC) and production quality (PQ) of the target, from "
+    "about 1 to 10.",
+}
 TABLES = {
+    "judge_overall": "Judge of the target, overall",
+    "judge_recall": "Judge of the target, recall: all of the sound is there",
+    "judge_precision": "Judge of the target, precision: nothing else is",
+    "judge_faithfulness": "Judge of the target, faithfulness: it sounds as in the mixture",
+    "ovr": "Overall score by people, 1 to 5",
+    "clap": "CLAP similarity of target and text",
+    "imagebind": "ImageBind similarity of target and masked video",
+    "aesthetics_CE": "Aesthetics of the target, content enjoyment",
+    "aesthetics_CU": "Aesthetics of the target, content usefulness",
+    "aesthetics_PC": "Aesthetics of the target, production complexity",
+    "aesthetics_PQ": "Aesthetics of the target, production quality",
     "sisdri": "SI-SDR improvement of the target, dB",
     "sisdri_residual": "SI-SDR improvement of the residual, dB",
     "logmel": "Log-mel distance of the target, dB",
     "logmel_residual": "Log-mel distance of the residual, dB",
+    "sdr": "SDR of the target, dB (Music Demixing Challenge, mono)",
+    "bss_sdr": "SDR of the target, dB (BSS Eval 3)",
+    "bss_sir": "SIR of the target, dB (BSS Eval 3)",
+    "bss_sar": "SAR of the target, dB (BSS Eval 3)",
+    "stft": "Multi-resolution STFT distance of the target",
+    "span_iou": "Predicted spans: intersection over union with the listed ones",
     "absent_level_median": "Median level of the target for an absent sound, dB of the mixture",
     "reworded": "Another wording of the caption: change of the SI-SDR improvement, dB",
     "level_right": "Level of the target by its own prompt, dB of the mixture",
@@ -42,6 +71,9 @@ TABLES = {
     "kept_right": "Level of the true target in it by its own prompt, dB of the mixture",
     "kept_wrong": "Level of the true target in it by the prompt of the other source",
 }
+FINE = ("judge_", "ovr", "clap", "imagebind", "aesthetics_", "span_iou", "stft")  # two decimals
+PUBLISHED = "Published (arXiv 2512.18099)"
+MOST_MISSING = 100  # items that are in no number are named up to this many
 REFINED = {"none": "Model, as generated", "wiener": "Model, refined on the recording (wiener)"}
 LABELS = {
     "mixture": "mixture",
@@ -56,24 +88,31 @@ LABELS = {
 
 @dataclasses.dataclass(frozen=True)
 class PlayedItem:
-    """One mixture to listen to: the mixture, the true stems and the separated ones."""
+    """One mixture to listen to: the mixture, the separated stems, and the true ones if known."""
 
-    rendered: Rendered
-    prompt: str  # its kind
-    sisdri: float  # of the refined target, in dB
+    prompted: PromptedMixture
+    column: str  # by which it was chosen, "" where nothing is measured
+    score: float | None  # in that column
     raw: tuple[Wave, Wave]
-    refined: tuple[Wave, Wave]
+    refined: tuple[Wave, Wave] | None
 
     def waves(self) -> dict[str, Wave]:
         """File name -> signal, in the order of listening."""
+        recorded, refined = self.prompted.recorded, self.refined
+        waves = {"mixture": recorded.mixture}
+        for number, stem in enumerate(("target", "residual")):
+            waves[stem] = self.raw[number] if refined is None else refined[number]
+            if refined is not None:
+                waves[f"{stem}_generated"] = self.raw[number]
+            if isinstance(recorded, Rendered):
+                waves[f"{stem}_true"] = recorded.target if number == 0 else recorded.residual
+        return waves
+
+    def labels(self) -> dict[str, str]:
+        """File name -> what a player is called; only stems beside refined ones are qualified."""
+        whole = self.refined is not None
         return {
-            "mixture": self.rendered.mixture,
-            "target": self.refined[0],
-            "target_generated": self.raw[0],
-            "target_true": self.rendered.target,
-            "residual": self.refined[1],
-            "residual_generated": self.raw[1],
-            "residual_true": self.rendered.residual,
+            name: LABELS[name] if whole else LABELS[name].split(",")[0] for name in self.waves()
         }
 
 
@@ -86,11 +125,17 @@ def write(
 ) -> None:
     """Writes all files of an evaluation into an existing, empty folder."""
     (folder / "results.json").write_text(json.dumps(_finite(results), indent=1, allow_nan=False))
+    ids = [example.prompted.recorded.item.id for example in examples]
     for example in examples:
+        recorded = example.prompted.recorded
+        place = folder / "audio"
+        if len(set(ids)) < len(ids):  # an item may be in several settings
+            place /= recorded.item.setting
         for name, wave in example.waves().items():
-            path = folder / "audio" / example.rendered.item.id / f"{name}.wav"
-            audio.write_wav(path, wave[None], example.rendered.sample_rate)
+            path = place / recorded.item.id / f"{name}.wav"
+            audio.write_wav(path, wave[None], recorded.sample_rate)
     body = _head(results, cells) + _tables(results, cells) + _following(cells)
+    body += _missing(results)
     if workdir is not None:
         body += _training(Workdir(pathlib.Path(workdir)).read_metrics())
     body += "".join(["<h2>Listen</h2>", *map(_example, examples)])
@@ -114,53 +159,102 @@ def _find(cells: Sequence[Cell], row: str, setting: str, column: str) -> Interva
     return next((c.interval for c in cells if (c.row, c.setting, c.column) == key), None)
 
 
-def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
-    """The title, the three main numbers and what the measures mean."""
-    prompt = html.escape(results["settings"]["prompts"][0])
+def _tiles(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+    """The main numbers: of known stems three, else the first of each kind of prompt."""
+    prompts = results["settings"]["prompts"]
+    wanted = [
+        (f"model/wiener/{prompts[0]}", "sisdri", "SI-SDR improvement, refined"),
+        (f"model/none/{prompts[0]}", "sisdri", "SI-SDR improvement, as generated"),
+        (f"model/wiener/{prompts[0]}", "following", "Follows its prompt, refined"),
+    ]
+    for column in ("judge_overall", "clap", "imagebind"):
+        wanted += [(f"model/none/{prompt}", column, TABLES[column]) for prompt in prompts]
     tiles = []
-    for row, column, what in (
-        (f"model/wiener/{prompt}", "sisdri", "SI-SDR improvement, refined"),
-        (f"model/none/{prompt}", "sisdri", "SI-SDR improvement, as generated"),
-        (f"model/wiener/{prompt}", "following", "Follows its prompt, refined"),
-    ):
+    for row, column, what in wanted:
         interval = _find(cells, row, ALL, column)
         if interval is None:
             continue
-        scale, unit = (100, "%") if column == "following" else (1, "dB")
+        scale, unit = (100, " %") if column == "following" else (1, "")
+        unit = " dB" if column == "sisdri" else unit
         mean, low, high = (scale * v for v in (interval.mean, interval.low, interval.high))
-        digits = 0 if unit == "%" else 1
+        digits = 0 if column == "following" else _digits(column)
         tiles.append(
-            f'<div class="tile">{what}<b>{mean:.{digits}f} {unit}</b><span class="soft">'
-            f"{low:.{digits}f} to {high:.{digits}f}, {interval.n} mixtures, prompt: {prompt}</span>"
-            "</div>"
+            f'<div class="tile">{what}<b>{mean:.{digits}f}{unit}</b><span class="soft">'
+            f"{low:.{digits}f} to {high:.{digits}f}, {interval.n} mixtures, "
+            f"prompt: {html.escape(row.split('/')[2])}</span></div>"
         )
-    count = sum(results["mixtures"].values())
+    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+
+
+def _digits(column: str) -> int:
+    return 2 if column.startswith(FINE) else 1
+
+
+def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+    """The title, the main numbers and what the measures mean."""
+    listed, missing = sum(results["mixtures"].values()), len(results["missing"])
+    columns = {cell.column for cell in cells}
+    meaning = " ".join(text for column, text in MEANING.items() if column in columns)
+    without = f" {missing} of them are in no number (see below)." if missing else ""
     return (
         f"<h1>Evaluation on {html.escape(results['bench'])}</h1>"
-        f'<p class="soft">{count} held-out mixtures, scored at '
+        f'<p class="soft">{listed} held-out mixtures, scored at '
         f"{results['settings']['sample_rate']} Hz; {100 * results['settings']['level']:.0f} % "
-        "bootstrap intervals over the mixtures.</p>"
-        f'<div class="tiles">{"".join(tiles)}</div><p>{MEANING}</p>'
+        f"bootstrap intervals over the mixtures.{without}</p>"
+        f"{_tiles(results, cells)}<p>{meaning}</p>"
     )
 
 
 def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     """One table for each measure: a row for each model and baseline, a column for each setting."""
-    counts = results["mixtures"] | results["parts"] | {ALL: sum(results["mixtures"].values())}
-    settings = list(counts)
-    heads = {setting: f"n={count}" for setting, count in counts.items()}
+    lacking = collections.Counter(one["setting"] for one in results["missing"])
+    lacking[ALL] = len(results["missing"])
+    listed = results["mixtures"] | results["parts"] | {ALL: sum(results["mixtures"].values())}
+    counts = {setting: count - lacking[setting] for setting, count in listed.items()}
+    heads = {
+        setting: f"n={counts[setting]} of {count}" if lacking[setting] else f"n={count}"
+        for setting, count in listed.items()
+    }
     parts = []
-    for column, title in TABLES.items():
-        groups: dict[str, dict[str, list[Interval | None]]] = {}
+    for column in dict.fromkeys([*TABLES, *results["columns"]]):
+        groups: dict[str, dict[str, list[Interval | float | None]]] = {}
         for cell in cells:
             if cell.column == column:
                 heading, name = _row_names(cell.row)
                 groups.setdefault(heading, {}).setdefault(
-                    name, [_find(cells, cell.row, setting, column) for setting in settings]
+                    name, [_find(cells, cell.row, setting, column) for setting in heads]
                 )
+        for system in _published_systems(results, column):
+            values = [
+                results["published"].get(setting, {}).get(system, {}).get(column)
+                for setting in heads
+            ]
+            groups.setdefault(PUBLISHED, {})[system] = values
         if groups:
-            parts.append(f"<h2>{title}</h2>{page.table(heads, groups)}")
+            table = page.table(heads, groups, digits=_digits(column), counts=list(counts.values()))
+            parts.append(f"<h2>{TABLES.get(column, column)}</h2>{table}")
     return "".join(parts)
+
+
+def _published_systems(results: Mapping[str, Any], column: str) -> list[str]:
+    """The systems of which a number of this column is published, in the order of the tables."""
+    systems = [
+        name
+        for of_setting in results["published"].values()
+        for name, columns in of_setting.items()
+        if column in columns
+    ]
+    return list(dict.fromkeys(systems))
+
+
+def _missing(results: Mapping[str, Any]) -> str:
+    """What is in no number: settings that were not run, items without a usable recording."""
+    lines = [f"{setting}: not run: {reason}" for setting, reason in results["not_run"].items()]
+    for one in results["missing"][:MOST_MISSING]:
+        lines.append("{setting}, {id}: {reason}".format(**one))
+    if (more := len(results["missing"]) - MOST_MISSING) > 0:
+        lines.append(f'<li>and {more} more: results.json, "missing"</li>')
+    return f"<h2>In no number</h2><ul>{''.join(lines)}</ul>" if lines else ""
 
 
 def _row_names(row: str) -> tuple[str, str]:
@@ -207,29 +301,50 @@ def _training(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def _example(example: PlayedItem) -> str:
     """Players and spectrograms of one mixture."""
-    item, waves = example.rendered.item, example.waves()
-    sample_rate = example.rendered.sample_rate
-    prompt = f"“{html.escape(item.caption)}”" if "text" in example.prompt else ""
-    if "span" in example.prompt:
-        prompt += " at " + ", ".join(f"{start:g} to {end:g} s" for start, end in item.spans)
-    others = html.escape(", ".join(item.residual_captions))
+    prompted, waves, labels = example.prompted, example.waves(), example.labels()
+    item, sample_rate = prompted.recorded.item, prompted.recorded.sample_rate
     players = "".join(
-        f'<label>{LABELS[name]}<audio controls preload="metadata" '
+        f'<label>{labels[name]}<audio controls preload="metadata" '
         f'src="{player_source(wave, sample_rate)}"></audio></label>'
         for name, wave in waves.items()
     )
-    shown = ("mixture", "target", "target_true")
-    marks = [("+", *span) for span in item.spans] if "span" in example.prompt else []
-    png = spectrograms_png({LABELS[name]: waves[name] for name in shown}, sample_rate, spans=marks)
+    shown = [name for name in ("mixture", "target", "target_true") if name in waves]
+    marks = [] if prompted.spans is None else [("+", *span) for span in item.spans]
+    pictures = {labels[name]: waves[name] for name in shown}
+    png = spectrograms_png(pictures, sample_rate, spans=marks)
     image = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").save(image, "WEBP", quality=80)
     source = _data("image/webp", image.getvalue())
+    others = html.escape(", ".join(item.residual_captions))
+    others = f' <span class="soft">out of: {others}</span>' if others else ""
     return (
-        f'<div class="scene"><h3>{prompt} <span class="soft">out of: {others}</span></h3>'
-        f'<span class="soft">{html.escape(f"{item.setting}, {item.id}")}: {example.sisdri:.1f} dB '
-        f'better than the mixture (refined)</span><div class="players">{players}</div>'
+        f'<div class="scene"><h3>{_prompt(example)}{others}</h3>'
+        f'<span class="soft">{html.escape(f"{item.setting}, {item.id}")}{_score(example)}</span>'
+        f'<div class="players">{players}</div>'
         f'<img loading="lazy" alt="spectrograms" src="{source}"></div>'
     )
+
+
+def _prompt(example: PlayedItem) -> str:
+    """The prompt of an item in words."""
+    prompted, item = example.prompted, example.prompted.recorded.item
+    words = f"“{html.escape(item.caption)}”"
+    parts = [words] if prompted.text is not None else []
+    if prompted.spans is not None:
+        parts.append("at " + ", ".join(f"{start:g} to {end:g} s" for start, end in item.spans))
+    if prompted.video is not None:
+        parts.append(f"the masked video of {words}")
+    return " ".join(parts)
+
+
+def _score(example: PlayedItem) -> str:
+    """The score by which an item was chosen."""
+    if example.score is None:
+        return ""
+    if example.column == "sisdri":
+        refined = "" if example.refined is None else " (refined)"
+        return f": {example.score:.1f} dB better than the mixture{refined}"
+    return f": {html.escape(TABLES.get(example.column, example.column))} {example.score:.2f}"
 
 
 def player_source(wave: Wave, sample_rate: int) -> str:
@@ -250,13 +365,13 @@ def _data(kind: str, content: bytes) -> str:
 def _small_print(results: Mapping[str, Any]) -> str:
     """The settings, and what was left out of the numbers."""
     alike, broken = results["not_told_apart_by_spans"], results["not_finite"]
-    notes = []
+    notes = list(results["remarks"])
     if alike:
         notes.append(
             f"{len(alike)} mixtures of two sources have no prompt of spans alone: both sources "
-            f"sound at the same times: {html.escape(', '.join(alike))}."
+            f"sound at the same times: {', '.join(alike)}."
         )
     if broken:
         notes.append(f"{broken} outputs were not finite and are left out of every mean.")
     settings = html.escape(json.dumps(results["settings"], indent=1))
-    return f"<h2>How it was measured</h2><p>{' '.join(notes)}</p><pre>{settings}</pre>"
+    return f"<h2>How it was measured</h2><p>{html.escape(' '.join(notes))}</p><pre>{settings}</pre>"

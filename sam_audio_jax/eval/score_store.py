@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.mixtures import Wave
+from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.files import read_json, remove_parts_of, whole_file, write_json
 
 SETTINGS, LOCK = "settings.json", "lock"
@@ -61,13 +61,18 @@ class ScoreStore:
         with whole_file(self.folder / f"{part}.npz") as file, file.open("wb") as opened:
             np.savez(opened, **arrays)
 
-    def get(self, part: str) -> tuple[Any, _StemWaves]:
-        """The scores and the waves of a part."""
+    def get(self, part: str) -> tuple[Any, list[str]]:
+        """The scores of a part and the names of its waves, which `waves` reads."""
         with np.load(self.folder / f"{part}.npz", allow_pickle=False) as stored:
             content = json.loads(str(stored[SCORES]))
-            pairs = [stored[str(number)] for number in range(len(content["waves"]))]
-        named = zip(content["waves"], pairs, strict=True)
-        return content["scores"], {name: (pair[0], pair[1]) for name, pair in named}
+        return content["scores"], content["waves"]
+
+    def waves(self, part: str, name: str) -> tuple[Wave, Wave]:
+        """Target and residual that a part has under a name."""
+        with np.load(self.folder / f"{part}.npz", allow_pickle=False) as stored:
+            names = json.loads(str(stored[SCORES]))["waves"]
+            target, residual = stored[str(names.index(name))]
+        return target, residual
 
     def remove(self) -> None:
         """Removes the folder with all that is measured."""

@@ -1,17 +1,23 @@
 """Scores of separated stems against the true ones, and whether a model follows its prompts."""
 
+import dataclasses
 import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sam_audio_jax import audio
-from sam_audio_jax.eval import baselines, distances
-from sam_audio_jax.eval.mixtures import Rendered, Wave
-from sam_audio_jax.eval.prompting import ABSENT, WORDINGS, PromptedMixture
+from sam_audio_jax.eval import baselines, distances, scorer_columns
+from sam_audio_jax.eval.bss_eval import bss_eval
+from sam_audio_jax.eval.descriptors import describe
+from sam_audio_jax.eval.prompting import ABSENT, WORDINGS, SeparatedMixture
+from sam_audio_jax.eval.recorded import Rendered, Wave
+from sam_audio_jax.eval.suite import REFINES, Failure
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
+from sam_audio_jax.scorers.activity import overlap
+from sam_audio_jax.scorers.scorer import Scorer
 
-REFINES = ("none", "wiener")
 COLUMNS = ("sisdri", "sisdri_residual", "sisdr", "sisdr_residual", "logmel", "logmel_residual")
 FOLLOWING = ("following", "following_logmel")
 # Levels in dB of the mixture, of the stem that is prompted for and of the true target in it.
@@ -51,53 +57,144 @@ def kept_db(stem: Wave, rendered: Rendered) -> float:
     return level_db(share * truth, rendered.mixture)
 
 
+def _sdr(separated: SeparatedMixture, rendered: Rendered, target: Wave) -> dict[str, float]:
+    """SDR in the sense of the Music Demixing Challenge, of one channel at the model's rate."""
+    return {"sdr": float(distances.track_sdr(target[:, None], rendered.target[:, None]))}
+
+
+def _bss(separated: SeparatedMixture, rendered: Rendered, target: Wave) -> dict[str, float]:
+    """SDR, SIR and SAR of BSS Eval 3, with the residual as the second source."""
+    estimates = np.stack([target, separated.residual])
+    found = bss_eval(estimates, np.stack([rendered.target, rendered.residual]), permute=False)
+    ratios = {"bss_sdr": found.sdr, "bss_sir": found.sir, "bss_sar": found.sar}
+    return {name: float(values[0]) for name, values in ratios.items()}
+
+
+def _stft(separated: SeparatedMixture, rendered: Rendered, target: Wave) -> dict[str, float]:
+    """The multi-resolution STFT distance."""
+    return {"stft": distances.stft_distance(target, rendered.target)}
+
+
+# More measures of a target whose true stem is known; they take time, so that each is chosen.
+DISTANCES: Mapping[str, Callable[[SeparatedMixture, Rendered, Wave], dict[str, float]]] = {
+    "sdr": _sdr,
+    "bss": _bss,
+    "stft": _stft,
+}
+DISTANCE_COLUMNS = ("sdr", "bss_sdr", "bss_sir", "bss_sar", "stft")
+SPAN_IOU = "span_iou"  # of predicted spans with the listed ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """What is measured beside the distances that every known stem has."""
+
+    scorers: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)  # by short names
+    distances: tuple[str, ...] = ()  # of DISTANCES
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON that distinguishes what is measured."""
+        scorers = {name: scorer_columns.identity(one) for name, one in self.scorers.items()}
+        return {"scorers": scorers, "distances": list(self.distances)}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that may be there besides those of known stems."""
+        return (*DISTANCE_COLUMNS, SPAN_IOU, *scorer_columns.columns_of(self.scorers))
+
+
 class Scores:
     """Scores stems as they are separated; keeps only the waves that the report may play."""
 
-    def __init__(self, kept_kind: str, refinement: RefineConfig = DEFAULT):
-        self.kept_kind = kept_kind  # kind of prompt whose waves are kept
-        self.refinement = refinement  # the model's
-        self.waves: dict[str, tuple[Wave, Wave]] = {}
+    def __init__(
+        self,
+        kept: Collection[str] = (),
+        refines: Sequence[str] = REFINES,
+        measures: Measures | None = None,
+        refinement: RefineConfig = DEFAULT,
+    ):
+        """`kept`: the kinds of prompt whose waves are kept; `refinement` is the model's."""
+        self.kept, self.refines, self.measures = kept, refines, measures or Measures()
+        self.refinement = refinement
+        self.waves: dict[str, tuple[Wave, Wave]] = {}  # by `wave_name`
         self.not_finite = 0
         self.scored: list[tuple[bool, ScoreRow]] = []  # whether by the right prompt, and the scores
+        self.described: list[ScoreRow] = []  # what is known of the mixtures
+        self.failed: list[Failure] = []
 
     @property
     def rows(self) -> list[ScoreRow]:
         """The scores of the right prompts."""
         return [row for right, row in self.scored if right]
 
-    def absorb(self, other: "Scores") -> None:
-        """Adds what another one holds behind its own."""
-        self.waves |= other.waves
-        self.not_finite += other.not_finite
-        self.scored += other.scored
+    def as_json(self) -> dict[str, Any]:
+        """All but the waves, as plain JSON."""
+        return {
+            "scored": self.scored,
+            "not_finite": self.not_finite,
+            "described": self.described,
+            "failed": [dataclasses.asdict(one) for one in self.failed],
+        }
 
-    def add(self, prompted: PromptedMixture, target: Wave, residual: Wave) -> None:
-        """Scores the stems as generated and as refined on the mixture."""
-        rendered, item = prompted.rendered, prompted.rendered.item
-        finite = bool(np.isfinite(target).all() and np.isfinite(residual).all())
-        self.not_finite += not finite
-        for refine in REFINES:
-            stems = (target, residual)
-            if refine == "wiener" and finite:
-                stems = baselines.masked(
-                    rendered.mixture,
-                    stems,
-                    rendered.sample_rate,
-                    self.refinement,
-                    prompted.positive_spans() or (),
-                )
-            name = f"model/{refine}/{prompted.kind}"
-            row = {"id": item.id, "setting": item.setting, "row": name}
-            level = level_db(stems[0], rendered.mixture) if finite else math.nan
-            if prompted.kind == ABSENT:  # there is no true target
-                self.scored.append((True, row | {ABSENT_LEVEL: level}))
-                continue
-            row |= score(rendered, *stems)
-            row |= {"level": level, "kept": kept_db(stems[0], rendered) if finite else math.nan}
-            self.scored.append((prompted.right, row))
-        if prompted.right and prompted.kind == self.kept_kind:
-            self.waves[item.id] = (target, residual)
+    def absorb(self, stored: Mapping[str, Any]) -> None:
+        """Adds what `as_json` returned of another one behind its own."""
+        self.scored += [(right, row) for right, row in stored["scored"]]
+        self.not_finite += stored["not_finite"]
+        self.described += stored["described"]
+        self.failed += [Failure(**one) for one in stored["failed"]]
+
+    def add(self, batch: Sequence[SeparatedMixture]) -> None:
+        """Scores the stems of a batch as generated and, if so wanted, as refined on the mixture."""
+        scored: list[tuple[SeparatedMixture, list[Wave], list[ScoreRow]]] = []
+        for one in batch:
+            prompted, item = one.prompted, one.prompted.recorded.item
+            finite = bool(np.isfinite(one.target).all() and np.isfinite(one.residual).all())
+            self.not_finite += not finite
+            targets, rows = [], []
+            for refine in self.refines:
+                target, row = self._row(one, refine, finite)
+                self.scored.append((prompted.right, row))
+                targets.append(target)
+                rows.append(row)
+            if prompted.right and prompted.kind != ABSENT:
+                if finite:
+                    scored.append((one, targets, rows))
+                self.described.append(describe(prompted.recorded))
+            if prompted.right and prompted.kind in self.kept:
+                self.waves[wave_name(item.setting, item.id)] = (one.target, one.residual)
+        if scored:
+            separated, waves, rows_of = zip(*scored, strict=True)
+            columns = scorer_columns.score_targets(self.measures.scorers, separated, waves)
+            for rows, values in zip(rows_of, columns, strict=True):
+                for row, more in zip(rows, values, strict=True):
+                    row |= more
+
+    def _row(self, one: SeparatedMixture, refine: str, finite: bool) -> tuple[Wave, ScoreRow]:
+        """The target as generated or refined, and its scores but for those of networks."""
+        prompted, recorded = one.prompted, one.prompted.recorded
+        item, stems = recorded.item, (one.target, one.residual)
+        if refine == "wiener" and finite:
+            spans = prompted.positive_spans() or ()
+            stems = baselines.masked(
+                recorded.mixture, stems, recorded.sample_rate, self.refinement, spans
+            )
+        name = f"model/{refine}/{prompted.kind}"
+        row: ScoreRow = {"id": item.id, "setting": item.setting, "row": name}
+        level = level_db(stems[0], recorded.mixture) if finite else math.nan
+        if prompted.kind == ABSENT:  # there is no true target
+            return stems[0], row | {ABSENT_LEVEL: level}
+        if isinstance(recorded, Rendered):
+            row |= score(recorded, *stems)
+            if finite and prompted.right:
+                refined = dataclasses.replace(one, target=stems[0], residual=stems[1])
+                for distance in self.measures.distances:
+                    row |= DISTANCES[distance](refined, recorded, stems[0])
+            row |= {"level": level, "kept": kept_db(stems[0], recorded) if finite else math.nan}
+        else:
+            row |= {"level": level}
+        if prompted.right and one.predicted and item.spans:
+            row |= {SPAN_IOU: span_iou(one)}
+        return stems[0], row
 
     def following(self) -> list[ScoreRow]:
         """One row for each mixture, kind of prompt and refinement that both prompts separated.
@@ -155,3 +252,15 @@ def baseline_rows(rendered: Rendered, coded: baselines.StemPair | None) -> list[
         {"id": item.id, "setting": item.setting, "row": name} | score(rendered, *stems)
         for name, stems in estimates.items()
     ]
+
+
+def wave_name(setting: str, name: str) -> str:
+    """By what the waves of an item are kept; an id may be in several settings."""
+    return f"{setting}/{name}"
+
+
+def span_iou(separated: SeparatedMixture) -> float:
+    """Intersection over union of the spans that were predicted with the listed ones."""
+    item = separated.prompted.recorded.item
+    predicted = [(start, end) for token, start, end in separated.spans if token == "+"]
+    return overlap(predicted, item.spans).iou

@@ -1,24 +1,46 @@
 """The means of an evaluation in a few lines for a terminal."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.files import read_json
+
+# Columns of networks that the terminal shows, by setting.
+SHOWN = {"judge_overall": "judge", "clap": "CLAP", "imagebind": "ImageBind"}
 
 
 def summary(results: str | pathlib.Path) -> str:
-    """Mean SI-SDR improvement of the target over all settings, for each row of `results.json`.
+    """The main means of `results.json`, with their intervals and numbers of items.
 
-    Raises `UserError` if the file is missing or holds no such table.
+    That is the SI-SDR improvement of the target over all settings, for each row, where stems are
+    known, and the scores of networks for each setting and prompt. Raises `UserError` if the file is
+    missing or holds no such table.
     """
     try:
         cells = read_json(results)["table"]
     except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{results} holds no results of an evaluation: {error}") from error
-    lines = ["SI-SDR improvement of the target over the mixture, mean and 95 % interval:"]
-    for cell in cells:
-        if (cell["setting"], cell["column"]) == ("all", "sisdri"):
-            row = cell["row"].removeprefix("model/")
-            span = f"({cell['low']:+.1f} to {cell['high']:+.1f})"
-            lines.append(f"  {row:<18} {cell['mean']:+6.1f} dB {span:<17} {cell['n']} mixtures")
+    known = [cell for cell in cells if (cell["setting"], cell["column"]) == (ALL, "sisdri")]
+    lines = []
+    if known or not cells:
+        lines.append("SI-SDR improvement of the target over the mixture, mean and 95 % interval:")
+    for cell in known:
+        row = cell["row"].removeprefix("model/")
+        span = f"({cell['low']:+.1f} to {cell['high']:+.1f})"
+        lines.append(f"  {row:<18} {cell['mean']:+6.1f} dB {span:<17} {cell['n']} mixtures")
+    if scored := [cell for cell in cells if cell["column"] in SHOWN]:
+        lines.append("Scores of the target by networks, mean and 95 % interval:")
+        lines += map(_scored, scored)
     return "\n".join(lines)
+
+
+def _scored(cell: Mapping[str, Any]) -> str:
+    row = cell["row"].removeprefix("model/").removeprefix("none/")
+    span = f"({cell['low']:.2f} to {cell['high']:.2f})"
+    name = f"{cell['setting']}, {row}"
+    return (
+        f"  {name:<28} {SHOWN[cell['column']]:<9} {cell['mean']:6.2f} {span:<16} {cell['n']} items"
+    )

@@ -46,17 +46,19 @@ def rank(
     """
     lengths = np.array([wave.shape[-1] for wave in targets])
     longest = int(lengths.max())
-    padded = np.stack([_padded(waves, longest) for waves in targets])
+    candidates = np.stack([padded(waves, longest) for waves in targets])
     recordings = np.stack(
-        [_padded(wave[:n], longest) for wave, n in zip(mixtures, lengths, strict=True)]
+        [padded(wave[:n], longest) for wave, n in zip(mixtures, lengths, strict=True)]
     )
-    named = scorer.score(recordings, padded, lengths, sample_rate, prompts)
+    named = scorer.score(recordings, candidates, lengths, sample_rate, prompts)
     scores = np.asarray(named[scorer.axes[0]], np.float32)
-    if scores.shape != padded.shape[:2] or not np.isfinite(scores).all():
-        raise ValueError(f"{type(scorer).__name__} made {scores} of {padded.shape[:2]} candidates")
+    if scores.shape != candidates.shape[:2] or not np.isfinite(scores).all():
+        raise ValueError(
+            f"{type(scorer).__name__} made {scores} of {candidates.shape[:2]} candidates"
+        )
     return [Choice(int(index), row) for index, row in zip(best(scores), scores, strict=True)]
 
 
-def _padded(wave: Float[np.ndarray, "... samples"], length: int) -> Float[np.ndarray, "... padded"]:
-    """Zeros behind the last sample, up to `length` samples."""
+def padded(wave: Float[np.ndarray, "... samples"], length: int) -> Float[np.ndarray, "... padded"]:
+    """The wave with zeros behind its last sample, up to `length` samples."""
     return np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(0, length - wave.shape[-1])])

@@ -9,6 +9,7 @@ from flax import nnx
 from sam_audio_jax import audio
 from sam_audio_jax.infer.refine import DEFAULT
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.infer.stems import Stems
 
 RATE = 8_000
 
@@ -109,4 +110,4 @@ class Oracle(SAMAudio):
         if not right and not self.ignores_prompts:
             stems.reverse()
         leak = 0.1 * stems[1] + (np.nan if self.broken else 0.0)
-        return types.SimpleNamespace(target=stems[0] + leak, residual=stems[1] - leak)
+        return Stems(stems[0] + leak, stems[1] - leak, known.sample_rate)

@@ -10,8 +10,10 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import scoring
-from sam_audio_jax.eval.evaluation import choose, evaluate_model
+from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.mixtures import load_bench, render
+from sam_audio_jax.eval.prompting import SolverChoice
+from sam_audio_jax.eval.suite import choose
 from tests.eval.listing import Oracle, make_folder, three_lines
 from tests.tiny import CODEC, filled
 
@@ -41,7 +43,7 @@ def good(oracle, folder, tmp_path_factory):
         "".join(json.dumps({"step": s, "group": "train", "loss": 1 / s}) + "\n" for s in (1, 2, 3))
     )
     model = oracle()
-    options = {"batch": 4, "steps": 2, "seed": 7, "listen": 1, "workdir": workdir}
+    options = {"batch": 4, "solver": SolverChoice(steps=2, seed=7), "listen": 1, "workdir": workdir}
     scores = evaluate_model(model, folder, workdir / "out", progress=False, **options)
     return model, scores, workdir
 
@@ -125,7 +127,7 @@ def test_a_limit_alternates_between_the_settings(folder):
 
 
 def test_two_processes_in_any_order_leave_the_bytes_of_one(oracle, good, folder, tmp_path):
-    options = {"batch": 4, "steps": 2, "seed": 7, "listen": 1, "workdir": good[2]}
+    options = {"batch": 4, "solver": SolverChoice(steps=2, seed=7), "listen": 1, "workdir": good[2]}
     out, first, second = tmp_path / "out", oracle(), oracle()
     for model, index in ((first, 1), (second, 0)):
         rank = ProcessRank(index, 2)
@@ -152,7 +154,9 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
         evaluate_model(model, folder, out, rank=rank, **QUICK | {"batch": 2})
     assert not out.exists()
     with pytest.raises(UserError, match="holds an unfinished evaluation of another model or with"):
-        evaluate_model(oracle(), folder, out, rank=rank, **QUICK | {"batch": 2, "seed": 1})
+        evaluate_model(
+            oracle(), folder, out, rank=rank, **QUICK | {"batch": 2, "solver": SolverChoice(seed=1)}
+        )
     fresh = oracle()
     scores = evaluate_model(fresh, folder, out, rank=rank, **QUICK | {"batch": 2})
     whole = oracle()

@@ -6,7 +6,8 @@ import pytest
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench, render
-from sam_audio_jax.eval.prompting import ABSENT, KINDS, PROMPTS, batches, prompted_mixtures
+from sam_audio_jax.eval.prompting import ABSENT, KINDS, PROMPTS, prompted_mixtures
+from sam_audio_jax.eval.suite import batches, fixed_suite
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def mixtures(bench_folder):
 def test_wrong_prompts_exist_only_where_they_name_the_other_source(mixtures):
     prompted, alike = prompted_mixtures(mixtures, PROMPTS)
     assert alike == ["b"]  # both sound all the time
-    wrong = {(one.rendered.item.id, one.kind) for one in prompted if not one.right}
+    wrong = {(one.recorded.item.id, one.kind) for one in prompted if not one.right}
     assert wrong == {("a", kind) for kind in PROMPTS} | {("b", "text"), ("b", "text+span")}
     assert sum(one.right for one in prompted) == 3 * len(mixtures)
 
@@ -40,11 +41,14 @@ def test_each_kind_of_prompt_has_its_text_and_spans(mixtures):
     assert end <= 2.0
 
 
-def test_batches_have_one_length_and_every_mixture_once(mixtures):
-    prompted, _ = prompted_mixtures(mixtures, PROMPTS)
-    groups = batches(prompted, 4)
+def test_batches_have_one_length_and_every_mixture_once(bench_folder):
+    separations = fixed_suite(bench_folder, 8_000).separations
+    groups = batches(separations, 4)
     assert [len(group) for group in groups] == [4, 4, 4, 2]
-    assert [one for group in groups for one in group] == prompted
+    assert [one for group in groups for one in group] == list(separations)
+    groups = batches(separations, 4, by_kind=True)
+    assert all(len({one.kind for one in group}) == 1 for group in groups)
+    assert sum(map(len, groups)) == len(separations)
 
 
 def test_unknown_prompt_is_refused(mixtures):
@@ -61,12 +65,12 @@ def test_other_wordings_and_absent_sounds_are_prompts_of_mixtures_that_list_them
     item = dataclasses.replace(mixtures[0].item, **listed)
     mixtures[0] = dataclasses.replace(mixtures[0], item=item)
     prompted, _ = prompted_mixtures(mixtures, KINDS)
-    own = {p.kind: p.text for p in prompted if p.right and p.rendered is mixtures[0]}
+    own = {p.kind: p.text for p in prompted if p.right and p.recorded is mixtures[0]}
     assert own["capitals"] == "HISS"
     assert own["full-stop"] == "Hiss."
     assert own["sound-of"] == "the sound of a hiss"
     assert own["alt-caption"] == "noise of air"
     assert own[ABSENT] == "piano"
-    others = {p.kind for p in prompted if p.rendered is mixtures[1]}
+    others = {p.kind for p in prompted if p.recorded is mixtures[1]}
     assert others == {"text", "text+span", "span", "capitals", "full-stop", "sound-of"}
     assert all(p.right for p in prompted if p.kind not in PROMPTS)

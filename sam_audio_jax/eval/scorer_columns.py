@@ -1,0 +1,70 @@
+"""Scorers as columns of an evaluation: what networks say of a separated target."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sam_audio_jax.eval.prompting import SeparatedMixture
+from sam_audio_jax.eval.recorded import Wave
+from sam_audio_jax.eval.score_store import fingerprint
+from sam_audio_jax.infer.rerank import padded
+from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.scorers.ensemble import Ensemble
+from sam_audio_jax.scorers.scorer import Scorer
+
+
+def column_of(name: str, axis: str) -> str:
+    """The column of one axis of a scorer: `clap`, `judge_overall`, `aesthetics_CE`."""
+    return axis if axis == name else f"{name}_{axis}"
+
+
+def columns_of(scorers: Mapping[str, Scorer]) -> tuple[str, ...]:
+    """The columns of all scorers, in their order."""
+    return tuple(column_of(name, axis) for name, scorer in scorers.items() for axis in scorer.axes)
+
+
+def score_targets(
+    scorers: Mapping[str, Scorer],
+    separated: Sequence[SeparatedMixture],
+    targets: Sequence[Sequence[Wave]],
+) -> list[list[dict[str, float]]]:
+    """The columns of every version of every target, one batch for each scorer.
+
+    `targets` has for each separated mixture equally many versions of its target. A scorer that
+    needs what an item does not have gives it no column.
+    """
+    columns: list[list[dict[str, float]]] = [[{} for _ in versions] for versions in targets]
+    views = [one.prompted.described for one in separated]
+    for name, scorer in scorers.items():
+        rows = [row for row, view in enumerate(views) if view.has(scorer.needs)]
+        if not rows:
+            continue
+        lengths = np.array([separated[row].prompted.length for row in rows])
+        longest = int(lengths.max())
+        mixtures = np.stack(
+            [padded(separated[row].prompted.recorded.mixture, longest) for row in rows]
+        )
+        candidates = np.stack([padded(np.stack(list(targets[row])), longest) for row in rows])
+        rate = separated[rows[0]].prompted.recorded.sample_rate
+        scores = scorer.score(mixtures, candidates, lengths, rate, [views[row] for row in rows])
+        for axis, values in scores.items():
+            for row, versions in zip(rows, values, strict=True):
+                for version, value in enumerate(versions):
+                    columns[row][version][column_of(name, axis)] = float(value)
+    return columns
+
+
+def identity(scorer: Scorer) -> Any:
+    """JSON that distinguishes scorers: the class, its settings, the weights of its networks."""
+    if isinstance(scorer, Ensemble):
+        return {name: [identity(one), weight] for name, (one, weight) in scorer.members.items()}
+    parts = list(vars(scorer).values())
+    weights = [fingerprint(part.network) for part in parts if isinstance(part, Compiled)]
+    settings = [dataclasses.asdict(part) for part in parts if _is_settings(part)]
+    return [type(scorer).__name__, *weights, *settings]
+
+
+def _is_settings(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
