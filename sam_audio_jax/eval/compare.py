@@ -1,0 +1,300 @@
+"""Two results against each other, item by item: net win rates and differences with intervals.
+
+Definition: docs/benchmark.md, "Comparison". A result is the report of an evaluation or a table of
+scores that people, or any program, gave.
+"""
+
+import csv
+import dataclasses
+import html
+import itertools
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sam_audio_jax.errors import UserError, first_line, shown
+from sam_audio_jax.eval import page
+from sam_audio_jax.eval.descriptors import DESCRIPTORS
+from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, net_win_rate
+from sam_audio_jax.files import read_lines, read_object, whole_folder
+
+PEOPLE = "table"  # the row of a table's scores
+MODEL = "model/"  # begins the rows of a report that are compared
+NAMES = ("id", "setting", "row")  # of an item's score; everything else is a column
+LOWER_IS_BETTER = ("logmel", "logmel_residual", "stft")
+NOT_COMPARED = ("level", "kept")  # more is neither better nor worse
+GROUPS = 3  # of equally many items, by a descriptor of many values
+FEWEST = 10  # items that are split into groups
+
+Key = tuple[str, str]  # setting and id
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The scores of one system: row -> column -> (setting, id) -> score."""
+
+    name: str
+    rows: Mapping[str, Mapping[str, Mapping[Key, float]]]
+    described: Mapping[Key, Mapping[str, float]]  # what is known of the items
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One score of both systems over the items of a group."""
+
+    row: str
+    column: str
+    setting: str
+    group: str  # "" for all items of the setting
+    wins: Interval  # net win rate of A over B
+    difference: Interval  # of A less B; positive is better for A
+    means: tuple[float, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def compare(
+    first: str | pathlib.Path,
+    second: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    rows: Sequence[str] | None = None,
+    seed: int = 0,
+) -> str:
+    """Compares two results, writes `comparison.json` and `report.html`; returns the main lines.
+
+    `rows` are one row of each, as `model/none/text`; by default those that both have. Raises
+    `UserError` for what is no result, and where the two have no score of an item in common.
+    """
+    ours, theirs = read_scored(first), read_scored(second)
+    found = list(_comparisons(ours, theirs, rows, seed))
+    if not found:
+        raise UserError(
+            f"{first} and {second} have no score of an item in common: rows "
+            f"{', '.join(ours.rows)} and {', '.join(theirs.rows)}"
+        )
+    lines = [one for one in found if not one.group and one.setting == ALL]
+    with whole_folder(pathlib.Path(out)) as folder:
+        content = {"a": ours.name, "b": theirs.name, "comparisons": [c.as_dict() for c in found]}
+        (folder / "comparison.json").write_text(json.dumps(content, indent=1))
+        title = f"{ours.name} against {theirs.name}"
+        body = f"<h1>{html.escape(title)}</h1>{_explained()}{_tables(found)}"
+        (folder / "report.html").write_text(page.document(title, body), encoding="utf-8")
+    head = f"net win rate of {ours.name} over {theirs.name}, and mean difference:"
+    return "\n".join([head, *map(_line, lines)])
+
+
+def read_scored(path: str | pathlib.Path) -> Scored:
+    """Reads a report's folder, its results.json, or a table in JSON lines or CSV.
+
+    A table has `id`, optionally `setting`, and one column or more of numbers; several lines of one
+    item are several raters, whose mean counts. Raises `UserError` with the line of what is wrong.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path /= "results.json"
+    if not path.is_file():
+        raise UserError(f"no results at {path}")
+    if path.suffix == ".json":
+        return _from_results(path)
+    readers: Mapping[str, Callable[[pathlib.Path], Iterator[tuple[int, Any]]]] = {
+        ".jsonl": lambda one: iter(read_lines(one)),
+        ".csv": _csv_lines,
+    }
+    if path.suffix not in readers:
+        raise UserError(f"{path} must be a report, a results.json, or a table in .jsonl or .csv")
+    return _from_table(path, readers[path.suffix](path))
+
+
+def _from_results(path: pathlib.Path) -> Scored:
+    results = read_object(path)
+    try:
+        items, described = results["items"], results.get("described", [])
+        rows: dict[str, dict[str, dict[Key, float]]] = {}
+        for item in items:
+            key = (item["setting"], item["id"])
+            for column, value in item.items():
+                of_model = item["row"].startswith(MODEL)  # not of a baseline
+                if of_model and column not in (*NAMES, *NOT_COMPARED) and value is not None:
+                    rows.setdefault(item["row"], {}).setdefault(column, {})[key] = float(value)
+        known = {
+            (one["setting"], one["id"]): {name: one[name] for name in DESCRIPTORS if name in one}
+            for one in described
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} holds no results of an evaluation: {error!r}") from None
+    return Scored(path.parent.name, rows, known)
+
+
+def _csv_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
+    """Yields the number of each line of a table with a head, and its fields."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            for fields in reader:
+                yield reader.line_num, fields
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV: {first_line(error)}") from None
+
+
+def _from_table(path: pathlib.Path, lines: Iterator[tuple[int, Any]]) -> Scored:
+    raters: dict[str, dict[Key, list[float]]] = {}
+    for number, fields in lines:
+        where = f"{path} line {number}"
+        if not isinstance(fields, dict) or not isinstance(fields.get("id"), str):
+            raise UserError(f"{where} must have an id, a text, and scores, not {shown(fields)}")
+        columns = {name: value for name, value in fields.items() if name not in NAMES}
+        if not columns or None in columns:
+            raise UserError(f"{where} must have one score or more, each with a name")
+        for column, value in columns.items():
+            if value in (None, ""):
+                continue
+            score = _number(value, f"{where}: {column}")
+            key = (str(fields.get("setting") or ""), fields["id"])
+            raters.setdefault(column, {}).setdefault(key, []).append(score)
+    if not raters:
+        raise UserError(f"{path} has no scores")
+    means = {
+        column: {key: float(np.mean(scores)) for key, scores in items.items()}
+        for column, items in raters.items()
+    }
+    return Scored(path.stem, {PEOPLE: means}, {})
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        score = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise UserError(f"{where} must be a number, not {shown(value)}")
+    return score
+
+
+def _comparisons(
+    ours: Scored, theirs: Scored, rows: Sequence[str] | None, seed: int
+) -> Iterator[Comparison]:
+    """All scores that both have: of each setting, of all, and of groups by what is known."""
+    pairs = [(rows[0], rows[1])] if rows else [(row, row) for row in ours.rows]
+    for scored, row in zip((ours, theirs), rows or (), strict=False):
+        if row not in scored.rows:
+            raise UserError(f"{scored.name} has no row {row!r}; it has {', '.join(scored.rows)}")
+    described = {**theirs.described, **ours.described}
+    for first, second in pairs:
+        one, other = ours.rows[first], theirs.rows.get(second, {})
+        name = first if first == second else f"{first} against {second}"
+        for column in (column for column in one if column in other):
+            both = _paired(one[column], other[column])
+            settings = dict.fromkeys(setting for setting, _ in both if setting)
+            for setting in [*settings, ALL]:
+                chosen = {key: pair for key, pair in both.items() if setting in (key[0], ALL)}
+                for group, keys in [("", list(chosen)), *_groups(chosen, described)]:
+                    result = _compared([chosen[key] for key in keys], column, seed)
+                    if result is not None:
+                        yield Comparison(name, column, setting, group, *result)
+
+
+def _paired(one: Mapping[Key, float], other: Mapping[Key, float]) -> dict[Key, tuple[float, float]]:
+    """The scores of the items that both have; a table without settings goes by ids alone."""
+    if all(setting for setting, _ in (*one, *other)):
+        return {key: (score, other[key]) for key, score in one.items() if key in other}
+    by_id = [{key[1]: (key, score) for key, score in scores.items()} for scores in (one, other)]
+    for scores, ids in zip((one, other), by_id, strict=True):
+        if len(ids) < len(scores):
+            raise UserError(
+                "an id is in several settings of one result, and the other has no settings: add a "
+                "column setting to the table"
+            )
+    return {
+        max(by_id[0][name][0], by_id[1][name][0]): (by_id[0][name][1], by_id[1][name][1])
+        for name in by_id[0]
+        if name in by_id[1]
+    }
+
+
+def _groups(
+    keys: Mapping[Key, Any], described: Mapping[Key, Mapping[str, float]]
+) -> Iterator[tuple[str, list[Key]]]:
+    """Items of a low, a middle and a high value of each descriptor; of each of few values."""
+    for name, words in DESCRIPTORS.items():
+        known = {key: described[key][name] for key in keys if name in described.get(key, {})}
+        values = sorted(set(known.values()))
+        if len(known) < FEWEST or len(values) < 2:
+            continue
+        if len(values) <= GROUPS:
+            for value in values:
+                yield f"{words}: {value:g}", [key for key in known if known[key] == value]
+            continue
+        order = sorted(known, key=lambda key: known[key])
+        bounds = np.linspace(0, len(order), GROUPS + 1).round().astype(int)
+        for start, stop in itertools.pairwise(bounds):
+            part = order[start:stop]
+            low, high = known[part[0]], known[part[-1]]
+            yield f"{words}: {low:.3g} to {high:.3g}", part
+
+
+def _compared(
+    pairs: Sequence[tuple[float, float]], column: str, seed: int
+) -> tuple[Interval, Interval, tuple[float, float]] | None:
+    """Net win rate, mean difference and both means of paired scores; None without any."""
+    if not pairs:
+        return None
+    sign = -1.0 if column in LOWER_IS_BETTER else 1.0
+    a, b = (np.array(side) for side in zip(*pairs, strict=True))
+    wins = net_win_rate((sign * a).tolist(), (sign * b).tolist(), seed=seed)
+    difference = bootstrap((sign * (a - b)).tolist(), seed=seed)
+    if wins is None or difference is None:
+        return None
+    return wins, difference, (float(a.mean()), float(b.mean()))
+
+
+def _line(one: Comparison) -> str:
+    wins, difference = one.wins, one.difference
+    return (
+        f"  {one.row + ', ' + one.column:<40} {wins.mean:+5.0%} ({wins.low:+.0%} to "
+        f"{wins.high:+.0%}), {difference.mean:+.2f} ({difference.low:+.2f} to "
+        f"{difference.high:+.2f}), {wins.n} items"
+    )
+
+
+def _explained() -> str:
+    return (
+        "<p>Net win rate: the share of items where the first is better less the share where the "
+        "second is; ties count in the denominator. Differences are signed so that positive is "
+        "better for the first. Intervals (95 %) resample items in pairs.</p>"
+    )
+
+
+def _tables(found: Sequence[Comparison]) -> str:
+    """For each row and column the settings, then the groups of all items."""
+    parts = []
+    for (row, column), some in _by(found, lambda one: (one.row, one.column)):
+        parts.append(f"<h2>{html.escape(f'{row}: {column}')}</h2>")
+        wins: dict[str, dict[str, list[Interval | float | None]]] = {}
+        for one in some:
+            if one.group and one.setting != ALL:
+                continue
+            label = one.group or one.setting
+            group = "By what is known of the mixtures" if one.group else "By setting"
+            wins.setdefault(group, {})[label] = [one.wins]
+        parts.append(page.table(["net win rate"], wins, percent=True))
+        means: dict[str, dict[str, list[Interval | float | None]]] = {"By setting": {}}
+        for one in some:
+            if not one.group:
+                means["By setting"][one.setting] = [*one.means, one.difference]
+        parts.append(page.table(["first", "second", "difference"], means, digits=2))
+    return "".join(parts)
+
+
+def _by(found: Sequence[Comparison], key: Callable[[Comparison], Any]) -> Any:
+    """Groups in the order of first appearance."""
+    groups: dict[Any, list[Comparison]] = {}
+    for one in found:
+        groups.setdefault(key(one), []).append(one)
+    return groups.items()
