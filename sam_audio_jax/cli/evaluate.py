@@ -1,15 +1,21 @@
-"""Measures a separator: `sam-audio evaluate --checkpoint tiny --bench embedded --out DIR`.
+"""Measures a separator, or compares two results.
 
-Writes DIR/report.html (open it in a browser), DIR/results.json and DIR/audio/, whole or not at all.
+sam-audio evaluate --checkpoint tiny --bench embedded --out report
+sam-audio evaluate --checkpoint MODEL --bench sam-audio-bench --media CLIPS --out report \
+    --preset text --scorers judge=sam-audio-judge clap=630k-best.pt
+sam-audio evaluate --compare REPORT_A REPORT_B --out comparison
+
+Writes OUT/report.html (open it in a browser), OUT/results.json and OUT/audio/, whole or not at all.
 With CONFIG the workdir must be of that config, which also names the bench. A call that was killed
 is continued by the same one. Any number of processes may share the work, each with its own
---process I --processes N and the same DIR; they need not meet, and the last one to end writes the
+--process I --processes N and the same OUT; they need not meet, and the last one to end writes the
 results.
 """
 
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from sam_audio_jax import config
@@ -23,17 +29,26 @@ from sam_audio_jax.cli.command import (
 )
 from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.compare import compare
 from sam_audio_jax.eval.evaluation import ABSENT_MEDIAN, evaluate_model
+from sam_audio_jax.eval.manifest_suite import is_manifest, manifest_suite
 from sam_audio_jax.eval.mixtures import folder_of
-from sam_audio_jax.eval.prompting import KINDS, PROMPTS
+from sam_audio_jax.eval.prompting import KINDS, PROMPTS, SolverChoice
+from sam_audio_jax.eval.sam_audio_bench import bench_suite
+from sam_audio_jax.eval.sam_audio_bench.presets import PRESETS
+from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS, VISUAL_SETTINGS
 from sam_audio_jax.eval.score_store import remove_remains
-from sam_audio_jax.eval.scoring import REWORDED
+from sam_audio_jax.eval.scoring import DISTANCES, REWORDED, Measures
+from sam_audio_jax.eval.suite import Suite
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.infer import inputs
+from sam_audio_jax.infer.scorer_files import LoadedScorers, load_scorers, parse_scorers
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.workdir import Workdir
+
+BENCH_ONLY = ("media", "bench_table", "musdb", "settings", "preset")
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -44,28 +59,79 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", help="shipped name, workdir or step, upstream folder, HF id"
     )
-    parser.add_argument("--bench", help="embedded, or a folder with manifest and mixtures.jsonl")
+    parser.add_argument(
+        "--bench",
+        help="embedded, sam-audio-bench, a folder with manifest and mixtures.jsonl, or a manifest "
+        "of recordings and prompts, .jsonl as of separate",
+    )
     parser.add_argument("--out", required=True, help="folder to make; must not exist")
     parser.add_argument(
         "--prompts",
         nargs="+",
-        default=PROMPTS,
         choices=KINDS,
         help="those after text+span need a bench that lists them (docs/data.md, 'Fixed mixtures')",
     )
-    parser.add_argument("--method", choices=get_args(Method), help="of the solver")
-    parser.add_argument("--steps", type=at_least(1), help="of the solver")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the noise")
     parser.add_argument("--limit", type=at_least(1), help="so many items, spread over the settings")
     parser.add_argument(
-        "--listen", type=at_least(0), default=2, help="items of each setting to listen to"
+        "--listen", type=at_least(0), default=3, help="items of each setting to listen to"
     )
+    _add_bench_options(
+        parser.add_argument_group("SAM Audio-Bench (docs/benchmark.md)").add_argument
+    )
+    _add_solver_options(parser.add_argument_group("how it is separated").add_argument)
+    group = parser.add_argument_group("what is measured beside known stems")
+    group.add_argument(
+        "--scorers",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="judge=DIR clap=FILE aesthetics=DIR imagebind=FILE",
+    )
+    group.add_argument(
+        "--distances",
+        nargs="+",
+        choices=list(DISTANCES),
+        help="more measures of targets with a known stem; in sam-audio-bench all by default",
+    )
+    group = parser.add_argument_group("comparison of two results")
+    group.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="reports, or tables of scores by people"
+    )
+    group.add_argument("--rows", nargs=2, help="of A and B, e.g. model/none/text; default: common")
     add_process_options(parser)
     add_mesh_options(parser)
     options = parser.parse_args(argv)
-    if bool(options.workdir) == bool(options.checkpoint):
+    if not options.compare and bool(options.workdir) == bool(options.checkpoint):
         raise UserError("give either --workdir DIR or --checkpoint PATH")
     return options
+
+
+def _add_bench_options(add: Any) -> None:
+    add("--media", help="folder of the clips, SOURCE_DATASET/VIDEO_ID.mp4 or already cut")
+    add(
+        "--bench-table",
+        nargs="+",
+        metavar="FILE.parquet",
+        help="the released tables; default: the *.parquet in MEDIA or MEDIA/data",
+    )
+    add("--musdb", help="folder of MUSDB18-HQ, for instr-pro; default: MEDIA")
+    names = list(SETTINGS)
+    add("--settings", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    about = "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
+    add("--preset", choices=list(PRESETS), metavar="NAME", help=f"a published protocol; {about}")
+
+
+def _add_solver_options(add: Any) -> None:
+    add("--method", choices=get_args(Method), help="of the solver")
+    add("--steps", type=at_least(1), help="of the solver")
+    add("--seed", type=at_least(0), help="of the noise; default: 0")
+    add("--candidates", type=at_least(1), help="solves, of which the best is kept; default: 1")
+    add(
+        "--predict-spans",
+        action=argparse.BooleanOptionalAction,
+        help="find the spans of texts without any",
+    )
+    add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
 
 
 def check_workdir(workdir: pathlib.Path, cfg: Any | None) -> None:
@@ -75,33 +141,47 @@ def check_workdir(workdir: pathlib.Path, cfg: Any | None) -> None:
         raise UserError(f"{workdir} is of another config: {'; '.join(differing)}")
 
 
-@command
-def main(argv: list[str]) -> None:
-    """Evaluates one model and prints the means; what can be refused is refused before loading."""
-    options = read_options(argv)
-    cfg = config.from_cli([options.config]) if options.config else None
-    if options.workdir:
-        check_workdir(pathlib.Path(options.workdir), cfg)
-    out = pathlib.Path(options.out)
+def check_out(out: pathlib.Path) -> None:
+    """Raises `UserError` for a folder that exists or cannot be made."""
     if out.exists():
         if (out / "results.json").is_file():
             remove_remains(out)
         raise UserError(f"--out {out} exists; name a folder that does not")
     check_writable(out, "--out")
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Evaluates one model and prints the means; what can be refused is refused before loading."""
+    options = read_options(argv)
+    cfg = config.from_cli([options.config]) if options.config else None
+    out = pathlib.Path(options.out)
+    if options.compare:
+        check_out(out)
+        first, second = options.compare
+        print(compare(first, second, out, rows=options.rows))
+        return
+    if options.workdir:
+        check_workdir(pathlib.Path(options.workdir), cfg)
+    check_out(out)
     bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"
-    folder_of(bench)
+    files = open_files(bench, options)
+    paths = parse_scorers(options.scorers)
+    check_scorers(paths, bench, options)
     name = inputs.check_checkpoint(options.workdir or options.checkpoint)
     rank = process_rank(options)
     mesh = mesh_of(options, lambda: parameter_bytes(name))
+    model = SAMAudio.from_pretrained(name, mesh=mesh, span_predictor=options.span_predictor)
+    solver, measures = solver_choice(options, bench, load_scorers(paths, mesh))
+    suite = suite_of(bench, files, model, solver, options)
     scores = evaluate_model(
-        SAMAudio.from_pretrained(name, mesh=mesh),
-        bench,
+        model,
+        suite,
         out,
-        prompts=options.prompts,
-        method=options.method,
-        steps=options.steps,
-        seed=options.seed,
+        prompts=options.prompts or PROMPTS,
         limit=options.limit,
+        solver=solver,
+        measures=measures,
         listen=options.listen,
         workdir=options.workdir,
         rank=rank,
@@ -113,6 +193,102 @@ def main(argv: list[str]) -> None:
         )
         return
     print(summary(out / "results.json"))
+    print_following(scores)
+    print(f"report: {out / 'report.html'}")
+
+
+def open_files(bench: str, options: argparse.Namespace) -> bench_suite.BenchFiles | None:
+    """The files of SAM Audio-Bench; None for fixed mixtures, of which only the names are checked.
+
+    Raises `UserError` for options of the other bench.
+    """
+    if bench != bench_suite.NAME:
+        for name in BENCH_ONLY:
+            if getattr(options, name) is not None:
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} is of --bench {bench_suite.NAME}, not of {bench!r}")
+        if not is_manifest(bench):
+            folder_of(bench)
+        elif options.prompts:
+            raise UserError(f"--prompts is of fixed mixtures; the lines of {bench} have prompts")
+        return None
+    if options.prompts:
+        raise UserError(f"--prompts is of fixed mixtures; {bench} has --settings")
+    if not options.media:
+        raise UserError(f"--bench {bench} needs --media DIR, the folder of its clips")
+    return bench_suite.open_bench(options.media, options.bench_table or (), options.musdb)
+
+
+def check_scorers(paths: dict[str, str], bench: str, options: argparse.Namespace) -> None:
+    """Raises `UserError` for a scorer of videos where none can be; before anything is loaded."""
+    settings = options.settings or (
+        PRESETS[options.preset].settings if options.preset else SETTINGS
+    )
+    has_video = bench == bench_suite.NAME and bool(set(settings) & set(VISUAL_SETTINGS))
+    if "imagebind" in paths and not (has_video or is_manifest(bench)):
+        raise UserError(
+            "--scorers imagebind scores targets by their masked video, and what is run has none"
+        )
+
+
+def solver_choice(
+    options: argparse.Namespace, bench: str, scorers: LoadedScorers
+) -> tuple[SolverChoice, Measures]:
+    """How to separate, by the options, else by the preset; and what to measure."""
+    preset = PRESETS[options.preset] if options.preset else None
+
+    def chosen(name: str, default: Any) -> Any:
+        value = getattr(options, name)
+        return value if value is not None else getattr(preset, name, default)
+
+    solver = SolverChoice(
+        method=chosen("method", None),
+        steps=chosen("steps", None),
+        seed=chosen("seed", 0),
+        candidates=chosen("candidates", 1),
+        predict_spans=chosen("predict_spans", False),
+        rankers=scorers.rankers,
+    )
+    all_of_them = tuple(DISTANCES) if bench == bench_suite.NAME else ()
+    distances = all_of_them if options.distances is None else tuple(options.distances)
+    return solver, Measures(scorers.measures, distances)
+
+
+def suite_of(
+    bench: str,
+    files: bench_suite.BenchFiles | None,
+    model: SAMAudio,
+    solver: SolverChoice,
+    options: argparse.Namespace,
+) -> str | Suite:
+    """What is run; of SAM Audio-Bench notes say which settings are not, and why."""
+    if files is None:
+        return manifest_suite(bench, model, options.limit) if is_manifest(bench) else bench
+    preset = PRESETS[options.preset] if options.preset else None
+    settings: Sequence[str] | None = options.settings
+    if settings is None and preset is not None and preset.settings != tuple(SETTINGS):
+        settings = preset.settings
+    suite = bench_suite.bench_suite(
+        files,
+        model,
+        solver,
+        settings=settings,
+        limit=options.limit,
+        video_text=preset is not None and preset.video_text,
+    )
+    for setting, reason in suite.not_run.items():
+        print(f"note: {setting} is not run: {reason}", file=sys.stderr)
+    if suite.missing:
+        print(
+            f"note: {len(suite.missing)} of {sum(suite.listed.values())} recordings are missing; "
+            "the report lists them",
+            file=sys.stderr,
+        )
+    return suite
+
+
+def print_following(scores: dict[str, float]) -> None:
+    """The means over all settings that the summary does not have."""
     for name, value in scores.items():
         column, refine, setting, *kind = name.split("/")
         if (refine, setting) != ("wiener", "all"):
@@ -123,4 +299,3 @@ def main(argv: list[str]) -> None:
             print(f"  {kind[0]:<18} {round(value, 1) + 0.0:+6.1f} dB against the plain caption")
         elif column == ABSENT_MEDIAN:
             print(f"  {'absent sound':<18} {value:+6.1f} dB of the mixture in the target (median)")
-    print(f"report: {out / 'report.html'}")

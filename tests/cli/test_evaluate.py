@@ -4,6 +4,8 @@ import pytest
 
 from sam_audio_jax.cli.evaluate import main
 
+BENCH = ("--checkpoint", "tiny", "--bench", "sam-audio-bench")
+
 
 @pytest.mark.parametrize(
     ("argv", "message"),
@@ -21,6 +23,16 @@ from sam_audio_jax.cli.evaluate import main
         (["--checkpoint", "tiny", "--out", "o", "--limit", "0"], "--limit: 0 must be 1 or more"),
         (["--checkpoint", "tiny", "--out", "o", "--steps", "x"], "invalid int value: 'x'"),
         (["--checkpoint", "tiny", "--stps", "3", "--out", "o"], "--stps"),
+        ([*BENCH, "--out", "o"], "--bench sam-audio-bench needs --media DIR"),
+        ([*BENCH, "--media", "none", "--out", "o"], "--media none is no folder"),
+        ([*BENCH, "--media", ".", "--out", "o"], "holds no table of SAM Audio-Bench"),
+        ([*BENCH, "--prompts", "text", "--out", "o"], "--prompts is of fixed mixtures"),
+        (["--checkpoint", "tiny", "--preset", "text", "--out", "o"], "--preset is of --bench sam"),
+        (["--checkpoint", "tiny", "--scorers", "ear=x", "--out", "o"], "--scorers 'ear=x' must be"),
+        (
+            ["--checkpoint", "tiny", "--scorers", "imagebind=x", "--out", "o"],
+            "--scorers imagebind scores targets by their masked video, and what is run has none",
+        ),
     ],
 )
 def test_wrong_use(argv, message, capsys, tmp_path, monkeypatch):

@@ -1,0 +1,92 @@
+"""A separation manifest as a suite: anybody's recordings with prompts, without known stems.
+
+The lines are those of `sam-audio separate --manifest`; what is measured is what scorers say of the
+targets. Items are reported by the kind of their prompt.
+"""
+
+import collections
+import functools
+import pathlib
+from collections.abc import Callable
+
+from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture
+from sam_audio_jax.eval.recorded import ListedItem, Recorded
+from sam_audio_jax.eval.suite import Separation, Suite, choose
+from sam_audio_jax.infer.inputs import check_text, require_prompt
+from sam_audio_jax.infer.manifest import Entry, read_manifest
+from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.infer.video_prompts import make_clip
+
+
+def is_manifest(bench: str) -> bool:
+    """Whether the name of a bench means a manifest."""
+    return bench.endswith(".jsonl")
+
+
+def manifest_suite(path: str | pathlib.Path, model: SAMAudio, limit: int | None = None) -> Suite:
+    """The items of a manifest; a recording that cannot be used is listed in the report.
+
+    Raises `UserError` for a bad line, an item without a prompt or with "-" spans, and for a video
+    that the model cannot read.
+    """
+    path = pathlib.Path(path)
+    entries = read_manifest(path)
+    listed = {entry.id: _item(entry, path.name) for entry in entries}
+    if any(VIDEO in item.setting for item in listed.values()):
+        model.pipeline.video_features.require()
+    by_id = {entry.id: entry for entry in entries}
+    chosen = choose(list(listed.values()), limit)
+    kinds = tuple(dict.fromkeys(item.setting for item in chosen))
+    return Suite(
+        name=path.name,
+        identity={
+            "bench": path.name,
+            "limit": limit,
+            "items": [[item.id, item.setting, item.caption, item.spans] for item in chosen],
+        },
+        listed=collections.Counter(item.setting for item in chosen),
+        # Lengths are not known before the recordings are decoded; any share a batch.
+        separations=tuple(
+            Separation(item.id, item.setting, item.setting, 0, _loader(by_id[item.id], item, model))
+            for item in chosen
+        ),
+        kinds=kinds,
+        kept=kinds,
+        refines=("none",),
+        may_fail=True,
+    )
+
+
+def _item(entry: Entry, where: str) -> ListedItem:
+    """An entry, reported with those of its kind of prompt."""
+    name = f"{where}: item {entry.id}"
+    text = check_text(entry.text, name)
+    require_prompt(text, entry.spans, entry.video, name)
+    if any(token != "+" for token, _, _ in entry.spans):
+        raise UserError(f"{name} has a '-' span: an evaluation is prompted by '+' spans alone")
+    parts = {"text": text, "span": entry.spans, VIDEO: entry.video}
+    kind = "+".join(part for part, there in parts.items() if there)
+    spans = tuple((start, end) for _, start, end in entry.spans)
+    return ListedItem(entry.id, kind, text, spans, 0.0)
+
+
+def _loader(entry: Entry, item: ListedItem, model: SAMAudio) -> Callable[[], PromptedMixture]:
+    return functools.partial(_load, entry, item, model.sample_rate)
+
+
+def _load(entry: Entry, item: ListedItem, rate: int) -> PromptedMixture:
+    """Decodes the recording of an entry, one channel at `rate`."""
+    loaded = audio.load(entry.audio, entry.track)
+    weights = audio.mixing_weights(loaded.samples, loaded.sample_rate)
+    mono = audio.mono(loaded.samples, weights)
+    mixture = audio.resample(mono, loaded.sample_rate, rate)
+    return PromptedMixture(
+        Recorded(item.of_length(len(mixture) / rate), mixture, rate),
+        item.setting,
+        True,
+        item.caption or None,
+        item.spans or None,
+        make_clip(entry.video, entry.mask, name=item.id),
+    )
