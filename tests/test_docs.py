@@ -130,7 +130,8 @@ def unknown_flags(words: list[str]) -> list[str]:
     if "--FIELD" in known or "CONFIG" in known:  # it also takes the fields of a config as flags
         known += help_of("train", "tiny") + help_of("train-codec", "codec_tiny")
         known += help_of("train-judge", "judge_tiny")
-    flags = [word for word in arguments if word.startswith("--")]
+    # A study's trainings have the fields of a training.
+    flags = [word.replace("--base.", "--") for word in arguments if word.startswith("--")]
     return [flag for flag in flags if not re.search(rf"{re.escape(flag)}(?![\w.-])", known)]
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "prepare": "render training mixtures and encode them once, into a cache",
     "label": "separate recordings by their captions into pseudo-labels to train on",
     "convert": "write any model as a folder, for this package or the reference's code",
+    "scaling": "run a study of sizes and amounts of data, and forecast from it",
     "plan": "compile a training for a TPU slice without TPUs: memory, speed, meshes",
     "bench": "measure the speed of the parts on this machine",
 }

@@ -6,6 +6,8 @@ change of the call, the config or the machine can mend, anything else for one th
 get over.
 """
 
+import pathlib
+
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
@@ -24,12 +26,8 @@ def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
     return kept_codec(workdir, cfg) if workdir.steps() else make_codec(cfg)
 
 
-@command
-def main(argv: list[str]) -> None:
-    """Trains in one workdir, from its newest checkpoint on."""
-    path, profile, cfg = config.run_options(argv, __doc__, command="train", kind=TrainConfig)
-    check_evaluation(cfg)
-    distributed.initialize()
+def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
+    """Trains the separator of a config in one workdir, from its newest checkpoint on."""
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
     codec = frozen_codec(workdir, cfg)
@@ -56,3 +54,12 @@ def main(argv: list[str]) -> None:
         profile=profile,
         kept={"codec": config.to_dict(codec.config)},
     )
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Trains in one workdir."""
+    path, profile, cfg = config.run_options(argv, __doc__, command="train", kind=TrainConfig)
+    check_evaluation(cfg)
+    distributed.initialize()
+    run(path, cfg, profile=profile)

@@ -41,8 +41,8 @@ def training_evaluation(
     """Returns what the loop calls to evaluate a state; None without an `eval_bench`.
 
     The held-out loss is computed on the devices of all processes. Each process then separates its
-    share of the mixtures on its own devices, and process 0 writes the report. Raises `UserError`
-    for a bad bench.
+    share of the mixtures on its own devices, and process 0 writes the report; `eval_scores` may
+    leave that out. Raises `UserError` for a bad bench.
     """
     if not config.eval_bench:
         return None
@@ -67,6 +67,8 @@ def training_evaluation(
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
         losses = held_out(state)
+        if config.eval_scores == "none" or (config.eval_scores == "last" and step < config.steps):
+            return losses
         model = SAMAudio(
             codec,
             nnx.merge(graph, to_local(state.ema)),

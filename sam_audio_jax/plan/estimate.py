@@ -13,7 +13,6 @@ published by the exposed collectives, the optimiser's pass and what is computed 
 import dataclasses
 import functools
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -22,9 +21,9 @@ from sam_audio_jax.nn.kernels import Kernel
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import flops, schedule
 from sam_audio_jax.plan.chips import Chip, Slice
-from sam_audio_jax.plan.programs import Program, abstract_training_of
+from sam_audio_jax.plan.operations import products_of, with_remat
+from sam_audio_jax.plan.programs import Program
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.shapes import batch_shapes
 
 STATE_PASSES = 3  # over the optimiser's bytes: read, written, and the gradients'
 
@@ -93,8 +92,8 @@ def work_of(config: TrainConfig, mesh: MeshConfig, target: Slice, kernel: Kernel
     parts = sizes["tensor"] * sizes["sequence"]
     chip = target.chip
     own = dataclasses.replace(config, batch=rows)
-    useful = _products(with_remat(own, "none"))
-    done = _products(own)
+    useful = products_of(with_remat(own, "none"))
+    done = products_of(own)
     fused = kernel != "xla"
 
     def seconds(share: float) -> float:
@@ -116,14 +115,6 @@ def seconds_of(product: flops.Product, chip: Chip, share: float = 1.0, fused: bo
     """
     moved = product.moved - fused * product.scores
     return max(product.flops / (chip.flops * share), moved / chip.hbm_rate)
-
-
-@functools.lru_cache(maxsize=16)
-def _products(config: TrainConfig) -> list[flops.Product]:
-    """The products of the config's training step on one device."""
-    plan = abstract_training_of(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
-    batch = batch_shapes(config, config.batch)
-    return flops.products(plan.step, plan.state, batch, plan.frozen)
 
 
 def estimate(work: Work, mesh: Mesh, target: Slice, program: Program) -> Estimate:
@@ -160,9 +151,3 @@ def link_rate(mesh: Mesh, target: Slice, axes: tuple[str, ...]) -> float:
 def mesh_sizes(mesh: MeshConfig, chips: int) -> dict[str, int]:
     """The four sizes with a -1 filled in."""
     return dict(zip(parallel.MESH_AXES, parallel.resolve(mesh, chips), strict=True))
-
-
-def with_remat(config: TrainConfig, remat: str) -> TrainConfig:
-    """The config with another rematerialisation."""
-    dit = dataclasses.replace(config.separator.dit, remat=remat)
-    return dataclasses.replace(config, separator=dataclasses.replace(config.separator, dit=dit))

@@ -13,7 +13,8 @@ from sam_audio_jax.files import write_json
 from sam_audio_jax.plan import compile_progress, printout
 from sam_audio_jax.plan.chips import Slice
 from sam_audio_jax.plan.collectives import Collective
-from sam_audio_jax.plan.estimate import Estimate, estimate, mesh_sizes, with_remat, work_of
+from sam_audio_jax.plan.estimate import Estimate, estimate, mesh_sizes, work_of
+from sam_audio_jax.plan.operations import done_by_step, of_step, with_remat
 from sam_audio_jax.plan.programs import Program, sample_program, train_program
 from sam_audio_jax.plan.search import REMAT, Candidate, candidates, parameters, state_bytes
 from sam_audio_jax.plan.tiles import misfits
@@ -104,8 +105,8 @@ def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figur
         "attention": kernel,
         "batch": config.batch,
         "state": state_bytes(config, config.mesh, target.size),
-        "flops_useful": work.useful * target.size,
-        "flops_done": work.done * target.size,
+        "flops_useful": of_step(config),
+        "flops_done": done_by_step(config),
         "parameters": parameters(config),
     }
     if program.fits:  # by the compiler

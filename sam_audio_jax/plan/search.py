@@ -11,7 +11,8 @@ from sam_audio_jax import parallel
 from sam_audio_jax.nn.kernels import Kernel
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan.chips import Slice
-from sam_audio_jax.plan.estimate import mesh_sizes, with_remat, work_of
+from sam_audio_jax.plan.estimate import mesh_sizes, work_of
+from sam_audio_jax.plan.operations import with_remat
 from sam_audio_jax.plan.programs import abstract_training_of
 from sam_audio_jax.train.config import TrainConfig
 

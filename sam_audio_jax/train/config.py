@@ -8,6 +8,7 @@ from sam_audio_jax.bounds import (
     Checked,
     Count,
     Decay,
+    Depth,
     NonNegative,
     Positive,
     PositiveCount,
@@ -98,6 +99,8 @@ class RunConfig(Checked, where=""):
     # Of training; 0: no limit.
     max_minutes: NonNegative = dataclasses.field(default=0.0, metadata=FREE)
     eval_every: Count = dataclasses.field(default=0, metadata=FREE)  # steps; 0: at the end only
+    # Steps that are evaluated besides.
+    eval_at: tuple[PositiveCount, ...] = dataclasses.field(default=(), metadata=FREE)
     # Steps between lines of metrics.
     log_every: PositiveCount = dataclasses.field(default=20, metadata=FREE)
     # Steps in a row that are not finite and end it.
@@ -223,6 +226,21 @@ class AlignmentConfig(Checked, where="alignment"):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ParametrisationConfig(Checked, where="parametrisation"):
+    """How initial values and rates depend on the size of the transformer; ours.
+
+    See train/parametrisation.py and docs/scaling.md, "Parametrisations".
+    """
+
+    # mup_depth also scales what each block adds.
+    kind: Literal["standard", "mup", "mup_depth"] = "standard"
+    # Sizes at which all kinds are the same: those of the training whose rate was tuned.
+    base_width: Size = 256
+    base_head_dim: Size = 64
+    base_depth: Depth = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
     """Training of the separator on a frozen codec; the defaults are pre-training of `small`."""
 
@@ -230,6 +248,9 @@ class TrainConfig(RunConfig):
     text: T5Config = dataclasses.field(default_factory=T5Config)
     separator: SeparatorConfig = dataclasses.field(default_factory=SeparatorConfig)
     flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    parametrisation: ParametrisationConfig = dataclasses.field(
+        default_factory=ParametrisationConfig
+    )
     alignment: AlignmentConfig = dataclasses.field(default_factory=AlignmentConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     codec_checkpoint: str = "tiny"  # shipped name, workdir, upstream folder; "random": for tests
@@ -242,6 +263,8 @@ class TrainConfig(RunConfig):
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig, metadata=FREE)
     eval_bench: str = dataclasses.field(default="", metadata=FREE)  # name or folder; empty: none
     eval_limit: Count = dataclasses.field(default=0, metadata=FREE)  # its mixtures used; 0: all
+    # When the mixtures are separated and scored; the held-out loss is of every evaluation.
+    eval_scores: Literal["all", "last", "none"] = dataclasses.field(default="all", metadata=FREE)
 
     def __post_init__(self):
         super().__post_init__()

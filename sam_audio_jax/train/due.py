@@ -31,7 +31,7 @@ class Due:
     def evaluation(self, done: int, ended: bool) -> bool:
         """Whether the state after `done` steps is to be evaluated, and was not yet."""
         every = self._config.eval_every
-        due = ended or bool(every and done and done % every == 0)
+        due = ended or bool(every and done and done % every == 0) or done in self._config.eval_at
         return due and done not in self.evaluated
 
     def log(self, done: int) -> bool:

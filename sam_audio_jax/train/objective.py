@@ -31,6 +31,7 @@ from sam_audio_jax.separator.representation_alignment import (
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import RANDOM, make_teacher
 from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
+from sam_audio_jax.train.parametrisation import scale_initial, scale_rates
 from sam_audio_jax.train.step import Scalars, Step, TrainState, train_step
 
 STEMS = ("mixture", "target", "residual")
@@ -68,6 +69,7 @@ def abstract_training(
         constant_schedule(config.optim),
         decay_mask,
         frozen=() if config.train_text else ("text_encoder",),
+        rates=scale_rates(config.parametrisation, config.separator.dit),
     )
     shardings = parallel.parameter_shardings(abstract, mesh)
     params = parallel.with_shardings(nnx.as_pure(abstract), shardings)
@@ -148,6 +150,7 @@ def make_model(config: TrainConfig) -> PromptedSeparator:
         prompted.alignment = AlignmentHead(
             dit.width, alignment.hidden, width, dtype=dit.dtype, rngs=rngs
         )
+    scale_initial(prompted, config.parametrisation, dit)
     return prompted
 
 

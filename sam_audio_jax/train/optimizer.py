@@ -25,23 +25,32 @@ def make_optimizer(
     *,
     clip_norm: float | None = None,
     frozen: tuple[str, ...] = (),
+    rates: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """Clipping by the global norm, then AdamW with the rate of `schedule`.
 
     Weight decay applies where `mask(params)` is True. `clip_norm` replaces `config.clip_norm`.
-    `frozen` names top-level parts that get no update and no moments.
+    `frozen` names top-level parts that get no update and no moments. `rates` scales the updates of
+    Adam, before the decay is added (`parametrisation.scale_rates`).
     """
-    adamw = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm if clip_norm is None else clip_norm),
-        optax.adamw(
+    clip = optax.clip_by_global_norm(config.clip_norm if clip_norm is None else clip_norm)
+    if rates is None:
+        adamw = optax.adamw(
             schedule,
             b1=config.beta1,
             b2=config.beta2,
             eps=config.eps,
             weight_decay=config.weight_decay,
             mask=mask,
-        ),
-    )
+        )
+    else:
+        adamw = optax.chain(
+            optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps),
+            rates,
+            optax.add_decayed_weights(config.weight_decay, mask),
+            optax.scale_by_learning_rate(schedule),
+        )
+    adamw = optax.chain(clip, adamw)
     if not frozen:
         return adamw
 

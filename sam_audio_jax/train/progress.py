@@ -12,6 +12,10 @@ from sam_audio_jax.train.step import Scalars
 STEPS_AHEAD = 2  # steps that the host may be ahead of the devices
 
 
+class NotFinite(UserError):
+    """A run ended because too many steps in a row had a loss or gradient that is not finite."""
+
+
 @dataclasses.dataclass
 class Progress:
     """What a checkpoint stores of a run besides its state, as plain JSON."""
@@ -39,7 +43,7 @@ class StepMetrics:
     def read(self) -> None:
         """Fetches the metrics of the steps since the last call and counts the skipped ones.
 
-        Raises `UserError` after `max_skipped` skipped steps in a row.
+        Raises `NotFinite` after `max_skipped` skipped steps in a row.
         """
         progress = self.progress
         for values in jax.device_get(list(self._unread)):
@@ -50,7 +54,7 @@ class StepMetrics:
             if not skipped:
                 progress.pending.append(numbers)
             if progress.skipped_in_row >= self._max_skipped:
-                raise UserError(
+                raise NotFinite(
                     f"{progress.skipped_in_row} steps in a row had a loss or gradient that is "
                     "not finite; try a lower optim.peak_lr, or look at the data"
                 )

@@ -12,7 +12,8 @@ from sam_audio_jax.data.config import DataConfig, MixConfig
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import chips, flops
-from sam_audio_jax.plan.estimate import with_remat, work_of
+from sam_audio_jax.plan.estimate import work_of
+from sam_audio_jax.plan.operations import with_remat
 from sam_audio_jax.recipes import pretraining
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.train.config import TrainConfig

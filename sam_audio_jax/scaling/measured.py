@@ -1,0 +1,175 @@
+"""The table of a study: one row for each measured loss, read from the workdirs of its runs.
+
+    DIR/study.json      the study's config at its newest start
+    DIR/runs/NAME/      the workdir of one run, as of `sam-audio train`
+    DIR/diverged.json   {NAME: why it was ended}
+    DIR/table.json      the rows
+    DIR/results.json    fits and forecasts; DIR/report.html shows them
+
+The table is a function of what the runs have logged, so that a study that was killed and goes on
+has the same.
+"""
+
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+from sam_audio_jax.data.shards import Cache
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_object, write_json
+from sam_audio_jax.scaling.study import StudyConfig, StudyRun
+from sam_audio_jax.workdir import Workdir
+
+LOSS = "flow_loss"
+SCORE = "sisdri/none"  # of the target, as generated
+TAIL = 3  # lines of metrics at the end of a run whose training loss is looked at
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredLoss:
+    """One measurement: a run after a number of steps."""
+
+    run: str
+    width: int
+    seed: int
+    rate: float
+    parameters: int  # N
+    step: int
+    seconds: float  # D
+    unique_seconds: float | None  # of D, mixtures that differ; None: all do, their sounds repeat
+    operations: int  # C
+    losses: dict[str, float]  # flow loss by domain
+    scores: dict[str, float]  # SI-SDR improvement by domain and kind of prompt, in dB
+    diverged: str  # why the run is left out of fits; empty: it is not
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFolder:
+    """The paths of a study."""
+
+    path: pathlib.Path
+
+    @property
+    def config_file(self) -> pathlib.Path:
+        return self.path / "study.json"
+
+    @property
+    def table_file(self) -> pathlib.Path:
+        return self.path / "table.json"
+
+    @property
+    def results_file(self) -> pathlib.Path:
+        return self.path / "results.json"
+
+    @property
+    def report_file(self) -> pathlib.Path:
+        return self.path / "report.html"
+
+    @property
+    def diverged_file(self) -> pathlib.Path:
+        return self.path / "diverged.json"
+
+    def workdir(self, run: StudyRun) -> Workdir:
+        """The workdir of a run."""
+        return Workdir(self.path / "runs" / run.name)
+
+    def diverged(self) -> dict[str, str]:
+        """Why runs were ended, by their name."""
+        return read_object(self.diverged_file) if self.diverged_file.is_file() else {}
+
+    def mark_diverged(self, name: str, reason: str) -> None:
+        """Notes that a run ended because its loss was not finite."""
+        write_json(self.diverged_file, self.diverged() | {name: reason})
+
+    def measured(self, run: StudyRun) -> set[int]:
+        """The steps at which a run has been measured."""
+        return {line["step"] for line in _lines(self.workdir(run), "eval") if _losses(line, "live")}
+
+    def is_done(self, run: StudyRun) -> bool:
+        """Whether a run needs no more training: it is measured at its last step, or diverged."""
+        return run.measured[-1] in self.measured(run) or run.name in self.diverged()
+
+
+def rows(study: StudyConfig, runs: list[StudyRun], folder: StudyFolder) -> list[MeasuredLoss]:
+    """What has been measured so far, in the order of the runs and of their steps."""
+    unique = unique_seconds(study)
+    ended = folder.diverged()
+    measurements = []
+    for run in runs:
+        workdir = folder.workdir(run)
+        lines = {line["step"]: line for line in _lines(workdir, "eval")}
+        evaluated = [lines[step] for step in run.measured if step in lines]
+        reason = ended.get(run.name) or divergence(
+            _lines(workdir, "train"), evaluated, study.weights
+        )
+        for line in evaluated:
+            seconds = run.seconds(line["step"])
+            measurements.append(
+                MeasuredLoss(
+                    run=run.name,
+                    width=run.width,
+                    seed=run.config.seed,
+                    rate=run.config.optim.peak_lr,
+                    parameters=run.parameters,
+                    step=line["step"],
+                    seconds=seconds,
+                    unique_seconds=None if unique is None else min(unique, seconds),
+                    operations=run.operations(line["step"]),
+                    losses=_losses(line, study.weights),
+                    scores=_named(line, SCORE),
+                    diverged=reason,
+                )
+            )
+    return measurements
+
+
+def unique_seconds(study: StudyConfig) -> float | None:
+    """Seconds of mixtures in the latent cache; None without one, as mixtures are then made anew."""
+    data = study.base.data
+    return len(Cache(data.cache)) * data.mix.seconds if data.cache else None
+
+
+def divergence(train: list[dict[str, Any]], evaluated: list[dict[str, Any]], weights: str) -> str:
+    """Why a run has diverged, in words; empty for one that has not.
+
+    The training loss is higher at the end than in the first line, or a held-out loss is not finite
+    or half as high again as an earlier one.
+    """
+    values = [line["loss"] for line in train if line.get("loss") is not None]
+    if len(values) > TAIL and (last := sum(values[-TAIL:]) / TAIL) > values[0]:
+        return f"the training loss rose from {values[0]:.4g} to {last:.4g}"
+    lowest = math.inf
+    for line in evaluated:
+        loss = _losses(line, weights).get("all", math.nan)
+        if not math.isfinite(loss) or loss > 1.5 * lowest:
+            return f"the held-out loss after {line['step']} steps is {loss:.4g}"
+        lowest = min(lowest, loss)
+    return ""
+
+
+def _lines(workdir: Workdir, group: str) -> list[dict[str, Any]]:
+    """The lines of a run's metrics of one group; none before it has begun."""
+    try:
+        return [line for line in workdir.read_metrics() if line["group"] == group]
+    except UserError:
+        return []
+
+
+def _losses(line: dict[str, Any], weights: str) -> dict[str, float]:
+    """Held-out loss by domain."""
+    return _named(line, f"{LOSS}/{weights}")
+
+
+def _named(line: dict[str, Any], prefix: str) -> dict[str, float]:
+    """The numbers of a line whose names begin with `PREFIX/`, by the rest of the name."""
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): float(value)
+        for name, value in line.items()
+        if name.startswith(start) and value is not None
+    }

@@ -1,0 +1,232 @@
+"""Studies: which runs there are, what their workdirs say, and what the page says of it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from sam_audio_jax.cli import main
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.plan import operations
+from sam_audio_jax.scaling.analysis import analyse, best_rates
+from sam_audio_jax.scaling.law import Law
+from sam_audio_jax.scaling.study import StudyConfig, runs
+from sam_audio_jax.scaling.study_page import summary, write_page
+from sam_audio_jax.scaling.measured import MeasuredLoss, StudyFolder, divergence, rows
+from sam_audio_jax.train.config import OptimConfig
+from tests.train.tiny import CONFIG
+
+BASE = dataclasses.replace(
+    CONFIG, optim=OptimConfig(warmup_steps=10), eval_bench="embedded", batch=4
+)
+WIDTHS, STEPS = (16, 32, 48, 64, 96), (100, 200, 400, 800, 1600)
+LAW = Law(E=0.6, A=4.0, alpha=0.35, B=6.0, beta=0.4)
+ROW = MeasuredLoss("w16", 16, 0, 1e-3, 1000, 100, 400.0, None, 10**9, {"all": 1.0}, {}, "")
+FILE = """
+import dataclasses
+from sam_audio_jax.scaling.study import StudyConfig
+from sam_audio_jax.train.config import OptimConfig
+from tests.train.tiny import CONFIG as TINY
+BASE = dataclasses.replace(TINY, optim=OptimConfig(warmup_steps=10), eval_bench="embedded", batch=4)
+CONFIG = StudyConfig(
+    base=BASE,
+    widths=(16, 32, 48, 64, 96),
+    steps=(100, 200, 400, 800, 1600),
+    seeds=2,
+    seeds_up_to=32,
+    forecasts=((128, 10.0),),
+    forecast_budgets=(1e15,),
+)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _formula(monkeypatch):
+    """Operations by a formula, as counting them takes a second for each size."""
+
+    def of_step(config):
+        dit = config.separator.dit
+        return 6 * 16 * dit.width**2 * dit.depth * config.batch * 25
+
+    monkeypatch.setattr(operations, "of_step", of_step)
+
+
+def study(**fields) -> StudyConfig:
+    return StudyConfig(**({"base": BASE, "widths": WIDTHS, "steps": STEPS} | fields))
+
+
+def write_run(folder: StudyFolder, run, *, until: int = 10**9, noise: float = 0.0) -> None:
+    """What a training would have logged, with the losses of the law."""
+    workdir = folder.workdir(run)
+    workdir.path.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(run.config.seed + run.width)
+    lines = [{"step": 20 * k, "group": "train", "loss": 2.0 / k} for k in range(1, 6)]
+    for step in run.measured:
+        loss = float(LAW(run.parameters, run.seconds(step)) * np.exp(noise * rng.normal()))
+        if step <= until:
+            values = {"flow_loss/averaged/all": loss, "flow_loss/live/all": 1.1 * loss}
+            lines.append({"step": step, "group": "eval", **values})
+    workdir.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_runs_of_each_design():
+    names = [run.name for run in runs(study(widths=(16, 32), seeds=2, seeds_up_to=16))]
+    assert names == ["w16-s0", "w16-s1", "w32-s0"]
+    long = runs(study(widths=(16,)))[0]
+    assert long.config.steps == 1600
+    assert long.config.eval_at == long.measured == STEPS
+    grid = runs(study(widths=(16,), steps=(100, 200), design="grid"))
+    assert [(run.name, run.measured) for run in grid] == [
+        ("w16-n100-s0", (100,)),
+        ("w16-n200-s0", (200,)),
+    ]
+    assert len({run.config.seed for run in grid}) == 2  # else one would begin as the other
+    flat = runs(study(widths=(16, 32), steps=(), budgets=(1e11, 1e12), design="isoflop"))
+    for run in flat:
+        budget = 1e11 if "c1e+11" in run.name else 1e12
+        assert run.operations(run.measured[0]) == pytest.approx(budget, rel=0.02)
+    swept = runs(study(widths=(16,), steps=(100,), rates=(1e-3, 2e-3), design="rates"))
+    assert [run.config.optim.peak_lr for run in swept] == [1e-3, 2e-3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"widths": ()}, "widths is empty"),
+        ({"steps": (200, 100)}, "must rise"),
+        ({"design": "isoflop"}, "budgets is empty"),
+        ({"design": "rates", "rates": (1e-3,)}, "must be one number"),
+        ({"base": dataclasses.replace(BASE, eval_bench="")}, "eval_bench is empty"),
+        ({"widths": (20,)}, "must be a multiple of 8"),
+        ({"steps": (15, 100)}, "within twice the warm-up"),
+    ],
+)
+def test_studies_that_mean_nothing_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        runs(study(**fields))
+
+
+def test_a_study_from_its_runs_to_its_page(tmp_path, capsys):
+    """Half-done, then done in another order, then with a size more: the same rows each time."""
+    config = tmp_path / "study.py"
+    config.write_text(FILE)
+    folder = StudyFolder(tmp_path / "out")
+    command = ["scaling", str(config), "--workdir", str(folder.path), "--table"]
+    small = [*command, "--widths", "16", "32", "48", "64"]
+    planned = runs(study(seeds=2, seeds_up_to=32))
+    for run in planned[:2]:
+        write_run(folder, run, until=400, noise=0.002)
+    assert main(small) == 0
+    half = json.loads(folder.table_file.read_text())
+    assert [row["step"] for row in half] == [100, 200, 400] * 2
+    for run in reversed(planned):
+        write_run(folder, run, noise=0.002)
+    assert main(small) == 0
+    whole = json.loads(folder.table_file.read_text())
+    assert [row for row in whole if row["run"] == half[0]["run"]][:3] == half[:3]
+    assert main(command) == 0  # a width more
+    table = json.loads(folder.table_file.read_text())
+    assert table[: len(whole)] == whole
+    assert len(table) == (5 + 2) * 5
+    results = json.loads(folder.results_file.read_text())["losses"]["all"]
+    test = results["held_out"]
+    assert (test["run"], test["inside"]) == ("w96-s0", True)
+    assert test["error_of_spread"] < min(0.1, test["naive_error_of_spread"])
+    assert "times in N" in test["extrapolated"]
+    assert results["intervals"]["alpha"]["low"] < LAW.alpha < results["intervals"]["alpha"]["high"]
+    (forecast,) = results["forecasts"]
+    assert forecast["loss"]["low"] < forecast["loss"]["value"] < forecast["loss"]["high"]
+    text = capsys.readouterr().out
+    assert "of the spread" in text
+    assert "extrapolated" in text
+    page = folder.report_file.read_text()
+    assert page.count("<svg") == 2
+    assert "http" not in page  # it needs no other file
+    assert main([*command, "--base.batch", "8"]) == 2
+    assert "belongs to another study (base.batch: saved 4, now 8)" in capsys.readouterr().err
+
+
+def test_a_diverged_run_is_marked_and_left_out(tmp_path):
+    folder, config = StudyFolder(tmp_path), study()
+    planned = runs(config)
+    for run in planned:
+        write_run(folder, run)
+    folder.mark_diverged(planned[1].name, "50 steps in a row were not finite")
+    assert folder.is_done(planned[1])
+    measured = rows(config, planned, folder)
+    results = analyse(config, measured)
+    assert results["left_out"] == {planned[1].name: "50 steps in a row were not finite"}
+    assert results["losses"]["all"]["runs"] == len(planned) - 1
+    assert "50 steps in a row" in write_page(results, measured)
+    train = [{"loss": 1.0}, {"loss": 1.2}, {"loss": 3.0}, {"loss": 3.0}]
+    assert "rose from 1" in divergence(train, [], "averaged")
+    assert not divergence(train[::-1], [], "averaged")
+    risen = [{"step": s, "flow_loss/live/all": v} for s, v in ((1, 1.0), (2, 1.6))]
+    assert "after 2 steps is 1.6" in divergence([], risen, "live")
+
+
+def test_too_few_runs_give_a_sentence_and_no_law(tmp_path):
+    config = study(widths=(16, 32))
+    folder, planned = StudyFolder(tmp_path), runs(config)
+    assert summary(analyse(config, rows(config, planned, folder))) == "No run is measured yet."
+    for run in planned:
+        write_run(folder, run)
+    assert "3 or more sizes" in summary(analyse(config, rows(config, planned, folder)))
+
+
+def test_best_rates_are_minima_of_parabolas_and_say_when_the_sweep_is_too_narrow():
+    config = study(
+        widths=(16, 32), steps=(100,), rates=(1e-3, 2e-3, 4e-3, 8e-3), design="rates", seeds=3
+    )
+    measured = []
+    for run in runs(config):
+        best = 3e-3 if run.width == 16 else 5e-4
+        loss = 1 + 0.1 * np.log(run.config.optim.peak_lr / best) ** 2
+        measured.append(
+            dataclasses.replace(
+                ROW,
+                width=run.width,
+                rate=run.config.optim.peak_lr,
+                seed=run.config.seed,
+                losses={"all": loss},
+            )
+        )
+    narrow, wide = best_rates(measured)[::-1]
+    assert wide["best"] == pytest.approx(3e-3, rel=1e-6)
+    assert (wide["inside"], narrow["inside"], wide["seeds"]) == (True, False, 3)
+    text = summary({"design": "rates", "rates": [wide, narrow]})
+    assert "AT THE END of the sweep" in text
+
+
+def test_a_plan_says_what_a_study_costs_and_needs_a_share_of_the_peak(tmp_path, capsys):
+    config = tmp_path / "study.py"
+    config.write_text(FILE)
+    plan = ["scaling", str(config), "--plan"]
+    assert main([*plan, "--topology", "v5e-8", "--mfu", "0.1", "--price", "1.2"]) == 0
+    text = capsys.readouterr().out
+    planned = runs(study(seeds=2, seeds_up_to=32))
+    total = sum(run.operations(1600) for run in planned)
+    hours = total / (197e12 * 0.1) / 3600
+    assert f"7 runs: {total:.4g} operations; {hours:.4g} chip-hours of v5e:2x4" in text
+    assert f"{hours * 1.2:.4g} at 1.2 a chip and hour" in text
+    assert main([*plan, "--topology", "v5e-8"]) == 2
+    assert "--topology needs --mfu: the best published is 66.9%" in capsys.readouterr().err
+
+
+def test_jobs_are_commands_for_the_runs_that_are_not_done(tmp_path, capsys):
+    config = tmp_path / "study.py"
+    config.write_text(FILE)
+    folder = StudyFolder(tmp_path / "out")
+    planned = runs(study(seeds=2, seeds_up_to=32))
+    write_run(folder, planned[0])
+    command = ["scaling", str(config), "--workdir", str(folder.path)]
+    assert main([*command, "--jobs", "queued_resources"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(planned) - 1
+    assert lines[0].startswith(
+        f"NAME=scaling-{planned[1].name} bash launch/tpu/queued_resources.sh launch/scaling.py"
+    )
+    assert f"--run {planned[1].name}" in lines[0]
+    assert main([*command, "--run", "w7", "--table"]) == 2
+    assert "--run w7 is not of the study; it has: w16-s0" in capsys.readouterr().err
