@@ -22,8 +22,8 @@ from sam_audio_jax.files import check_writable, read_object, whole_file, write_j
 from sam_audio_jax.plan import chips
 from sam_audio_jax.scaling import budget, study_page
 from sam_audio_jax.scaling.analysis import analyse
-from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
 from sam_audio_jax.scaling.measured import StudyFolder, rows
+from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
 from sam_audio_jax.train.progress import NotFinite
 
 SCRIPTS = ("queued_resources", "gke_xpk", "slurm")  # of launch/tpu

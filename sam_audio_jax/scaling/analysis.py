@@ -10,11 +10,11 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.scaling import parabolas
 from sam_audio_jax.scaling.intervals import Uncertainty, uncertainty
 from sam_audio_jax.scaling.law import Fit, Law, Values, fit
+from sam_audio_jax.scaling.measured import MeasuredLoss
 from sam_audio_jax.scaling.optimum import PerUnit, best_size
 from sam_audio_jax.scaling.points import Points, points
 from sam_audio_jax.scaling.sizes import parameters, resized
 from sam_audio_jax.scaling.study import StudyConfig, per_step
-from sam_audio_jax.scaling.measured import MeasuredLoss
 
 ALL = "all"
 PARAMETERS = ("E", "A", "alpha", "B", "beta")

@@ -11,9 +11,9 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.plan import operations
 from sam_audio_jax.scaling.analysis import analyse, best_rates
 from sam_audio_jax.scaling.law import Law
+from sam_audio_jax.scaling.measured import MeasuredLoss, StudyFolder, divergence, rows
 from sam_audio_jax.scaling.study import StudyConfig, runs
 from sam_audio_jax.scaling.study_page import summary, write_page
-from sam_audio_jax.scaling.measured import MeasuredLoss, StudyFolder, divergence, rows
 from sam_audio_jax.train.config import OptimConfig
 from tests.train.tiny import CONFIG
 
