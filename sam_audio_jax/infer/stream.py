@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.inputs import check_text, parse_spans
+from sam_audio_jax.infer.inputs import check_text, parse_spans, require_prompt
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.refine import (
     RefineConfig,
@@ -40,6 +40,7 @@ def stream(
     steps: int | None = None,
     seed: int = 0,
     refine: str | None = None,
+    unprompted: bool = False,
 ) -> "Stream":
     """Yields the stems of `blocks` (`[samples]` or `[channels, samples]`, of any lengths).
 
@@ -49,18 +50,21 @@ def stream(
     that fits into one window gives the stems of `separate` with the same seed; a longer one those
     of multi-diffusion in which no window waits for the next (infer/stream_windows.py). Level and
     mix of the channels follow from what has arrived (infer/stream_input.py). Silence is no error.
+    Without a text with words and spans it is an error, or `unprompted`.
     Raises `UserError` for wrong arguments at once, for wrong blocks when they arrive.
     """
     pipeline = model.pipeline
     options = SeparateOptions(method=method, steps=steps, seed=seed, refine=refine)
-    text = check_text(text, "the stream")
+    text, spans = check_text(text, "the stream"), _check_spans(spans)
+    if not unprompted:
+        require_prompt(text, spans, None, "the stream")
     if sample_rate < 1:
         raise UserError(f"sample_rate={sample_rate} must be positive")
     queue = WindowQueue(
         pipeline.compiled,
         pipeline.tokenizer,
         text,
-        _check_spans(spans),
+        spans,
         window_s=window_s,
         overlap_s=overlap_s,
         sampler=options.sampler(model.sampler),

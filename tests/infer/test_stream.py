@@ -63,7 +63,7 @@ def test_no_sample_waits_longer_than_the_latency(model, rate, refine):
             received += block.shape[-1]
             yield block
 
-    pieces = stream(model, microphone(), rate, refine=refine, **SHORT)
+    pieces = stream(model, microphone(), rate, refine=refine, text="dog", **SHORT)
     assert 2.0 < pieces.latency_s < 3.5
     returned_s = longest_s = 0.0
     for piece in pieces:
@@ -108,9 +108,9 @@ def test_resampling_in_blocks_is_that_of_the_whole(rates):
 
 
 def test_silence_and_nothing(model):
-    assert list(stream(model, [], RATE, **SHORT)) == []
-    assert list(stream(model, [np.zeros(0, np.float32)], RATE, **SHORT)) == []
-    target, _ = join(stream(model, [np.zeros(40_000, np.float32)], RATE, **SHORT))
+    assert list(stream(model, [], RATE, text="dog", **SHORT)) == []
+    assert list(stream(model, [np.zeros(0, np.float32)], RATE, text="dog", **SHORT)) == []
+    target, _ = join(stream(model, [np.zeros(40_000, np.float32)], RATE, text="dog", **SHORT))
     assert target.shape == (40_000,)
     assert np.isfinite(target).all()
 
@@ -125,7 +125,7 @@ def test_a_sliding_buffer_forgets_and_keeps_its_indices():
 
 
 def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
-    pieces = stream(model, cut(noise_of(30.0), 4_000), RATE, refine="wiener", **SHORT)
+    pieces = stream(model, cut(noise_of(30.0), 4_000), RATE, refine="wiener", text="dog", **SHORT)
     rows = []
     for _ in pieces:
         fields = [*vars(pieces._queue).values(), *vars(pieces._divider).values()]
@@ -141,6 +141,8 @@ def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
     [
         ({"window_s": 30.0}, "window_s=30 must be 0.04 to 20"),
         ({"overlap_s": 1.5}, "overlap_s=1.5 must be 0 to half of window_s=2"),
+        ({"text": None}, "nothing says what to separate from the stream"),
+        ({"text": " . "}, "nothing says what to separate from the stream"),
         ({"sample_rate": 0}, "sample_rate=0 must be positive"),
         ({"text": 3}, "text of the stream must be a string"),
         ({"spans": [("+", 2.0, 1.0)]}, "must have 0 <= start < end"),
@@ -151,7 +153,7 @@ def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
 )
 def test_wrong_arguments_are_refused_at_once(model, arguments, message):
     with pytest.raises(UserError, match=message):
-        stream(model, [], **{"sample_rate": RATE} | SHORT | arguments)
+        stream(model, [], **{"sample_rate": RATE, "text": "dog"} | SHORT | arguments)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_wrong_arguments_are_refused_at_once(model, arguments, message):
 )
 def test_wrong_blocks_are_refused_when_they_arrive(model, blocks, message):
     with pytest.raises(UserError, match=message):
-        list(stream(model, blocks, RATE, **SHORT))
+        list(stream(model, blocks, RATE, text="dog", **SHORT))
 
 
 def test_real_sound_through_the_shipped_model():
