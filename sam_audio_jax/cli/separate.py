@@ -27,7 +27,7 @@ from sam_audio_jax.cli.command import (
     process_rank,
 )
 from sam_audio_jax.convert.load import parameter_bytes
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer import inputs, output
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
@@ -58,6 +58,13 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("--video", help="the picture to the sound; without --mask it is masked already")
     add("--mask", help="of the object: a video, a folder of pictures, .npz or .json of regions")
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
+    add(
+        "--ranker",
+        action="append",
+        default=[],
+        metavar="KIND=PATH",
+        help="judge, clap or imagebind, which rank candidates; default: those of the checkpoint",
+    )
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
     for name, argument in FLAGS.items():
         argument = argument.copy()
@@ -157,7 +164,21 @@ def separate_many(args: argparse.Namespace) -> bool:
 def settings(args: argparse.Namespace) -> Settings:
     """Returns the options that do not depend on the recording and its prompts."""
     options = SeparateOptions(**{name: getattr(args, name) for name in FLAGS})
-    return Settings(checkpoint=args.checkpoint, span_predictor=args.span_predictor, options=options)
+    return Settings(
+        checkpoint=args.checkpoint,
+        span_predictor=args.span_predictor,
+        rankers=rankers(args) or None,
+        options=options,
+    )
+
+
+def rankers(args: argparse.Namespace) -> dict[str, str]:
+    """Returns the paths of `--ranker` by kind; raises UserError for another form."""
+    pairs = [text.partition("=") for text in args.ranker]
+    for text, (kind, _, path) in zip(args.ranker, pairs, strict=True):
+        if not kind or not path:
+            raise UserError(f"--ranker {shown(text)} must be like judge=FOLDER")
+    return {kind: path for kind, _, path in pairs}
 
 
 def load(args: argparse.Namespace) -> SAMAudio:
@@ -165,4 +186,6 @@ def load(args: argparse.Namespace) -> SAMAudio:
     print(f"loading {args.checkpoint}", file=sys.stderr)
     name = inputs.check_checkpoint(args.checkpoint)
     mesh = mesh_of(args, lambda: parameter_bytes(name))
-    return SAMAudio.from_pretrained(args.checkpoint, span_predictor=args.span_predictor, mesh=mesh)
+    return SAMAudio.from_pretrained(
+        args.checkpoint, span_predictor=args.span_predictor, rankers=rankers(args), mesh=mesh
+    )

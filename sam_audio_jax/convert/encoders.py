@@ -92,7 +92,7 @@ def open_encoder(name: str) -> StoredEncoder | None:
             return None
         with reading(folder):
             return read(find_folder(name, PATTERNS), values)
-    file = _only_file(find_folder(name, PATTERNS))
+    file = only_file(find_folder(name, PATTERNS))
     return None if file is None or not _is_tower(open_file(file)) else _tower(file)
 
 
@@ -154,7 +154,7 @@ def _word_vectors(folder: pathlib.Path) -> StoredEncoder:
 
 
 def _tower_folder(folder: pathlib.Path, _: dict[str, Any]) -> StoredEncoder:
-    file = _only_file(folder)
+    file = only_file(folder)
     if file is None:
         raise UserError(f"{folder} must hold one file of tensors, {' or '.join(SUFFIXES)}")
     return _tower(file)
@@ -193,7 +193,8 @@ def _is_tower(state: State) -> bool:
     return any(name.startswith(TOWER) for name in state)
 
 
-def _only_file(folder: pathlib.Path) -> pathlib.Path | None:
+def only_file(folder: pathlib.Path) -> pathlib.Path | None:
+    """The file of tensors in a folder; None where there is none, or more than one."""
     files = [file for suffix in SUFFIXES for file in sorted(folder.glob(f"*{suffix}"))]
     return files[0] if len(files) == 1 else None
 

@@ -87,6 +87,7 @@ class ModelFolder:
     """A folder whose configs and headers were read: every tensor is there and fits."""
 
     contents: Contents
+    path: pathlib.Path
     config: dict[str, Any]  # upstream's, with defaults filled in
     codec: StoredNetwork[Codec]
     text_encoder: StoredNetwork[T5Encoder]
@@ -146,6 +147,7 @@ def _open(folder: pathlib.Path, compute: Compute) -> ModelFolder:
     )
     return ModelFolder(
         contents=contents,
+        path=folder,
         config=config,
         codec=codec,
         text_encoder=text_encoder,
@@ -176,7 +178,8 @@ def load_folder(
     `path` is a folder or a Hugging Face id; `compute` the dtype of the transformers' products; with
     a mesh every parameter is sharded while it is read. The last result holds the other values of
     `sam_audio_jax.json`, under "upstream" the config, and under "rest" the tensors that were not
-    read, still in their file. `save_folder` takes it back. Raises as `open_folder`.
+    read, still in their file, and under "folder" where all of it is. `save_folder` takes it back.
+    Raises as `open_folder`.
     """
     folder = open_folder(path, compute=compute)
     text, sizes = folder.text_encoder.table.abstract.config, folder.separator.table.abstract.config
@@ -184,7 +187,7 @@ def load_folder(
     codec = folder.codec.read(mesh)
     prompted.text_encoder = folder.text_encoder.read(mesh)
     prompted.separator = folder.separator.read(mesh)
-    unread = {"upstream": folder.config, "rest": folder.others}
+    unread = {"upstream": folder.config, "rest": folder.others, "folder": folder.path}
     return codec, prompted, folder.contents.tokenizer, dict(folder.contents.extra) | unread
 
 
@@ -209,6 +212,7 @@ def save_folder(
     """
     extra = dict(extra or {})
     upstream, others = extra.pop("upstream", {}), extra.pop("rest", {})
+    extra.pop("folder", None)
     text_encoder, separator = prompted.text_encoder, prompted.separator
     text_name = TEXT_DEFAULTS["name"] if pathlib.Path(tokenizer_name).is_dir() else tokenizer_name
     state = codec_table(codec.config, CODEC_PREFIX).stored(codec)

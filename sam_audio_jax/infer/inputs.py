@@ -40,6 +40,7 @@ class Item:
     level: Level = audio.AS_RECORDED  # what was done to `wave` after it was mixed
     weights: Float[np.ndarray, " channels"] | None = None  # with which it was; None: the mean
     offsets: Float[np.ndarray, " channels"] | None = None  # of the recording; None: usual ones
+    placeholder: bool = False  # it only fills a row of a batch: nothing of its result is kept
 
     @property
     def prompts(self) -> PromptView:

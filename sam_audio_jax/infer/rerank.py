@@ -4,14 +4,19 @@ Upstream: docs/scoring.md, "Candidates". The ranker of span prompts
 never runs in the release; here it scores every candidate by itself.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from sam_audio_jax.convert.rankers import ModelRankers, load_scorer
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.scorers.scorer import WANTED, PromptView, Scorer, best
+from sam_audio_jax.scorers.scorer import WANTED, PromptView, Scorer, SpanIoU, best
+
+Wave = Float[np.ndarray, " _"]
+Candidates = Float[np.ndarray, "candidates _"]
 
 
 class Choice(NamedTuple):
@@ -21,22 +26,103 @@ class Choice(NamedTuple):
     scores: Float[np.ndarray, " candidates"] | None = None  # of all; None: there is only one
 
 
-def check(scorer: Scorer, prompts: PromptView, name: str, *, predicted: bool = False) -> None:
-    """Raises `UserError` for an item without the prompt that the scorer needs.
+@dataclasses.dataclass(frozen=True)
+class Rankers:
+    """Which scorer ranks the candidates of an item: the caller's, else by the item's prompts."""
 
-    With `predicted` the item will get predicted spans.
-    """
-    if not (prompts.has(scorer.needs) or (predicted and scorer.needs == "spans")):
+    model: ModelRankers = dataclasses.field(default_factory=ModelRankers)
+    spans: Scorer = dataclasses.field(default_factory=SpanIoU)
+
+    def choose(
+        self,
+        prompts: PromptView,
+        name: str,
+        scorer: Scorer | None = None,
+        *,
+        predicts_spans: bool = False,
+    ) -> Scorer:
+        """The scorer of an item with these prompts, ready to score.
+
+        As published: spans of the caller by their agreement with the sound, else a video by the
+        model's visual ranker, else a text by its text ranker. A model without one falls back on
+        spans that it will predict. Raises `UserError` where nothing can rank the candidates.
+        """
+        if scorer is not None:
+            _check(scorer, prompts, name, predicts_spans)
+            return scorer
+        chosen = next(
+            (
+                ranker
+                for ranker in (self.spans, self.model.visual, self.model.text)
+                if ranker is not None and prompts.has(ranker.needs)
+            ),
+            None,
+        )
+        if chosen is None and predicts_spans and prompts.text:
+            chosen = self.spans
+        if chosen is None:
+            raise UserError(f"candidates of {name} cannot be ranked: {_lacking(prompts)}")
+        try:
+            load_scorer(chosen)
+        except UserError as error:
+            raise UserError(f"candidates of {name} cannot be ranked: {error}") from error
+        return chosen
+
+
+def _lacking(prompts: PromptView) -> str:
+    """What to give, so that candidates can be ranked."""
+    if prompts.text:
+        return (
+            "this model names no text ranker: give '+' spans, or one as --ranker judge=NAME "
+            "(in Python from_pretrained(rankers={'judge': NAME}) or scorer=)"
+        )
+    if prompts.video is not None:
+        return (
+            "this model names no visual ranker: give '+' spans, or one as --ranker imagebind=FILE "
+            "(in Python from_pretrained(rankers={'imagebind': FILE}) or scorer=)"
+        )
+    return "give a text, '+' spans or a video that says which is the best"
+
+
+def _check(scorer: Scorer, prompts: PromptView, name: str, predicts_spans: bool) -> None:
+    """Raises `UserError` for an item without the prompt that the caller's scorer needs."""
+    if not (prompts.has(scorer.needs) or (predicts_spans and scorer.needs == "spans")):
         raise UserError(
             f"candidates of {name} cannot be ranked: {type(scorer).__name__} needs "
             f"{WANTED[scorer.needs]}"
         )
 
 
+def rank_items(
+    scorers: Sequence[Scorer | None],
+    targets: Sequence[Candidates],
+    mixtures: Sequence[Wave],
+    sample_rate: int,
+    prompts: Sequence[PromptView],
+) -> list[Choice]:
+    """`rank` of items, each by its own scorer; those with the same one are one batch.
+
+    Of an item without one the first candidate is kept.
+    """
+    choices = [Choice()] * len(scorers)
+    for scorer in {id(scorer): scorer for scorer in scorers if scorer is not None}.values():
+        rows = [row for row, own in enumerate(scorers) if own is scorer]
+        ranked = rank(
+            scorer,
+            [targets[row] for row in rows],
+            [mixtures[row] for row in rows],
+            sample_rate,
+            [prompts[row] for row in rows],
+        )
+        for row, choice in zip(rows, ranked, strict=True):
+            choices[row] = choice
+    return choices
+
+
 def rank(
     scorer: Scorer,
-    targets: Sequence[Float[np.ndarray, "candidates _"]],
-    mixtures: Sequence[Float[np.ndarray, " _"]],
+    targets: Sequence[Candidates],
+    mixtures: Sequence[Wave],
     sample_rate: int,
     prompts: Sequence[PromptView],
 ) -> list[Choice]:

@@ -7,7 +7,7 @@ stems = model.separate("street.wav", text="dog barking", spans=[("+", 1.0, 2.5)]
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.load import load_networks
+from sam_audio_jax.convert.rankers import open_rankers
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, prompt_notes
@@ -28,6 +29,7 @@ from sam_audio_jax.infer.options import FIELDS, SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.reference_names import NAMES, translate
 from sam_audio_jax.infer.refine import RefineConfig
+from sam_audio_jax.infer.rerank import Rankers
 from sam_audio_jax.infer.separation_pipeline import Pipeline
 from sam_audio_jax.infer.span_prediction import Source
 from sam_audio_jax.infer.stems import Stems
@@ -71,13 +73,16 @@ class SAMAudio:
         buckets: BucketConfig | None = None,
         long_audio: LongAudioConfig | None = None,
         span_predictor: Source = None,
+        rankers: Mapping[str, str | os.PathLike] | None = None,
         mesh: Mesh | None = None,
     ) -> "SAMAudio":
         """Loads the networks of a shipped name, a training workdir or one step of it, a folder in
         the upstream layout, or a Hugging Face id; with a mesh, sharded over its devices.
 
-        Vision tower and span predictor are loaded when a call needs them; `span_predictor` is a
-        folder, a Hugging Face id or a name (`pe-a-frame-large`), by default what the config says.
+        Vision tower, span predictor and rankers are loaded when a call needs them.
+        `span_predictor` is a folder, a Hugging Face id or a name (`pe-a-frame-large`), `rankers`
+        are files or folders by kind (`judge`, `clap`, `imagebind`); the default of both is what the
+        config says.
         Raises UserError if nothing is there, or if the networks do not fit each other.
         """
         name = inputs.check_checkpoint(name)
@@ -87,6 +92,8 @@ class SAMAudio:
         if "known" in extra:
             sounds = from_dict(KnownConfig, extra["known"], where="known.")
             known = KnownSounds(sounds, prompted.text_encoder, tokenizer)
+        upstream = extra.get("upstream", {})
+        named = open_rankers(upstream, rankers, folder=extra.get("folder"), mesh=mesh)
         return cls(
             codec,
             prompted,
@@ -96,7 +103,8 @@ class SAMAudio:
             long_audio=long_audio,
             vision=stored_tower(extra, mesh),
             refinement=from_dict(RefineConfig, extra.get("refine", {}), where="refine."),
-            span_predictor=span_predictor or extra.get("upstream", {}).get("span_predictor"),
+            span_predictor=span_predictor or upstream.get("span_predictor"),
+            rankers=Rankers(named),
             mesh=mesh,
             level_db=extra.get("level_db"),
             ignored_spans=tuple(extra.get("ignored_spans", ())),

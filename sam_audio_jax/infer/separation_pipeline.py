@@ -21,13 +21,13 @@ from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
-from sam_audio_jax.infer.rerank import Choice
+from sam_audio_jax.infer.rerank import Choice, Rankers
 from sam_audio_jax.infer.solve import Networks, encode_mixture, separate_batch
 from sam_audio_jax.infer.span_prediction import Source, SpanFinder
 from sam_audio_jax.infer.stems import Separated, Stems, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
 from sam_audio_jax.nn.call import Compiled
-from sam_audio_jax.scorers.scorer import PromptView, Scorer, SpanIoU
+from sam_audio_jax.scorers.scorer import PromptView, Scorer
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 
@@ -47,7 +47,7 @@ class Pipeline:
         buckets: BucketConfig | None = None,
         refinement: RefineConfig = DEFAULT,
         long_audio: LongAudioConfig | None = None,
-        scorer: Scorer | None = None,
+        rankers: Rankers | None = None,
         vision: VisionEncoder | StoredTower | None = None,
         span_predictor: Source = None,
         mesh: Mesh | None = None,
@@ -74,7 +74,7 @@ class Pipeline:
         self.level_db = level_db
         self.ignored_spans = tuple(ignored_spans)
         self.known = known
-        self.scorer = scorer or SpanIoU()
+        self.rankers = rankers or Rankers()
         self.video_features = VideoFeatures(
             vision,
             codec.config,
@@ -133,7 +133,7 @@ class Pipeline:
                 f"{item.name} is too long for a watermark, which runs over a whole recording; "
                 "leave watermark out"
             )
-        self._check_rank(item.prompts, options, item.name)
+        self._ranker(item.prompts, options, item.name)
 
     def separate_items(
         self, items: Sequence[Item], options: SeparateOptions, noises: Sequence[Any] | None = None
@@ -177,13 +177,19 @@ class Pipeline:
             views = [item.prompts for item in items]
             waves, views = self._solve(prompts, views, options, message, padding=False)
         cuts = [solved[..., : len(item.wave)] for item, solved in zip(items, waves, strict=False)]
-        chosen = self._choose(cuts, [item.wave for item in items], views, options)
+        # By the prompts of the caller: predicted spans rank only where nothing else can.
+        rankers = [
+            None if item.placeholder else self._ranker(item.prompts, options, item.name)
+            for item in items
+        ]
+        chosen = self._choose(cuts, [item.wave for item in items], views, rankers)
         stems = []
         for item, view, cut, (best, scores) in zip(items, views, cuts, chosen, strict=True):
             target, residual = item.level.undo(cut[best])
             notes = self._prediction_notes(item, view, options)
             generated = Stems(target, residual, self.sample_rate, scores, view.spans, notes)
-            stems.append(refined(item, generated, self.refinement) if options.refine else generated)
+            refine = options.refine and not item.placeholder
+            stems.append(refined(item, generated, self.refinement) if refine else generated)
         return stems
 
     @staticmethod
@@ -213,8 +219,9 @@ class Pipeline:
         if batch.anchors is not None:
             options = dataclasses.replace(options, predict_spans=False)
         views = batch.prompt_views
-        for number, view in enumerate(views):
-            self._check_rank(view, options, f"item {number}")
+        rankers = [
+            self._ranker(view, options, f"item {number}") for number, view in enumerate(views)
+        ]
         if noise is None:
             noise = np.concatenate([options.noise(frames, self._state)] * len(batch))
         noise = inputs.check_noise(noise, frames, self._state, rows, "this batch")
@@ -232,7 +239,7 @@ class Pipeline:
         )
         waves, views = self._solve(prompts, views, options, message, padding=True)
         cuts = [waves[item, ..., : hop * size] for item, size in enumerate(batch.sizes)]
-        chosen = self._choose(cuts, list(batch.audios[:, 0]), views, options)
+        chosen = self._choose(cuts, list(batch.audios[:, 0]), views, rankers)
         stems = [
             level.undo(cut[best])
             for level, cut, (best, _) in zip(levels, cuts, chosen, strict=True)
@@ -324,19 +331,18 @@ class Pipeline:
         waves: Sequence[Candidates],
         mixtures: Sequence[Float[np.ndarray, " _"]],
         views: Sequence[PromptView],
-        options: SeparateOptions,
+        rankers: Sequence[Scorer | None],
     ) -> list[Choice]:
-        """Returns for each item the candidate that is kept."""
-        if options.candidates == 1:
-            return [Choice()] * len(waves)
-        scorer = options.scorer or self.scorer
+        """Returns for each item the candidate that its ranker prefers."""
         targets = [candidates[:, 0] for candidates in waves]
-        return rerank.rank(scorer, targets, mixtures, self.sample_rate, views)
+        return rerank.rank_items(rankers, targets, mixtures, self.sample_rate, views)
 
-    def _check_rank(self, view: PromptView, options: SeparateOptions, name: str) -> None:
-        if options.candidates > 1:
-            predicted = options.predict_spans and not view.spans
-            rerank.check(options.scorer or self.scorer, view, name, predicted=predicted)
+    def _ranker(self, view: PromptView, options: SeparateOptions, name: str) -> Scorer | None:
+        """Returns what ranks the candidates of an item; None if there is only one."""
+        if options.candidates == 1:
+            return None
+        predicts = options.predict_spans and not view.spans
+        return self.rankers.choose(view, name, options.scorer, predicts_spans=predicts)
 
     def _noise(
         self, item: Item, noise: Any, frames: int, options: SeparateOptions

@@ -103,7 +103,7 @@ def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[
         "mask keeps": ([*video, "--mask-keeps", "sound"], "invalid choice: 'sound'"),
         "no tower": (video, "this model has no vision tower"),
         "no predictor": ([*text, "--predict-spans", *model], "has no span predictor"),
-        "no scorer": ([*text, "--candidates", "2", *model], "SpanIoU needs '+' spans"),
+        "no scorer": ([*text, "--candidates", "2", *model], "this model names no text ranker"),
         "negative span": ([street, "--span", "+", "-1", "0.2"], "must have start < end"),
         "manifest": (["--manifest", str(here / "items.jsonl")], "line 1: audio must be"),
         "manifest text": (["--manifest", str(here / "good.jsonl"), "--text", "x"], "--text is"),

@@ -152,8 +152,9 @@ def test_spans_rank_candidates_without_another_scorer(model, noise_of):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"text": "dog"}, r"candidates of audio cannot be ranked: SpanIoU needs '\+' spans"),
-        ({"spans": [("-", 0, 0.5)]}, r"SpanIoU needs '\+' spans"),
+        ({"text": "dog"}, r"candidates of audio cannot be ranked: this model names no text ranker"),
+        ({"spans": [("-", 0, 0.5)]}, r"cannot be ranked: give a text, '\+' spans or a video"),
+        ({"text": "dog", "scorer": SpanIoU()}, r"SpanIoU needs '\+' spans"),
         ({"spans": [("+", 0, 0.5)], "scorer": Fixed(1, 2)}, "Fixed needs a text"),
         ({"candidates": 0}, "candidates=0 must be a whole number from 1"),
         ({"reranking_candidates": 3}, "two names of one thing"),

@@ -47,12 +47,13 @@ class Settings(Checked, where=""):
 
     checkpoint: str
     span_predictor: str | None = None
+    rankers: dict[str, str] | None = None  # by kind, in place of those of the checkpoint
     options: SeparateOptions = dataclasses.field(default_factory=SeparateOptions)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of SETTINGS: one level, the options among the others."""
-        own = {"checkpoint": self.checkpoint, "span_predictor": self.span_predictor}
-        return own | self.options.to_dict()
+        names = ("checkpoint", "span_predictor", "rankers")
+        return {name: getattr(self, name) for name in names} | self.options.to_dict()
 
 
 def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
@@ -236,6 +237,7 @@ class _Run:
             text=entry.text or "",
             spans=tuple((token, start, end) for token, start, end in spans),
             features=None if entry.video is None else np.zeros((frames, width), np.float32),
+            placeholder=True,
         )
 
     def write(
