@@ -39,7 +39,7 @@ from sam_audio_jax.convert.model_files import (
     open_state,
     reading,
 )
-from sam_audio_jax.convert.names import Compute, StoredNetwork
+from sam_audio_jax.convert.names import StoredNetwork
 from sam_audio_jax.convert.separator import separator_config, separator_table
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_config_to_reference, t5_table
 from sam_audio_jax.convert.tensors import State, Tensor, write_state
@@ -47,6 +47,7 @@ from sam_audio_jax.convert.upstream_config import TEXT_DEFAULTS, upstream_config
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
+from sam_audio_jax.nn.storage import Compute, Storage, compute_of
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator, Separator
 
@@ -171,22 +172,27 @@ def _check_ours(path: pathlib.Path, latents: Any, tokenizer: Any, extra: Mapping
 
 
 def load_folder(
-    path: str | pathlib.Path, *, compute: Compute = "float32", mesh: Mesh | None = None
+    path: str | pathlib.Path,
+    *,
+    compute: Compute | None = None,
+    mesh: Mesh | None = None,
+    storage: Storage = "float32",
 ) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
     """Reads codec, text encoder with separator, tokenizer name, and everything else worth keeping.
 
-    `path` is a folder or a Hugging Face id; `compute` the dtype of the transformers' products; with
-    a mesh every parameter is sharded while it is read. The last result holds the other values of
+    `path` is a folder or a Hugging Face id; `compute` the dtype of the transformers' products
+    (default: that of `storage`, the form of their matrices); the codec is float32. With a mesh
+    every parameter is sharded while it is read. The last result holds the other values of
     `sam_audio_jax.json`, under "upstream" the config, and under "rest" the tensors that were not
     read, still in their file, and under "folder" where all of it is. `save_folder` takes it back.
     Raises as `open_folder`.
     """
-    folder = open_folder(path, compute=compute)
+    folder = open_folder(path, compute=compute or compute_of(storage))
     text, sizes = folder.text_encoder.table.abstract.config, folder.separator.table.abstract.config
     prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
     codec = folder.codec.read(mesh)
-    prompted.text_encoder = folder.text_encoder.read(mesh)
-    prompted.separator = folder.separator.read(mesh)
+    prompted.text_encoder = folder.text_encoder.read(mesh, storage)
+    prompted.separator = folder.separator.read(mesh, storage)
     unread = {"upstream": folder.config, "rest": folder.others, "folder": folder.path}
     return codec, prompted, folder.contents.tokenizer, dict(folder.contents.extra) | unread
 

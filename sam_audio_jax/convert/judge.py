@@ -33,7 +33,7 @@ from sam_audio_jax.convert.model_files import (
     open_state,
     reading,
 )
-from sam_audio_jax.convert.names import LINEAR, Compute, Row, Table
+from sam_audio_jax.convert.names import LINEAR, Row, Table
 from sam_audio_jax.convert.pe_a_frame import CODEC_FIELDS, TOKENIZER, wave_rows
 from sam_audio_jax.convert.peav import (
     PEAV_FIELDS,
@@ -49,6 +49,7 @@ from sam_audio_jax.convert.peav import (
 from sam_audio_jax.convert.tensors import State, Stored, Tensor, write_state
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
+from sam_audio_jax.nn.storage import Compute
 from sam_audio_jax.scorers.judge import Judge, JudgeConfig
 
 NAME = "sam-audio-judge"

@@ -1,14 +1,17 @@
 """Networks by name: a shipped model, a run's workdir or a step of it, a model folder, an HF id."""
 
+import dataclasses
 import math
 import pathlib
 from typing import Any
 
+from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.convert.encoders import copy_encoder, open_encoder
 from sam_audio_jax.convert.folder import (
+    TOWER_PREFIX,
     FileDtype,
     copy_folder,
     load_folder,
@@ -18,6 +21,7 @@ from sam_audio_jax.convert.folder import (
 from sam_audio_jax.convert.model_files import find_folder, has_tokenizer
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_table
 from sam_audio_jax.convert.training_run import (
+    abstract_run,
     load_run,
     load_run_codec,
     load_run_text_encoder,
@@ -27,6 +31,7 @@ from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object
+from sam_audio_jax.nn.storage import Storage, compute_of, stored
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.workdir import Checkpoint, find_checkpoint
 
@@ -34,20 +39,21 @@ SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
 
 
 def load_networks(
-    name: str, *, mesh: Mesh | None = None
+    name: str, *, mesh: Mesh | None = None, storage: Storage = "float32"
 ) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
     """Reads codec, text encoder with separator, tokenizer name and extras: see `load_folder`.
 
     `name` is a shipped model, a separator's workdir (its newest step), `WORKDIR/best`,
     `WORKDIR/checkpoints/STEP`, a folder in the upstream layout, or a Hugging Face id. With a mesh
-    every parameter is sharded while it is read. Raises `UserError` when there is nothing of that
-    name or when it does not fit.
+    every parameter is sharded while it is read. `storage` is the form of the matrices of text
+    encoder and separator. Raises `UserError` when there is nothing of that name or when it does not
+    fit.
     """
     match _locate(name):
         case Checkpoint() as checkpoint:
-            return load_run(checkpoint, mesh=mesh)
+            return load_run(checkpoint, mesh=mesh, storage=storage)
         case folder:
-            return load_folder(folder, mesh=mesh)
+            return load_folder(folder, mesh=mesh, storage=storage)
 
 
 def load_codec(name: str) -> Codec:
@@ -90,6 +96,46 @@ def parameter_bytes(name: str) -> int:
             model = open_folder(folder)
     states = (model.codec.state, model.text_encoder.state, model.separator.state)
     return 4 * sum(math.prod(tensor.shape) for state in states for tensor in state.values())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Described:
+    """A model whose configs and headers were read, but no tensor."""
+
+    codec: Codec  # these two abstract: shapes and dtypes alone
+    prompted: PromptedSeparator
+    folder: pathlib.Path  # of the model or the workdir
+    upstream: dict[str, Any]  # config.json; {} of a training run
+    sampler: dict[str, Any]
+    tower: int = 0  # parameters of the vision tower in the folder, 0 without one
+
+
+def describe_model(name: str, storage: Storage = "float32") -> Described:
+    """What `load_networks` would read; its matrices in the form `storage`. Raises as that does."""
+    match _locate(name):
+        case Checkpoint() as checkpoint:
+            codec, prompted = abstract_run(checkpoint, storage)
+            return Described(
+                codec=codec,
+                prompted=prompted,
+                folder=checkpoint.workdir.path,
+                upstream={},
+                sampler=checkpoint.fields("separator").get("sampler", {}),
+            )
+        case path:
+            model = open_folder(path, compute=compute_of(storage))
+    text = model.text_encoder.table.abstract.config
+    sizes = model.separator.table.abstract.config
+    prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
+    tower = [t.shape for name, t in model.others.items() if name.startswith(TOWER_PREFIX)]
+    return Described(
+        codec=model.codec.table.abstract,
+        prompted=stored(prompted, storage),
+        folder=model.path,
+        upstream=model.config,
+        sampler=model.contents.extra.get("sampler", {}),
+        tower=sum(math.prod(shape) for shape in tower),
+    )
 
 
 def codec_grid(name: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ table: so a fused projection becomes queries, keys and values.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from sam_audio_jax.convert.tensors import State, Stored
 from sam_audio_jax.convert.transfer import shardings, to_device, to_host
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.storage import Storage, matrix_paths, store_matrix
 
-Compute = Literal["float32", "bfloat16"]  # dtype of matrix products; parameters are float32
 M = TypeVar("M", bound=nnx.Module)
 
 
@@ -129,26 +129,40 @@ class Table(Generic[M]):
             raise UserError(f"{self.what} does not fit its config: {'; '.join(wrong)}")
         return self.read(state, mesh)
 
-    def read(self, state: State, mesh: Mesh | None = None) -> M:
-        """The network with the weights of a state that is known to fit, in float32.
+    def read(self, state: State, mesh: Mesh | None = None, storage: Storage = "float32") -> M:
+        """The network with the weights of a state that is known to fit.
 
-        With a mesh every parameter is sharded while it is read, tensor by tensor.
+        With a mesh every parameter is sharded while it is read, tensor by tensor. `storage` is the
+        form of its matrices, each of which is brought to it as soon as it is read.
         """
         graph, abstract = nnx.split(self.abstract)
+        variables = self._read(abstract, state, mesh)
+        if storage == "float32":
+            return nnx.merge(graph, nnx.from_flat_state(list(variables)))
+        network = nnx.merge(graph, abstract)
+        narrowed = set(matrix_paths(network))
+        for path, variable in variables:
+            setattr(functools.reduce(getattr, path[:-1], network), path[-1], variable)
+            if path in narrowed:
+                store_matrix(network, path, storage)
+        return network
+
+    def _read(
+        self, abstract: nnx.State, state: State, mesh: Mesh | None
+    ) -> Iterator[tuple[tuple, nnx.Variable]]:
+        """The parameters with their weights, one after the other, by their paths."""
         sources = {
             row.ours: (row.layout, row.names(self.depth), piece if shape else ())
             for row, shape, piece in self._pieces(self.abstract)
         }
         stacked = {row.ours for row in self.rows if row.stacked}
         sharding = shardings(abstract, mesh)
-        flat = []
         for path, variable in nnx.to_flat_state(abstract):
             ours = ".".join(map(str, path))
             layout, names, piece = sources[ours]
             arrays = (layout.to_ours(np.asarray(state[name])[piece]) for name in names)
             value = to_device(variable.shape, arrays, sharding[path], stacked=ours in stacked)
-            flat.append((path, variable.replace(value)))
-        return nnx.merge(graph, nnx.from_flat_state(flat))
+            yield path, variable.replace(value)
 
     def stored(self, model: M) -> dict[str, Stored]:
         """The inverse of `read`: tensors under reference names, copied to the host when read."""
@@ -197,9 +211,9 @@ class StoredNetwork(Generic[M]):
         """As `Table.misfits`."""
         return self.table.misfits(self.state)
 
-    def read(self, mesh: Mesh | None = None) -> M:
+    def read(self, mesh: Mesh | None = None, storage: Storage = "float32") -> M:
         """As `Table.read`."""
-        return self.table.read(self.state, mesh)
+        return self.table.read(self.state, mesh, storage)
 
 
 def _to_theirs(layout: TensorLayout, copy: Callable[[], np.ndarray]) -> np.ndarray:

@@ -18,7 +18,7 @@ from sam_audio_jax.convert.model_files import (
     has_tokenizer,
     open_state,
 )
-from sam_audio_jax.convert.names import CONV, LINEAR, Compute, Row, Table
+from sam_audio_jax.convert.names import CONV, LINEAR, Row, Table
 from sam_audio_jax.convert.peav import (
     fields_of,
     modernbert_config,
@@ -31,6 +31,7 @@ from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json
+from sam_audio_jax.nn.storage import Compute
 
 NAMES = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large")  # as SAM Audio's config says
 HUB = "facebook/"

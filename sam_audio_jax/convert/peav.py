@@ -7,11 +7,12 @@ names start with the argument `theirs`, paths of our parameters with `ours`, dot
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sam_audio_jax.convert.names import LINEAR, PAIRS, SAME, Compute, Row, TensorLayout, neighbours
+from sam_audio_jax.convert.names import LINEAR, PAIRS, SAME, Row, TensorLayout, neighbours
 from sam_audio_jax.convert.separator import conv_block_rows
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.storage import Compute
 
 # Keys of `config.json` -> our fields with the defaults of the reference's classes.
 PEAV_FIELDS = {

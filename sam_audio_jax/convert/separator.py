@@ -17,12 +17,12 @@ from sam_audio_jax.convert.names import (
     PAIRS,
     POINTWISE,
     SAME,
-    Compute,
     Row,
     Table,
     TensorLayout,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.storage import Compute
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 

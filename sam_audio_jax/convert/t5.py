@@ -8,10 +8,11 @@ from typing import Any
 
 from flax import nnx
 
-from sam_audio_jax.convert.names import LINEAR, Compute, Row, Table
+from sam_audio_jax.convert.names import LINEAR, Row, Table
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.storage import Compute
 
 TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight
 UNUSED = ("decoder.", "lm_head.")  # old t5-base files hold the decoder too

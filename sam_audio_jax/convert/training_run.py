@@ -4,6 +4,7 @@
 rest; only the item that is named is read, and only the part of it that is wanted.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.files import read_json, read_object
+from sam_audio_jax.nn.storage import Storage, compute_of, stored
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 from sam_audio_jax.workdir import Checkpoint
 
@@ -29,20 +31,23 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def load_run(
-    checkpoint: Checkpoint, *, mesh: Mesh | None = None
+    checkpoint: Checkpoint, *, mesh: Mesh | None = None, storage: Storage = "float32"
 ) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
     """Reads the networks of a separator's run; the result is that of `folder.load_folder`.
 
+    Another `storage` than float32 also sets the dtype of products, which is else the run's.
     Raises `UserError` for the run of something else, and for a checkpoint of another config.
     """
     codec_folder, folder = checkpoint.workdir.codec, checkpoint.folder
     config = checkpoint.fields("separator")
-    text = from_dict(T5Config, config["text"])
-    separator = from_dict(SeparatorConfig, config["separator"])
+    text, separator = _sizes(config, storage)
     codec = load_codec_folder(codec_folder, mesh=mesh)
     prompted = _read_module(
         folder, lambda: PromptedSeparator(text, separator, rngs=nnx.Rngs(0)), mesh=mesh
     )
+    if storage != "float32":  # whole first: the checkpoint is read at once
+        stored(prompted.text_encoder, storage)
+        stored(prompted.separator, storage)
     extra = {
         "trained": {"step": checkpoint.step},
         "sampler": config.get("sampler", {}),
@@ -53,18 +58,35 @@ def load_run(
     return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
 
 
-def run_parameter_bytes(checkpoint: Checkpoint) -> int:
-    """The size of the networks that `load_run` reads, in float32."""
-    config = checkpoint.fields("separator")
+def _sizes(config: Mapping[str, Any], storage: Storage) -> tuple[T5Config, SeparatorConfig]:
+    """The sizes of a run's networks, with the dtype of products that a storage has."""
     text = from_dict(T5Config, config["text"])
     separator = from_dict(SeparatorConfig, config["separator"])
+    if storage == "float32":
+        return text, separator
+    compute = compute_of(storage)
+    dit = dataclasses.replace(separator.dit, dtype=compute)
+    return dataclasses.replace(text, dtype=compute), dataclasses.replace(separator, dit=dit)
+
+
+def abstract_run(
+    checkpoint: Checkpoint, storage: Storage = "float32"
+) -> tuple[Codec, PromptedSeparator]:
+    """The networks that `load_run` reads, as shapes and dtypes alone."""
+    text, separator = _sizes(checkpoint.fields("separator"), storage)
     codec = from_dict(CodecConfig, read_json(checkpoint.workdir.codec / "codec.json"))
 
     def make() -> tuple[Codec, PromptedSeparator]:
         rngs = nnx.Rngs(0)
         return Codec(codec, rngs=rngs), PromptedSeparator(text, separator, rngs=rngs)
 
-    leaves = jax.tree.leaves(nnx.as_pure(nnx.state(nnx.eval_shape(make))))
+    networks, prompted = nnx.eval_shape(make)
+    return networks, stored(prompted, storage)
+
+
+def run_parameter_bytes(checkpoint: Checkpoint) -> int:
+    """The size of the networks that `load_run` reads, in float32."""
+    leaves = jax.tree.leaves(nnx.as_pure(nnx.state(abstract_run(checkpoint))))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 

@@ -18,10 +18,11 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.convert.names import LINEAR, SAME, Compute, Row, Table, TensorLayout, neighbours
+from sam_audio_jax.convert.names import LINEAR, SAME, Row, Table, TensorLayout, neighbours
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.storage import Compute
 
 SAM_AUDIO_PREFIX = "vision_encoder.model."
 TOWER = "visual."

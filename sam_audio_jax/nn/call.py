@@ -64,6 +64,17 @@ class Compiled(Generic[Network]):
         sharding = None if self.mesh is None else parallel.replicated(self.mesh)
         return self._run(program, arrays, static, sharding)
 
+    def compile(
+        self, program: Callable[Concatenate[Network, ...], Any], *arrays: Any, **static: Any
+    ) -> Any:
+        """Compiles a program as a call without a mesh would; the network may be abstract.
+
+        The result is a `jax.stages.Compiled`.
+        """
+        jit = jitted(program, CPU_OPTIONS if self._unrolled else ())
+        static_pairs = tuple(static.items())
+        return jit.lower(self._graph, self._state, arrays, static_pairs).compile()
+
     def on_batch(
         self, program: Callable[Concatenate[Network, ...], T], *arrays: Any, **static: Any
     ) -> T:

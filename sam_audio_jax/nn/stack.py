@@ -134,22 +134,28 @@ def scan_outputs(
 def stack_bytes(network: nnx.Module) -> int:
     """Bytes of all stacks in a network."""
     stacks = (value for _, _, value in _stacks(network))
-    return sum(leaf.nbytes for stack in stacks for leaf in jax.tree.leaves(nnx.state(stack)))
+    leaves = (leaf for stack in stacks for leaf in jax.tree.leaves(nnx.state(stack)))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def unstacked(network: M) -> M:
     """The network with a list of blocks in place of each stack, for inference on a CPU.
 
-    Both have their weights in the same memory. Its parameters have other paths: not for
-    checkpoints.
+    Both have their weights in the same memory, or are both abstract. Its parameters have other
+    paths: not for checkpoints.
     """
     network = nnx.merge(*nnx.split(network))  # other modules around the same arrays
     for owner, name, stack in list(_stacks(network)):
         graph, state = nnx.split(stack)
-        weights = jax.tree.map(np.asarray, nnx.as_pure(state))
-        depth = len(jax.tree.leaves(weights)[0])
-        layers = (jax.tree.map(operator.itemgetter(i), weights) for i in range(depth))
-        blocks = [nnx.merge(graph, jax.device_put(layer, may_alias=True)) for layer in layers]
+        weights = nnx.as_pure(state)
+        depth = jax.tree.leaves(weights)[0].shape[0]
+        if isinstance(jax.tree.leaves(weights)[0], jax.ShapeDtypeStruct):
+            layer = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), weights)
+            blocks = [nnx.merge(graph, layer) for _ in range(depth)]
+        else:
+            weights = jax.tree.map(np.asarray, weights)
+            layers = (jax.tree.map(operator.itemgetter(i), weights) for i in range(depth))
+            blocks = [nnx.merge(graph, jax.device_put(layer, may_alias=True)) for layer in layers]
         setattr(owner, name, nnx.List(blocks))
     return network
 

@@ -1,0 +1,146 @@
+"""How inference keeps the matrices of a network: in float32, in 16 bits, or as int8 by Qwix.
+
+Matrices are what layers multiply by in the network's own dtype, nearly all of its parameters.
+Norms, biases, tables and what is always computed in float32 (the embedding of the flow time of a
+bfloat16 network) stay float32. docs/inference.md has the sizes and the errors.
+"""
+
+import functools
+import importlib
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from sam_audio_jax import parallel
+from sam_audio_jax.errors import UserError
+
+Compute = Literal["float32", "bfloat16"]  # dtype of matrix products
+Storage = Literal["float32", "bfloat16", "float16", "int8"]
+STORAGES: tuple[Storage, ...] = ("float32", "bfloat16", "float16", "int8")
+MATRICES = ("kernel", "embedding")  # names of parameters in modules that have a dtype
+Path = tuple[str | int, ...]
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+def compute_of(storage: Storage) -> Compute:
+    """The dtype of the products of networks that are kept so.
+
+    float16 is widened to float32 layer by layer: T5's activations exceed its range.
+    """
+    return "bfloat16" if storage in ("bfloat16", "int8") else "float32"
+
+
+class QuantizedLinear(nnx.Module):
+    """A linear layer whose kernel is int8 with one float32 scale for each output channel.
+
+    The kernel is widened to the layer's dtype in front of the product (Qwix).
+    """
+
+    def __init__(self, kernel: nnx.Param, scale: nnx.Param, bias: nnx.Param | None, dtype: str):
+        self.int8_kernel, self.scale, self.dtype = kernel, scale, dtype
+        self.bias = nnx.data(None) if bias is None else bias
+
+    def __call__(self, x: Float[Array, "*rows size_in"]) -> Float[Array, "*rows size_out"]:
+        qwix = _qwix()
+        kernel = qwix.QArray(self.int8_kernel[...], self.scale[...].astype(self.dtype))
+        contracted = ((x.ndim - 1,), (0,)), ((), ())
+        y = qwix.dot_general(x.astype(self.dtype), kernel, contracted)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+def matrix_paths(network: nnx.Module) -> list[Path]:
+    """Where the matrices are that a network multiplies by in its lowest dtype."""
+    holders = [
+        ((*path, name), module.dtype)
+        for path, module in nnx.iter_modules(network)
+        for name in MATRICES
+        if hasattr(module, "dtype") and isinstance(getattr(module, name, None), nnx.Param)
+    ]
+    narrow = any(dtype == "bfloat16" for _, dtype in holders)
+    return [path for path, dtype in holders if dtype == "bfloat16" or not narrow]
+
+
+def store_matrix(network: nnx.Module, path: Path, storage: Storage) -> None:
+    """Keeps one matrix of a network, which may be abstract, in another form.
+
+    int8 is for linear layers; what else multiplies is then kept in bfloat16. Raises `UserError` for
+    values that float16 does not hold.
+    """
+    *above, owner_name, name = path
+    parent = functools.reduce(_child, above, network)
+    owner = _child(parent, owner_name)
+    if storage == "int8" and isinstance(owner, nnx.Linear):
+        setattr(parent, str(owner_name), quantized(owner))
+    elif storage != "float32":
+        variable = getattr(owner, name)
+        dtype = "bfloat16" if storage == "int8" else storage
+        setattr(owner, name, variable.replace(_cast(variable[...], dtype)))
+
+
+def _child(module: nnx.Module, name: str | int) -> nnx.Module:
+    return getattr(module, str(name))
+
+
+def stored(network: M, storage: Storage) -> M:
+    """The network with all of its matrices in another form, changed in place."""
+    for path in matrix_paths(network):
+        store_matrix(network, path, storage)
+    return network
+
+
+def quantized(layer: nnx.Linear) -> QuantizedLinear:
+    """The layer with an int8 kernel; of a stack, each layer is quantised by itself."""
+    kernel = layer.kernel[...]
+    if isinstance(kernel, jax.ShapeDtypeStruct):
+        values = jax.ShapeDtypeStruct(kernel.shape, jnp.int8)
+        scale = jax.ShapeDtypeStruct((*kernel.shape[:-2], 1, kernel.shape[-1]), jnp.float32)
+    else:
+        flat, quantize = kernel.reshape(-1, *kernel.shape[-2:]), _qwix().quantize
+        parts = [quantize(matrix, jnp.int8, channelwise_axes=(1,)) for matrix in flat]
+        stack = kernel.shape[:-2]
+        values = _joined([part.qvalue for part in parts], stack)
+        scale = _joined([part.scale for part in parts], stack)
+    axes = tuple(layer.kernel.get_metadata().get("out_sharding") or ())
+    names = parallel.axes(*axes) if axes else {}
+    scales = parallel.axes(*axes[:-2], "vector", axes[-1]) if axes else {}
+    bias = layer.bias if isinstance(layer.bias, nnx.Param) else None
+    return QuantizedLinear(
+        nnx.Param(values, **names), nnx.Param(scale, **scales), bias, str(layer.dtype)
+    )
+
+
+def _qwix() -> Any:
+    """Qwix, an extra; imported for int8 alone."""
+    try:
+        return importlib.import_module("qwix")
+    except ModuleNotFoundError:
+        raise UserError("dtype='int8' needs Qwix: pip install 'sam-audio-jax[int8]'") from None
+
+
+def _joined(parts: list[jax.Array], stack: tuple[int, ...]) -> jax.Array:
+    """The matrices of a stack of layers as one array, or the only one."""
+    return jnp.asarray(np.stack(parts).reshape(*stack, *parts[0].shape))
+
+
+def _cast(value: Any, dtype: str) -> Any:
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(value.shape, jnp.dtype(dtype))
+    if dtype == "float16" and float(jnp.abs(value).max()) > float(jnp.finfo(jnp.float16).max):
+        raise UserError("a matrix has values above 65504, too large for float16: use bfloat16")
+    return value.astype(dtype)
+
+
+def check_storage(storage: str, *, on_mesh: bool) -> Storage:
+    """Returns the name of a storage. Raises `UserError` for another one, and for int8 on a mesh."""
+    if storage not in STORAGES:
+        raise UserError(f"dtype={storage!r} is unknown; allowed: {', '.join(STORAGES)}")
+    if storage == "int8":
+        _qwix()
+        if on_mesh:
+            raise UserError("dtype='int8' is for one device; with a mesh use bfloat16")
+    return storage
