@@ -147,7 +147,7 @@ class Layout:
         return window + (self.starts.size - 1) * (window - overlap)
 
 
-def _solve(
+def solve_windows(
     networks: Networks,
     recording: WindowedRecording,
     layout: Layout,
@@ -200,18 +200,22 @@ class LongAudio:
         spans: Sequence[Span] = (),
         features: Float[np.ndarray, "frames video_width"] | None = None,
         sampler: flow.SamplerConfig,
+        targets_only: bool = False,
     ) -> Float[np.ndarray, "candidates stems samples"]:
         """Target and residual waves, whole frames, of every x(0) in `noises`, one after the other.
 
+        With `targets_only` no residual is decoded.
         A recording shorter than a window is one window of its own length: the one-shot solve.
         """
         frames = len(mixture)
         recording, layout = self.prepare(mixture, text, spans, features)
-        waves = np.empty((len(noises), 2, frames * self.networks.codec.config.hop), np.float32)
+        stems_of = 1 if targets_only else 2
+        hop = self.networks.codec.config.hop
+        waves = np.empty((len(noises), stems_of, frames * hop), np.float32)
         for wave, noise in zip(waves, noises, strict=True):
             start = _pad_to(noise, recording.mixture.shape[0])
-            latents = self.compiled(_solve, recording, layout, start, sampler=sampler)
-            stems = np.asarray(latents)[:frames].reshape(frames, 2, -1)
+            latents = self.compiled(solve_windows, recording, layout, start, sampler=sampler)
+            stems = np.asarray(latents)[:frames].reshape(frames, 2, -1)[:, :stems_of]
             decode_chunked(self.codec, np.moveaxis(stems, 1, 0), out=wave)
         return waves
 

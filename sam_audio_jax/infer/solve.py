@@ -52,20 +52,28 @@ def decode_stems(
     codec: Codec,
     latents: Float[Array, "rows frames state"],
     message: Int[Array, "waves bits"] | None = None,
+    *,
+    targets_only: bool = False,
 ) -> Float[Array, "rows stems samples"]:
     """Target and residual waves, decoded in one batch in the order of the messages."""
     rows, frames, state = latents.shape
+    if targets_only:
+        return codec.decode(latents[..., : state // 2])[:, None]
     stems = jnp.moveaxis(latents.reshape(rows, frames, 2, state // 2), 2, 1)
     waves = codec.decode(stems.reshape(2 * rows, frames, state // 2), watermark=message)
     return waves.reshape(rows, 2, -1)
 
 
 def separate_batch(
-    networks: Networks, prompts: Prompts, *, sampler: flow.SamplerConfig
+    networks: Networks,
+    prompts: Prompts,
+    *,
+    sampler: flow.SamplerConfig,
+    targets_only: bool = False,
 ) -> Float[Array, "batch candidates stems samples"]:
-    """Waves of both stems of every candidate."""
+    """Waves of both stems of every candidate, or of the targets alone."""
     latents = solve_latents(networks, prompts, sampler)
-    waves = decode_stems(networks.codec, latents, prompts.message)
+    waves = decode_stems(networks.codec, latents, prompts.message, targets_only=targets_only)
     return waves.reshape(-1, prompts.candidates, *waves.shape[1:])
 
 

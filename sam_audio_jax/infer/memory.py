@@ -1,0 +1,128 @@
+"""What a separation takes in memory, by the compiler's account, before any weight is loaded.
+
+Weights are counted by their shapes. The programs of a call are compiled for this machine with
+shapes in place of arrays; the compiler says what each needs beside the weights. What Python, the
+libraries and the compiled programs themselves take is that of this process.
+"""
+
+import dataclasses
+import gc
+import pathlib
+import resource
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.infer.collate import LEAST_TOKENS, Prompts
+from sam_audio_jax.infer.long_audio import (
+    Layout,
+    LongAudioConfig,
+    TextMemory,
+    WindowedRecording,
+    solve_windows,
+)
+from sam_audio_jax.infer.solve import Networks, separate_batch
+from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.separator.flow import SamplerConfig
+from sam_audio_jax.separator.windows import lay_windows
+
+CHUNK = 500  # frames that the codec encodes or decodes at once of a long recording
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The largest memory of one call, in bytes."""
+
+    weights: int
+    program: int  # arguments other than the weights, results and temporaries of the largest program
+    waves: int  # the recording and its stems
+    process: int  # Python, libraries, compiled programs
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.program + self.waves + self.process
+
+
+def weight_bytes(network: nnx.Module) -> int:
+    """Bytes of the parameters of a network, which may be abstract."""
+    leaves = jax.tree.leaves(nnx.as_pure(nnx.state(network)))
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def peak_of_call(
+    networks: Networks, seconds: float, sampler: SamplerConfig, config: LongAudioConfig
+) -> Peak:
+    """The peak of separating one mono recording by a text; `networks` are abstract."""
+    codec = networks.codec.config
+    frames = codec.frames(round(seconds * codec.sample_rate))
+    longest = config.longest(codec, networks.separator.config.dit.max_positions)
+    programs = _one_shot if frames <= longest else _windowed
+    needed = max(programs(networks, frames, sampler, config))
+    gc.collect()
+    return Peak(
+        weights=weight_bytes(networks),
+        program=needed,
+        waves=3 * 4 * frames * codec.hop,
+        process=resident(),
+    )
+
+
+def _one_shot(
+    networks: Networks, frames: int, sampler: SamplerConfig, config: LongAudioConfig
+) -> Iterator[int]:
+    del config
+    codec = networks.codec.config
+    prompts = Prompts(
+        wave=jnp.zeros((1, frames * codec.hop)),
+        valid=jnp.ones((1, frames), bool),
+        text_ids=jnp.zeros((1, LEAST_TOKENS), jnp.int32),
+        text_mask=jnp.ones((1, LEAST_TOKENS), bool),
+        anchors=jnp.zeros((1, frames), jnp.int32),
+        noise=jnp.zeros((1, frames, 2 * codec.codebook_dim)),
+    )
+    yield _needed(Compiled(networks), separate_batch, prompts, sampler=sampler)
+
+
+def _windowed(
+    networks: Networks, frames: int, sampler: SamplerConfig, config: LongAudioConfig
+) -> Iterator[int]:
+    codec, separator = networks.codec.config, networks.separator.config
+    of_codec, chunk = Compiled(networks.codec), min(CHUNK, frames)
+    yield _needed(of_codec, Codec.encode, jnp.zeros((1, chunk * codec.hop)))
+    yield _needed(of_codec, Codec.decode, jnp.zeros((2, chunk, codec.codebook_dim)))
+    window, overlap = config.window(codec, separator.dit.max_positions)
+    layout = Layout.of(lay_windows(frames, window, overlap), batch=config.batch, shards=1)
+    padded, text_encoder = layout.frames(overlap), networks.text_encoder.config
+    recording = WindowedRecording(
+        mixture=jnp.zeros((padded, codec.codebook_dim)),
+        anchors=jnp.zeros(padded, jnp.int32),
+        video=None,
+        text=TextMemory(
+            jnp.zeros((1, LEAST_TOKENS, text_encoder.width), text_encoder.dtype),
+            jnp.ones((1, LEAST_TOKENS), bool),
+        ),
+    )
+    noise = jnp.zeros((padded, 2 * codec.codebook_dim))
+    yield _needed(Compiled(networks), solve_windows, recording, layout, noise, sampler=sampler)
+
+
+def _needed(network: Compiled, program: Callable[..., Any], *arrays: Any, **static: Any) -> int:
+    """Bytes that a program needs beside the weights: arrays, results and temporaries."""
+    memory = network.compile(program, *arrays, **static).memory_analysis()
+    inputs = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return inputs + results + memory.temp_size_in_bytes
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory now; where that is unknown, the most so far."""
+    status = pathlib.Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * resource.getpagesize()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
