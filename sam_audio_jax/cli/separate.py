@@ -46,7 +46,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("input", nargs="?", help="a sound or video file")
     add("--manifest", type=pathlib.Path, help="many items, JSONL")
     add("--out", type=pathlib.Path, required=True, help="folder of the results")
-    add("--text", help="what to separate, e.g. 'dog barking'")
+    add(
+        "--text",
+        action="append",
+        help="what to separate, e.g. 'dog barking'; may be repeated: stems of several sounds",
+    )
+    add("--stems", help="texts, as speech,music,effects: one stem each, which add up to the input")
     add(
         "--span",
         nargs=3,
@@ -78,6 +83,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if bool(args.input) == bool(args.manifest):
         raise UserError("give either one INPUT or --manifest ITEMS.jsonl")
+    if args.stems is not None:
+        if args.text:
+            raise UserError("--text and --stems both name what to separate: give one of them")
+        args.stems = [part.strip() for part in args.stems.split(",") if part.strip()]
+        if len(args.stems) < (1 if args.rest else 2):
+            raise UserError("--stems needs two texts or more, as speech,music (or --rest)")
     for name in MANIFEST_ONLY if args.input else ():
         if getattr(args, name) is not None:
             raise UserError(f"--{name} needs a --manifest to share")
@@ -102,32 +113,59 @@ def separate_one(args: argparse.Namespace) -> None:
     _print_notes(recording.notes)
     seconds = recording.samples.shape[-1] / recording.sample_rate
     inputs.check_spans(args.span or (), seconds, args.input)
+    texts = _texts(args)
     if args.mask and not args.video:
         raise UserError("--mask needs --video, the picture that it is of")
     noise = inputs.load_noise(args.noise) if args.noise else None
-    text = inputs.check_text(args.text, "--text")
-    if not options.unprompted:
-        inputs.require_prompt(text, args.span, args.video, args.input)
+    text = args.text[0] if args.text and not texts else None
+    if not options.unprompted and not texts:
+        words = inputs.check_text(text, "--text")
+        inputs.require_prompt(words, args.span, args.video, args.input)
     model = load(args)
     model.pipeline.check_options(options)
-    item = model.item(
-        recording,
-        args.text,
-        args.span,
-        video=args.video,
-        mask=args.mask,
-        mask_keeps=options.mask_keeps,
-        name=args.input,
-    )
+    if texts:
+        items = model.items(recording, texts, options=options, name=args.input)
+    else:
+        item = model.item(
+            recording,
+            text,
+            args.span,
+            video=args.video,
+            mask=args.mask,
+            mask_keeps=options.mask_keeps,
+            name=args.input,
+        )
+        items = [item]
+    item = items[-1]
     _print_notes(item.recording.notes[len(recording.notes) :])
     print(f"separating {seconds:.1f} s", file=sys.stderr)
-    (stems,) = model.pipeline.separate_items([item], options, [noise])
+    if texts:
+        stems = model.pipeline.separate_texts(items, options, noise)
+    else:
+        (stems,) = model.pipeline.separate_items(items, options, [noise])
     with whole_folder(args.out, overwrite=True) as folder:
         names, missing = output.write_one(folder, item, stems)
     _print_notes(stems.notes)
     for reason in missing:
         print(f"warning: {reason}", file=sys.stderr)
     print(f"wrote {', '.join(names)} to {args.out}", file=sys.stderr)
+
+
+def _texts(args: argparse.Namespace) -> list[str]:
+    """Returns the texts that are separated side by side; none if there is one prompt.
+
+    Raises UserError for other prompts beside them, and for texts that cannot be stems.
+    """
+    texts = args.stems or args.text or []
+    if not texts or (len(texts) < 2 and not args.stems and not args.rest):
+        return []
+    for name in ("span", "video"):
+        if getattr(args, name):
+            raise UserError(
+                f"--{name} prompts one sound: with several stems give it in a call of its own, "
+                "or spans for each text in a manifest"
+            )
+    return [text for text, _ in inputs.check_texts(texts, None, args.input)]
 
 
 def _print_notes(notes: Sequence[str]) -> None:
@@ -141,7 +179,7 @@ def separate_many(args: argparse.Namespace) -> bool:
         if getattr(args, name):
             raise UserError(f"--{name} is for one recording; with --manifest it is in the lines")
     bad_lines: list[BadLine] = []
-    entries = read_manifest(args.manifest, bad_lines)
+    entries = read_manifest(args.manifest, bad_lines, texts=args.stems or ())
     rank = process_rank(args)
     check_run_folder(args.out, settings(args))
     failed = run(load(args), entries, args.out, settings(args), rank, bad_lines)
@@ -163,11 +201,13 @@ def separate_many(args: argparse.Namespace) -> bool:
 
 def settings(args: argparse.Namespace) -> Settings:
     """Returns the options that do not depend on the recording and its prompts."""
-    options = SeparateOptions(**{name: getattr(args, name) for name in FLAGS})
+    fields = {name: getattr(args, name) for name in FLAGS}
+    options = SeparateOptions(**fields, joint=args.stems is not None)
     return Settings(
         checkpoint=args.checkpoint,
         span_predictor=args.span_predictor,
         rankers=rankers(args) or None,
+        stems=args.stems,
         options=options,
     )
 

@@ -39,16 +39,24 @@ class Group:
 
     frames: int  # padded length
     rows: int  # padded number of items
-    items: tuple[int, ...]  # positions in the call, at most `rows`
+    items: tuple[int, ...]  # positions in the call, at most `rows`; one, if it has several texts
 
 
 def group(
-    lengths: Sequence[int], config: BucketConfig, *, longest: int = sys.maxsize, shards: int = 1
+    lengths: Sequence[int],
+    config: BucketConfig,
+    *,
+    longest: int = sys.maxsize,
+    shards: int = 1,
+    texts: Sequence[int] = (),
 ) -> list[Group]:
     """Every item in one group, whose rows are a multiple of `shards`, the shards of a batch.
 
     No group is padded beyond `longest` frames; an item that is longer is alone and not padded. The
     groups depend on the lengths and their order alone, never on what was run before.
+
+    `texts` are the numbers of texts of the items (default: one each). An item with several is a
+    group of its own, whose rows are the texts that are solved at once.
     """
     exact = len({length for length in lengths if length <= longest}) <= config.exact
     members: dict[int, list[int]] = {}
@@ -63,6 +71,9 @@ def group(
             continue
         most = max(1, min(config.batch, config.batch_frames // frames))
         most = shards * max(1, (1 << most.bit_length() - 1) // shards)
+        for item in [item for item in items if texts and texts[item] > 1]:
+            items.remove(item)
+            groups.append(Group(frames, shards * -(-min(texts[item], most) // shards), (item,)))
         for start in range(0, len(items), most):
             part = tuple(items[start : start + most])
             groups.append(Group(frames, shards * power_of_two(-(-len(part) // shards)), part))

@@ -259,6 +259,30 @@ def check_text(text: Any, name: str) -> str:
     return text if has_words(text) else ""
 
 
+def check_texts(texts: Any, spans: Any, name: str) -> list[tuple[str, tuple[Span, ...]]]:
+    """Returns several texts of one recording, each with its spans, which are not yet checked.
+
+    `spans` is None, or a list with a list of spans (or None) for each text. Raises UserError for
+    no text, for one without words, and for one that is there twice.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
+        raise UserError(f"several texts of {name} must be a list of them, not {shown(texts)}")
+    checked = [check_text(text, name) for text in texts]
+    for text, words in zip(texts, checked, strict=True):
+        if not words:
+            raise UserError(f"text {shown(text)} of {name} has no words: each stem needs some")
+        if checked.count(words) > 1:
+            raise UserError(f"text {shown(text)} of {name} is there twice")
+    own = [()] * len(checked) if spans is None else spans
+    is_list = isinstance(own, Sequence) and len(own) == len(checked)
+    if not is_list or not all(one is None or isinstance(one, list | tuple) for one in own):
+        raise UserError(
+            f"spans of {name} must be a list with a list of spans for each of {len(checked)} "
+            "texts, because a span says when one sound sounds"
+        )
+    return [(text, parse_spans(one or (), name)) for text, one in zip(checked, own, strict=True)]
+
+
 def require_prompt(text: str, spans: Any, video: Any, name: str) -> None:
     """Raises UserError where nothing says what to separate; `text` is checked already."""
     if not text and not spans and video is None:

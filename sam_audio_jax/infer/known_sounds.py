@@ -50,7 +50,7 @@ class KnownSounds:
         table = encoder.embed.embedding[...]
         if not table.is_fully_addressable:
             table = parallel.gather_to_local(table)
-        self._table = np.asarray(table)
+        self._table = np.asarray(table).astype(np.float32, copy=False)
         self._vectors = self._vectors_of(config.texts)
 
     def nearest(self, text: str) -> tuple[str, float]:

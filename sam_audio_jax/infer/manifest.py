@@ -2,11 +2,19 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_file_name, iter_lines
-from sam_audio_jax.infer.inputs import check_path, check_text, check_track, parse_spans
+from sam_audio_jax.infer.inputs import (
+    check_path,
+    check_text,
+    check_texts,
+    check_track,
+    parse_spans,
+)
+from sam_audio_jax.infer.output import file_names
 from sam_audio_jax.separator.prompts import Span
 
 KEYS = ("id", "audio", "text", "spans", "track", "video", "mask")
@@ -25,6 +33,16 @@ class Entry:
     video: pathlib.Path | None
     mask: pathlib.Path | None
     line: dict[str, Any]  # the object as the file has it
+    # Several texts with their spans, in place of `text` and `spans`; (): there is one.
+    texts: tuple[tuple[str, tuple[Span, ...]], ...] = ()
+
+    @property
+    def prefixes(self) -> list[str]:
+        """What the names of its files begin with."""
+        if not self.texts:
+            return [self.id]
+        names = file_names([text for text, _ in self.texts])
+        return [self.id, *(f"{self.id}.{name}" for name in names)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,33 +54,39 @@ class BadLine:
     reason: str
 
 
-def read_manifest(path: pathlib.Path, bad_lines: list[BadLine] | None = None) -> list[Entry]:
+def read_manifest(
+    path: pathlib.Path, bad_lines: list[BadLine] | None = None, *, texts: Sequence[str] = ()
+) -> list[Entry]:
     """Reads and checks every line; the files that it names are opened later.
 
+    `texts` are those of lines without a text of their own.
     Raises UserError, which names the line, if one is malformed or has the id of another. With a
     list of `bad_lines` these are appended to it instead, and only a file without any good line is
     an error.
     """
     entries: list[Entry] = []
     bad: list[BadLine] = []
-    line_of: dict[str, int] = {}  # id -> number of its line
+    line_of: dict[str, int] = {}  # id, or beginning of files' names -> number of its line
     for number, fields in iter_lines(path):
         try:
             if isinstance(fields, UserError):
                 raise fields
-            entry = _parse(fields, f"{path.name} line {number}", path.parent)
-            if entry.id in line_of:
-                raise UserError(
-                    f"{path.name} line {number}: id {shown(entry.id)} is that of line "
-                    f"{line_of[entry.id]}"
-                )
+            entry = _parse(fields, f"{path.name} line {number}", path.parent, texts)
+            for name in entry.prefixes:
+                if name in line_of:
+                    what = (
+                        f"id {shown(name)} is" if name == entry.id else f"{name!r} begins files as"
+                    )
+                    raise UserError(
+                        f"{path.name} line {number}: {what} that of line {line_of[name]}"
+                    )
         except UserError as error:
             if bad_lines is None:
                 raise
             name = fields.get("id") if isinstance(fields, dict) else None
             bad.append(BadLine(number, name if isinstance(name, str) else None, str(error)))
             continue
-        line_of[entry.id] = number
+        line_of |= dict.fromkeys(entry.prefixes, number)
         entries.append(entry)
     if not entries:
         raise UserError(bad[0].reason if bad else f"manifest {path} is empty")
@@ -71,7 +95,7 @@ def read_manifest(path: pathlib.Path, bad_lines: list[BadLine] | None = None) ->
     return entries
 
 
-def _parse(fields: Any, where: str, folder: pathlib.Path) -> Entry:
+def _parse(fields: Any, where: str, folder: pathlib.Path, texts: Sequence[str]) -> Entry:
     """Returns the entry of one line; `where` names it in errors, `folder` holds the manifest."""
     if not isinstance(fields, dict):
         raise UserError(f"{where} must be an object like {{'id': 'a', 'audio': 'a.wav'}}")
@@ -87,12 +111,20 @@ def _parse(fields: Any, where: str, folder: pathlib.Path) -> Entry:
             check_path(value, f"{where}: {key}")
     if fields.get("mask") and not fields.get("video"):
         raise UserError(f"{where} has a mask but no video that it is of")
-    name, text = fields["id"], fields.get("text")
+    name, text, spans = fields["id"], fields.get("text"), fields.get("spans")
     check_file_name(name, where)
+    several: tuple[tuple[str, tuple[Span, ...]], ...] = ()
+    if text is None and texts:
+        text = list(texts)
+    if isinstance(text, list):
+        if fields.get("video"):
+            raise UserError(f"{where}: a video prompts one sound, not a list of texts")
+        several, text, spans = tuple(check_texts(text, spans, where)), None, None
     check_text(text, where)
-    spans = parse_spans(fields.get("spans") or (), where)
+    spans = parse_spans(spans or (), where)
     track = fields.get("track")
     if track is not None:
         check_track(track, where)
     video, mask = (folder / fields[key] if fields.get(key) else None for key in ("video", "mask"))
-    return Entry(name, folder / fields["audio"], text, spans, track, video, mask, fields)
+    audio = folder / fields["audio"]
+    return Entry(name, audio, text, spans, track, video, mask, fields, several)

@@ -58,6 +58,12 @@ class SeparateOptions(Checked, where=""):
         default=None,
         metadata=_flag("divide the recording itself: all channels, its rate", choices=("wiener",)),
     )
+    # The stems of a recording's texts add up to it: one mask for each divides the recording.
+    joint: bool = False
+    rest: bool = dataclasses.field(  # `joint`, with one stem more
+        default=False,
+        metadata=_flag("one stem more: what no text took of the recording", action="store_true"),
+    )
     unprompted: bool = dataclasses.field(  # for items without text, spans and video
         default=False,
         metadata=_flag("let the model choose where nothing is asked for", action="store_true"),
@@ -72,6 +78,10 @@ class SeparateOptions(Checked, where=""):
     def __post_init__(self):
         super().__post_init__()
         self.sampler(SamplerConfig())
+        if self.rest:
+            object.__setattr__(self, "joint", True)
+        if self.joint and self.refine is None:  # only shares of the recording add up to it
+            object.__setattr__(self, "refine", "wiener")
         if self.refine not in REFINEMENTS:
             raise UserError(f"refine={self.refine!r} is unknown; allowed: 'wiener' or None")
         if self.refine and self.watermark is not None:

@@ -1,20 +1,27 @@
 """The files of a separation: stems, the video with the target as its sound, a spectrogram."""
 
 import pathlib
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError, describe
 from sam_audio_jax.files import PART, check_writable, whole_file
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.picture import spectrograms_png
-from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.infer.stems import Stems, TextStems
 from sam_audio_jax.video.muxing import CODECS, mux
 
 PICTURE = "spectrogram.png"
 # Files that the result of one recording may consist of.
-ONE_ITEM = ("target.wav", "residual.wav", PICTURE, *(f"target{end}" for end in CODECS))
+ONE_ITEM = ("target.wav", "residual.wav", "rest.wav", PICTURE, *(f"target{end}" for end in CODECS))
+OF_A_TEXT = (".target.wav", ".residual.wav")  # ends of files whose names begin with a text's
+LONGEST_TEXT_NAME = 40  # bytes; an item's id comes before it
+
+Waves = Mapping[str, Float[np.ndarray, "*channels samples"]]  # name of a file, less .wav -> wave
 
 
 def check_result_folder(out: pathlib.Path, *, overwrite: bool) -> None:
@@ -26,28 +33,68 @@ def check_result_folder(out: pathlib.Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
     names = sorted(file.name for file in out.iterdir() if PART not in file.name)
-    foreign = [name for name in names if name not in ONE_ITEM]
+    foreign = [name for name in names if name not in ONE_ITEM and not name.endswith(OF_A_TEXT)]
     if foreign:
         raise UserError(f"{out} holds other files ({foreign[0]}); --out must name a new folder")
     if names and not overwrite:
         raise UserError(f"{out} holds an earlier result; add --overwrite or name a new folder")
 
 
-def write_stems(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = "") -> list[str]:
-    """Writes both waves and, for an item with a video file, that with the target as its sound.
+def file_names(texts: Sequence[str]) -> list[str]:
+    """Returns for each text the beginning of its files' names: readable, safe, all different.
+
+    Characters other than letters, digits and "-" become "_"; a name that is there already gets a
+    number. Names that differ in case alone count as equal, because some file systems think so.
+    """
+    names: list[str] = []
+    for text in texts:
+        plain = re.sub(r"[^\w-]+", "_", text).strip("_") or "text"
+        name, number = _cut(plain, ""), 1
+        while name.casefold() in (other.casefold() for other in names):
+            number += 1
+            name = _cut(plain, f"-{number}")
+        names.append(name)
+    return names
+
+
+def _cut(name: str, end: str) -> str:
+    """The name with an end, cut to the longest that is allowed."""
+    room = LONGEST_TEXT_NAME - len(end)
+    return name.encode()[:room].decode(errors="ignore") + end
+
+
+def waves_of(stems: Stems | TextStems) -> Waves:
+    """Returns the waves of a result by the names of their files, less .wav.
+
+    Of joint stems the residuals are left out: they are what the other files have.
+    """
+    if isinstance(stems, Stems):
+        return {"target": stems.target, "residual": stems.residual}
+    kinds = ("target",) if stems.joint else ("target", "residual")
+    named = zip(file_names(list(stems)), stems.values(), strict=True)
+    waves = {f"{name}.{kind}": getattr(one, kind) for name, one in named for kind in kinds}
+    return waves if stems.rest is None else waves | {"rest": stems.rest}
+
+
+def write_stems(
+    folder: pathlib.Path, item: Item, stems: Stems | TextStems, prefix: str = ""
+) -> list[str]:
+    """Writes the waves and, for an item with a video file, that with the target as its sound.
 
     Returns the names of the files, which begin with `prefix`.
     """
-    return write_waves(folder, stems, prefix) + write_video(folder, item, stems, prefix)
+    names = write_waves(folder, stems, prefix)
+    if isinstance(stems, TextStems):  # a video prompts one sound alone: there is none
+        return names
+    return names + write_video(folder, item, stems, prefix)
 
 
-def write_waves(folder: pathlib.Path, stems: Stems, prefix: str = "") -> list[str]:
-    """Writes target and residual; returns the names of the files."""
+def write_waves(folder: pathlib.Path, stems: Stems | TextStems, prefix: str = "") -> list[str]:
+    """Writes all waves of a result; returns the names of the files."""
     names = []
-    for name in ("target", "residual"):
+    for name, wave in waves_of(stems).items():
         names.append(f"{prefix}{name}.wav")
-        wave = np.atleast_2d(getattr(stems, name))
-        audio.write_wav(folder / names[-1], wave, stems.sample_rate)
+        audio.write_wav(folder / names[-1], np.atleast_2d(wave), stems.sample_rate)
     return names
 
 
@@ -64,7 +111,9 @@ def write_video(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = ""
     return [name]
 
 
-def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> tuple[list[str], list[str]]:
+def write_one(
+    folder: pathlib.Path, item: Item, stems: Stems | TextStems
+) -> tuple[list[str], list[str]]:
     """Writes the files of one recording: stems, video, `spectrogram.png`.
 
     Returns the names of the files, and why others are missing: once there are stems, no error of a
@@ -72,6 +121,8 @@ def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> tuple[list[str]
     """
     names, missing = write_waves(folder, stems), []
     for name, write in (("the video", write_video), (PICTURE, write_picture)):
+        if isinstance(stems, TextStems) and write is write_video:
+            continue
         try:
             names += write(folder, item, stems)
         except Exception as error:
@@ -79,15 +130,17 @@ def write_one(folder: pathlib.Path, item: Item, stems: Stems) -> tuple[list[str]
     return names, missing
 
 
-def write_picture(folder: pathlib.Path, item: Item, stems: Stems) -> list[str]:
+def write_picture(folder: pathlib.Path, item: Item, stems: Stems | TextStems) -> list[str]:
     """Writes the spectrograms of mixture and stems; returns the name of the file in a list."""
     mixture = item.mix(item.recording.samples)
     waves = {
         "mixture": audio.resample(mixture, item.recording.sample_rate, stems.sample_rate),
-        "target": item.mix(np.atleast_2d(stems.target)),
-        "residual": item.mix(np.atleast_2d(stems.residual)),
     }
-    picture = spectrograms_png(waves, stems.sample_rate, spans=stems.spans, title=item.text)
+    waves |= {name: item.mix(np.atleast_2d(wave)) for name, wave in waves_of(stems).items()}
+    # Spans of several texts would be marks of different sounds in one picture.
+    several = isinstance(stems, TextStems)
+    title, spans = (", ".join(stems), ()) if several else (item.text, stems.spans)
+    picture = spectrograms_png(waves, stems.sample_rate, spans=spans, title=title)
     with whole_file(folder / PICTURE) as part:
         part.write_bytes(picture)
     return [PICTURE]

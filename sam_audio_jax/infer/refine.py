@@ -1,10 +1,11 @@
-"""Mixture-consistent refinement: a mask from the generated stems divides the recording itself.
+"""Mixture-consistent refinement: masks from the generated stems divide the recording itself.
 
 A generated stem is mono, at the codec's rate, and exact neither in phase nor in its fine spectrum.
 Its coarse spectrum is right, so target and residual give a soft time-frequency mask (a Wiener
 filter) for the recording: no sound is added, the phase is the recording's, every channel and the
 sample rate are kept, and the two stems add up to the input. What a caller marks with `+` spans may
-bound it besides: outside of them, with a margin, all of the recording is residual.
+bound it besides: outside of them, with a margin, all of the recording is residual. Stems of several
+texts are divided in the same way, by masks that add up to 1.
 """
 
 import dataclasses
@@ -69,40 +70,79 @@ def wiener(
     stem. `spans` are the prompt's, which count if the config has a gate. `offsets` of the channels,
     if any, go to the residual. With `overwrite` the results may be written into the stems.
     """
+    divided = divide_among(
+        mixture,
+        [target, residual],
+        sample_rate=sample_rate,
+        stem_rate=stem_rate,
+        config=config,
+        spans=[spans],
+        offsets=offsets,
+        overwrite=overwrite,
+    )
+    return divided[0], divided[1]
+
+
+def divide_among(
+    mixture: Channels,
+    stems: Sequence[Stem],
+    residuals: Sequence[Stem] = (),
+    *,
+    sample_rate: int,
+    stem_rate: int,
+    config: RefineConfig = DEFAULT,
+    spans: Sequence[Sequence[Span]] = (),
+    offsets: Float[np.ndarray, " channels"] | None = None,
+    overwrite: bool = False,
+) -> list[Channels]:
+    """`wiener` for any number of stems: one mask for each, which add up to 1.
+
+    The last result is what the others leave of the mixture, its `offsets` included. Without
+    `residuals` it is the last stem; with those of all stems, each generated beside its stem, it is
+    one more: what no stem has. `spans` are those of each stem's prompt, for the config's gate.
+    """
+    spans_of = [*spans, *[()] * (len(stems) - len(spans))]
     mixture = np.asarray(mixture, np.float32)
     offsets = np.zeros(len(mixture), np.float32) if offsets is None else offsets
-    size = mixture.shape[-1]
-    stems = [_fit_stem(stem, stem_rate, sample_rate, size) for stem in (target, residual)]
+    size, count = mixture.shape[-1], len(stems) + bool(len(residuals))
+    signals = [_fit_stem(stem, stem_rate, sample_rate, size) for stem in (*stems, *residuals)]
     hop, margin = hop_and_margin(sample_rate, config)
     block = max(1, round(config.block_s * sample_rate / hop)) * hop
     starts = range(0, size, block)
-    level = sum(_energy(stem[i : i + block]) for stem in stems for i in starts) / (2 * size)
-    if overwrite and len(mixture) == 1 and all(stem.flags.writeable for stem in stems):
-        divided = [stem[None] for stem in stems]
-    else:
-        divided = [np.empty_like(mixture) for _ in stems]
-    context = np.empty((2, 0), np.float32)  # the stems from `left` to the end of the margin
+    energy = sum(_energy(signal[i : i + block]) for signal in signals for i in starts)
+    divided = _results(mixture, signals[:count], overwrite=overwrite)
+    # The signals from `left` to the end of the margin.
+    context = np.empty((len(signals), 0), np.float32)
     for start in starts:
         stop, left = min(start + block, size), start - context.shape[1]
         cut = slice(left, min(stop + margin, size))
-        ahead = np.stack([stem[start : cut.stop] for stem in stems])
+        ahead = np.stack([signal[start : cut.stop] for signal in signals])
         context = np.concatenate([context, ahead], axis=1)
-        estimate = estimate_target(
+        estimates = estimate_stems(
             audio.without_offsets(mixture[:, cut], offsets),
             context,
             sample_rate=sample_rate,
             stem_rate=stem_rate,
-            level=level,
+            level=energy / (len(signals) * size),
             config=config,
+            residuals=len(residuals),
         )
-        estimate = estimate[:, start - left : stop - left]
-        estimate = gated(estimate, spans, start, sample_rate, config)
         # A copy: `divided` may overwrite the stems, and the next block needs them on its left.
         context = context[:, max(0, stop - margin) - left : stop - left]
-        pieces = divide(mixture[:, start:stop], estimate)
-        for whole, piece in zip(divided, pieces, strict=True):
+        left_over = mixture[:, start:stop]
+        for whole, estimate, own in zip(divided, estimates, spans_of, strict=False):
+            kept = gated(estimate[:, start - left : stop - left], own, start, sample_rate, config)
+            piece, left_over = divide(left_over, kept)
             whole[:, start:stop] = piece
-    return divided[0], divided[1]
+        divided[-1][:, start:stop] = left_over
+    return divided
+
+
+def _results(mixture: Channels, signals: Sequence[Stem], *, overwrite: bool) -> list[Channels]:
+    """Returns an array for each result: the signals' own memory where it may be overwritten."""
+    if overwrite and len(mixture) == 1 and all(signal.flags.writeable for signal in signals):
+        return [signal[None] for signal in signals]
+    return [np.empty_like(mixture) for _ in signals]
 
 
 def hop_and_margin(sample_rate: int, config: RefineConfig) -> tuple[int, int]:
@@ -116,27 +156,30 @@ def hop_and_margin(sample_rate: int, config: RefineConfig) -> tuple[int, int]:
     return hop, -(-margin // hop) * hop
 
 
-def estimate_target(
+def estimate_stems(
     mixture: Channels,
-    stems: Float[np.ndarray, "two samples"],
+    signals: Float[np.ndarray, "signals samples"],
     *,
     sample_rate: int,
     stem_rate: int,
     level: float,
     config: RefineConfig,
-) -> Channels:
-    """Returns the target in an excerpt; `stems` have its rate and were resampled from `stem_rate`.
+    residuals: int = 0,
+) -> list[Channels]:
+    """Returns all stems but the last in an excerpt; that is what they leave of the mixture.
 
-    `level` is the mean square of the whole stems; power far below it counts as silence.
+    `signals` have its rate and were resampled from `stem_rate`; the last `residuals` of them are
+    those of the others. `level` is the mean square of the whole signals; power far below it counts
+    as silence.
     """
     hop, _ = hop_and_margin(sample_rate, config)
     window = hop * config.overlap
     bands = _bands(window, sample_rate, stem_rate, config)
     floor = max(1e-9 * window * level, 1e-20)
-    mask = _mask(audio.stft(stems, window, hop), bands, hop / sample_rate, floor, config)
-    return audio.istft(
-        audio.stft(mixture, window, hop) * mask, window, hop, mixture.shape[-1]
-    ).astype(np.float32)
+    spectra = audio.stft(signals, window, hop)
+    masks = _masks(spectra, bands, hop / sample_rate, floor, config, residuals)
+    spectrum, size = audio.stft(mixture, window, hop), mixture.shape[-1]
+    return [audio.istft(spectrum * mask, window, hop, size).astype(np.float32) for mask in masks]
 
 
 def gated(
@@ -200,14 +243,15 @@ def _bands(
     return triangles.astype(np.float32), max(1, usable)
 
 
-def _mask(
-    spectra: Complex[np.ndarray, "two frames bins"],
+def _masks(
+    spectra: Complex[np.ndarray, "signals frames bins"],
     bands: tuple[Float[np.ndarray, "bins bands"], int],
     hop_s: float,
     floor: float,
     config: RefineConfig,
-) -> Float[np.ndarray, "frames bins"]:
-    """Returns the target's soft mask, 0 where neither stem has power."""
+    residuals: int,
+) -> list[Float[np.ndarray, "frames bins"]]:
+    """Returns the soft masks of all stems but the last, 0 where no stem has power."""
     triangles, usable = bands
     power = np.square(np.abs(spectra)) @ triangles
     if usable < power.shape[-1]:  # the stems end below: take the sum of their highest bands
@@ -215,5 +259,22 @@ def _mask(
     if config.smooth_s:
         sigma = config.smooth_s / hop_s
         power = scipy.ndimage.gaussian_filter1d(power, sigma, axis=1, mode="nearest")
-    target, residual = power**config.exponent
-    return (target / (target + residual + floor**config.exponent)) @ triangles.T
+    if residuals:
+        power = _with_rest(power[:-residuals], power[-residuals:])
+    shares = power**config.exponent
+    total = shares.sum(axis=0) + floor**config.exponent
+    return [(share / total) @ triangles.T for share in shares[:-1]]
+
+
+def _with_rest(
+    stems: Float[np.ndarray, "stems frames bands"],
+    residuals: Float[np.ndarray, "stems frames bands"],
+) -> Float[np.ndarray, "stems_and_rest frames bands"]:
+    """The powers of the stems, and that of what no stem has.
+
+    A residual has what no stem has and the other stems. Each gives an estimate, of which the
+    smallest is taken: what one residual lacks, its stem has.
+    """
+    others = stems.sum(axis=0) - stems
+    rest = np.maximum(residuals - others, 0).min(axis=0)
+    return np.concatenate([stems, rest[None]])

@@ -32,12 +32,14 @@ from sam_audio_jax.infer.refine import RefineConfig
 from sam_audio_jax.infer.rerank import Rankers
 from sam_audio_jax.infer.separation_pipeline import Pipeline
 from sam_audio_jax.infer.span_prediction import Source
-from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.infer.stems import Stems, TextStems
 from sam_audio_jax.infer.video_prompts import make_clip, stored_tower
+from sam_audio_jax.nn.storage import check_storage
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 
 PROMPTS = ("text", "spans", "video", "mask", "video_features")
+PARTS = ("text", "all")  # what `from_pretrained` loads at once
 ARGUMENTS = {*PROMPTS, *FIELDS, *NAMES, "ode_opt"}  # of `separate`, one for each item or all
 
 
@@ -70,6 +72,8 @@ class SAMAudio:
         cls,
         name: str | os.PathLike,
         *,
+        dtype: str = "float32",
+        parts: str = "text",
         buckets: BucketConfig | None = None,
         long_audio: LongAudioConfig | None = None,
         span_predictor: Source = None,
@@ -79,6 +83,9 @@ class SAMAudio:
         """Loads the networks of a shipped name, a training workdir or one step of it, a folder in
         the upstream layout, or a Hugging Face id; with a mesh, sharded over its devices.
 
+        `dtype` is that in which text encoder and separator are kept: "float32", "bfloat16",
+        "float16" or "int8" (docs/inference.md); the codec is float32. `parts` is "text", what every
+        call needs, or "all", which also loads what is else loaded by the first call that needs it.
         Vision tower, span predictor and rankers are loaded when a call needs them.
         `span_predictor` is a folder, a Hugging Face id or a name (`pe-a-frame-large`), `rankers`
         are files or folders by kind (`judge`, `clap`, `imagebind`); the default of both is what the
@@ -86,7 +93,12 @@ class SAMAudio:
         Raises UserError if nothing is there, or if the networks do not fit each other.
         """
         name = inputs.check_checkpoint(name)
-        codec, prompted, tokenizer_name, extra = load_networks(name, mesh=mesh)
+        storage = check_storage(dtype, on_mesh=mesh is not None)
+        if parts not in PARTS:
+            raise UserError(f"parts={parts!r} is unknown; allowed: {', '.join(PARTS)}")
+        codec, prompted, tokenizer_name, extra = load_networks(
+            name, mesh=mesh, storage=storage
+        )
         tokenizer = tokenizer_for(tokenizer_name, normalizes=extra.get("normalizes_text", False))
         known = None
         if "known" in extra:
@@ -94,7 +106,7 @@ class SAMAudio:
             known = KnownSounds(sounds, prompted.text_encoder, tokenizer)
         upstream = extra.get("upstream", {})
         named = open_rankers(upstream, rankers, folder=extra.get("folder"), mesh=mesh)
-        return cls(
+        model = cls(
             codec,
             prompted,
             tokenizer,
@@ -110,6 +122,9 @@ class SAMAudio:
             ignored_spans=tuple(extra.get("ignored_spans", ())),
             known=known,
         )
+        if parts == "all":
+            model.pipeline.load_parts()
+        return model
 
     def separate(
         self,
@@ -128,6 +143,9 @@ class SAMAudio:
     ) -> Any:
         """Returns `Stems` of one recording, a list of them for a list, `Separated` of a `Batch`.
 
+        A list of texts for one recording gives `TextStems`, its stems by text: the recording is
+        read and encoded once. With `joint` they add up to the recording, with `rest` one more takes
+        what no text took. `spans` are then a list with a list (or None) for each text.
         `audio`: a path, or an array `[samples]` or `[channels, samples]` at `sample_rate`; with a
         list, the prompts and `noise` are lists too. `track`: which audio track of a file, from 1;
         None: the one that players take. What is to be known about a file (damage, other tracks, a
@@ -141,8 +159,8 @@ class SAMAudio:
 
         `options` say how to separate; `arguments` are fields of `SeparateOptions`, which explains
         them and whose values in `options` they replace: `method`, `steps`, `seed`, `candidates`,
-        `scorer`, `predict_spans`, `watermark`, `refine`, `unprompted`, `mask_keeps`. The
-        reference's names are arguments too (`reference_names.py`).
+        `scorer`, `predict_spans`, `watermark`, `refine`, `joint`, `rest`, `unprompted`,
+        `mask_keeps`. The reference's names are arguments too (`reference_names.py`).
 
         A `Batch` of `SAMAudioProcessor` holds its prompts; it is padded and solved as the reference
         does, and `noise` is `[items * candidates, frames, 2 * latent channels]`.
@@ -161,32 +179,107 @@ class SAMAudio:
             return self.pipeline.separate_batch(audio, options, noise)
         self.pipeline.check_options(options)
         fields: dict[str, Any] = {"sample_rate": sample_rate, "mask_keeps": options.mask_keeps}
-        if several := isinstance(audio, list | tuple):
-            noises = inputs.per_item("noise", noise, len(audio))
-            tracks = [track] * len(audio) if isinstance(track, int) else track
-            items = self._items(audio, prompts | {"track": tracks}, fields)
-        else:
-            items, noises = [self.item(audio, **prompts, track=track, **fields)], [noise]
-        inputs.warn(*(item.recording.notes for item in items))
-        separated = self.pipeline.separate_items(items, options, noises)
+        prompts |= {"noise": noise, "track": track}
+        recordings = self._recordings(audio, prompts, options, fields)
+        notes = [item.recording.notes for recording in recordings for item in recording.items]
+        inputs.warn(tuple(dict.fromkeys(note for own in notes for note in own)))
+        separated = self._separate(recordings, options)
         inputs.warn(*(stems.notes for stems in separated))
-        return separated if several else separated[0]
+        return separated if isinstance(audio, list | tuple) else separated[0]
 
-    def _items(
-        self, sources: Sequence[Any], lists: dict[str, Any], fields: dict[str, Any]
-    ) -> list[Item]:
-        """The items of a call with a list: `lists` have a value for each, `fields` one for all."""
+    def _separate(
+        self, recordings: Sequence["_Recording"], options: SeparateOptions
+    ) -> list[Stems | TextStems]:
+        """The result of each recording; those with one prompt are solved together."""
+        single = [number for number, one in enumerate(recordings) if not one.several]
+        items = [recordings[number].items[0] for number in single]
+        found: dict[int, Stems | TextStems] = {}
+        if items:
+            noises = [recordings[number].noise for number in single]
+            stems = self.pipeline.separate_items(items, options, noises)
+            found |= dict(zip(single, stems, strict=True))
+        for number, one in enumerate(recordings):
+            if one.several:
+                found[number] = self.pipeline.separate_texts(one.items, options, one.noise)
+        return [found[number] for number in range(len(recordings))]
+
+    def _recordings(
+        self,
+        sources: Any,
+        lists: dict[str, Any],
+        options: SeparateOptions,
+        fields: dict[str, Any],
+    ) -> list["_Recording"]:
+        """The recordings of a call: `lists` have a value for each, `fields` one for all."""
+        if not isinstance(sources, list | tuple):
+            return [self._recording(sources, options, **lists, **fields)]
         count = len(sources)
+        if isinstance(lists["track"], int):
+            lists = lists | {"track": [lists["track"]] * count}
         rows = {name: inputs.per_item(name, values, count) for name, values in lists.items()}
         return [
-            self.item(
+            self._recording(
                 source,
+                options,
                 **{name: values[number] for name, values in rows.items()},
                 **fields,
                 name=f"item {number}",
             )
             for number, source in enumerate(sources)
         ]
+
+    def _recording(
+        self,
+        source: Any,
+        options: SeparateOptions,
+        *,
+        text: Any,
+        spans: Any,
+        noise: Any,
+        **fields: Any,
+    ) -> "_Recording":
+        """The items of one recording, with a list of texts one for each of them."""
+        if isinstance(text, list | tuple):
+            items = self.items(source, text, spans, options=options, **fields)
+            return _Recording(items, noise, several=True)
+        if options.joint:
+            raise UserError("stems that add up to the recording (joint, rest) need a list of texts")
+        return _Recording([self.item(source, text, spans, **fields)], noise, several=False)
+
+    def items(
+        self,
+        source: Any,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[Sequence] | None] | None = None,
+        *,
+        options: SeparateOptions,
+        name: str = "audio",
+        video: Any = None,
+        mask: Any = None,
+        video_features: Any = None,
+        **fields: Any,
+    ) -> list[Item]:
+        """Reads one recording for several texts; the items share it and have one text each.
+
+        `fields` are those of `item`. Raises UserError for wrong texts, and for a video, which
+        shows one sound alone.
+        """
+        prompts = inputs.check_texts(texts, spans, name)
+        if any(value is not None for value in (video, mask, video_features)):
+            raise UserError(f"a video prompts one sound: give {name} one text with it, not a list")
+        if options.joint and not options.rest and len(prompts) < 2:
+            raise UserError(
+                f"stems that add up to {name} need two texts or more, or the rest beside them"
+            )
+        (first, marked), *others = prompts
+        items = [self.item(source, first, marked, name=name, **fields)]
+        recording = items[0].recording
+        seconds = recording.samples.shape[-1] / recording.sample_rate
+        for text, marked in others:
+            checked = inputs.check_spans(marked, seconds, name)
+            item = dataclasses.replace(items[0], text=text, spans=checked)
+            items.append(self._noted(item, text))
+        return items
 
     def item(
         self,
@@ -240,6 +333,15 @@ class SAMAudio:
         )
         every = (*item.recording.notes, *(f"{item.name}: {note}" for note in notes))
         return dataclasses.replace(item, recording=dataclasses.replace(item.recording, notes=every))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recording:
+    """One recording of a call: an item, or one for each of `several` texts."""
+
+    items: list[Item]
+    noise: Any  # x(0); None where the seed draws it
+    several: bool
 
 
 @functools.lru_cache(maxsize=1)

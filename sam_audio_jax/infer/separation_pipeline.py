@@ -7,9 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.rankers import load_scorer
 from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, prompt_notes, rerank
@@ -24,7 +25,7 @@ from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.rerank import Choice, Rankers
 from sam_audio_jax.infer.solve import Networks, encode_mixture, separate_batch
 from sam_audio_jax.infer.span_prediction import Source, SpanFinder
-from sam_audio_jax.infer.stems import Separated, Stems, refined
+from sam_audio_jax.infer.stems import Separated, Stems, TextStems, divided, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
@@ -97,14 +98,31 @@ class Pipeline:
         """Numbers in a frame of video features."""
         return self.networks.separator.config.video_width
 
+    def load_parts(self) -> None:
+        """Loads what the model has beside its networks, and what else the first call that needs it
+        would load: vision tower, span predictor, rankers.
+
+        Raises UserError for one that cannot be read.
+        """
+        if self.video_features.vision is not None and self.video_features.trained:
+            _ = self.video_features.tower
+        if self.span_finder.source is not None:
+            _ = self.span_finder.predictor
+        for ranker in (self.rankers.model.text, self.rankers.model.visual):
+            if ranker is not None:
+                load_scorer(ranker)
+
     def frames(self, item: Item) -> int:
         """Returns the latent frames of an item."""
         return self.networks.codec.config.frames(len(item.wave))
 
-    def plan(self, frames: Sequence[int], candidates: int = 1) -> list[Group]:
+    def plan(
+        self, frames: Sequence[int], candidates: int = 1, texts: Sequence[int] = ()
+    ) -> list[Group]:
         """Returns which items of these lengths (in frames) are solved together, and how padded.
 
-        Candidates are rows of the batch like items, so they take room in a group.
+        Candidates are rows of the batch like items, so they take room in a group. `texts` are the
+        numbers of texts of the items.
         """
         buckets = dataclasses.replace(
             self.buckets,
@@ -112,7 +130,8 @@ class Pipeline:
             batch_frames=max(1, self.buckets.batch_frames // candidates),
         )
         longest = self.long_audio.longest
-        return group(frames, buckets, longest=longest, shards=self.compiled.batch_shards)
+        shards = self.compiled.batch_shards
+        return group(frames, buckets, longest=longest, shards=shards, texts=texts)
 
     def check_options(self, options: SeparateOptions) -> None:
         """Raises UserError for options that this model cannot follow."""
@@ -162,20 +181,116 @@ class Pipeline:
         noises: Sequence[Any] | None = None,
     ) -> list[Stems]:
         """Returns the stems of one group of `plan`: one batch, or one recording in windows."""
+        options = dataclasses.replace(options, joint=False, rest=False)  # of several texts alone
         drawn = [
             self._noise(item, noise, part.frames, options)
             for item, noise in zip(items, noises or [None] * len(items), strict=True)
         ]
         if part.frames > self.long_audio.longest:
-            waves, views = self._solve_long(items[0], drawn[0], options)
+            mixture = self.long_audio.encode(items[0].wave)
+            waves, views = self._solve_long(items[0], drawn[0], options, mixture)
         else:
             prompts = collate_items(
                 items, drawn, part, codec=self.networks.codec, tokenizer=self.tokenizer
             )
-            bits = self.networks.codec.config.watermark_bits
-            message = options.messages(1, bits)  # one for all waves: it depends on no neighbour
             views = [item.prompts for item in items]
-            waves, views = self._solve(prompts, views, options, message, padding=False)
+            waves, views = self._solve(
+                prompts, views, options, self._message(options), padding=False
+            )
+        generated = self._kept(items, waves, views, options)
+        return [
+            refined(item, stems, self.refinement)
+            if options.refine and not item.placeholder
+            else stems
+            for item, stems in zip(items, generated, strict=True)
+        ]
+
+    def separate_texts(
+        self, items: Sequence[Item], options: SeparateOptions, noise: Any = None
+    ) -> TextStems:
+        """Returns the stems of several texts of one recording, all with the same x(0).
+
+        `items` are the recording with one of its texts each. Raises UserError before any work.
+        """
+        for item in items:
+            self.check(item, options, noise)
+        self.check_options(options)
+        frames = [self.frames(items[0])]
+        (part,) = self.plan(frames, options.candidates, [max(2, len(items))])
+        return self.solve_texts(part, items, options, noise)
+
+    def solve_texts(
+        self, part: Group, items: Sequence[Item], options: SeparateOptions, noise: Any = None
+    ) -> TextStems:
+        """Returns the stems of checked items of one recording, which is encoded once.
+
+        `part` is their group: texts are solved together, at most its rows at a time.
+        """
+        options.messages(1, self.networks.codec.config.watermark_bits)
+        drawn = self._noise(items[0], noise, part.frames, options)
+        is_long = part.frames > self.long_audio.longest
+        mixture: Any = self.long_audio.encode(items[0].wave) if is_long else None
+        most = 1 if is_long else part.rows
+        generated: list[Stems] = []
+        for start in range(0, len(items), most):
+            chosen = items[start : start + most]
+            if is_long:
+                waves, views = self._solve_long(chosen[0], drawn, options, mixture)
+            else:
+                waves, views, mixture = self._solve_chosen(part, chosen, options, drawn, mixture)
+            generated += self._kept(chosen, waves, views, options)
+        if options.joint:
+            return divided(items, generated, self.refinement, rest=options.rest)
+        if options.refine:
+            pairs = zip(items, generated, strict=True)
+            generated = [refined(item, stems, self.refinement) for item, stems in pairs]
+        texts = [item.text for item in items]
+        return TextStems(dict(zip(texts, generated, strict=True)))
+
+    def _solve_chosen(
+        self,
+        part: Group,
+        items: Sequence[Item],
+        options: SeparateOptions,
+        noise: Float[np.ndarray, "candidates frames state"],
+        mixture: Float[Array, "1 frames channels"] | None,
+    ) -> tuple[
+        Float[np.ndarray, "batch candidates stems samples"],
+        list[PromptView],
+        Float[Array, "1 frames channels"],
+    ]:
+        """Solves texts of one recording; `mixture` are its latents, None if it is to be encoded.
+
+        Also returns the latents.
+        """
+        shards = self.compiled.batch_shards
+        rows = shards * -(-len(items) // shards)
+        prompts = collate_items(
+            items,
+            [noise] * len(items),
+            Group(part.frames, rows, part.items),
+            codec=self.networks.codec,
+            tokenizer=self.tokenizer,
+        )
+        if mixture is None:
+            mixture = self.compiled.on_batch(encode_mixture, prompts.wave[:shards])[:1]
+        prompts = dataclasses.replace(prompts, mixture=jnp.repeat(mixture, rows, axis=0))
+        views = [item.prompts for item in items]
+        waves, views = self._solve(prompts, views, options, self._message(options), padding=False)
+        return waves, views, mixture
+
+    def _message(self, options: SeparateOptions) -> Int[np.ndarray, "waves bits"] | None:
+        """Returns the watermark, one for all waves, so that it depends on no neighbour."""
+        return options.messages(1, self.networks.codec.config.watermark_bits)
+
+    def _kept(
+        self,
+        items: Sequence[Item],
+        waves: Float[np.ndarray, "batch candidates stems samples"],
+        views: Sequence[PromptView],
+        options: SeparateOptions,
+    ) -> list[Stems]:
+        """Returns the generated stems of each item, of the candidate that ranks first."""
         cuts = [solved[..., : len(item.wave)] for item, solved in zip(items, waves, strict=False)]
         # By the prompts of the caller: predicted spans rank only where nothing else can.
         rankers = [
@@ -185,11 +300,11 @@ class Pipeline:
         chosen = self._choose(cuts, [item.wave for item in items], views, rankers)
         stems = []
         for item, view, cut, (best, scores) in zip(items, views, cuts, chosen, strict=True):
-            target, residual = item.level.undo(cut[best])
+            target, *others = item.level.undo(cut[best])
+            # Where it was not decoded nothing reads it: zeros that take no memory.
+            residual = others[0] if others else np.broadcast_to(np.float32(0), target.shape)
             notes = self._prediction_notes(item, view, options)
-            generated = Stems(target, residual, self.sample_rate, scores, view.spans, notes)
-            refine = options.refine and not item.placeholder
-            stems.append(refined(item, generated, self.refinement) if refine else generated)
+            stems.append(Stems(target, residual, self.sample_rate, scores, view.spans, notes))
         return stems
 
     @staticmethod
@@ -273,8 +388,12 @@ class Pipeline:
         if message is not None:
             last = np.minimum(np.arange(2 * len(prompts.noise)), len(message) - 1)
             prompts = dataclasses.replace(prompts, message=jnp.asarray(message[last]))
-        sampler = options.sampler(self.sampler)
-        waves = self.compiled.on_batch(separate_batch, prompts, sampler=sampler)
+        waves = self.compiled.on_batch(
+            separate_batch,
+            prompts,
+            sampler=options.sampler(self.sampler),
+            **_decoding(options),
+        )
         return np.asarray(waves), views
 
     def _solve_long(
@@ -282,9 +401,10 @@ class Pipeline:
         item: Item,
         noises: Float[np.ndarray, "candidates frames state"],
         options: SeparateOptions,
+        mixture: Float[np.ndarray, "frames channels"],
     ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[PromptView]]:
         """`_solve` of one recording in windows; its spans are predicted piece by piece."""
-        view, mixture = item.prompts, self.long_audio.encode(item.wave)
+        view = item.prompts
         if options.predict_spans and not view.spans:
             rate, predicted = self.networks.codec.config.frame_rate, []
             for start in range(0, len(mixture), self.long_audio.longest):
@@ -302,6 +422,7 @@ class Pipeline:
             spans=view.spans,
             features=item.features,
             sampler=options.sampler(self.sampler),
+            **_decoding(options),
         )
         return waves[None], [view]
 
@@ -313,8 +434,9 @@ class Pipeline:
         The release predicts them too late to change anything (docs/model.md,
         "Differences from the reference").
         """
-        latents = self.compiled.on_batch(encode_mixture, prompts.wave)
-        prompts = dataclasses.replace(prompts, mixture=latents)
+        if prompts.mixture is None:
+            latents = self.compiled.on_batch(encode_mixture, prompts.wave)
+            prompts = dataclasses.replace(prompts, mixture=latents)
         count, valid = len(views), np.asarray(prompts.valid)
         texts = [view.text for view in views]
         mixture = np.asarray(prompts.mixture)[:count]
@@ -353,3 +475,8 @@ class Pipeline:
             size = self.frames(item)
             drawn[:, :size] = inputs.check_noise(noise, size, self._state, options.candidates)
         return drawn
+
+
+def _decoding(options: SeparateOptions) -> dict[str, bool]:
+    """Which stems are decoded; the residuals of joint stems only where there is to be a rest."""
+    return {"targets_only": True} if options.joint and not options.rest else {}

@@ -16,7 +16,7 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.refine import (
     RefineConfig,
     divide,
-    estimate_target,
+    estimate_stems,
     gated,
     hop_and_margin,
 )
@@ -55,6 +55,10 @@ def stream(
     """
     pipeline = model.pipeline
     options = SeparateOptions(method=method, steps=steps, seed=seed, refine=refine)
+    if isinstance(text, list | tuple):
+        raise UserError(
+            "a stream has one text: give several texts to separate(), or run a stream each"
+        )
     text, spans = check_text(text, "the stream"), _check_spans(spans)
     if not unprompted:
         require_prompt(text, spans, None, "the stream")
@@ -218,7 +222,7 @@ class Divider:
             return empty, empty
         start = max(0, done - margin)
         excerpt = self._mixture.read(start, stop).T
-        estimate = estimate_target(
+        (estimate,) = estimate_stems(
             excerpt if offsets is None else audio.without_offsets(excerpt, offsets),
             self._stems.read(start, stop).T,
             sample_rate=self.sample_rate,

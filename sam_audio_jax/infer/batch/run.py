@@ -34,9 +34,9 @@ from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.manifest import BadLine, Entry
 from sam_audio_jax.infer.options import SeparateOptions
-from sam_audio_jax.infer.output import write_stems
+from sam_audio_jax.infer.output import file_names, write_stems
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.infer.stems import Stems, TextStems
 
 SETTINGS = "settings.json"
 
@@ -48,11 +48,12 @@ class Settings(Checked, where=""):
     checkpoint: str
     span_predictor: str | None = None
     rankers: dict[str, str] | None = None  # by kind, in place of those of the checkpoint
+    stems: list[str] | None = None  # texts of lines without one
     options: SeparateOptions = dataclasses.field(default_factory=SeparateOptions)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of SETTINGS: one level, the options among the others."""
-        names = ("checkpoint", "span_predictor", "rankers")
+        names = ("checkpoint", "span_predictor", "rankers", "stems")
         return {name: getattr(self, name) for name in names} | self.options.to_dict()
 
 
@@ -92,7 +93,9 @@ def run(
     """Separates, into `out`, the items of this process that are not done; id -> why it failed.
 
     Each item leaves `ID.target.wav`, `ID.residual.wav`, with a video file a copy of that with the
-    target as its sound, and then its line in the ledger. Without `rank` all items are this
+    target as its sound, and then its line in the ledger. An item with several texts leaves
+    `ID.TEXT.target.wav` and `ID.TEXT.residual.wav`, and with joint stems `ID.TEXT.target.wav` and
+    perhaps `ID.rest.wav`. Without `rank` all items are this
     process's. `bad_lines` of the manifest are recorded as failures. Raises UserError where nothing
     more can be written.
     """
@@ -129,7 +132,11 @@ class _Run:
     def run(self) -> dict[str, str]:
         self.measure()
         readable = [entry for entry in self.entries if entry.id in self.frames]
-        plan = self.pipeline.plan([self.frames[e.id] for e in readable], self.options.candidates)
+        plan = self.pipeline.plan(
+            [self.frames[entry.id] for entry in readable],
+            self.options.candidates,
+            [max(2, len(entry.texts)) if entry.texts else 1 for entry in readable],
+        )
         own_groups = plan[self.rank.index :: self.rank.count]
         done = self.ledger.done
         total = sum(len(group.items) for group in own_groups)
@@ -139,9 +146,13 @@ class _Run:
             for group in own_groups:
                 members = [readable[i] for i in group.items]
                 pending = [entry for entry in members if entry.id not in done]
-                items = self.read(pending)
-                self.solve(group, members, items)
-                seconds = math.fsum(len(item.wave) / rate for item in items.values())
+                if members[0].texts:
+                    items = [item for entry in pending for item in self.solve_texts(group, entry)]
+                else:
+                    found = self.read(pending)
+                    self.solve(group, members, found)
+                    items = list(found.values())
+                seconds = math.fsum(len(item.wave) / rate for item in items)
                 progress.advance(len(pending), seconds)
         self.failed = {e.id: self.failed[e.id] for e in self.entries if e.id in self.failed}
         self.ledger.close(self.failed)
@@ -162,6 +173,29 @@ class _Run:
                 self.frames[entry.id] = codec.frames(math.ceil(samples * codec.sample_rate / rate))
             elif self.rank.index == 0:
                 self.failed[entry.id] = unreadable[source]
+
+    def solve_texts(self, group: Group, entry: Entry) -> list[Item]:
+        """Solves an entry with several texts, which has its group for itself, and writes its stems.
+
+        Returns an item of it; none, with the reason in `failed`, if it fails.
+        """
+        texts = [text for text, _ in entry.texts]
+        spans = [spans for _, spans in entry.texts]
+        try:
+            items = self.model.items(
+                entry.audio, texts, spans, options=self.options, track=entry.track, name=entry.id
+            )
+            for item in items:
+                self.pipeline.check(item, self.options)
+            frames = self.pipeline.frames(items[0])
+            if frames != self.frames[entry.id]:  # its header was wrong
+                (group,) = self.pipeline.plan([frames], self.options.candidates, [len(texts) + 1])
+            stems = self.pipeline.solve_texts(group, items, self.options)
+        except Exception as error:  # whatever it is: it stops no other item
+            self.failed[entry.id] = describe(error)
+            return []
+        self.write([entry], {entry.id: items[-1]}, [stems])
+        return items[:1]
 
     def read(self, entries: Sequence[Entry]) -> dict[str, Item]:
         """Returns the items of these entries by id, without those that fail."""
@@ -241,7 +275,10 @@ class _Run:
         )
 
     def write(
-        self, members: Sequence[Entry], items: dict[str, Item], results: Sequence[Stems]
+        self,
+        members: Sequence[Entry],
+        items: dict[str, Item],
+        results: Sequence[Stems | TextStems],
     ) -> None:
         """Writes all files of each of `items`, then its line in the ledger."""
         for entry, stems in zip(members, results, strict=True):
@@ -255,12 +292,25 @@ class _Run:
                 self.failed[entry.id] = describe(error)
                 continue
             record = {"id": entry.id, "frames": self.frames[entry.id]}
-            record |= {"sample_rate": stems.sample_rate, "files": files, "spans": stems.spans}
+            record |= {"sample_rate": stems.sample_rate, "files": files}
+            if isinstance(stems, TextStems):
+                names = file_names(list(stems))
+                parts = zip(names, stems.items(), strict=True)
+                texts = [
+                    {"text": text, "name": name} | _details(one) for name, (text, one) in parts
+                ]
+                record |= {"spans": (), "texts": texts}
+            else:
+                record |= _details(stems)
             if notes := (*items[entry.id].recording.notes, *stems.notes):
-                record |= {"notes": notes}
-            if stems.scores is not None:
-                record |= {"scores": stems.scores.tolist()}
+                record |= {"notes": tuple(dict.fromkeys(notes))}
             self.ledger.record(record)
+
+
+def _details(stems: Stems) -> dict[str, Any]:
+    """The spans and the scores of the candidates of one prompt, for the ledger."""
+    scores = {} if stems.scores is None else {"scores": stems.scores.tolist()}
+    return {"spans": stems.spans} | scores
 
 
 class _Progress:
