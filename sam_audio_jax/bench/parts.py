@@ -17,6 +17,7 @@ from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator.model import Separator
 
 CODEC_S = 4  # seconds of sound for the codec
+STEMS_S = 10  # and for one stem or three
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,23 @@ def separation(minutes: int) -> Call:
     return lambda wave: separate(wave).target, (wave,)
 
 
+def stems(*texts: str) -> Call:
+    """Returns the separation of 10 s of noise by the shipped model: joint stems of the texts.
+
+    One text is separated as any call does, refined. The solver is midpoint with 16 steps.
+    """
+    model = SAMAudio.from_pretrained("tiny")
+    rate = model.sample_rate
+    wave = np.random.default_rng(0).standard_normal(STEMS_S * rate, np.float32) / 10
+    separate = functools.partial(
+        model.separate, sample_rate=rate, method="midpoint", steps=16, refine="wiener"
+    )
+    if len(texts) == 1:
+        return lambda wave: separate(wave, texts[0]).target, (wave,)
+    joint = functools.partial(separate, text=list(texts), joint=True)
+    return lambda wave: [one.target for one in joint(wave).values()], (wave,)
+
+
 def transformer(depth: int) -> Forward:
     """Returns one evaluation of the velocity with `depth` layers."""
     return Forward(
@@ -121,6 +139,18 @@ PARTS = {
             torch="decode",
         ),
         amount=CODEC_S,
+        unit="s",
+    ),
+    "stem": Measurement(
+        title="separate 10 s by one text, tiny, midpoint 16",
+        make=lambda: stems("speech"),
+        amount=STEMS_S,
+        unit="s",
+    ),
+    "stems": Measurement(
+        title="separate 10 s into three joint stems, tiny, midpoint 16",
+        make=lambda: stems("speech", "music", "effects"),
+        amount=STEMS_S,
         unit="s",
     ),
     "minute": Measurement(

@@ -83,10 +83,7 @@ def write_stems(
 
     Returns the names of the files, which begin with `prefix`.
     """
-    names = write_waves(folder, stems, prefix)
-    if isinstance(stems, TextStems):  # a video prompts one sound alone: there is none
-        return names
-    return names + write_video(folder, item, stems, prefix)
+    return write_waves(folder, stems, prefix) + write_video(folder, item, stems, prefix)
 
 
 def write_waves(folder: pathlib.Path, stems: Stems | TextStems, prefix: str = "") -> list[str]:
@@ -98,10 +95,12 @@ def write_waves(folder: pathlib.Path, stems: Stems | TextStems, prefix: str = ""
     return names
 
 
-def write_video(folder: pathlib.Path, item: Item, stems: Stems, prefix: str = "") -> list[str]:
+def write_video(
+    folder: pathlib.Path, item: Item, stems: Stems | TextStems, prefix: str = ""
+) -> list[str]:
     """Writes the item's video file with the target as its sound; returns its name, if any."""
     path = None if item.clip is None else item.clip.path
-    if path is None:
+    if path is None or isinstance(stems, TextStems):  # a video prompts one sound alone
         return []
     suffix = path.suffix.lower()
     name = f"{prefix}target{suffix if suffix in CODECS else '.mp4'}"
@@ -121,8 +120,6 @@ def write_one(
     """
     names, missing = write_waves(folder, stems), []
     for name, write in (("the video", write_video), (PICTURE, write_picture)):
-        if isinstance(stems, TextStems) and write is write_video:
-            continue
         try:
             names += write(folder, item, stems)
         except Exception as error:

@@ -22,7 +22,7 @@ Compute = Literal["float32", "bfloat16"]  # dtype of matrix products
 Storage = Literal["float32", "bfloat16", "float16", "int8"]
 STORAGES: tuple[Storage, ...] = ("float32", "bfloat16", "float16", "int8")
 MATRICES = ("kernel", "embedding")  # names of parameters in modules that have a dtype
-Path = tuple[str | int, ...]
+Path = tuple[str, ...]
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -56,13 +56,14 @@ class QuantizedLinear(nnx.Module):
 def matrix_paths(network: nnx.Module) -> list[Path]:
     """Where the matrices are that a network multiplies by in its lowest dtype."""
     holders = [
-        ((*path, name), module.dtype)
+        ((*map(str, path), name), getattr(module, "dtype", None))
         for path, module in nnx.iter_modules(network)
         for name in MATRICES
-        if hasattr(module, "dtype") and isinstance(getattr(module, name, None), nnx.Param)
+        if isinstance(getattr(module, name, None), nnx.Param)
     ]
     narrow = any(dtype == "bfloat16" for _, dtype in holders)
-    return [path for path, dtype in holders if dtype == "bfloat16" or not narrow]
+    wanted = "bfloat16" if narrow else "float32"
+    return [path for path, dtype in holders if dtype == wanted]
 
 
 def store_matrix(network: nnx.Module, path: Path, storage: Storage) -> None:
@@ -72,18 +73,14 @@ def store_matrix(network: nnx.Module, path: Path, storage: Storage) -> None:
     values that float16 does not hold.
     """
     *above, owner_name, name = path
-    parent = functools.reduce(_child, above, network)
-    owner = _child(parent, owner_name)
+    parent = functools.reduce(getattr, above, network)
+    owner = getattr(parent, owner_name)
     if storage == "int8" and isinstance(owner, nnx.Linear):
-        setattr(parent, str(owner_name), quantized(owner))
+        setattr(parent, owner_name, quantized(owner))
     elif storage != "float32":
         variable = getattr(owner, name)
         dtype = "bfloat16" if storage == "int8" else storage
         setattr(owner, name, variable.replace(_cast(variable[...], dtype)))
-
-
-def _child(module: nnx.Module, name: str | int) -> nnx.Module:
-    return getattr(module, str(name))
 
 
 def stored(network: M, storage: Storage) -> M:
@@ -95,7 +92,7 @@ def stored(network: M, storage: Storage) -> M:
 
 def quantized(layer: nnx.Linear) -> QuantizedLinear:
     """The layer with an int8 kernel; of a stack, each layer is quantised by itself."""
-    kernel = layer.kernel[...]
+    kernel: Any = layer.kernel[...]  # or a jax.ShapeDtypeStruct of an abstract network
     if isinstance(kernel, jax.ShapeDtypeStruct):
         values = jax.ShapeDtypeStruct(kernel.shape, jnp.int8)
         scale = jax.ShapeDtypeStruct((*kernel.shape[:-2], 1, kernel.shape[-1]), jnp.float32)
@@ -105,7 +102,8 @@ def quantized(layer: nnx.Linear) -> QuantizedLinear:
         stack = kernel.shape[:-2]
         values = _joined([part.qvalue for part in parts], stack)
         scale = _joined([part.scale for part in parts], stack)
-    axes = tuple(layer.kernel.get_metadata().get("out_sharding") or ())
+    named: Any = layer.kernel.get_metadata().get("out_sharding")
+    axes = tuple(named or ())
     names = parallel.axes(*axes) if axes else {}
     scales = parallel.axes(*axes[:-2], "vector", axes[-1]) if axes else {}
     bias = layer.bias if isinstance(layer.bias, nnx.Param) else None

@@ -1,0 +1,75 @@
+"""The memory of a call, stated from shapes and compiled programs alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from sam_audio_jax.cli import info
+from sam_audio_jax.convert.load import describe_model
+from sam_audio_jax.infer import memory
+from sam_audio_jax.infer.long_audio import LongAudioConfig
+from sam_audio_jax.infer.solve import Networks
+from sam_audio_jax.separator.flow import SamplerConfig
+
+SAMPLER = SamplerConfig(method="euler", steps=2)
+SHORT = LongAudioConfig(window_s=1.0, overlap_s=0.25, one_shot_s=1.5)
+
+
+def networks_of(folder, storage) -> Networks:
+    model = describe_model(str(folder), storage)
+    return Networks(model.codec, model.prompted.text_encoder, model.prompted.separator)
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
+def test_weights_are_counted_without_being_read(folder, model, storage):
+    if storage == "int8":
+        pytest.importorskip("qwix")
+    networks = networks_of(folder, storage)
+    leaves = jax.tree.leaves(nnx.as_pure(nnx.state(networks)))
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+    counted, whole = memory.weight_bytes(networks), memory.weight_bytes(model.pipeline.networks)
+    assert counted == whole if storage == "float32" else counted < whole
+
+
+def test_the_account_is_that_of_the_programs_that_run(folder, model, noise_of):
+    networks = networks_of(folder, "float32")
+    peak = memory.peak_of_call(networks, 0.5, SAMPLER, SHORT)
+    # At least the wave, the noise and both stems; at most the size of all activations here.
+    frames, hop = model.codec.config.frames(4_000), model.codec.config.hop
+    arrays = 4 * (frames * hop + frames * 16 + 2 * frames * hop)
+    assert arrays < peak.program < 100 * arrays
+    assert peak.total == peak.weights + peak.program + peak.waves + peak.process
+    assert peak.process > 1e8  # JAX alone has more
+    longer = memory.peak_of_call(networks, 3.0, SAMPLER, SHORT)  # in windows
+    assert longer.program > peak.program
+    assert longer.waves == pytest.approx(6 * peak.waves, rel=0.05)
+
+
+def test_the_command_lists_parts_and_peaks(folder, tmp_path, capsys, monkeypatch):
+    config = json.loads((folder / "config.json").read_text())
+    ranker = {"kind": "ensemble", "rankers": {"clap": [{"kind": "clap"}, 5.0]}}
+    named = tmp_path / "model"
+    named.mkdir()
+    for file in folder.iterdir():
+        (named / file.name).symlink_to(file)
+    (named / "config.json").unlink()
+    (named / "config.json").write_text(json.dumps(config | {"text_ranker": ranker}))
+    (named / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    peak = memory.Peak(weights=4_000_000, program=3_000_000, waves=2_000_000, process=1_000_000)
+    monkeypatch.setattr(memory, "peak_of_call", lambda *_: peak)
+    file = tmp_path / "peaks.json"
+    assert info.main([str(named), "--dtype", "bfloat16", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "licence cc-by-4.0" in printed
+    assert "vision tower" in printed
+    assert "clap" in printed
+    assert "text_ranker" in printed
+    assert "10 = 4 + 3 + 2 + 1" in printed
+    assert json.loads(file.read_text())["bfloat16"]["10 min"]["total"] == 10_000_000
+    assert info.main([str(named), "--no-memory"]) == 0
+    assert "peak memory" not in capsys.readouterr().out
+    assert info.main(["nothing"]) == 2
+    assert np.char.count(capsys.readouterr().err, "\n") == 1
