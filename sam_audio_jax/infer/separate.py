@@ -96,9 +96,7 @@ class SAMAudio:
         storage = check_storage(dtype, on_mesh=mesh is not None)
         if parts not in PARTS:
             raise UserError(f"parts={parts!r} is unknown; allowed: {', '.join(PARTS)}")
-        codec, prompted, tokenizer_name, extra = load_networks(
-            name, mesh=mesh, storage=storage
-        )
+        codec, prompted, tokenizer_name, extra = load_networks(name, mesh=mesh, storage=storage)
         tokenizer = tokenizer_for(tokenizer_name, normalizes=extra.get("normalizes_text", False))
         known = None
         if "known" in extra:
