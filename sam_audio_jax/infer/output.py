@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -20,8 +20,6 @@ PICTURE = "spectrogram.png"
 ONE_ITEM = ("target.wav", "residual.wav", "rest.wav", PICTURE, *(f"target{end}" for end in CODECS))
 OF_A_TEXT = (".target.wav", ".residual.wav")  # ends of files whose names begin with a text's
 LONGEST_TEXT_NAME = 40  # bytes; an item's id comes before it
-
-Waves = Mapping[str, Float[np.ndarray, "*channels samples"]]  # name of a file, less .wav -> wave
 
 
 def check_result_folder(out: pathlib.Path, *, overwrite: bool) -> None:
@@ -63,7 +61,7 @@ def _cut(name: str, end: str) -> str:
     return name.encode()[:room].decode(errors="ignore") + end
 
 
-def waves_of(stems: Stems | TextStems) -> Waves:
+def waves_of(stems: Stems | TextStems) -> dict[str, Float[np.ndarray, "*channels samples"]]:
     """Returns the waves of a result by the names of their files, less .wav.
 
     Of joint stems the residuals are left out: they are what the other files have.

@@ -15,9 +15,6 @@ from sam_audio_jax.convert.rankers import ModelRankers, load_scorer
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.scorer import WANTED, PromptView, Scorer, SpanIoU, best
 
-Wave = Float[np.ndarray, " _"]
-Candidates = Float[np.ndarray, "candidates _"]
-
 
 class Choice(NamedTuple):
     """The candidate of an item that is kept."""
@@ -95,8 +92,8 @@ def _check(scorer: Scorer, prompts: PromptView, name: str, predicts_spans: bool)
 
 def rank_items(
     scorers: Sequence[Scorer | None],
-    targets: Sequence[Candidates],
-    mixtures: Sequence[Wave],
+    targets: Sequence[Float[np.ndarray, "candidates _"]],
+    mixtures: Sequence[Float[np.ndarray, " _"]],
     sample_rate: int,
     prompts: Sequence[PromptView],
 ) -> list[Choice]:
@@ -121,8 +118,8 @@ def rank_items(
 
 def rank(
     scorer: Scorer,
-    targets: Sequence[Candidates],
-    mixtures: Sequence[Wave],
+    targets: Sequence[Float[np.ndarray, "candidates _"]],
+    mixtures: Sequence[Float[np.ndarray, " _"]],
     sample_rate: int,
     prompts: Sequence[PromptView],
 ) -> list[Choice]:

@@ -247,8 +247,8 @@ class SAMAudio:
     def items(
         self,
         source: Any,
-        texts: Sequence[str],
-        spans: Sequence[Sequence[Sequence] | None] | None = None,
+        texts: Any,
+        spans: Any = None,
         *,
         options: SeparateOptions,
         name: str = "audio",
@@ -259,7 +259,8 @@ class SAMAudio:
     ) -> list[Item]:
         """Reads one recording for several texts; the items share it and have one text each.
 
-        `fields` are those of `item`. Raises UserError for wrong texts, and for a video, which
+        `texts` is a list, `spans` one of lists of spans (or None) as long; `fields` are those of
+        `item`. Raises UserError for wrong texts, and for a video, which
         shows one sound alone.
         """
         prompts = inputs.check_texts(texts, spans, name)

@@ -22,7 +22,6 @@ Compute = Literal["float32", "bfloat16"]  # dtype of matrix products
 Storage = Literal["float32", "bfloat16", "float16", "int8"]
 STORAGES: tuple[Storage, ...] = ("float32", "bfloat16", "float16", "int8")
 MATRICES = ("kernel", "embedding")  # names of parameters in modules that have a dtype
-Path = tuple[str, ...]
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -53,7 +52,7 @@ class QuantizedLinear(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
-def matrix_paths(network: nnx.Module) -> list[Path]:
+def matrix_paths(network: nnx.Module) -> list[tuple[str, ...]]:
     """Where the matrices are that a network multiplies by in its lowest dtype."""
     holders = [
         ((*map(str, path), name), getattr(module, "dtype", None))
@@ -66,7 +65,7 @@ def matrix_paths(network: nnx.Module) -> list[Path]:
     return [path for path, dtype in holders if dtype == wanted]
 
 
-def store_matrix(network: nnx.Module, path: Path, storage: Storage) -> None:
+def store_matrix(network: nnx.Module, path: tuple[str, ...], storage: Storage) -> None:
     """Keeps one matrix of a network, which may be abstract, in another form.
 
     int8 is for linear layers; what else multiplies is then kept in bfloat16. Raises `UserError` for
@@ -80,7 +79,7 @@ def store_matrix(network: nnx.Module, path: Path, storage: Storage) -> None:
     elif storage != "float32":
         variable = getattr(owner, name)
         dtype = "bfloat16" if storage == "int8" else storage
-        setattr(owner, name, variable.replace(_cast(variable[...], dtype)))
+        setattr(owner, name, variable.replace(_cast(variable.get_value(), dtype)))
 
 
 def stored(network: M, storage: Storage) -> M:
@@ -92,7 +91,7 @@ def stored(network: M, storage: Storage) -> M:
 
 def quantized(layer: nnx.Linear) -> QuantizedLinear:
     """The layer with an int8 kernel; of a stack, each layer is quantised by itself."""
-    kernel: Any = layer.kernel[...]  # or a jax.ShapeDtypeStruct of an abstract network
+    kernel: Any = layer.kernel.get_value()  # or a jax.ShapeDtypeStruct of an abstract network
     if isinstance(kernel, jax.ShapeDtypeStruct):
         values = jax.ShapeDtypeStruct(kernel.shape, jnp.int8)
         scale = jax.ShapeDtypeStruct((*kernel.shape[:-2], 1, kernel.shape[-1]), jnp.float32)

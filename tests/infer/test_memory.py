@@ -1,6 +1,9 @@
 """The memory of a call, stated from shapes and compiled programs alone."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,12 +13,10 @@ from flax import nnx
 from sam_audio_jax.cli import info
 from sam_audio_jax.convert.load import describe_model
 from sam_audio_jax.infer import memory
-from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.solve import Networks
-from sam_audio_jax.separator.flow import SamplerConfig
+from tests.children import environment
 
-SAMPLER = SamplerConfig(method="euler", steps=2)
-SHORT = LongAudioConfig(window_s=1.0, overlap_s=0.25, one_shot_s=1.5)
+SCRIPT = pathlib.Path(__file__).parent / "memory_account.py"
 
 
 def networks_of(folder, storage) -> Networks:
@@ -34,18 +35,26 @@ def test_weights_are_counted_without_being_read(folder, model, storage):
     assert counted == whole if storage == "float32" else counted < whole
 
 
-def test_the_account_is_that_of_the_programs_that_run(folder, model, noise_of):
-    networks = networks_of(folder, "float32")
-    peak = memory.peak_of_call(networks, 0.5, SAMPLER, SHORT)
+@pytest.mark.processes
+def test_the_account_is_that_of_the_programs_that_run(folder, model):
+    """In a process without type checks, which know no shape in place of an array."""
+    run = subprocess.run(
+        [sys.executable, SCRIPT, folder, "0.5", "3.0"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    short, long = (memory.Peak(**peak) for peak in json.loads(run.stdout))
     # At least the wave, the noise and both stems; at most the size of all activations here.
     frames, hop = model.codec.config.frames(4_000), model.codec.config.hop
     arrays = 4 * (frames * hop + frames * 16 + 2 * frames * hop)
-    assert arrays < peak.program < 100 * arrays
-    assert peak.total == peak.weights + peak.program + peak.waves + peak.process
-    assert peak.process > 1e8  # JAX alone has more
-    longer = memory.peak_of_call(networks, 3.0, SAMPLER, SHORT)  # in windows
-    assert longer.program > peak.program
-    assert longer.waves == pytest.approx(6 * peak.waves, rel=0.05)
+    assert arrays < short.program < 100 * arrays
+    assert short.total == short.weights + short.program + short.waves + short.process
+    assert short.weights == memory.weight_bytes(model.pipeline.networks)
+    assert short.process > 1e8  # JAX alone has more
+    assert long.program > short.program  # in windows
+    assert long.waves == pytest.approx(6 * short.waves, rel=0.05)
 
 
 def test_the_command_lists_parts_and_peaks(folder, tmp_path, capsys, monkeypatch):

@@ -97,7 +97,7 @@ def test_candidates_of_a_manifest(paired, items, tmp_path):
     settings = Settings(checkpoint="x", options=SeparateOptions(candidates=2))
     failed = run(paired, read_manifest(items)[1:3], tmp_path / "out", settings)
     assert list(failed) == ["item2"]
-    assert "candidates of item2 cannot be ranked: SpanIoU needs '+' spans" in failed["item2"]
+    assert "candidates of item2 cannot be ranked: this model names no text" in failed["item2"]
     (record,) = map(json.loads, (tmp_path / "out" / "done.jsonl").read_text().splitlines())
     assert len(record["scores"]) == 2
     assert record["spans"] == [["+", 0.1, 0.5]]
