@@ -7,7 +7,7 @@ bfloat16 network) stay float32. docs/inference.md has the sizes and the errors.
 
 import functools
 import importlib
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -101,10 +101,12 @@ def quantized(layer: nnx.Linear) -> QuantizedLinear:
         stack = kernel.shape[:-2]
         values = _joined([part.qvalue for part in parts], stack)
         scale = _joined([part.scale for part in parts], stack)
-    named: Any = layer.kernel.get_metadata().get("out_sharding")
-    axes = tuple(named or ())
-    names = parallel.axes(*axes) if axes else {}
-    scales = parallel.axes(*axes[:-2], "vector", axes[-1]) if axes else {}
+    # Logical axes of the kernel, which has none outside a network.
+    axes = cast(Any, layer.kernel).get_metadata().get("out_sharding")
+    names = scales = {}
+    if axes:
+        names = parallel.axes(*axes)
+        scales = parallel.axes(*axes[:-2], "vector", axes[-1])
     bias = layer.bias if isinstance(layer.bias, nnx.Param) else None
     return QuantizedLinear(
         nnx.Param(values, **names), nnx.Param(scale, **scales), bias, str(layer.dtype)
