@@ -251,7 +251,7 @@ def solver_choice(
     )
     all_of_them = tuple(DISTANCES) if bench == bench_suite.NAME else ()
     distances = all_of_them if options.distances is None else tuple(options.distances)
-    return solver, Measures(scorers.measures, distances)
+    return solver, Measures(scorers.measures, distances, parse_scorers(options.scorers))
 
 
 def suite_of(

@@ -252,7 +252,7 @@ class _Run:
             "limit": self.suite.identity.get("limit"),
             **self.solver.as_dict(),
             "rankers": {kind: type(one).__name__ for kind, one in self.solver.rankers.items()},
-            "scorers": {name: type(one).__name__ for name, one in self.measures.scorers.items()},
+            "scorers": self.measures.described(),
             **_how_measured(self.model.sample_rate),
         }
         results = {"bench": self.suite.name, "settings": settings, **summed_up}

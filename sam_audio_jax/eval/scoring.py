@@ -91,6 +91,14 @@ class Measures:
 
     scorers: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)  # by short names
     distances: tuple[str, ...] = ()  # of DISTANCES
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)  # files, by scorer
+
+    def described(self) -> dict[str, str]:
+        """What each scorer is, for a reader of the report."""
+        return {
+            name: " of ".join(filter(None, (type(one).__name__, self.sources.get(name))))
+            for name, one in self.scorers.items()
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """JSON that distinguishes what is measured."""

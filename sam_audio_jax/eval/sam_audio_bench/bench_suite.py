@@ -19,7 +19,7 @@ from sam_audio_jax.eval.sam_audio_bench.media import (
     load_clip,
     load_song,
 )
-from sam_audio_jax.eval.sam_audio_bench.published import NET_WIN_RATES, published
+from sam_audio_jax.eval.sam_audio_bench.published import REMARKS, published
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS, Setting
 from sam_audio_jax.eval.sam_audio_bench.table import ClipRow, SongRow, Tables, read_tables
 from sam_audio_jax.eval.suite import Failure, Separation, Suite, choose
@@ -160,7 +160,7 @@ def _suite(
         ),
         not_run=not_run,
         published=published(),
-        remarks=(NET_WIN_RATES,),
+        remarks=REMARKS,
         may_fail=True,
     )
 

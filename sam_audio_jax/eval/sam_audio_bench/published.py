@@ -75,11 +75,13 @@ _CHECKPOINTS: Mapping[str, Mapping[str, float]] = {
         "instr-pro": 4.49,
     },
 }
-# In words, because no number of ours stands beside them: of people's choices between two results.
-NET_WIN_RATES = (
+# What a reader of the tables has to know, and published numbers beside which none of ours stands.
+REMARKS = (
+    "Published numbers of the judge are the released SAM Audio Judge's; they compare with no other "
+    "judge. The settings below name what scored here.",
     "Published net win rates of SAM Audio, by people: sfx over SoloAudio about 36 %, speaker over "
     "AudioShake about 39 %, instr-pro over Demucs 17.6 %, video prompts over DAVIS-Flow 5 to 48 %. "
-    "Spans alone on sfx have an overall score of 3.54, against 3.32 for text."
+    "Spans alone on sfx have an overall score of 3.54, against 3.32 for text.",
 )
 
 
