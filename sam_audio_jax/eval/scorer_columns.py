@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sam_audio_jax.bounds import Checked
 from sam_audio_jax.eval.prompting import SeparatedMixture
 from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.eval.score_store import fingerprint
@@ -62,9 +63,8 @@ def identity(scorer: Scorer) -> Any:
         return {name: [identity(one), weight] for name, (one, weight) in scorer.members.items()}
     parts = list(vars(scorer).values())
     weights = [fingerprint(part.network) for part in parts if isinstance(part, Compiled)]
-    settings = [dataclasses.asdict(part) for part in parts if _is_settings(part)]
+    configs = [part for part in parts if isinstance(part, Checked)]
+    settings = [
+        dataclasses.asdict(config) for config in configs if dataclasses.is_dataclass(config)
+    ]
     return [type(scorer).__name__, *weights, *settings]
-
-
-def _is_settings(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
