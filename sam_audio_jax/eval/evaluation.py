@@ -277,8 +277,8 @@ class _Run:
                 and row["row"].split("/")[1] == refine
                 and row["row"].split("/")[2] in self.suite.kept
             ]
-            for row, column in ranked(of_setting)[: self.listen]:
-                name = scoring.wave_name(setting, row["id"])
+            for one in ranked(of_setting)[: self.listen]:
+                name = scoring.wave_name(setting, one.row["id"])
                 raw = store.waves(part_of[name], name)
                 prompted = by_name[name].load()
                 recorded = prompted.recorded
@@ -291,7 +291,10 @@ class _Run:
                         self.model.pipeline.refinement,
                         prompted.positive_spans() or (),
                     )
-                examples.append(report.PlayedItem(prompted, column, row.get(column), raw, refined))
+                score = one.row.get(one.column)
+                examples.append(
+                    report.PlayedItem(prompted, one.column, score, one.place, raw, refined)
+                )
         return examples
 
 
@@ -309,21 +312,30 @@ def _is_kept(suite: Suite, separation: Separation) -> bool:
     return separation.right and separation.kind in suite.kept
 
 
-def ranked(rows: Sequence[scoring.ScoreRow]) -> list[tuple[scoring.ScoreRow, str]]:
-    """The rows in the order of listening, each with the column that decides.
+@dataclasses.dataclass(frozen=True)
+class RankedRow:
+    """A row of scores in the order of listening."""
 
-    That is the first of `RANKED_BY` that any row has; the median comes first, then the worst, the
-    best and the others from the worst on. Without such a column rows keep their order, and it is
-    "".
+    row: scoring.ScoreRow
+    column: str = ""  # that decides; "" if none of `RANKED_BY` is measured
+    place: str = ""  # median, worst, best; "" for the others
+
+
+def ranked(rows: Sequence[scoring.ScoreRow]) -> list[RankedRow]:
+    """The rows by the first column of `RANKED_BY` that any of them has.
+
+    The median comes first, then the worst, the best and the others from the worst on. Without such
+    a column rows keep their order.
     """
     for column in RANKED_BY:
         known = [row for row in rows if math.isfinite(row.get(column, math.nan))]
         if known:
             known.sort(key=lambda row: row[column])
             last = len(known) - 1
-            order = dict.fromkeys([len(known) // 2, 0, last, *range(len(known))])
-            return [(known[index], column) for index in order]
-    return [(row, "") for row in rows]
+            places = {len(known) // 2: "median", 0: "worst", last: "best"} if last else {}
+            order = dict.fromkeys([*places, *range(len(known))])
+            return [RankedRow(known[index], column, places.get(index, "")) for index in order]
+    return [RankedRow(row) for row in rows]
 
 
 def _summed_up(

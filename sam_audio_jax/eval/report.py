@@ -93,6 +93,7 @@ class PlayedItem:
     prompted: PromptedMixture
     column: str  # by which it was chosen, "" where nothing is measured
     score: float | None  # in that column
+    place: str  # among the items of its setting: median, worst or best, "" for others
     raw: tuple[Wave, Wave]
     refined: tuple[Wave, Wave] | None
 
@@ -315,11 +316,12 @@ def _example(example: PlayedItem) -> str:
     image = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").save(image, "WEBP", quality=80)
     source = _data("image/webp", image.getvalue())
+    name = ", ".join(filter(None, (item.setting, item.id, example.place)))
     others = html.escape(", ".join(item.residual_captions))
     others = f' <span class="soft">out of: {others}</span>' if others else ""
     return (
         f'<div class="scene"><h3>{_prompt(example)}{others}</h3>'
-        f'<span class="soft">{html.escape(f"{item.setting}, {item.id}")}{_score(example)}</span>'
+        f'<span class="soft">{html.escape(name)}{_score(example)}</span>'
         f'<div class="players">{players}</div>'
         f'<img loading="lazy" alt="spectrograms" src="{source}"></div>'
     )

@@ -10,7 +10,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import scoring
-from sam_audio_jax.eval.evaluation import evaluate_model
+from sam_audio_jax.eval.evaluation import evaluate_model, ranked
 from sam_audio_jax.eval.mixtures import load_bench, render
 from sam_audio_jax.eval.prompting import SolverChoice
 from sam_audio_jax.eval.suite import choose
@@ -200,3 +200,15 @@ def test_the_level_of_a_stem():
     wave = np.ones(100, np.float32)
     assert scoring.level_db(wave, 10 * wave) == pytest.approx(-20)
     assert scoring.level_db(np.zeros(100, np.float32), wave) == scoring.FLOOR_DB
+
+
+def test_the_median_the_worst_and_the_best_come_first():
+    rows = [
+        {"id": name, "clap": score} for name, score in zip("abcde", (3, 1, 5, 2, 4), strict=True)
+    ]
+    order = [(one.row["id"], one.place) for one in ranked(rows)]
+    assert order == [("a", "median"), ("b", "worst"), ("c", "best"), ("d", ""), ("e", "")]
+    assert {one.column for one in ranked(rows)} == {"clap"}
+    rows[0] |= {"sisdri": 7.0}
+    assert [(one.row["id"], one.column, one.place) for one in ranked(rows)] == [("a", "sisdri", "")]
+    assert [one.row["id"] for one in ranked([{"id": "x"}, {"id": "y"}])] == ["x", "y"]
