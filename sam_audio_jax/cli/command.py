@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from sam_audio_jax import distributed
 from sam_audio_jax.distributed import ProcessRank, rank_from_environment
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import name_writer, place_error
 from sam_audio_jax.parallel import MESH_AXES, MeshConfig, inference_mesh
 
@@ -120,3 +120,23 @@ def process_rank(args: argparse.Namespace) -> ProcessRank:
         rank = ProcessRank(args.process, args.processes)
     name_writer(rank.index)
     return rank
+
+
+def add_ranker_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--ranker`."""
+    parser.add_argument(
+        "--ranker",
+        action="append",
+        default=[],
+        metavar="KIND=PATH",
+        help="judge, clap or imagebind, which rank candidates; default: those of the checkpoint",
+    )
+
+
+def ranker_paths(args: argparse.Namespace) -> dict[str, str]:
+    """Returns the paths of `--ranker` by kind; raises UserError for another form."""
+    pairs = [text.partition("=") for text in args.ranker]
+    for text, (kind, _, path) in zip(args.ranker, pairs, strict=True):
+        if not kind or not path:
+            raise UserError(f"--ranker {shown(text)} must be like judge=FOLDER")
+    return {kind: path for kind, _, path in pairs}

@@ -22,10 +22,12 @@ from sam_audio_jax import config
 from sam_audio_jax.cli.command import (
     add_mesh_options,
     add_process_options,
+    add_ranker_option,
     at_least,
     command,
     mesh_of,
     process_rank,
+    ranker_paths,
 )
 from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
@@ -43,8 +45,9 @@ from sam_audio_jax.eval.suite import Suite
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.infer import inputs
-from sam_audio_jax.infer.scorer_files import LoadedScorers, load_scorers, parse_scorers
+from sam_audio_jax.infer.scorer_files import load_scorers, parse_scorers, with_scorers
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.scorers.scorer import Scorer
 from sam_audio_jax.separator.flow import Method
 from sam_audio_jax.workdir import Workdir
 
@@ -98,6 +101,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         "--compare", nargs=2, metavar=("A", "B"), help="reports, or tables of scores by people"
     )
     group.add_argument("--rows", nargs=2, help="of A and B, e.g. model/none/text; default: common")
+    add_ranker_option(parser)
     add_process_options(parser)
     add_mesh_options(parser)
     options = parser.parse_args(argv)
@@ -171,8 +175,15 @@ def main(argv: list[str]) -> None:
     name = inputs.check_checkpoint(options.workdir or options.checkpoint)
     rank = process_rank(options)
     mesh = mesh_of(options, lambda: parameter_bytes(name))
-    model = SAMAudio.from_pretrained(name, mesh=mesh, span_predictor=options.span_predictor)
-    solver, measures = solver_choice(options, bench, load_scorers(paths, mesh))
+    model = SAMAudio.from_pretrained(
+        name,
+        mesh=mesh,
+        span_predictor=options.span_predictor,
+        rankers=ranker_paths(options),
+    )
+    scorers = load_scorers(paths, mesh)
+    model.pipeline.rankers = with_scorers(model.pipeline.rankers, scorers)
+    solver, measures = solver_choice(options, bench, scorers)
     suite = suite_of(bench, files, model, solver, options)
     scores = evaluate_model(
         model,
@@ -232,7 +243,7 @@ def check_scorers(paths: dict[str, str], bench: str, options: argparse.Namespace
 
 
 def solver_choice(
-    options: argparse.Namespace, bench: str, scorers: LoadedScorers
+    options: argparse.Namespace, bench: str, scorers: dict[str, Scorer]
 ) -> tuple[SolverChoice, Measures]:
     """How to separate, by the options, else by the preset; and what to measure."""
     preset = PRESETS[options.preset] if options.preset else None
@@ -247,11 +258,10 @@ def solver_choice(
         seed=chosen("seed", 0),
         candidates=chosen("candidates", 1),
         predict_spans=chosen("predict_spans", False),
-        rankers=scorers.rankers,
     )
     all_of_them = tuple(DISTANCES) if bench == bench_suite.NAME else ()
     distances = all_of_them if options.distances is None else tuple(options.distances)
-    return solver, Measures(scorers.measures, distances, parse_scorers(options.scorers))
+    return solver, Measures(scorers, distances, parse_scorers(options.scorers))
 
 
 def suite_of(

@@ -21,13 +21,15 @@ from sam_audio_jax import config
 from sam_audio_jax.cli.command import (
     add_mesh_options,
     add_process_options,
+    add_ranker_option,
     at_least,
     command,
     mesh_of,
     process_rank,
+    ranker_paths,
 )
 from sam_audio_jax.convert.load import parameter_bytes
-from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer import inputs, output
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
@@ -63,13 +65,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("--video", help="the picture to the sound; without --mask it is masked already")
     add("--mask", help="of the object: a video, a folder of pictures, .npz or .json of regions")
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
-    add(
-        "--ranker",
-        action="append",
-        default=[],
-        metavar="KIND=PATH",
-        help="judge, clap or imagebind, which rank candidates; default: those of the checkpoint",
-    )
+    add_ranker_option(parser)
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
     for name, argument in FLAGS.items():
         argument = argument.copy()
@@ -206,19 +202,10 @@ def settings(args: argparse.Namespace) -> Settings:
     return Settings(
         checkpoint=args.checkpoint,
         span_predictor=args.span_predictor,
-        rankers=rankers(args) or None,
+        rankers=ranker_paths(args) or None,
         stems=args.stems,
         options=options,
     )
-
-
-def rankers(args: argparse.Namespace) -> dict[str, str]:
-    """Returns the paths of `--ranker` by kind; raises UserError for another form."""
-    pairs = [text.partition("=") for text in args.ranker]
-    for text, (kind, _, path) in zip(args.ranker, pairs, strict=True):
-        if not kind or not path:
-            raise UserError(f"--ranker {shown(text)} must be like judge=FOLDER")
-    return {kind: path for kind, _, path in pairs}
 
 
 def load(args: argparse.Namespace) -> SAMAudio:
@@ -227,5 +214,5 @@ def load(args: argparse.Namespace) -> SAMAudio:
     name = inputs.check_checkpoint(args.checkpoint)
     mesh = mesh_of(args, lambda: parameter_bytes(name))
     return SAMAudio.from_pretrained(
-        args.checkpoint, span_predictor=args.span_predictor, rankers=rankers(args), mesh=mesh
+        args.checkpoint, span_predictor=args.span_predictor, rankers=ranker_paths(args), mesh=mesh
     )

@@ -36,7 +36,7 @@ from sam_audio_jax.eval.suite import Failure, Separation, Suite, batches, fixed_
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
-from sam_audio_jax.scorers.scorer import WANTED
+from sam_audio_jax.scorers.scorer import WANTED, Scorer
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
 SCORES_FORMAT = 3  # of what is measured so far; format 1 had no levels, 2 no descriptors
@@ -140,12 +140,17 @@ class _Run:
     batch: int
     listen: int
 
+    def rankers(self) -> dict[str, Scorer]:
+        """What ranks candidates, by kind of prompt; raises `UserError` where nothing can."""
+        chosen = {kind: self.solver.ranker(self.model, kind) for kind in self.suite.kinds}
+        return {kind: ranker for kind, ranker in chosen.items() if ranker is not None}
+
     def identity(self) -> dict[str, Any]:
         """JSON of all that the scores depend on."""
-        rankers = {kind: scorer_columns.identity(one) for kind, one in self.solver.rankers.items()}
+        rankers = {kind: scorer_columns.identity(one) for kind, one in self.rankers().items()}
         return {
             **self.suite.identity,
-            **self.solver.as_dict(),
+            **dataclasses.asdict(self.solver),
             **self.measures.as_dict(),
             "rankers": rankers,
             "missing": [dataclasses.asdict(one) for one in self.suite.missing],
@@ -159,7 +164,7 @@ class _Run:
 
     def separations(self) -> _Work:
         """The work of separating and scoring everything, in batches of one length, few shapes."""
-        by_kind = self.solver.candidates > 1 or self.suite.may_fail
+        by_kind = self.solver.predict_spans or self.suite.may_fail
         groups = batches(self.suite.separations, self.batch, by_kind=by_kind)
         rows: dict[int, int] = collections.defaultdict(int)  # of the largest batch of each length
         for group in groups:
@@ -250,8 +255,8 @@ class _Run:
         settings = {
             "prompts": list(self.suite.kinds),
             "limit": self.suite.identity.get("limit"),
-            **self.solver.as_dict(),
-            "rankers": {kind: type(one).__name__ for kind, one in self.solver.rankers.items()},
+            **dataclasses.asdict(self.solver),
+            "rankers": {kind: type(one).__name__ for kind, one in self.rankers().items()},
             "scorers": self.measures.described(),
             **_how_measured(self.model.sample_rate),
         }

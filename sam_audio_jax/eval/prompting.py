@@ -7,10 +7,11 @@ of prompt for themselves; docs/data.md, "Fixed mixtures", says which fields of a
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from sam_audio_jax.data.wordings import article
 from sam_audio_jax.errors import UserError
@@ -21,6 +22,7 @@ from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.scorers.activity import TimeRange, overlap
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
 from sam_audio_jax.separator.prompts import Span
+from sam_audio_jax.video.frames import Frames
 
 PROMPTS = ("text", "span", "text+span")  # kinds of prompt
 # Kinds that say the caption in another way, each compared with "text"; "" where there is no way.
@@ -78,13 +80,6 @@ class SolverChoice:
     seed: int = 0
     candidates: int = 1  # solves, of which the best is kept
     predict_spans: bool = False  # for prompts without spans
-    # What ranks candidates, for each kind of prompt; the model's own where a kind is absent.
-    rankers: Mapping[str, Scorer] = dataclasses.field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The choices as JSON, without the rankers."""
-        names = (field.name for field in dataclasses.fields(self))
-        return {name: getattr(self, name) for name in names if name != "rankers"}
 
     def predicts(self, kind: str) -> bool:
         """Whether spans are predicted for prompts of a kind: those that have a text and none."""
@@ -92,10 +87,29 @@ class SolverChoice:
 
     def arguments(self, kind: str) -> dict[str, Any]:
         """What differs from the defaults of `SAMAudio.separate`, for prompts of a kind."""
-        chosen = {"method": self.method, "steps": self.steps, "scorer": self.rankers.get(kind)}
-        chosen |= {"candidates": self.candidates} if self.candidates > 1 else {"scorer": None}
+        chosen = {"method": self.method, "steps": self.steps}
+        chosen |= {"candidates": self.candidates if self.candidates > 1 else None}
         chosen |= {"predict_spans": self.predicts(kind) or None}
         return {name: value for name, value in chosen.items() if value is not None}
+
+    def ranker(self, model: SAMAudio, kind: str) -> Scorer | None:
+        """What ranks the candidates of prompts of a kind; None if there is only one.
+
+        Its networks are loaded. Raises `UserError` where nothing can rank them.
+        """
+        if self.candidates == 1:
+            return None
+        text = "text" if "text" in kind or (kind != VIDEO and "span" not in kind) else ""
+        spans = (("+", 0.0, 1.0),) if "span" in kind else ()
+        view = PromptView(text=text, spans=spans, video=_no_frames if VIDEO in kind else None)
+        rankers, name = model.pipeline.rankers, f"prompts by {kind}"
+        return rankers.choose(view, name, predicts_spans=self.predicts(kind))
+
+
+def _no_frames(times: Float[np.ndarray, " times"]) -> Iterator[Frames]:
+    """Stands for a video where only its existence counts."""
+    del times
+    return iter(())
 
 
 @dataclasses.dataclass(frozen=True)

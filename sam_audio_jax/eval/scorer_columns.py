@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sam_audio_jax.bounds import Checked
+from sam_audio_jax.convert.rankers import StoredScorer
 from sam_audio_jax.eval.prompting import SeparatedMixture
 from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.eval.score_store import fingerprint
@@ -61,6 +62,8 @@ def identity(scorer: Scorer) -> Any:
     """JSON that distinguishes scorers: the class, its settings, the weights of its networks."""
     if isinstance(scorer, Ensemble):
         return {name: [identity(one), weight] for name, (one, weight) in scorer.members.items()}
+    if isinstance(scorer, StoredScorer):
+        return identity(scorer.load())
     parts = list(vars(scorer).values())
     weights = [fingerprint(part.network) for part in parts if isinstance(part, Compiled)]
     configs = [part for part in parts if isinstance(part, Checked)]

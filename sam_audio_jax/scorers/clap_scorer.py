@@ -3,6 +3,7 @@
 Rules for long recordings: docs/scoring.md, "CLAP".
 """
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Sequence
@@ -66,6 +67,12 @@ class ClapScorer:
         self.config, self.tokenizer = network.config, tokenizer
         self.scoring = scoring or ClapScoring()
         self._network = Compiled(network, mesh)
+
+    def with_scoring(self, scoring: ClapScoring) -> "ClapScorer":
+        """The same network on its devices, with other settings."""
+        other = copy.copy(self)
+        other.scoring = scoring
+        return other
 
     def score(
         self,

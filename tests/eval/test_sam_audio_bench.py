@@ -27,7 +27,8 @@ from sam_audio_jax.eval.sam_audio_bench.presets import PRESETS
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS, VISUAL_SETTINGS
 from sam_audio_jax.eval.sam_audio_bench.table import read_tables, unpack_masks
 from sam_audio_jax.eval.scoring import DISTANCES, Measures
-from sam_audio_jax.infer.scorer_files import rankers_of
+from sam_audio_jax.infer.rerank import Rankers
+from sam_audio_jax.infer.scorer_files import with_scorers
 from sam_audio_jax.scorers.aesthetics import Aesthetics, AestheticsConfig, AestheticsScorer
 from sam_audio_jax.scorers.clap import Clap
 from sam_audio_jax.scorers.clap_scorer import ClapScorer, ClapScoring
@@ -87,10 +88,16 @@ def networks():
     return codec, prompted, tokenizer_for("byt5")
 
 
+def seeing(networks, **settings):
+    """A model with a vision tower."""
+    tower = tiny.filled(lambda: VisionEncoder(VISION, rngs=nnx.Rngs(0)))
+    sampler = SamplerConfig(method="euler", steps=1)
+    return SAMAudio(*networks, sampler=sampler, vision=tower, **settings)
+
+
 @pytest.fixture(scope="module")
 def model(networks):
-    tower = tiny.filled(lambda: VisionEncoder(VISION, rngs=nnx.Rngs(0)))
-    return SAMAudio(*networks, sampler=SamplerConfig(method="euler", steps=1), vision=tower)
+    return seeing(networks)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +226,7 @@ def test_a_setting_that_the_model_cannot_run_is_listed_or_refused(folder, networ
     assert "no vision tower" in suite.not_run["sfx-visual"]
     with pytest.raises(UserError, match="speaker-visual cannot be run: this model has no vision"):
         bench_suite(files, blind, SolverChoice(), settings=["sfx", "speaker-visual"])
-    with pytest.raises(UserError, match="8 candidates by text prompts cannot be ranked"):
+    with pytest.raises(UserError, match="prompts by text cannot be ranked: this model names no"):
         bench_suite(files, blind, SolverChoice(candidates=8), settings=["sfx"])
 
 
@@ -315,7 +322,7 @@ def test_broken_masks_are_the_users_error(kind, tmp_path):
 
 
 @pytest.mark.long
-def test_real_scorers_score_every_setting_and_rank_candidates(folder, model, tmp_path):
+def test_real_scorers_score_every_setting_and_rank_candidates(folder, networks, tmp_path):
     """The networks of all four kinds, tiny, with the published rules of ranking."""
     judge = JudgeScorer(filled_judge(), tokenizer_for("byt5"))
     network = tiny.filled(lambda: Clap(tiny.CLAP, rngs=nnx.Rngs(0)))
@@ -328,7 +335,8 @@ def test_real_scorers_score_every_setting_and_rank_candidates(folder, model, tmp
         ),
         "imagebind": ImageBindScorer(imagebind_from_reference(random_state(), TINY), clips=4),
     }
-    solver = SolverChoice(candidates=2, rankers=rankers_of(used))
+    solver = SolverChoice(candidates=2)
+    model = seeing(networks, rankers=with_scorers(Rankers(), used))
     suite = bench_suite(open_bench(folder), model, solver)
     out, measures = tmp_path / "out", Measures(used, tuple(DISTANCES))
     evaluate_model(model, suite, out, solver=solver, measures=measures, **OPTIONS)

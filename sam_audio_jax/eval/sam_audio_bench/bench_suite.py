@@ -24,15 +24,8 @@ from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS, Setting
 from sam_audio_jax.eval.sam_audio_bench.table import ClipRow, SongRow, Tables, read_tables
 from sam_audio_jax.eval.suite import Failure, Separation, Suite, choose
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.scorers.scorer import WANTED, Needs, Scorer
 
 NAME = "sam-audio-bench"
-# What a ranker may need, for each kind of prompt.
-_THERE: Mapping[str, tuple[Needs, ...]] = {
-    "text": ("text", "nothing"),
-    "text+span": ("text", "spans", "nothing"),
-    VIDEO: ("video", "nothing"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,21 +196,10 @@ def _why_not(
         return f"no row of the tables is in it ({setting.value or 'the table of MUSDB18-HQ'})"
     if not any(row.load for row in rows):
         return f"none of its {len(rows)} recordings is there"
-    if setting.kind == VIDEO:
-        try:
+    try:
+        if setting.kind == VIDEO:
             model.pipeline.video_features.require()
-        except UserError as error:
-            return str(error)
-    if solver.candidates == 1:
-        return None
-    ranker = solver.rankers.get(setting.kind) or model.pipeline.scorer
-    return None if ranker.needs in _THERE[setting.kind] else _no_ranker(setting, ranker, solver)
-
-
-def _no_ranker(setting: Setting, ranker: Scorer, solver: SolverChoice) -> str:
-    needed = "imagebind=FILE" if setting.kind == VIDEO else "clap=FILE judge=DIR"
-    return (
-        f"{solver.candidates} candidates by {setting.kind} prompts cannot be ranked by "
-        f"{type(ranker).__name__}, which needs {WANTED.get(ranker.needs, ranker.needs)}: give "
-        f"--scorers {needed}, or --candidates 1"
-    )
+        solver.ranker(model, setting.kind)
+    except UserError as error:
+        return str(error)
+    return None
