@@ -7,7 +7,18 @@ and for the `recipe` of latent caches (`plan.json`, `cache.json`).
 
 from typing import Any
 
-SOURCE = {"source": ("manifests", "split", "most_bad")}
+SOURCE = {
+    "source": (
+        "manifests",
+        "split",
+        "multitracks",
+        "tfds",
+        "tfds_fields",
+        "streamed",
+        "cache_mb",
+        "most_bad",
+    )
+}
 MIX = (
     "seconds",
     "recipes",

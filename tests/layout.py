@@ -43,8 +43,6 @@ PRIVATE_NAMES = frozenset(
         *("turn", "turns", "pace", "lap", "trust"),
     )
 )
-# Declared and imported nowhere yet.
-NOT_YET_IMPORTED = {"tensorflow-datasets": "the data engine will read its data sources"}
 
 
 def modules(root: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -142,7 +140,7 @@ def undeclared_packages(root: pathlib.Path) -> list[str]:
             used |= by
             if not by & (always | optional):
                 wrong.append(f"{module} imports {first}, which pyproject.toml does not declare")
-    idle = always - used - set(NOT_YET_IMPORTED)
+    idle = always - used
     return wrong + [f"pyproject.toml declares {name}, which nothing imports" for name in idle]
 
 

@@ -25,10 +25,10 @@ import numpy as np
 from sam_audio_jax import audio, config
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.data import pipeline
-from sam_audio_jax.data.config import LabelConfig
+from sam_audio_jax.data.config import LabelConfig, SourceConfig
 from sam_audio_jax.data.label_scores import LABEL_SCORES, failing
 from sam_audio_jax.data.labels import INDEX, SCORES
-from sam_audio_jax.data.source import load_songs, read_recordings
+from sam_audio_jax.data.source import read_source
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_jsonl, read_object, whole_folder, write_json, write_jsonl
 from sam_audio_jax.infer.separate import SAMAudio
@@ -103,8 +103,7 @@ class Loop:
 
 def divide(loop: Loop) -> None:
     """Writes the two halves as manifests; no source is in both, and no song is cut."""
-    recordings, _ = read_recordings(loop.sources, "train")
-    songs = load_songs(loop.sources, "train")
+    recordings, songs, _ = read_source(SourceConfig(manifests=tuple(loop.sources)))
     song_of = {stem: song.name for song in songs for stem in song.stems}
     # What must stay together: all recordings of a source, and all stems of a song.
     group_of = {one.id: f"song {song_of[one.id]}" for one in recordings if one.id in song_of}

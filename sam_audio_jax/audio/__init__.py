@@ -11,6 +11,7 @@ from sam_audio_jax.audio.channels import (
     mono,
 )
 from sam_audio_jax.audio.decoding import Audio, check_file, header_length, load
+from sam_audio_jax.audio.excerpt import Encoded, Raw, Sound, load_excerpt, sound_seconds
 from sam_audio_jax.audio.level import (
     AS_RECORDED,
     SILENT_DB,
@@ -41,10 +42,13 @@ __all__ = [
     "USUAL_DB",
     "Audio",
     "ChannelMixer",
+    "Encoded",
     "Level",
     "LevelMeter",
     "OffsetMeter",
+    "Raw",
     "Resampler",
+    "Sound",
     "all_finite",
     "check_file",
     "describe",
@@ -53,6 +57,7 @@ __all__ = [
     "is_mean",
     "istft",
     "load",
+    "load_excerpt",
     "loudness_lufs",
     "measure_level",
     "mixing_weights",
@@ -60,6 +65,7 @@ __all__ = [
     "resample",
     "rotate_phase",
     "si_sdr",
+    "sound_seconds",
     "stft",
     "without_offsets",
     "write_wav",

@@ -51,7 +51,7 @@ def decode(source: pathlib.Path | io.BytesIO, name: str, track: int | None = Non
     Raises UserError, which names the file, if it cannot be opened or has no such track.
     """
     try:
-        with _opened(source) as container:
+        with opened(source) as container:
             stream, notes = choose_track(container, name, track)
             return _decode(container, stream, notes)
     except UserError:
@@ -60,7 +60,7 @@ def decode(source: pathlib.Path | io.BytesIO, name: str, track: int | None = Non
         raise UnusableError(f"{name} cannot be decoded as sound: {reason(error)}") from None
 
 
-def _opened(source: pathlib.Path | io.BytesIO) -> Any:
+def opened(source: pathlib.Path | io.BytesIO) -> Any:
     if not isinstance(source, pathlib.Path):
         return av.open(source)
     try:

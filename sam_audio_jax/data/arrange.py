@@ -8,7 +8,7 @@ import soxr
 from jaxtyping import Float32
 
 from sam_audio_jax.data.config import MixConfig
-from sam_audio_jax.data.waves import Waves
+from sam_audio_jax.data.waves import WaveReader
 
 REST_S = 0.35  # longest pause of a repeated clip
 EVENT_REST_S = 0.25  # shortest pause between events
@@ -47,7 +47,7 @@ class Arranger:
     """
 
     config: MixConfig
-    waves: Waves
+    waves: WaveReader
     sample_rate: int
     samples: int
 

@@ -25,16 +25,28 @@ from sam_audio_jax.data.label_scores import LABEL_SCORES
 from sam_audio_jax.data.recording import CATEGORIES
 from sam_audio_jax.errors import UserError
 
-KINDS = ("speech", "sfx", "instrument", "song", "stem", "rest", "any")
-RECORDED = ("speech", "sfx", "instrument", "any")  # kinds that are single recordings
+RECORDED = ("any", "speech", "sfx", "instrument", "music")  # kinds that are single recordings
+KINDS = (*RECORDED, "song", "stem", "rest", "speaker", "others")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceConfig(Checked, where="data.source"):
     """The recordings that sound is drawn from."""
 
-    manifests: tuple[str, ...] = ()  # manifest.jsonl files; none: the sound embedded in the package
-    split: str = "train"  # lines of the manifests that are used
+    # manifest.jsonl files; without any source: the sound embedded in the package
+    manifests: tuple[str, ...] = ()
+    split: str = "train"  # lines of the manifests that are used; also a split of the others
+    # Folders of multitrack pieces in the layout of MUSDB18 (data/multitracks.py).
+    multitracks: tuple[str, ...] = ()
+    # Folders of TFDS data sets that are prepared as ArrayRecord (data/tfds_source.py), and the
+    # features, or after "=" the values, that are the fields of a recording.
+    tfds: tuple[str, ...] = ()
+    tfds_fields: tuple[tuple[str, str], ...] = (("sound", "audio"), ("caption", "caption"))
+    # Decode excerpts where they are read. Else every file is decoded once, whole, into one file of
+    # the cache folder: faster, for sources of up to some hours. TFDS is always streamed.
+    streamed: bool = False
+    # Of decoded excerpts that a process keeps, if streamed.
+    cache_mb: Annotated[int, Range(0, 100_000)] = dataclasses.field(default=64, metadata=FREE)
     # Of the recordings that may be unusable; they are counted, named and left out.
     most_bad: Share = dataclasses.field(default=1.0, metadata=FREE)
 
@@ -47,7 +59,8 @@ class MixConfig(Checked, where="data.mix"):
     """
 
     seconds: Seconds = 8.0  # of one mixture, rounded to whole frames of the codec
-    # (target, residual, weight); kinds: speech sfx instrument song stem (rest = its song) any
+    # (target, residual, weight); kinds: any speech sfx instrument music; song, stem and the rest of
+    # its song; speaker and the others of a conversation
     recipes: tuple[tuple[str, str, NonNegative], ...] = (
         ("sfx", "sfx", 0.30),
         ("speech", "sfx", 0.07),

@@ -4,7 +4,6 @@ Kinds of sound alternate in equal shares; each file of a kind comes once per rou
 item is a function of (seed, index) alone, so order never depends on workers or restarts.
 """
 
-import collections
 import dataclasses
 import functools
 from typing import Annotated
@@ -15,8 +14,10 @@ from jaxtyping import Float32, Int
 from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, Decibels, Range, Seconds, Seed, Share, Workers
 from sam_audio_jax.data.config import SourceConfig
-from sam_audio_jax.data.recording import Recording
-from sam_audio_jax.data.waves import Waves
+from sam_audio_jax.data.recording import CATEGORIES
+from sam_audio_jax.data.table import CATEGORY, Numbers, Table
+from sam_audio_jax.data.waves import WaveReader
+from sam_audio_jax.errors import UnusableError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,18 +42,15 @@ class Excerpts:
     def __init__(
         self,
         config: ExcerptConfig,
-        recordings: list[Recording],
-        waves: Waves,
+        table: Table,
+        waves: WaveReader,
         sample_rate: int,
         samples: int,
     ):
         self.config, self.waves = config, waves
         self.sample_rate, self.samples = sample_rate, samples
-        kinds: dict[str, list[int]] = collections.defaultdict(list)
-        for number, recording in enumerate(recordings):
-            if waves.length(number):
-                kinds[recording.category].append(number)
-        self.kinds = [kinds[name] for name in sorted(kinds)]
+        of_category = {name: table.numbers(f"{CATEGORY}{name}") for name in sorted(CATEGORIES)}
+        self.kinds = [numbers for numbers in of_category.values() if len(numbers)]
 
     def __len__(self) -> int:
         return 2**48
@@ -63,11 +61,11 @@ class Excerpts:
         occurrence, kind = divmod(index, len(self.kinds))
         files = self.kinds[kind]
         round_number, position = divmod(occurrence, len(files))
-        number = files[shuffled(config.seed, kind, round_number, len(files))[position]]
+        number = int(files[shuffled(config.seed, kind, round_number, len(files))[position]])
         wave = self._loud_excerpt(number, files, rng)
         if rng.random() < config.mixed:
             other = self.kinds[rng.integers(len(self.kinds))]
-            second = self._loud_excerpt(other[rng.integers(len(other))], other, rng)
+            second = self._loud_excerpt(int(other[rng.integers(len(other))]), other, rng)
             wave = wave + second * np.float32(10 ** (rng.uniform(-15, 15) / 20))
         if config.phase_rotation:
             wave = audio.rotate_phase(wave, rng.uniform(-np.pi, np.pi), self.sample_rate)
@@ -77,18 +75,22 @@ class Excerpts:
         return {"wave": wave * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))}
 
     def _loud_excerpt(
-        self, number: int, files: list[int], rng: np.random.Generator
+        self, number: int, files: Numbers, rng: np.random.Generator
     ) -> Float32[np.ndarray, " samples"]:
         """An excerpt with a peak of 1, drawn again until it is loud enough."""
         wave = np.zeros(self.samples, np.float32)
         for _ in range(self.config.draws):
-            wave = self._excerpt(number, files, rng)
+            try:
+                wave = self._excerpt(number, files, rng)
+            except UnusableError:  # which is counted where it is read
+                number = int(files[rng.integers(len(files))])
+                continue
             if audio.loudness_lufs(wave, self.sample_rate) > self.config.threshold_lufs:
                 break
         return wave / np.float32(max(np.abs(wave).max(), 1e-4))
 
     def _excerpt(
-        self, number: int, files: list[int], rng: np.random.Generator
+        self, number: int, files: Numbers, rng: np.random.Generator
     ) -> Float32[np.ndarray, " samples"]:
         """A part of a long file, or short files of one kind one after another with rests."""
         length = self.waves.length(number)
@@ -102,7 +104,7 @@ class Excerpts:
             clip = self.waves.read(number, 0, self.samples - position)
             wave[position : position + len(clip)] = clip
             position += len(clip) + int(rng.integers(rest))
-            number = files[rng.integers(len(files))]
+            number = int(files[rng.integers(len(files))])
         return wave
 
 

@@ -14,9 +14,9 @@ from sam_audio_jax.data.catalogue import Catalogue
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.equaliser import equalised
 from sam_audio_jax.data.mixture import Mixture
-from sam_audio_jax.data.recording import Recording, Song
-from sam_audio_jax.data.waves import Waves
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.data.table import Table
+from sam_audio_jax.data.waves import WaveReader
+from sam_audio_jax.errors import UnusableError, UserError
 
 TRIES = 50  # draws of a pair before the material counts as too poor
 
@@ -42,17 +42,15 @@ class Mixer:
     def __init__(
         self,
         config: MixConfig,
-        recordings: list[Recording],
-        songs: list[Song],
-        waves: Waves,
+        table: Table,
+        waves: WaveReader,
         sample_rate: int,
         samples: int,
     ):
         """Raises `UserError` when the recordings allow none of the config's recipes."""
-        self.config, self.recordings = config, recordings
+        self.config, self.recordings = config, table.recordings
         self.arranger = Arranger(config, waves, sample_rate, samples)
-        usable = [number for number in range(len(recordings)) if waves.length(number)]
-        self.catalogue = Catalogue(config, recordings, songs, usable)
+        self.catalogue = Catalogue(config, table)
         self._set_recipes()
 
     @property
@@ -69,36 +67,53 @@ class Mixer:
     def draw(self, rng: np.random.Generator) -> Mixture:
         """Returns one mixture.
 
-        Raises `UserError` if the recordings hold no two whose captions distinguish them.
+        A recording that turns out to be unusable is drawn again. Raises `UserError` if the
+        recordings hold no two whose captions distinguish them, or none that can be used.
         """
         which = np.searchsorted(self.bounds, rng.random(), side="right")
         kinds = self.recipes[min(int(which), len(self.recipes) - 1)]
+        unusable = None
         for _ in range(TRIES):
-            pair = self._stem_and_rest(rng) if kinds[0] == "stem" else self._pair(kinds, rng)
-            if pair is None:
+            try:
+                mixture = self._draw(kinds, rng)
+            except UnusableError as error:
+                unusable = error
                 continue
-            target, residual = pair
-            target_texts = text.unambiguous(target.texts, residual.claims)
-            if not target_texts:
-                continue
-            residual_texts = text.unambiguous(residual.texts, target.claims)
-            waves = self._at_levels(target.wave, residual.wave, kinds[0] == "stem", rng)
-            waves, offset = self._with_offset(waves, rng)
-            music = frozenset(text.MUSIC if kinds[0] == "stem" else ())
-            return Mixture(
-                waves[0] + waves[1],
-                *waves,
-                target_texts,
-                residual_texts,
-                "/".join(kinds),
-                target.places,
-                residual.places,
-                target.claims | music,
-                residual.claims | music,
-                residual_offset=offset,
+            if mixture is not None:
+                return mixture
+        if unusable is not None:
+            raise UserError(
+                f"no {kinds[0]} and {kinds[1]} in {TRIES} draws that can be used: {unusable}"
             )
         raise UserError(
             f"no {kinds[0]} and {kinds[1]} in {TRIES} draws whose captions distinguish them"
+        )
+
+    def _draw(self, kinds: tuple[str, str], rng: np.random.Generator) -> Mixture | None:
+        """A mixture of two kinds; None where their captions do not distinguish them."""
+        of_song = kinds[0] in ("stem", "speaker")
+        pair = self._stem_and_rest(kinds[0], rng) if of_song else self._pair(kinds, rng)
+        if pair is None:
+            return None
+        target, residual = pair
+        target_texts = text.unambiguous(target.texts, residual.claims)
+        if not target_texts:
+            return None
+        residual_texts = text.unambiguous(residual.texts, target.claims)
+        waves = self._at_levels(target.wave, residual.wave, of_song, rng)
+        waves, offset = self._with_offset(waves, rng)
+        music = frozenset(text.MUSIC if kinds[0] == "stem" else ())
+        return Mixture(
+            waves[0] + waves[1],
+            *waves,
+            target_texts,
+            residual_texts,
+            "/".join(kinds),
+            target.places,
+            residual.places,
+            target.claims | music,
+            residual.claims | music,
+            residual_offset=offset,
         )
 
     def _set_recipes(self) -> None:
@@ -172,13 +187,18 @@ class Mixer:
         texts, claims = text.texts_of(recording), text.claims_of(recording)
         return _Source(laid_out.wave, texts, claims, sources, laid_out.places)
 
-    def _stem_and_rest(self, rng: np.random.Generator) -> tuple[_Source, _Source] | None:
-        """A stem of a song and the sum of its others; None where one of them is nearly silent."""
-        rate = self.arranger.sample_rate
-        stems = self.catalogue.song(rng)
+    def _stem_and_rest(self, kind: str, rng: np.random.Generator) -> tuple[_Source, _Source] | None:
+        """A stem of a song, or a speaker of a conversation, and the sum of the others.
+
+        None where one of them is nearly silent, and for a stem without a name.
+        """
+        rate, is_song = self.arranger.sample_rate, kind == "stem"
+        stems = self.catalogue.song(rng) if is_song else self.catalogue.conversation(rng)
         chosen = int(rng.integers(len(stems)))
+        if self.recordings[stems[chosen]].stem == text.UNNAMED:
+            return None
         laid_out = self.arranger.stems(stems, rng)
-        gain_db = rng.uniform(*self.config.stem_gain_db)
+        gain_db = rng.uniform(*(self.config.stem_gain_db if is_song else self.config.snr_db))
         chosen_stem = laid_out.pop(chosen)
         target = chosen_stem.wave * np.float32(10 ** (gain_db / 20))
         rest = sum((stem.wave for stem in laid_out), np.zeros(self.samples, np.float32))
@@ -187,7 +207,8 @@ class Mixer:
             return None
         texts = text.texts_of(self.recordings[stems[chosen]])
         others = [self.recordings[n] for number, n in enumerate(stems) if number != chosen]
-        claims = [frozenset(text.texts_of(other)) for other in others]
+        claims_of = text.texts_of if is_song else text.claims_of
+        claims = [frozenset(claims_of(other)) for other in others]
         names = text.texts_of(others[0]) if len(others) == 1 else ()
         places = laid_out[0].places if len(others) == 1 else ()
         return (

@@ -22,17 +22,15 @@ import jax
 import numpy as np
 
 from sam_audio_jax.config import to_dict
-from sam_audio_jax.data.config import DataConfig, SourceConfig
+from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.examples import CachedExamples, MixedExamples
 from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
 from sam_audio_jax.data.labelled_examples import LabelledExamples
 from sam_audio_jax.data.length_buckets import Bucket, Schedule
+from sam_audio_jax.data.library import open_library
 from sam_audio_jax.data.mix import Mixer
-from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.shards import Cache
-from sam_audio_jax.data.source import load_songs, read_recordings
 from sam_audio_jax.data.video_tracks import VideoTracks, open_video_tracks
-from sam_audio_jax.data.waves import Waves, open_waves
 from sam_audio_jax.errors import UserError
 
 __all__ = ["BatchStream", "DataConfig", "ExcerptConfig", "codec_excerpts", "separation_batches"]
@@ -221,9 +219,9 @@ def codec_excerpts(
     process_count: int | None = None,
 ) -> BatchStream:
     """Batches {"wave": float32 [rows, samples]} for the codec; samples fill whole frames."""
-    recordings, waves = _open(config.source, sample_rate)
+    library = open_library(config.source, sample_rate)
     samples = max(1, round(config.seconds * sample_rate / hop)) * hop
-    items = Excerpts(config, recordings, waves, sample_rate, samples)
+    items = Excerpts(config, library.table, library.waves, sample_rate, samples)
     return BatchStream(
         items,
         batch,
@@ -234,23 +232,16 @@ def codec_excerpts(
     )
 
 
-def _open(source: SourceConfig, sample_rate: int) -> tuple[list[Recording], Waves]:
-    """The recordings of a source and their waves; raises `UserError` if too many are unusable."""
-    recordings, refusals = read_recordings(source.manifests, source.split)
-    return recordings, open_waves(recordings, sample_rate, source.most_bad, refusals)
-
-
 def mixer(config: DataConfig, sample_rate: int, hop: int) -> Mixer:
     """The mixer over a config's manifests; mixtures fill whole frames of `hop` samples."""
-    recordings, waves = _open(config.source, sample_rate)
-    songs = load_songs(config.source.manifests, config.source.split)
+    library = open_library(config.source, sample_rate)
     samples = example_frames(config, sample_rate, hop) * hop
-    return Mixer(config.mix, recordings, songs, waves, sample_rate, samples)
+    return Mixer(config.mix, library.table, library.waves, sample_rate, samples)
 
 
 def video_tracks(mixer: Mixer, hop: int) -> VideoTracks | None:
     """The video features of a mixer's recordings; None if none has any."""
-    return open_video_tracks(mixer.recordings, mixer.arranger.waves, hop)
+    return open_video_tracks(mixer.catalogue.table, mixer.arranger.waves, hop)
 
 
 def recipe(config: DataConfig) -> dict[str, Any]:

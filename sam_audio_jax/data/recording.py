@@ -68,6 +68,28 @@ class Song:
     kind: str = "song"  # or "conversation": one recording of each speaker
 
 
+def parse_line(line: dict[str, Any], folder: pathlib.Path, where: str) -> list[Recording | Song]:
+    """What one object of a manifest stands for: a recording, or a conversation.
+
+    A `conversation` lists, for each channel, the fields of its speaker that differ from those of
+    the line: `caption`, `alt_captions`, `speaker`. Raises `UnusableError` as `parse_recording`.
+    """
+    speakers = line.get("conversation")
+    if speakers is None:
+        return [parse_recording(line, folder, where)]
+    if not isinstance(speakers, list) or not all(isinstance(one, dict) for one in speakers):
+        raise UnusableError(f"{where}: conversation must list an object a channel", LINE)
+    name = str(line.get("id", line.get("path")))
+    common = {"category": "speech"} | line | {"song": name}
+    found = []
+    for channel, speaker in enumerate(speakers, 1):
+        fields = common | speaker | {"channel": channel, "id": f"{name}#{channel}"}
+        found.append(parse_recording(fields, folder, f"{where} channel {channel}"))
+    if len(found) < 2:
+        raise UnusableError(f"{where}: a conversation has two channels or more", LINE)
+    return [*found, Song(name, found[0].split, tuple(one.id for one in found), "conversation")]
+
+
 def parse_recording(line: dict[str, Any], folder: pathlib.Path, where: str) -> Recording:
     """The recording of one object of a manifest; paths are relative to `folder`.
 

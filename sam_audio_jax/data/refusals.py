@@ -40,6 +40,17 @@ class Refusals:
         if self.counts.total() <= MOST_NAMED:
             log.warning("skipped %s", refusal.text)
 
+    def as_json(self) -> dict[str, list]:
+        """Of each reason the number of refusals and the text of the first one."""
+        return {reason: [count, self.first[reason].text] for reason, count in self.counts.items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, list]) -> "Refusals":
+        """What `as_json` has returned; only the first of each reason is named in the log."""
+        refusals = cls(Refusal(reason, text) for reason, (_, text) in values.items())
+        refusals.counts = collections.Counter({name: count for name, (count, _) in values.items()})
+        return refusals
+
     def __len__(self) -> int:
         return self.counts.total()
 

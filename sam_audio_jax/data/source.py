@@ -8,7 +8,9 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sam_audio_jax.data.recording import LINE, Recording, Song, parse_recording
+from sam_audio_jax.data.config import SourceConfig
+from sam_audio_jax.data.multitracks import iter_multitracks
+from sam_audio_jax.data.recording import LINE, Recording, Song, parse_line
 from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.errors import UnusableError, UserError, shown
 from sam_audio_jax.files import iter_lines, read_lines
@@ -43,16 +45,19 @@ def load_manifest(path: str | os.PathLike) -> list[Recording]:
     for one in iter_manifest(path):
         if isinstance(one, UserError):
             raise one
-        recordings.append(one)
+        recordings += [one] if isinstance(one, Recording) else []
     return recordings
 
 
-def iter_manifest(path: str | os.PathLike) -> Iterator[Recording | UnusableError]:
+def iter_manifest(
+    path: str | os.PathLike, *, unique: bool = True
+) -> Iterator[Recording | Song | UnusableError]:
     """Yields the recording of each line, or why there is none, with file and line.
 
     That is a line that is not JSON, a field that is missing or of the wrong type, an unknown
-    category, a missing sound file or an id that is used twice. Raises `UserError` for a manifest
-    that is missing, empty or in no known encoding.
+    category, a missing sound file or, if they are to be `unique`, an id that is used twice. A line
+    with a `conversation` becomes one recording of each speaker, and then a `Song` of these. Raises
+    `UserError` for a manifest that is missing, empty or in no known encoding.
     """
     path = pathlib.Path(path)
     line_of: dict[str, int] = {}
@@ -64,41 +69,70 @@ def iter_manifest(path: str | os.PathLike) -> Iterator[Recording | UnusableError
                 raise UnusableError(str(line), LINE)
             if not isinstance(line, dict):
                 raise UnusableError(f"{where} must be an object, not {type(line).__name__}", LINE)
-            recording = parse_recording(line, path.parent, where)
-            if recording.id in line_of:
-                earlier = line_of[recording.id]
-                raise UnusableError(
-                    f"{where}: id {shown(recording.id)} is also in line {earlier}", "id used twice"
-                )
+            found = parse_line(line, path.parent, where)
+            for one in found if unique else ():
+                if isinstance(one, Recording) and one.id in line_of:
+                    text = f"{where}: id {shown(one.id)} is also in line {line_of[one.id]}"
+                    raise UnusableError(text, "id used twice")
         except UnusableError as error:
             yield error
             continue
-        line_of[recording.id] = number
-        yield recording
+        if unique:
+            line_of |= {one.id: number for one in found if isinstance(one, Recording)}
+        yield from found
     if not number:
         raise UserError(f"{path} has no lines")
 
 
-def read_recordings(paths: Sequence[str], split: str) -> tuple[list[Recording], Refusals]:
-    """The recordings of one split of several manifests, and the lines that have none.
+def iter_source(
+    config: SourceConfig, *, unique: bool = True
+) -> Iterator[Recording | Song | UnusableError]:
+    """Yields the recordings and songs of all parts of a source, and what cannot be used of it.
 
-    Without `paths` those of the embedded manifest. Raises `UserError` when the split has none.
+    If ids need not be `unique` in a manifest, nothing is kept in memory. Raises `UserError` for a
+    part that is missing, and for a split that no part has.
     """
-    chosen, splits, refusals = [], set(), Refusals()
-    for path in paths or (embedded(),):
-        for one in iter_manifest(path):
-            if isinstance(one, UnusableError):
-                refusals.add(Refusal(one.reason, str(one)))
-            elif one.split == split:
-                chosen.append(one)
-            else:
-                splits.add(one.split)
-    if not chosen:
-        refusals.check(len(refusals) + len(splits), 1.0)
+    splits, found = set(), False
+    for one in _parts(config, unique):
+        if not isinstance(one, UnusableError) and one.split != config.split:
+            splits.add(one.split)
+            continue
+        found = found or not isinstance(one, Song)
+        yield one
+    if not found:
         raise UserError(
-            f"no recordings with split {split!r}; the manifests have {', '.join(sorted(splits))}"
+            f"no recordings with split {config.split!r}; the manifests have "
+            f"{', '.join(sorted(splits))}"
         )
-    return chosen, refusals
+
+
+def _parts(config: SourceConfig, unique: bool) -> Iterator[Recording | Song | UnusableError]:
+    others = config.multitracks or config.tfds
+    for path in config.manifests or (() if others else (embedded(),)):
+        yield from iter_manifest(path, unique=unique)
+        yield from _songs_beside(path)
+    for root in config.multitracks:
+        yield from iter_multitracks(root, config.split)
+    for folder in config.tfds:
+        # Imported here because it takes seconds, which no other source should wait for.
+        from sam_audio_jax.data.tfds_source import TfdsSource
+
+        yield from TfdsSource(folder, config.split, dict(config.tfds_fields)).recordings()
+
+
+def read_source(config: SourceConfig) -> tuple[list[Recording], list[Song], Refusals]:
+    """The recordings and songs of a source, and what is refused of it: `iter_source`, kept.
+
+    Raises `UserError` as `iter_source`, and if nothing of the split can be used.
+    """
+    recordings, songs, refusals = [], [], Refusals()
+    for one in iter_source(config):
+        if isinstance(one, UnusableError):
+            refusals.add(Refusal(one.reason, str(one)))
+        else:
+            (songs if isinstance(one, Song) else recordings).append(one)
+    refusals.check(len(refusals) + len(recordings), 1.0)
+    return recordings, songs, refusals
 
 
 def load_manifests(paths: Sequence[str], split: str) -> list[Recording]:
@@ -118,15 +152,17 @@ def load_manifests(paths: Sequence[str], split: str) -> list[Recording]:
 
 def load_songs(paths: Sequence[str], split: str) -> list[Song]:
     """The songs of one split, from the `songs.jsonl` beside each manifest, if there is one."""
-    songs = []
-    for manifest in paths or (embedded(),):
-        path = pathlib.Path(manifest).parent / "songs.jsonl"
-        if not path.is_file():
-            continue
-        for number, line in read_objects(path):
-            try:
-                stems = tuple(stem["id"] for stem in line["stems"])
-                songs.append(Song(str(line["song"]), line.get("split", "train"), stems))
-            except (KeyError, TypeError):
-                raise UserError(f"{path} line {number} needs song and stems with ids") from None
+    songs = [song for manifest in paths or (embedded(),) for song in _songs_beside(manifest)]
     return [song for song in songs if song.split == split]
+
+
+def _songs_beside(manifest: str) -> Iterator[Song]:
+    path = pathlib.Path(manifest).parent / "songs.jsonl"
+    if not path.is_file():
+        return
+    for number, line in read_objects(path):
+        try:
+            stems = tuple(stem["id"] for stem in line["stems"])
+            yield Song(str(line["song"]), line.get("split", "train"), stems)
+        except (KeyError, TypeError):
+            raise UserError(f"{path} line {number} needs song and stems with ids") from None

@@ -9,6 +9,7 @@ from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.encoders.text_form import normalize
 
 MUSIC = ("music playing", "music")
+UNNAMED = "other"  # stem of a song that is what no other stem is, and has no name to prompt by
 SPEAKING = re.compile(r"(man|woman|person|boy|girl|child) speaking\b")
 # Of a scene with several sounds at once: speech in a restaurant is not only speech.
 SCENE = re.compile(

@@ -8,13 +8,15 @@ tower gives for pictures of the sounding object (`infer/video_prompts.py`).
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float16
 
 from sam_audio_jax.data.arrange import Placement
 from sam_audio_jax.data.recording import Recording
-from sam_audio_jax.data.waves import Waves
+from sam_audio_jax.data.table import VIDEO, Table
+from sam_audio_jax.data.waves import WaveReader
 from sam_audio_jax.errors import UserError
 
 
@@ -22,8 +24,8 @@ from sam_audio_jax.errors import UserError
 class VideoTracks:
     """The features of all recordings that have any; picklable, files are opened when read."""
 
-    paths: tuple[str | None, ...]  # of each recording
-    lengths: tuple[int, ...]  # samples of each recording
+    paths: Sequence[str | None]  # of each recording
+    lengths: Sequence[int]  # samples of each recording
     width: int
     hop: int  # samples of a latent frame
 
@@ -41,6 +43,10 @@ class VideoTracks:
             if path is None:
                 continue
             track = read_features(path)
+            if track.shape[1] != self.width:
+                raise UserError(
+                    f"video features {path} have {track.shape[1]} numbers, not {self.width}"
+                )
             shown = (begins >= place.offset) & (begins < place.offset + place.samples)
             source = place.start + (begins[shown] - place.offset) * place.speed
             rows = (source * len(track) / self.lengths[place.number]).astype(np.int64)
@@ -48,22 +54,49 @@ class VideoTracks:
         return features
 
 
-def open_video_tracks(
-    recordings: Sequence[Recording], waves: Waves, hop: int
-) -> VideoTracks | None:
-    """The features of these recordings; None if none of them has any.
+class _VideoPaths(Sequence):
+    """The files of video features of all recordings, looked up one by one."""
 
-    Raises `UserError` for a file that holds no vectors and for features of several widths.
+    def __init__(self, recordings: Sequence[Recording]):
+        self.recordings = recordings
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, number: Any) -> str | None:
+        return self.recordings[number].video_features
+
+
+class _Lengths(Sequence):
+    """The samples of all recordings, looked up one by one."""
+
+    def __init__(self, waves: WaveReader, count: int):
+        self.waves, self.count = waves, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: Any) -> int:
+        return self.waves.length(number)
+
+
+def open_video_tracks(table: Table, waves: WaveReader, hop: int) -> VideoTracks | None:
+    """The features of the recordings of a table; None if none of them has any.
+
+    Raises `UserError` for a file that holds no vectors and for features of several widths; of a
+    table on disk only the first file is looked at now.
     """
-    paths = tuple(recording.video_features for recording in recordings)
+    numbers = table.numbers(VIDEO)
+    some = numbers[:1] if table.folder else numbers
+    paths = [table.recordings[int(number)].video_features for number in some]
     path_of = {read_features(path).shape[1]: path for path in paths if path is not None}
     if not path_of:
         return None
     if len(path_of) > 1:
         found = ", ".join(f"{path} has {width}" for width, path in path_of.items())
         raise UserError(f"video features must have one width: {found}")
-    lengths = tuple(waves.length(number) for number in range(len(recordings)))
-    return VideoTracks(paths, lengths, next(iter(path_of)), hop)
+    lengths = _Lengths(waves, len(table.recordings))
+    return VideoTracks(_VideoPaths(table.recordings), lengths, next(iter(path_of)), hop)
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tqdm
@@ -27,6 +27,17 @@ log = logging.getLogger(__name__)
 
 SILENT_PEAK = 10 ** (-60 / 20)  # recordings below -60 dBFS are refused
 DECODE_VERSION = 2  # part of the cache's name: raise it when decoding changes
+
+
+@runtime_checkable
+class WaveReader(Protocol):
+    """Mono waves of recordings at one rate, by number; picklable."""
+
+    def length(self, number: int) -> int: ...
+
+    def read(
+        self, number: int, start: int = 0, length: int | None = None
+    ) -> Float32[np.ndarray, " samples"]: ...
 
 
 class Waves:
@@ -101,6 +112,9 @@ def open_waves(
 
 def decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " samples"]:
     """The whole mono wave of a recording. Raises `UnusableError` where there is none to use."""
+    if recording.record is not None:
+        text = "is a record of shards, which only a streamed source reads (data.source.streamed)"
+        raise UnusableError(text, "in shards")
     try:
         sound = audio.load(recording.path, recording.track)
     except UnusableError:
@@ -170,7 +184,9 @@ def _write_samples(
         bar = tqdm.tqdm(decoded, "decoding", len(recordings), leave=False, unit="file")
         for recording, wave in zip(recordings, bar, strict=True):
             if isinstance(wave, Refusal):
-                index["refused"][recording.path] = [wave.reason, wave.text]
+                parts = recording.record, recording.track, recording.channel
+                part = "" if parts == (None, None, None) else f" ({recording.id})"
+                index["refused"][f"{recording.path}{part}"] = [wave.reason, wave.text]
                 wave = np.zeros(0, np.float32)
             scale = float(np.abs(wave).max(initial=0.0)) / 32767
             out.write(np.round(wave / max(scale, 1e-12)).astype(np.int16).tobytes())

@@ -1,6 +1,8 @@
 """Recordings of every bad kind: each is counted under its reason, and none stops a stream."""
 
 import collections
+import contextlib
+import dataclasses
 import json
 
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 import soundfile
 
 from sam_audio_jax.data import pipeline
-from sam_audio_jax.data.source import read_recordings
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.data.library import open_library
+from sam_audio_jax.data.source import read_source
+from sam_audio_jax.errors import UnusableError, UserError
+from sam_audio_jax.files import read_json
 from tests.data import toy
 
 RATE = 8000
@@ -114,6 +118,27 @@ def test_bad_recordings_are_counted_by_reason_and_the_stream_goes_on(fuzzed, cap
         assert bool(reason) == any(name in line and "skipped" in line for line in caplog.messages)
 
 
+def test_a_streamed_source_counts_them_where_they_are_read(fuzzed):
+    manifest, expected = fuzzed
+    source = dataclasses.replace(toy.config(manifest).source, streamed=True)
+    library = open_library(source, RATE)
+    counts = collections.Counter(
+        {
+            reason: count
+            for reason, (count, _) in read_json(f"{library.table.folder}/index.json")[
+                "refused"
+            ].items()
+        }
+    )
+    for number in range(len(library.table.recordings)):
+        with contextlib.suppress(UnusableError):
+            wave = library.waves.read(number)
+            assert len(wave) == RATE
+            assert np.isfinite(wave).all()
+    counts.update(line["reason"] for line in library.waves.found_before())
+    assert counts == expected
+
+
 def test_the_limit_of_the_config_ends_the_run(fuzzed):
     manifest, _ = fuzzed
     cfg = toy.config(manifest)
@@ -125,7 +150,7 @@ def test_the_limit_of_the_config_ends_the_run(fuzzed):
 
 def test_lines_that_cannot_be_used_are_refused_and_not_more(fuzzed):
     manifest, expected = fuzzed
-    recordings, refusals = read_recordings((manifest,), "train")
+    recordings, _, refusals = read_source(toy.config(manifest).source)
     assert len(recordings) == len(FILES) + 1
     assert refusals.counts["malformed line"] == expected["malformed line"]
     assert [r.spans for r in recordings if r.spans] == [((0.1, 0.2), (0.5, 0.9))]

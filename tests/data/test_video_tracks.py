@@ -13,6 +13,7 @@ from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.records import pack, unpack
 from sam_audio_jax.data.shards import Cache
 from sam_audio_jax.data.source import load_manifest
+from sam_audio_jax.data.table import make_table
 from sam_audio_jax.data.video_tracks import VideoTracks, open_video_tracks
 from sam_audio_jax.data.waves import Waves
 from sam_audio_jax.errors import UserError
@@ -150,4 +151,4 @@ def test_wrong_features_are_the_users_error(seen_world, tmp_path):
         write_jsonl(tmp_path / "manifest.jsonl", lines)
         recordings = load_manifest(tmp_path / "manifest.jsonl")
         with pytest.raises(UserError, match=message):
-            open_video_tracks(recordings, Ramps(), HOP)
+            open_video_tracks(make_table(recordings, ()), Ramps(), HOP)
