@@ -40,6 +40,14 @@ MIX = (
     "filter_db",
     "offset_share",
     "offset",
+    "reverb_share",
+    "impulse_responses",
+    "coded_share",
+    "codecs",
+    "random_start",
+    "plausible_share",
+    "plausible",
+    "silence",
 )
 PROMPTS = (
     "caption_share",

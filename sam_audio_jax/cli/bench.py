@@ -5,7 +5,8 @@ of --runs runs after one that compiles. With `--against torch` (the extra `[benc
 arithmetic runs in PyTorch, in turns with ours in one process, and the results are compared; both
 peaks are of processes that run one side alone.
 
-`dtypes` is not about time: how far bfloat16 leads away from float32, for `small` at full size.
+`data` is how many training examples one core makes, from files, TFDS and latents. `dtypes` is not
+about time: how far bfloat16 leads away from float32, for `small` at full size.
 """
 
 import argparse
@@ -15,12 +16,13 @@ import subprocess
 import sys
 
 from sam_audio_jax import config
-from sam_audio_jax.bench import dtypes, timing
+from sam_audio_jax.bench import data_engine, dtypes, timing
 from sam_audio_jax.bench.parts import PARTS, Forward
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.errors import UserError
 
-NAMES = (*PARTS, "dtypes")
+TABLES = {"data": data_engine.rows, "dtypes": dtypes.rows}  # parts with a table of their own
+NAMES = (*PARTS, *TABLES)
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -57,8 +59,8 @@ def main(argv: list[str]) -> int:
     print(f"{timing.machine()}; {runs}, float32, batch 1\n")
     print(timing.header(against=bool(options.against)), flush=True)
     for name in options.names:
-        if name == "dtypes":
-            for line in dtypes.rows():
+        if name in TABLES:
+            for line in TABLES[name]():
                 print(line, flush=True)
         elif options.against:
             sides = [measure_in_process(name, options.runs, x) for x in ("both", "jax", "torch")]

@@ -24,6 +24,8 @@ from sam_audio_jax.cli.command import (
 )
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import pipeline, shards
+from sam_audio_jax.data.blended_examples import named_recipe
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.cnn14 import Cnn14
@@ -40,6 +42,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("config", metavar="CONFIG", help="of the training; names the codec")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the cache")
+    parser.add_argument("--recipe", help="of data.blend, by its name; each has its own cache")
     parser.add_argument(
         "--items", type=at_least(1), default=20_000, help="mixtures, whole shards of 64"
     )
@@ -77,24 +80,31 @@ def main(argv: list[str]) -> None:
     """Writes or extends one cache."""
     options, flags = read_options(argv)
     cfg = config.from_cli([options.config, *flags], TrainConfig)
+    data = cfg.data
+    if data.blend and not options.recipe:
+        names = ", ".join(recipe.name for recipe in data.blend)
+        raise UserError(f"--recipe is missing: each of data.blend has its own cache: {names}")
+    if options.recipe:
+        data = named_recipe(data, options.recipe)
     check_writable(options.out, "--out")
     codec = make_codec(cfg)
     rate, hop = codec.config.sample_rate, codec.config.hop
-    mixer = pipeline.mixer(cfg.data, rate, hop)
+    mixer = pipeline.mixer(data, rate, hop)
     mesh = mesh_of(options, lambda: 0)  # codec and teacher are small: every device has a copy
     compiled = Compiled(codec, mesh)
     shares = compiled.batch_shards
     rank = process_rank(options)
     finished = shards.write_cache(
         options.out,
-        lambda number: mixer.draw(np.random.default_rng((cfg.data.seed, 1, number))),
+        lambda number: mixer.draw(np.random.default_rng((data.seed, 1, number))),
         lambda waves: np.asarray(compiled.on_batch(Codec.encode, waves)),
         items=options.items,
         sample_rate=rate,
         hop=hop,
         samples=mixer.samples,
         codec=cfg.codec_checkpoint,
-        recipe=pipeline.recipe(cfg.data),
+        name=options.recipe or "",
+        recipe=pipeline.recipe(data),
         batch=shares * -(-options.batch // shares),
         teacher=make_cache_teacher(cfg, rate, mesh),
         video=pipeline.video_tracks(mixer, hop),

@@ -73,7 +73,11 @@ class Arranger:
 
     def events(self, number: int, speed: float, rng: np.random.Generator) -> LaidOut:
         """One to three times the same clip with silence around and between them."""
-        clip, length = self.clip(number, speed)
+        begin = 0
+        if self.config.random_start:
+            surplus = self.waves.length(number) - int(np.ceil(self.samples * speed)) - 8
+            begin = int(rng.integers(surplus + 1)) if surplus > 0 else 0
+        clip, length = self.clip(number, speed, begin)
         skip = 0
         longest = int(self.samples * rng.uniform(0.4, 0.9))
         if length > longest:  # a random part of a long clip, so that it too begins and ends
@@ -87,7 +91,7 @@ class Arranger:
         wave = np.zeros(self.samples, np.float32)
         for start in starts:
             wave[start : start + length] += clip[:length]
-        first = round(skip * speed)
+        first = begin + round(skip * speed)
         places = (Placement(number, first, speed, int(start), length) for start in starts)
         return LaidOut(wave, tuple(places))
 

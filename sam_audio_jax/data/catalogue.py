@@ -7,7 +7,7 @@ import numpy as np
 from sam_audio_jax.data import text
 from sam_audio_jax.data.config import RECORDED, MixConfig
 from sam_audio_jax.data.likeness import NearCaptions, Present
-from sam_audio_jax.data.table import SINGLE, Numbers, Table
+from sam_audio_jax.data.recording_table import SINGLE, Numbers, RecordingTable
 from sam_audio_jax.encoders.text_form import normalize
 
 TRIES = 50  # draws of an absent sound before a mixture counts as one that holds all
@@ -21,7 +21,7 @@ class Catalogue:
     randomness comes from the generator of a call.
     """
 
-    def __init__(self, config: MixConfig, table: Table):
+    def __init__(self, config: MixConfig, table: RecordingTable):
         self.config, self.table = config, table
         self.recordings = table.recordings
         self.songs, self.conversations = table.lists("songs"), table.lists("conversations")
@@ -67,6 +67,14 @@ class Catalogue:
         With `near`, a caption, it is of one near that, where there is any.
         """
         choices = self._choices(kind, rng, near)
+        return int(choices[int(rng.integers(len(choices)))])
+
+    def called(self, kind: str, phrase: str, rng: np.random.Generator) -> int | None:
+        """A recording of one kind of which a phrase is true; None where there is none."""
+        captions = self._near[kind].called(phrase)
+        if not captions:
+            return None
+        choices = self.captions[kind][captions[int(rng.integers(len(captions)))]]
         return int(choices[int(rng.integers(len(choices)))])
 
     def _choices(self, kind: str, rng: np.random.Generator, near: str | None) -> Numbers:

@@ -4,7 +4,7 @@ Values are ours where no comment says published. A share is a probability.
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 from sam_audio_jax.bounds import (
     Checked,
@@ -26,6 +26,7 @@ from sam_audio_jax.data.recording import CATEGORIES
 from sam_audio_jax.errors import UserError
 
 RECORDED = ("any", "speech", "sfx", "instrument", "music")  # kinds that are single recordings
+SUM = "+"  # between the kinds of a residual that is several sounds at once
 KINDS = (*RECORDED, "song", "stem", "rest", "speaker", "others")
 
 
@@ -60,7 +61,7 @@ class MixConfig(Checked, where="data.mix"):
 
     seconds: Seconds = 8.0  # of one mixture, rounded to whole frames of the codec
     # (target, residual, weight); kinds: any speech sfx instrument music; song, stem and the rest of
-    # its song; speaker and the others of a conversation
+    # its song; speaker and the others of a conversation. A residual may be a sum: speech+sfx.
     recipes: tuple[tuple[str, str, NonNegative], ...] = (
         ("sfx", "sfx", 0.30),
         ("speech", "sfx", 0.07),
@@ -100,15 +101,39 @@ class MixConfig(Checked, where="data.mix"):
     # Largest offset, of the mixture's RMS. A separation removes larger ones, see docs/model.md,
     # "Level and channels".
     offset: Share = 0.05
+    # Sounds that are in a room, and folders of impulse responses of rooms (data/rooms.py).
+    reverb_share: Share = 0.0
+    impulse_responses: tuple[str, ...] = ()
+    coded_share: Share = 0.0  # sounds that went through a lossy codec (data/lossy.py)
+    codecs: tuple[Literal["vorbis", "mp3"], ...] = ("vorbis", "mp3")
+    # Begin a sound anywhere in a longer recording, not in its first `seconds`.
+    random_start: bool = False
+    # Residuals of a kind that the table of plausible pairs has for the target, and that table: JSON
+    # lines with `target`, `residual` (phrases) and `weight` (data/plausible.py).
+    plausible_share: Share = 0.0
+    plausible: str = ""
+    # What spans are made of: cells within 40 dB of the loudest one, or above -40 dBFS (published).
+    silence: Literal["relative", "absolute"] = "relative"
 
     def __post_init__(self):
         super().__post_init__()
         for target, residual, weight in self.recipes:
-            if target not in KINDS or residual not in KINDS or weight < 0:
+            both = residual.split(SUM)
+            summed = len(both) == 1 or set(both) <= {*RECORDED, "song"}
+            if target not in KINDS or not set(both) <= set(KINDS) or not summed or weight < 0:
                 raise UserError(
                     f"data.mix.recipes has {(target, residual, weight)}; kinds are "
-                    f"{', '.join(KINDS)}, weights 0 or more"
+                    f"{', '.join(KINDS)}, a residual may be a sum like speech+sfx, weights are 0 "
+                    "or more"
                 )
+        for share, field in (
+            ("reverb_share", "impulse_responses"),
+            ("plausible_share", "plausible"),
+        ):
+            if getattr(self, share) and not getattr(self, field):
+                raise UserError(f"data.mix.{share}={getattr(self, share)} needs data.mix.{field}")
+        if self.coded_share and not self.codecs:
+            raise UserError(f"data.mix.coded_share={self.coded_share} needs data.mix.codecs")
         for kind in self.single_kinds:
             if kind not in RECORDED:
                 raise UserError(
@@ -239,6 +264,42 @@ class LabelConfig(Checked, where="data.labels"):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeConfig(Checked, where="data.blend"):
+    """One of several recipes in a stream: sources, how they are mixed, and a weight."""
+
+    name: str
+    weight: NonNegative = 1.0  # share of the examples, relative to the other recipes
+    # (step, weight from that step on), rising; `weight` holds before the first.
+    curriculum: tuple[tuple[Count, NonNegative], ...] = ()
+    source: SourceConfig = dataclasses.field(default_factory=SourceConfig)
+    mix: MixConfig = dataclasses.field(default_factory=MixConfig)
+    # Folder of latents of this recipe (`sam-audio prepare --recipe NAME`). All recipes have latents
+    # or none has.
+    cache: str = dataclasses.field(default="", metadata=FREE)
+    labels: LabelConfig = dataclasses.field(default_factory=LabelConfig)  # instead of a cache
+
+    def __post_init__(self):
+        super().__post_init__()
+        steps = [step for step, _ in self.curriculum]
+        if steps != sorted(set(steps)):
+            raise UserError(f"data.blend: steps of the curriculum of {self.name} must rise")
+
+    def weight_at(self, step: int) -> float:
+        """The weight at one step, counted from 0."""
+        weight = self.weight
+        for first, later in self.curriculum:
+            weight = later if step >= first else weight
+        return weight
+
+    @property
+    def ever_used(self) -> bool:
+        """Whether it has weight at some step."""
+        begins = 0 if not self.curriculum or self.curriculum[0][0] else None
+        weights = [self.weight] if begins == 0 else []
+        return any([*weights, *(weight for _, weight in self.curriculum)])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(Checked, where="data"):
     """The training data of the separator.
 
@@ -251,13 +312,37 @@ class DataConfig(Checked, where="data"):
     prompts: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     labels: LabelConfig = dataclasses.field(default_factory=LabelConfig)
+    # Several sources with rules and weights of their own, instead of `source`, `mix`, `cache` and
+    # `labels`.
+    blend: tuple[RecipeConfig, ...] = ()
     # Folder of latents, made by `sam-audio prepare`; empty: mixtures are made as they are read.
     cache: str = dataclasses.field(default="", metadata=FREE)
     workers: Workers = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
     seed: Seed = 0  # of mixtures, prompts and order
 
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """The folders of latents that examples are from; none: they are waves, or labels alone."""
+        named = [recipe.cache for recipe in self.blend] if self.blend else [self.cache]
+        return tuple(name for name in named if name)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether examples are latents."""
+        parts = self.blend or (self,)
+        return bool(self.caches) or any(part.labels.folder for part in parts)
+
     def __post_init__(self):
         super().__post_init__()
+        names = [recipe.name for recipe in self.blend]
+        if len(set(names)) < len(names):
+            raise UserError(f"data.blend must have different names, not {', '.join(names)}")
+        for recipe in self.blend:
+            if recipe.mix.seconds != self.mix.seconds:
+                raise UserError(
+                    f"data.blend: {recipe.name} mixes {recipe.mix.seconds:g} s, and "
+                    f"data.mix.seconds={self.mix.seconds:g}: all examples of a stream are equal"
+                )
         if self.labels.folder and not self.cache and self.labels.share < 1:
             raise UserError(
                 f"data.labels.share={self.labels.share} leaves the other examples to data.cache, "

@@ -18,7 +18,7 @@ from array_record.python import (
 
 from sam_audio_jax import audio
 from sam_audio_jax.data.recording import Recording
-from sam_audio_jax.data.table import DEFAULTS
+from sam_audio_jax.data.recording_table import DEFAULTS
 from sam_audio_jax.errors import UnusableError, UserError, first_line
 from sam_audio_jax.files import whole_folder, write_jsonl
 

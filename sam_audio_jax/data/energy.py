@@ -12,15 +12,18 @@ SILENT = 1e-3  # a wave whose loudest cell has a lower RMS has no activity at al
 
 
 def active_cells(
-    wave: Float[np.ndarray, " samples"], sample_rate: int
+    wave: Float[np.ndarray, " samples"], sample_rate: int, *, absolute: bool = False
 ) -> Bool[np.ndarray, " cells"]:
     """Whether each cell of 10 ms has energy; the last cell may be partial.
 
-    Short sounds and short silences are still in it.
+    That is an RMS within 40 dB of the loudest cell's, or `absolute`ly above -40 dBFS. Short sounds
+    and short silences are still in it.
     """
     cell = round(CELL_S * sample_rate)
     padded = np.pad(wave, (0, -len(wave) % cell)).reshape(-1, cell)
     rms = np.sqrt(np.einsum("cs,cs->c", padded, padded) / cell)
+    if absolute:
+        return rms > 10 ** (FLOOR_DB / 20)
     peak = rms.max(initial=0.0)
     return rms > (peak * 10 ** (FLOOR_DB / 20) if peak > SILENT else np.inf)
 
@@ -33,10 +36,10 @@ def active_rms(wave: Float[np.ndarray, " samples"], sample_rate: int) -> float:
 
 
 def activity(
-    wave: Float[np.ndarray, " samples"], sample_rate: int, hop: int
+    wave: Float[np.ndarray, " samples"], sample_rate: int, hop: int, *, absolute: bool = False
 ) -> Bool[np.ndarray, " frames"]:
     """Whether the sound is on in each whole frame of `hop` samples; short runs are removed."""
-    active = active_cells(wave, sample_rate)
+    active = active_cells(wave, sample_rate, absolute=absolute)
     shortest = round(MIN_S / CELL_S)
     for start, end in runs(~active):
         if end - start < shortest and start > 0 and end < len(active):

@@ -15,7 +15,7 @@ from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, Decibels, Range, Seconds, Seed, Share, Workers
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.recording import CATEGORIES
-from sam_audio_jax.data.table import CATEGORY, Numbers, Table
+from sam_audio_jax.data.recording_table import CATEGORY, Numbers, RecordingTable
 from sam_audio_jax.data.waves import WaveReader
 from sam_audio_jax.errors import UnusableError
 
@@ -42,7 +42,7 @@ class Excerpts:
     def __init__(
         self,
         config: ExcerptConfig,
-        table: Table,
+        table: RecordingTable,
         waves: WaveReader,
         sample_rate: int,
         samples: int,

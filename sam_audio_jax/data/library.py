@@ -12,10 +12,16 @@ import numpy as np
 
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.recording import Recording, Song
+from sam_audio_jax.data.recording_table import (
+    Numbers,
+    RecordingTable,
+    make_table,
+    open_table,
+    write_table,
+)
 from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.data.source import embedded, iter_source, read_source
 from sam_audio_jax.data.streamed import StreamedWaves
-from sam_audio_jax.data.table import Numbers, Table, make_table, open_table, write_table
 from sam_audio_jax.data.waves import Waves, cache_root, open_waves
 from sam_audio_jax.errors import UnusableError, UserError
 from sam_audio_jax.files import check_writable, read_json
@@ -29,7 +35,7 @@ log = logging.getLogger(__name__)
 class Library:
     """The recordings of a source by number, and their waves at one rate. Picklable."""
 
-    table: Table
+    table: RecordingTable
     waves: Waves | StreamedWaves
 
 
@@ -48,7 +54,7 @@ def open_library(source: SourceConfig, sample_rate: int) -> Library:
     return Library(make_table(recordings, songs, usable), waves)
 
 
-def _stored_table(source: SourceConfig) -> Table:
+def _stored_table(source: SourceConfig) -> RecordingTable:
     """The table of a source on disk, which is written when it is not there yet."""
     folder = cache_root() / f"table-{_stamp(source)}"
     if not (folder / "index.json").is_file():

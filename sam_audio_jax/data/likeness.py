@@ -162,6 +162,12 @@ class NearCaptions:
             self._kept[caption] = np.array(near, np.int64), bounds
         return self._kept[caption]
 
+    def called(self, phrase: str) -> list[int]:
+        """Numbers of the captions of which a phrase is true, as "dog" is of "dog barking"."""
+        lists = [self._with_word.get(word, []) for word in words(phrase)]
+        shortest = min(lists, key=len, default=[])
+        return [n for n in shortest if implied(phrase, self.captions[n])]
+
     def draw(self, caption: str, rng: np.random.Generator) -> int | None:
         """The number of a near caption, as likely as it is similar; None where none is near."""
         numbers, bounds = self.of(caption)

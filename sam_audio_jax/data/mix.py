@@ -11,10 +11,13 @@ import numpy as np
 from sam_audio_jax.data import energy, text
 from sam_audio_jax.data.arrange import Arranger, Placement, Samples
 from sam_audio_jax.data.catalogue import Catalogue
-from sam_audio_jax.data.config import MixConfig
+from sam_audio_jax.data.config import SUM, MixConfig
 from sam_audio_jax.data.equaliser import equalised
+from sam_audio_jax.data.lossy import coded
 from sam_audio_jax.data.mixture import Mixture
-from sam_audio_jax.data.table import Table
+from sam_audio_jax.data.plausible import plausible_pairs
+from sam_audio_jax.data.recording_table import RecordingTable
+from sam_audio_jax.data.rooms import reverberated
 from sam_audio_jax.data.waves import WaveReader
 from sam_audio_jax.errors import UnusableError, UserError
 
@@ -42,7 +45,7 @@ class Mixer:
     def __init__(
         self,
         config: MixConfig,
-        table: Table,
+        table: RecordingTable,
         waves: WaveReader,
         sample_rate: int,
         samples: int,
@@ -114,12 +117,17 @@ class Mixer:
             target.claims | music,
             residual.claims | music,
             residual_offset=offset,
+            absolute=self.config.silence == "absolute",
         )
 
     def _set_recipes(self) -> None:
         """Keeps the recipes that the material allows."""
         available = self.catalogue.kinds()
-        recipes = [r for r in self.config.recipes if {r[0], r[1]} <= available and r[2] > 0]
+        recipes = [
+            recipe
+            for recipe in self.config.recipes
+            if {recipe[0], *recipe[1].split(SUM)} <= available and recipe[2] > 0
+        ]
         if not recipes:
             raise UserError("none of data.mix.recipes can be made from these recordings")
         self.recipes = [recipe[:2] for recipe in recipes]
@@ -131,10 +139,14 @@ class Mixer:
     ) -> tuple[_Source, _Source] | None:
         """A target and a residual of two kinds; None if they share a source or a claim."""
         target = self._source(kinds[0], self.config.target_repeats, rng)
+        kind, *others = kinds[1].split(SUM)
         near = target.texts[0] if self._draws_near(kinds, rng) else None
-        residual = self._source(kinds[1], self.config.residual_repeats, rng, near)
-        if kinds[1] == "sfx" and rng.random() < self.config.second_share:
-            second = self._source(kinds[1], self.config.residual_repeats, rng)
+        number = self._plausible(kind, target, rng)
+        residual = self._source(kind, self.config.residual_repeats, rng, near, number)
+        if kind == "sfx" and not others and rng.random() < self.config.second_share:
+            others = [kind]
+        for other in others:
+            second = self._source(other, self.config.residual_repeats, rng)
             if residual.claims & second.claims or second.sources & target.sources:
                 return None
             gain = 10 ** (rng.uniform(-3, 3) / 20)
@@ -146,21 +158,45 @@ class Mixer:
             )
         return None if target.sources & residual.sources else (target, residual)
 
+    def _plausible(self, kind: str, target: _Source, rng: np.random.Generator) -> int | None:
+        """A recording that the table of plausible pairs has for a target; None: any."""
+        config = self.config
+        if kind == "song" or not config.plausible_share or rng.random() >= config.plausible_share:
+            return None
+        phrase = plausible_pairs(config.plausible).draw(target.texts[0], rng)
+        return None if phrase is None else self.catalogue.called(kind, phrase, rng)
+
     def _draws_near(self, kinds: tuple[str, str], rng: np.random.Generator) -> bool:
         """Whether the residual is drawn from the captions near the target's."""
         share = 0.0 if "song" in kinds else self.config.near_share
         return bool(share) and rng.random() < share
 
     def _source(
-        self, kind: str, repeats: float, rng: np.random.Generator, near: str | None = None
+        self,
+        kind: str,
+        repeats: float,
+        rng: np.random.Generator,
+        near: str | None = None,
+        number: int | None = None,
     ) -> _Source:
-        """One sound laid out in time, at an active level of 0 dBFS; with a caption `near` that."""
+        """One sound laid out in time, at an active level of 0 dBFS.
+
+        With a caption `near` that; of the recording `number` if that is given.
+        """
         rate, config = self.arranger.sample_rate, self.config
-        source = self._song(rng) if kind == "song" else self._recording(kind, repeats, rng, near)
+        if kind == "song":
+            source = self._song(rng)
+        else:
+            number = self.catalogue.recording(kind, rng, near) if number is None else number
+            source = self._recording(number, repeats, rng)
         level = energy.active_rms(source.wave, rate)
         wave = self.arranger.tilted(source.wave, rng) / np.float32(max(level, 1e-6))
         if config.filter_share and rng.random() < config.filter_share:
             wave = equalised(wave, rate, config.filter_db, rng)
+        if config.reverb_share and rng.random() < config.reverb_share:
+            wave = reverberated(wave, rate, config.impulse_responses, rng)
+        if config.coded_share and rng.random() < config.coded_share:
+            wave = coded(wave, rate, config.codecs, rng)
         return dataclasses.replace(source, wave=wave)
 
     def _song(self, rng: np.random.Generator) -> _Source:
@@ -171,10 +207,7 @@ class Mixer:
         sources = frozenset(self.recordings[number].source_id for number in stems)
         return _Source(wave, text.MUSIC, frozenset(text.MUSIC).union(*claims), sources)
 
-    def _recording(
-        self, kind: str, repeats: float, rng: np.random.Generator, near: str | None
-    ) -> _Source:
-        number = self.catalogue.recording(kind, rng, near)
+    def _recording(self, number: int, repeats: float, rng: np.random.Generator) -> _Source:
         repeat = rng.random() < repeats
         speed = self.arranger.speed(self.recordings[number].category, rng)
         if repeat:

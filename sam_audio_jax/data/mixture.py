@@ -28,6 +28,9 @@ class Mixture:
     # Constants that are in target and residual and are no sound.
     target_offset: float = 0.0
     residual_offset: float = 0.0
+    absolute: bool = (
+        False  # whether silence is below -40 dBFS; else below the loudest cell by 40 dB
+    )
 
     def exchanged(self) -> "Mixture":
         """The same mixture with target and residual exchanged; its residual must have a name."""
@@ -41,4 +44,6 @@ class Mixture:
         """In which frames of `hop` samples the target, and the residual, sounds."""
         pairs = (self.target, self.target_offset), (self.residual, self.residual_offset)
         waves = [wave - np.float32(offset) if offset else wave for wave, offset in pairs]
-        return np.stack([energy.activity(wave, sample_rate, hop) for wave in waves])
+        return np.stack(
+            [energy.activity(wave, sample_rate, hop, absolute=self.absolute) for wave in waves]
+        )

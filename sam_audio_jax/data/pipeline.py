@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from sam_audio_jax.config import to_dict
+from sam_audio_jax.data.blended_examples import blended_examples
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.examples import CachedExamples, MixedExamples
 from sam_audio_jax.data.excerpts import ExcerptConfig, Excerpts
@@ -267,6 +268,16 @@ def cached_examples(
     return CachedExamples(config, Cache(config.cache), sample_rate, hop, frames)
 
 
+def examples(
+    config: DataConfig, sample_rate: int, hop: int
+) -> MixedExamples | CachedExamples | LabelledExamples:
+    """The examples of a config without recipes: mixed as they are read, or latents."""
+    if config.encoded:
+        return cached_examples(config, sample_rate, hop, example_frames(config, sample_rate, hop))
+    mixtures = mixer(config, sample_rate, hop)
+    return MixedExamples(config, mixtures, sample_rate, hop, video_tracks(mixtures, hop))
+
+
 def separation_batches(
     config: DataConfig,
     sample_rate: int,
@@ -279,7 +290,7 @@ def separation_batches(
     """Batches for the separator at a codec's rate; keys and shapes in `data/examples.py`.
 
     With `config.cache` or `config.labels` the signals are latents from there, else waves mixed on
-    the fly. Every batch
+    the fly; with `config.blend` they are as each of these says. Every batch
     has `batch` items, unless `config.batches.token_budget` says how many there are. Raises
     `UserError` for buckets that the budget or the records of the cache are too small for, and for
     pairs in batches of an odd number.
@@ -293,19 +304,16 @@ def separation_batches(
     schedule = None
     if config.batches.token_budget:
         schedule = Schedule(config.batches, config.seed, sample_rate / hop)
-    if config.labels.folder or config.cache:
-        items = cached_examples(config, sample_rate, hop, frames)
-        record_frames = items.record_frames
-        if schedule and record_frames < schedule.buckets[-1].shortest:
-            length = record_frames * hop / sample_rate
-            raise UserError(
-                f"data.batches.buckets_s={config.batches.buckets_s}: the records of "
-                f"{items.folders} are too short for the last, they have {length:g} s"
-            )
+    if config.blend:
+        items = blended_examples(
+            config,
+            lambda one: examples(one, sample_rate, hop),
+            schedule.first if schedule else lambda step: step * batch,
+        )
     else:
-        mixtures = mixer(config, sample_rate, hop)
-        tracks = video_tracks(mixtures, hop)
-        items = MixedExamples(config, mixtures, sample_rate, hop, tracks)
+        items = examples(config, sample_rate, hop)
+    if schedule:
+        _check_lengths(config, items, schedule, sample_rate / hop)
     return BatchStream(
         items,
         schedule or batch,
@@ -314,3 +322,13 @@ def separation_batches(
         process_index=process_index,
         process_count=process_count,
     )
+
+
+def _check_lengths(config: DataConfig, items: Any, schedule: Schedule, frame_rate: float) -> None:
+    """Raises `UserError` for records of a cache that are too short for the last bucket."""
+    frames = getattr(items, "record_frames", None)
+    if frames is not None and frames < schedule.buckets[-1].shortest:
+        raise UserError(
+            f"data.batches.buckets_s={config.batches.buckets_s}: the records of "
+            f"{items.folders} are too short for the last, they have {frames / frame_rate:g} s"
+        )

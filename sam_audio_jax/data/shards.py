@@ -19,6 +19,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import msgpack
@@ -54,6 +55,7 @@ B = TypeVar("B")
 log = logging.getLogger(__name__)
 
 FORMAT = 4
+PACKAGE = "sam-audio-jax"  # whose version is in the index
 SHARDS = "[0-9]*.arrayrecord"
 SILENCE = "silence.msgpack"
 CHECKED = (
@@ -88,6 +90,7 @@ def write_cache(
     samples: int,
     codec: str,
     recipe: dict[str, Any],
+    name: str = "",
     per_shard: int = 64,
     batch: int = 8,
     teacher: Teacher | None = None,
@@ -100,8 +103,9 @@ def write_cache(
     Returns whether it is finished.
 
     `encode` gets 3 * `batch` waves at a time, `teacher` 2 * `batch`; `video` has the features of
-    the recordings with a video. `items` is rounded up to whole shards. Raises `UserError` if the
-    folder holds a cache of another codec, teacher, recipe or size, and names what differs.
+    the recordings with a video; `name` is that of the recipe, if it has one. `items` is rounded up
+    to whole shards. Raises `UserError` if the folder holds a cache of another codec, teacher,
+    recipe or size, and names what differs.
     """
     folder = pathlib.Path(folder)
     probe = _probe(encode, 3 * batch, samples)
@@ -117,6 +121,8 @@ def write_cache(
         "channels": probe.shape[-1],
         "codec": codec,
         "recipe": recipe,
+        "name": name,
+        "version": version(PACKAGE),
         "per_shard": per_shard,
         "teacher": teacher.name if teacher else "",
         "segment_s": teacher.segment_s if teacher else 0.0,
@@ -274,7 +280,13 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
     Fields that its recipe does not have are newer than the cache, and have their defaults.
     """
-    index = {"teacher": "", "segment_s": 0.0, "video_width": 0} | read_json(path)
+    index = {
+        "name": "",
+        "version": "",
+        "teacher": "",
+        "segment_s": 0.0,
+        "video_width": 0,
+    } | read_json(path)
     check_format(path, index, FORMAT)
     recipe = migrated_recipe(index["recipe"])
     for part, default in (("source", SourceConfig()), ("mix", MixConfig())):

@@ -12,11 +12,12 @@ from jaxtyping import Float32
 
 from sam_audio_jax import audio
 from sam_audio_jax.audio.excerpt import sound_name
+from sam_audio_jax.data.arrange import Samples
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.containers import open_container
 from sam_audio_jax.data.recording import Recording
+from sam_audio_jax.data.recording_table import RecordingTable
 from sam_audio_jax.data.refusals import Refusal, Refusals
-from sam_audio_jax.data.table import Table
 from sam_audio_jax.data.waves import SILENT_PEAK, chosen_channel
 from sam_audio_jax.errors import UnusableError, UserError
 from sam_audio_jax.files import append_jsonl, read_jsonl
@@ -26,13 +27,11 @@ SHORT_S = 0.1  # by which a recording may be shorter than it is said to be, or b
 SHORT_SHARE = 0.02
 REFUSED = "refused.jsonl"  # beside the table: what could not be read, of all processes
 
-Samples = Float32[np.ndarray, " samples"]
-
 
 class StreamedWaves:
     """Mono waves at one rate, as `waves.Waves` has them, decoded when they are read. Picklable."""
 
-    def __init__(self, table: Table, sample_rate: int, config: SourceConfig):
+    def __init__(self, table: RecordingTable, sample_rate: int, config: SourceConfig):
         self.table, self.sample_rate, self.config = table, sample_rate, config
         self._seconds = table.seconds
         self._kept: collections.OrderedDict[tuple[int, int, int], Samples] = (

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source
+from tensorflow_datasets.core import dataset_info
+from tensorflow_datasets.core import splits as splits_lib
 
 from sam_audio_jax import audio
 from sam_audio_jax.data.recording import CATEGORIES, LINE, Recording
@@ -40,14 +42,14 @@ class TfdsSource:
         """Raises `UserError` for a folder, split or feature that is not there."""
         self.folder, self.split, self.fields = folder, split, dict(fields)
         try:
-            proto = tfds.core.dataset_info.read_proto_from_builder_dir(folder)
+            proto = dataset_info.read_proto_from_builder_dir(folder)
             self.name = proto.name
             template = tfds.core.ShardedFileTemplate(
-                data_dir=folder,
+                data_dir=pathlib.Path(folder),  # pyright: ignore[reportArgumentType]
                 dataset_name=proto.name,
                 filetype_suffix="array_record",
             )
-            splits = tfds.core.splits.SplitDict.from_proto(proto.splits, template)
+            splits = splits_lib.SplitDict.from_proto(proto.splits, template)
         except (OSError, ValueError) as error:
             raise UserError(f"no TFDS data set in {folder}: {first_line(error)}") from None
         if proto.file_format != "array_record":
@@ -56,7 +58,7 @@ class TfdsSource:
                 'file_format="array_record"'
             )
         try:
-            instructions = splits[split].file_instructions
+            instructions: Any = splits[split].file_instructions
         except (KeyError, ValueError):
             raise UserError(
                 f"{folder} has no split {split!r}; it has {', '.join(splits)}"
@@ -65,7 +67,7 @@ class TfdsSource:
         description = read_json(pathlib.Path(folder) / "features.json")
         self._audio: dict[str, Any] = {}  # description of each feature that is audio
         description = self._without_audio(description, "")
-        self._features = tfds.features.FeatureConnector.from_json(description)
+        self._features: Any = tfds.features.FeatureConnector.from_json(description)
         self._features.load_metadata(folder, feature_name=None)
         self._check()
 

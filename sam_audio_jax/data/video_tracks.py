@@ -15,7 +15,7 @@ from jaxtyping import Float, Float16
 
 from sam_audio_jax.data.arrange import Placement
 from sam_audio_jax.data.recording import Recording
-from sam_audio_jax.data.table import VIDEO, Table
+from sam_audio_jax.data.recording_table import VIDEO, RecordingTable
 from sam_audio_jax.data.waves import WaveReader
 from sam_audio_jax.errors import UserError
 
@@ -70,17 +70,17 @@ class _VideoPaths(Sequence):
 class _Lengths(Sequence):
     """The samples of all recordings, looked up one by one."""
 
-    def __init__(self, waves: WaveReader, count: int):
-        self.waves, self.count = waves, count
+    def __init__(self, waves: WaveReader, recordings: Sequence[Recording]):
+        self.waves, self.recordings = waves, recordings
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.recordings)
 
     def __getitem__(self, number: Any) -> int:
         return self.waves.length(number)
 
 
-def open_video_tracks(table: Table, waves: WaveReader, hop: int) -> VideoTracks | None:
+def open_video_tracks(table: RecordingTable, waves: WaveReader, hop: int) -> VideoTracks | None:
     """The features of the recordings of a table; None if none of them has any.
 
     Raises `UserError` for a file that holds no vectors and for features of several widths; of a
@@ -95,7 +95,7 @@ def open_video_tracks(table: Table, waves: WaveReader, hop: int) -> VideoTracks 
     if len(path_of) > 1:
         found = ", ".join(f"{path} has {width}" for width, path in path_of.items())
         raise UserError(f"video features must have one width: {found}")
-    lengths = _Lengths(waves, len(table.recordings))
+    lengths = _Lengths(waves, table.recordings)
     return VideoTracks(_VideoPaths(table.recordings), lengths, next(iter(path_of)), hop)
 
 

@@ -283,7 +283,7 @@ class TrainConfig(RunConfig):
                 f"alignment.layer={self.alignment.layer} must be at most "
                 f"separator.dit.depth={self.separator.dit.depth}"
             )
-        teacher = self.alignment.teacher_checkpoint or self.data.cache
+        teacher = self.alignment.teacher_checkpoint or self.data.caches
         if self.alignment.weight and not teacher:
             raise UserError(
                 f"alignment.weight={self.alignment.weight} needs a teacher: name a Cnn14 file as "

@@ -137,7 +137,7 @@ def make_separator_training(
 
 def needs_teacher(config: TrainConfig) -> bool:
     """Whether the teacher runs inside the step; a latent cache has its features already."""
-    return bool(config.alignment.weight) and not config.data.cache
+    return bool(config.alignment.weight) and not config.data.caches
 
 
 def make_model(config: TrainConfig) -> PromptedSeparator:
@@ -256,6 +256,7 @@ def teacher_frames(
     Raises `UserError` for cached latents without features, or with features of another width.
     """
     alignment, codec = config.alignment, config.codec
+    folders = " and ".join(config.data.caches)
     if "teacher_features" in batch:
         segments, offset = (
             batch["teacher_features"].astype(jnp.float32),
@@ -263,7 +264,7 @@ def teacher_frames(
         )
     elif batch["target"].ndim == 3 or teacher is None:
         raise UserError(
-            f"alignment.weight={alignment.weight}, but data.cache={config.data.cache} has no "
+            f"alignment.weight={alignment.weight}, but data.cache={folders} has no "
             "features of the teacher; make it again with that weight (launch/prepare.py)"
         )
     else:
@@ -271,7 +272,7 @@ def teacher_frames(
         offset = None
     if segments.shape[-1] != alignment.teacher.width:
         raise UserError(
-            f"data.cache={config.data.cache} has features of {segments.shape[-1]} numbers, "
+            f"data.cache={folders} has features of {segments.shape[-1]} numbers, "
             f"alignment.teacher makes {alignment.teacher.width}"
         )
     return to_frames(

@@ -22,8 +22,7 @@ def batch_shapes(
     data, codec = config.data, config.codec
     frames = example_frames(data, codec.sample_rate, codec.hop)
     tokens = data.prompts.text_tokens
-    encoded = data.cache or data.labels.folder
-    signal = (frames, codec.codebook_dim) if encoded else (frames * codec.hop,)
+    signal = (frames, codec.codebook_dim) if data.encoded else (frames * codec.hop,)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = dict.fromkeys(SIGNALS, (signal, jnp.float32))
     shapes |= {
         "valid": ((frames,), jnp.bool_),
@@ -31,7 +30,7 @@ def batch_shapes(
         "text_mask": ((tokens,), jnp.bool_),
         "anchors": ((frames,), jnp.int32),
     }
-    if config.alignment.weight and data.cache:
+    if config.alignment.weight and data.caches:
         teacher = config.alignment.teacher
         count = segments_around(frames, teacher.segment_s * codec.sample_rate / codec.hop)
         shapes["teacher_features"] = ((count, teacher.width), jnp.float16)

@@ -8,6 +8,7 @@ import pytest
 
 from sam_audio_jax.data import energy, likeness, pipeline, text
 from sam_audio_jax.data.example_kinds import absent_rng, is_paired
+from sam_audio_jax.data.recording_table import make_table
 from sam_audio_jax.data.source import load_manifest
 from sam_audio_jax.errors import UserError
 from tests.data import toy
@@ -143,7 +144,7 @@ def test_captions_are_drawn_by_the_power_of_their_number(world):
     for power in (0.0, 1.0):
         cfg = config(world, caption_draws=1.0, caption_power=power)
         catalogue = pipeline.mixer(cfg, RATE, HOP).catalogue
-        catalogue.captions["sfx"] = [[0], list(range(1, 10))]  # one and nine recordings
+        catalogue.captions["sfx"] = [np.array([0]), np.arange(1, 10)]  # one and nine recordings
         catalogue._bounds["sfx"] = np.array([1.0, 1.0 + 9.0**power]) / (1.0 + 9.0**power)
         rng = np.random.default_rng(0)
         drawn[power] = np.mean([catalogue.recording("sfx", rng) == 0 for _ in range(400)])
@@ -160,9 +161,10 @@ def test_recordings_of_several_events_are_left_out_where_the_recipe_says_so(worl
     cfg = config(world, single_kinds=("sfx",))
     plain = pipeline.mixer(cfg, RATE, HOP)
     number = plain.catalogue.groups["sfx"][0]
-    plain.recordings[number] = dataclasses.replace(plain.recordings[number], single=False)
+    changed = list(plain.recordings)
+    changed[number] = dataclasses.replace(changed[number], single=False)
     waves = plain.arranger.waves
-    mixer = type(plain)(cfg.mix, plain.recordings, [], waves, RATE, plain.samples)
+    mixer = type(plain)(cfg.mix, make_table(changed, ()), waves, RATE, plain.samples)
     assert number not in mixer.catalogue.groups["sfx"]
     assert number in mixer.catalogue.groups["any"]
     with pytest.raises(UserError, match="single_kinds has 'song'"):

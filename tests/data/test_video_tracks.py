@@ -10,10 +10,10 @@ import pytest
 from sam_audio_jax.data import pipeline
 from sam_audio_jax.data.arrange import Arranger, Placement
 from sam_audio_jax.data.config import MixConfig
+from sam_audio_jax.data.recording_table import make_table
 from sam_audio_jax.data.records import pack, unpack
 from sam_audio_jax.data.shards import Cache
 from sam_audio_jax.data.source import load_manifest
-from sam_audio_jax.data.table import make_table
 from sam_audio_jax.data.video_tracks import VideoTracks, open_video_tracks
 from sam_audio_jax.data.waves import Waves
 from sam_audio_jax.errors import UserError

@@ -156,7 +156,7 @@ def _put_songs(
         put(f"{kind}s", Lists(members, np.cumsum([0, *map(len, lists)])))
 
 
-class Table:
+class RecordingTable:
     """Recordings by number with their groups. Picklable; one on disk as the name of its folder."""
 
     def __init__(
@@ -167,7 +167,7 @@ class Table:
     def __reduce__(self):
         if self.folder:
             return open_table, (self.folder,)
-        return Table, (self.recordings, dict(self.arrays))
+        return RecordingTable, (self.recordings, dict(self.arrays))
 
     def numbers(self, group: str) -> Numbers:
         """The recordings of one group, in order."""
@@ -191,12 +191,12 @@ def make_table(
     recordings: Sequence[Recording],
     songs: Iterable[Song],
     usable: Bool[np.ndarray, " recordings"] | None = None,
-) -> Table:
+) -> RecordingTable:
     """The table of a list of recordings, in memory."""
     columns = Columns()
     for recording in recordings:
         columns.add(recording)
-    return Table(recordings, make_arrays(columns.arrays(), songs, usable))
+    return RecordingTable(recordings, make_arrays(columns.arrays(), songs, usable))
 
 
 class StoredRecordings(Sequence):
@@ -285,11 +285,11 @@ def write_table(
         )
 
 
-def open_table(folder: str | os.PathLike) -> Table:
+def open_table(folder: str | os.PathLike) -> RecordingTable:
     """A table that `write_table` has written; its columns are mapped, not read."""
     folder = pathlib.Path(folder)
     names = read_json(folder / "index.json")["arrays"]
     arrays = {
         name: np.load(folder / f"{number}.npy", mmap_mode="r") for number, name in enumerate(names)
     }
-    return Table(StoredRecordings(folder), arrays, str(folder))
+    return RecordingTable(StoredRecordings(folder), arrays, str(folder))
