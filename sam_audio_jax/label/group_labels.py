@@ -1,8 +1,8 @@
 """The labels of recordings that are separated together: stems, latents and every score.
 
 All waves here are at the level at which the model takes recordings, so that the gain of a recording
-changes no score. What a row of a batch gives does not depend on the other rows, so that a label is
-the same whichever inputs of its group cannot be read.
+changes no score, but for `silence`, whose published threshold is an absolute level. What a row of a
+batch gives does not depend on the other rows.
 """
 
 import dataclasses
@@ -82,15 +82,15 @@ class GroupLabeller:
             caption = self.tagger.caption(item.wave, self.rate)
             source = dataclasses.replace(source, texts=(caption,))
             item = dataclasses.replace(item, text=self.settings.kind.prompt(source)[0])
-        gain = np.float32(item.level.gain)
+        gain = item.level.gain
         recording = Audio(item.wave[None], self.rate)
         item = dataclasses.replace(
             item, recording=recording, flat=True, level=audio.AS_RECORDED, offsets=None
         )
         truth = None
         if source.true_target is not None:
-            truth = gain * self._read_truth(source, len(item.wave))
-        return Member(source=source, item=item, true_target=truth)
+            truth = np.float32(gain) * self._read_truth(source, len(item.wave))
+        return Member(source=source, item=item, gain=gain, true_target=truth)
 
     def solve(self, group: Group, members: Sequence[Member]) -> list[SolvedMember | None]:
         """The stems of members; None where they are not finite."""
@@ -135,7 +135,8 @@ class GroupLabeller:
                     target_claims=source.texts,
                     id=source.id,
                     prompt=prompt | {"video": features is not None},
-                    scores={name: _finite(values[row]) for name, values in scores.items()},
+                    scores={name: _finite(values[row]) for name, values in scores.items()}
+                    | _true_scores(one),
                     checkpoint=self.checkpoint,
                 )
             )
@@ -156,20 +157,15 @@ class GroupLabeller:
             for item, one in zip(items, stems, strict=True)
         ]
 
-    def _item(
-        self, wave: _Wave, text: str, spans: Sequence[Span], like: Item, *, see: bool = True
-    ) -> Item | None:
-        """A wave as an item with these prompts and, if it may `see`, the video of another item.
-
-        None if it is silent.
-        """
+    def _item(self, wave: _Wave, like: Item) -> Item | None:
+        """A wave with the prompts of another item; None if it is silent."""
         if measures.is_silent(wave):
             return None
         try:
             item = inputs.make_item(
                 wave,
-                text,
-                spans,
+                like.text,
+                like.spans,
                 sample_rate=self.rate,
                 codec_rate=self.rate,
                 name=like.name,
@@ -177,7 +173,7 @@ class GroupLabeller:
             )
         except UserError:  # nothing but an offset, or too quiet to be brought to any level
             return None
-        return dataclasses.replace(item, features=like.features if see else None)
+        return dataclasses.replace(item, features=like.features)
 
     def _scores(
         self,
@@ -194,14 +190,12 @@ class GroupLabeller:
         if "remix" in wanted:
             scores["remix"] = self._remix(group, solved, residual_beside)
         scores |= self.networks.scores(wanted, solved, self.rate)
-        scores = {name: scores[name] for name in wanted}
-        if all(one.member.true_target is not None for one in solved):
-            scores |= self._true_scores(solved)
-        return scores
+        return {name: scores[name] for name in wanted}
 
     def _silence(self, group: Group, solved: Sequence[SolvedMember]) -> list[float]:
         del group
-        return [measures.silent_share(one.target, self.rate) for one in solved]
+        as_recorded = [one.target / np.float32(one.member.gain) for one in solved]
+        return [measures.silent_share(target, self.rate) for target in as_recorded]
 
     def _agreement_of_noises(self, group: Group, solved: Sequence[SolvedMember]) -> list[float]:
         again = self._separate(group, [one.member.item for one in solved], noise=1)
@@ -231,10 +225,7 @@ class GroupLabeller:
         ]
 
     def _residual_silence(self, group: Group, solved: Sequence[SolvedMember]) -> list[float]:
-        items = [
-            self._item(one.residual, one.member.item.text, one.member.item.spans, one.member.item)
-            for one in solved
-        ]
+        items = [self._item(one.residual, one.member.item) for one in solved]
         pairs = self._separate(group, items)
         return [
             measures.level_db(target, one.target)
@@ -263,8 +254,7 @@ class GroupLabeller:
             else:
                 raise UserError("the score remix needs the residual of another recording")
             mixture = one.target + measures.fitted(residual, len(one.target))
-            like = one.member.item
-            items.append(self._item(mixture, like.text, like.spans, like))
+            items.append(self._item(mixture, one.member.item))
         return _agreements(self._separate(group, items), solved)
 
     def _mask_coverage(self, group: Group, solved: Sequence[SolvedMember]) -> list[float]:
@@ -277,18 +267,6 @@ class GroupLabeller:
         _, frame = next(decode_frames(source.video, f"the video of {source.id}"))
         masks = read_masks(source.mask, source.id)
         return measures.mask_coverage(mask(frame.height, frame.width) for mask in masks)
-
-    def _true_scores(self, solved: Sequence[SolvedMember]) -> _Scores:
-        """SI-SDR of the target against the true one, and how much better it is than the mixture."""
-        scores: _Scores = {"true_sisdr": [], "true_sisdri": []}
-        for one in solved:
-            truth = one.member.true_target
-            if truth is None:
-                continue
-            found = measures.agreement_db(one.target, truth)
-            scores["true_sisdr"].append(found)
-            scores["true_sisdri"].append(found - measures.agreement_db(one.mixture, truth))
-        return scores
 
     def _read_truth(self, source: LabelInput, samples: int) -> _Wave:
         """The true target, as long as the mixture."""
@@ -350,3 +328,15 @@ def _agreements(
 def _finite(value: float) -> float | None:
     """A score as it is stored: one that is not finite is none."""
     return value if math.isfinite(value) else None
+
+
+def _true_scores(one: SolvedMember) -> dict[str, float]:
+    """SI-SDR of a target against the true one, where it is known, and that over the mixture's."""
+    truth = one.member.true_target
+    if truth is None:
+        return {}
+    found = measures.agreement_db(one.target, truth)
+    return {
+        "true_sisdr": found,
+        "true_sisdri": found - measures.agreement_db(one.mixture, truth),
+    }

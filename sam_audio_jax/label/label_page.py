@@ -6,6 +6,7 @@ The thresholds are the usual ones of `data/label_scores.py`, of which a training
 import collections
 import dataclasses
 import html
+import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ def write_page(folder: pathlib.Path, index: Mapping[str, Any], model: SAMAudio) 
     table = read_table(folder)
     body = _head(table, index) + _filters(table) + _histograms(table) + _reasons(table)
     body += _examples(folder, table, model)
-    settings = html.escape(str(dict(index)))
+    settings = html.escape(json.dumps(dict(index), indent=1))
     body += f"<h2>Settings</h2><pre>{settings}</pre>"
     with whole_file(folder / PAGE) as part:
         part.write_text(page.document("Pseudo-labels", body), encoding="utf-8")

@@ -17,6 +17,7 @@ class Member:
     source: LabelInput
     item: Item  # its wave is the mixture, at the level of the model
     absent_text: str = ""  # of a sound that is not in it; "" if no score asks for it
+    gain: float = 1.0  # by which the recording was brought to that level
     true_target: Float[np.ndarray, " samples"] | None = None
 
 

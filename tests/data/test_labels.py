@@ -154,3 +154,20 @@ def test_labels_are_a_share_and_leave_the_other_examples_alone(cached):
             for name, value in plain[others].items():
                 np.testing.assert_array_equal(example[name], value)
             others += 1
+
+
+def test_batches_of_several_lengths_have_labels_among_them(cached):
+    cfg = toy.replaced(cached(0.5), token_budget=48, buckets_s=(0.4, 0.8), row_multiple=2)
+    for batch in toy.take(toy.separation(cfg), 6):
+        rows, frames = batch["valid"].shape
+        assert rows * frames <= 48
+        are_labels = batch["mixture"].max(axis=(1, 2)) >= 100
+        assert are_labels.sum() == rows // 2
+
+
+def test_a_cache_with_a_teacher_is_refused_beside_labels(cached, world, tmp_path):
+    longer = toy.config(world, seconds=3.0)
+    toy.write_cache(tmp_path / "taught", longer, 8, teacher=toy.TEACHER)
+    cfg = dataclasses.replace(cached(0.5), cache=str(tmp_path / "taught"))
+    with pytest.raises(UserError, match="has the features of a teacher, and labels have none"):
+        pipeline.cached_examples(cfg, RATE, HOP, FRAMES)

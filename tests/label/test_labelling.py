@@ -43,6 +43,16 @@ def test_every_line_has_one_result(whole):
             assert np.isfinite(list(entry["scores"].values())).all()
 
 
+def test_the_report_says_what_filters_drop_and_plays_examples(whole):
+    page = (whole / "report.html").read_text()
+    for name in SETTINGS.scores:
+        assert f"<td>{name}<small>" in page  # what it drops
+        assert f'aria-label="{name}"' in page  # its histogram
+    for reason in FAILED.values():
+        assert f"<td>{reason}</td><td>1</td>" in page
+    assert page.count("<audio") % 3 == 0 < page.count("<audio")
+
+
 def test_a_label_is_read_with_its_stems_prompt_and_scores(whole, folder):
     cache = LabelCache(LabelConfig(folder=str(whole)), seed=0)
     labels = [cache[number] for number in range(len(cache))]

@@ -161,6 +161,32 @@ def test_an_absent_sound_that_is_found_fails():
         assert not LABEL_SCORES["absent"].passes(label.scores["absent"])
 
 
+def test_silence_is_absolute_at_the_level_of_the_recording():
+    members = [
+        dataclasses.replace(one, member=dataclasses.replace(one.member, gain=gain))
+        for one, gain in zip(solved(exchanged=True), (1.0, 100.0), strict=True)
+    ]
+    group = Group(SECONDS * RATE // HOP, 2, (0, 1))
+    usual, quiet = labeller(("silence",)).labels(group, members)
+    assert usual.scores["silence"] == 0.0
+    assert quiet.scores["silence"] == 1.0  # 40 dB below -23 dBFS
+
+
+def test_the_true_target_is_measured_and_changes_nothing():
+    members = solved(exchanged=True)
+    known = [
+        dataclasses.replace(one, member=dataclasses.replace(one.member, true_target=one.residual))
+        for one in members
+    ]
+    group = Group(SECONDS * RATE // HOP, 2, (0, 1))
+    plain, measured = (labeller(("remix",)).labels(group, some) for some in (members, known))
+    for one, other in zip(plain, measured, strict=True):
+        np.testing.assert_array_equal(one.target, other.target)
+        assert other.scores["remix"] == one.scores["remix"]
+        assert other.scores["true_sisdri"] < -20 > other.scores["true_sisdr"]
+        assert "true_sisdr" not in one.scores
+
+
 class Spectrum:
     """A scorer that knows whether most of a sound is low: CLAP's cosine with "low tone"."""
 
