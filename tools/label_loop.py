@@ -47,7 +47,6 @@ ARMS = ("half", "all", "filtered", "random", "true")
 FILTERS = ("silence", "remix", "agreement_noise")
 MIXTURES = 8  # generator (seed, MIXTURES, number) of the mixtures of the second half
 HALVES = 9  # generator (seed, HALVES) of the division
-PROMPTS = ("text", "span", "text+span")  # of the evaluation
 Line = dict[str, Any]
 
 
@@ -69,6 +68,7 @@ class Loop:
     refine: str | None
     filters: tuple[str, ...]
     label_share: float
+    scorers: tuple[str, ...]  # of the evaluations, as `sam-audio evaluate --scorers` reads them
     limit: int | None  # of held-out mixtures
     seed: int
 
@@ -191,7 +191,7 @@ def label_truly(loop: Loop) -> None:
     settings = LabelSettings(prompts=loop.prompts, scores=("silence",))
     model = SAMAudio.from_pretrained(checkpoint)
     labeller = TrueLabeller(model, settings, LabelNetworks(), "true stems")
-    label(labeller, manifest, out, make_plan(labeller, manifest, {}))
+    label(labeller, manifest, out, make_plan(labeller, manifest))
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -244,7 +244,9 @@ def evaluate(loop: Loop, checkpoint: pathlib.Path, name: str) -> None:
         return
     limit = [] if loop.limit is None else ["--limit", str(loop.limit)]
     arguments = ["evaluate", "--checkpoint", str(checkpoint), "--bench", loop.bench]
-    run([*arguments, "--out", str(out), "--prompts", *PROMPTS, "--listen", "0", *limit])
+    scorers = ["--scorers", *loop.scorers] if loop.scorers else []
+    outputs = ["--out", str(out), "--prompts", *label_loop_page.PROMPTS, "--listen", "0"]
+    run([*arguments, *outputs, *limit, *scorers])
 
 
 def execute(loop: Loop) -> None:
@@ -294,15 +296,16 @@ def read_options(argv: list[str]) -> Loop:
     add("--refine", choices=("wiener",), help="of the labels")
     add("--filters", nargs="+", default=FILTERS, choices=LABEL_SCORES, metavar="NAME")
     add("--label-share", type=float, default=0.5, help="of the examples of an arm with labels")
+    add("--scorers", nargs="+", default=(), metavar="NAME=PATH", help="of the evaluations")
     add("--limit", type=at_least(1), help="so many held-out mixtures")
     add("--seed", type=at_least(0), default=0)
     args, flags = parser.parse_known_args(argv)
     sources = tuple(str(pathlib.Path(one) / "manifest.jsonl") for one in args.source)
     LabelConfig(share=args.label_share)
-    names = {field.name for field in dataclasses.fields(Loop)} - {"sources", "flags", "filters"}
+    names = {field.name for field in dataclasses.fields(Loop)} - {"sources", "flags"}
     fields = {name: getattr(args, name) for name in names}
-    filters = tuple(args.filters)
-    return Loop(sources=sources, flags=tuple(flags), filters=filters, **fields)
+    fields |= {name: tuple(fields[name]) for name in ("filters", "scorers")}
+    return Loop(sources=sources, flags=tuple(flags), **fields)
 
 
 @command

@@ -8,18 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from sam_audio_jax.data import span_prompts
 from sam_audio_jax.data.label_scores import LABEL_SCORES, failing
 from sam_audio_jax.data.labels import SCORES
 from sam_audio_jax.eval import page
 from sam_audio_jax.eval.agreement import srcc
-from sam_audio_jax.eval.statistics import Interval, bootstrap
+from sam_audio_jax.eval.statistics import LEVEL, RESAMPLES, Interval, bootstrap
 from sam_audio_jax.files import read_jsonl, read_object, whole_file, write_json
 from sam_audio_jax.label.filter_quality import auc_interval
 
 PAGE, RESULTS = "report.html", "results.json"
+PROMPTS = ("text", "span", "text+span")  # of the evaluations
+COLUMNS = {
+    "sisdri": "SI-SDR improvement of held-out targets, dB",
+    "judge_overall": "Overall score of the judge",
+}
 GOOD_DB = 3.0  # a label is good if it is so much closer to the true target than the mixture is
 NAMES = {
     "start": "start: before the further updates",
@@ -37,37 +42,54 @@ def spans_of(active: Bool[np.ndarray, " frames"], frame_rate: float) -> list[lis
     return [[round(start, 3), round(end, 3)] for _, start, end in spans]
 
 
-def item_scores(folder: pathlib.Path, row: str) -> dict[str, float]:
-    """SI-SDR improvement of each held-out mixture of one evaluation, for one kind of prompt."""
+def run_scores(folder: pathlib.Path, row: str, column: str) -> dict[str, float]:
+    """One column of each held-out mixture of one evaluation, for one kind of prompt."""
     items = read_object(folder / RESULTS)["items"]
-    found = {item["id"]: item.get("sisdri") for item in items if item["row"] == row}
+    found = {item["id"]: item.get(column) for item in items if item["row"] == row}
     return {name: math.nan if value is None else value for name, value in found.items()}
 
 
-def arm_means(
-    out: pathlib.Path, arms: Sequence[str], seeds: int, row: str
-) -> dict[str, tuple[Interval | None, Interval | None]]:
-    """Of each arm the mean SI-SDR improvement, and its difference to the first half alone.
+def arm_scores(
+    out: pathlib.Path, arm: str, seeds: int, row: str, column: str
+) -> Float[np.ndarray, "seeds mixtures"]:
+    """One column of an arm: of every seed and held-out mixture."""
+    runs = [run_scores(out / "eval" / f"{arm}-{seed}", row, column) for seed in range(seeds)]
+    return np.array([[one[name] for name in runs[0]] for one in runs], np.float64)
 
-    A mixture counts with its mean over the seeds, and mixtures are resampled; the difference is of
-    pairs of the same mixture.
+
+def crossed_interval(
+    values: Float[np.ndarray, "seeds mixtures"], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval | None:
+    """The mean with its percentile interval, where seeds and mixtures are resampled, both.
+
+    None without a finite value. One seed says nothing about how seeds differ.
     """
-    per_arm = {}
-    for arm in arms:
-        runs = [item_scores(out / "eval" / f"{arm}-{seed}", row) for seed in range(seeds)]
-        per_arm[arm] = {name: np.mean([one[name] for one in runs]) for name in runs[0]}
-    base = per_arm["half"]
-    found = {}
-    for arm, means in per_arm.items():
-        differences = [means[name] - base[name] for name in base]
-        found[arm] = bootstrap(list(means.values())), bootstrap(differences)
-    return found
+    if not np.isfinite(values).any():
+        return None
+    rng = np.random.default_rng(seed)
+    runs, items = values.shape
+    rows = rng.integers(0, runs, (resamples, runs))
+    columns = rng.integers(0, items, (resamples, items))
+    means = [
+        np.nanmean(values[row[:, None], column]) for row, column in zip(rows, columns, strict=True)
+    ]
+    outside = (1 - LEVEL) / 2
+    low, high = np.nanquantile(means, [outside, 1 - outside])
+    return Interval(float(np.nanmean(values)), float(low), float(high), items)
 
 
-def seed_spread(out: pathlib.Path, arm: str, seeds: int, row: str) -> list[float]:
-    """The mean SI-SDR improvement of each seed of an arm."""
-    runs = [item_scores(out / "eval" / f"{arm}-{seed}", row) for seed in range(seeds)]
-    return [float(np.nanmean(list(one.values()))) for one in runs]
+def arm_means(
+    out: pathlib.Path, arms: Sequence[str], seeds: int, row: str, column: str
+) -> dict[str, tuple[Interval | None, Interval | None]]:
+    """Of each arm the mean of a column, and its difference to the first half alone.
+
+    The difference is of pairs of the same mixture and the same seed.
+    """
+    scores = {arm: arm_scores(out, arm, seeds, row, column) for arm in arms}
+    return {
+        arm: (crossed_interval(values), crossed_interval(values - scores["half"]))
+        for arm, values in scores.items()
+    }
 
 
 def filter_quality(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -101,12 +123,11 @@ def write(
     truth = np.array([entry["scores"]["true_sisdri"] for entry in labels])
     thresholds = {name: LABEL_SCORES[name].threshold for name in options["filters"]}
     kept = np.array([not failing(one["scores"], thresholds, one["id"]) for one in labels])
-    rows = [
-        f"model/{refine}/{prompt}"
-        for refine in ("wiener", "none")
-        for prompt in ("text", "span", "text+span")
-    ]
-    tables = {row: arm_means(out, arms, seeds, row) for row in rows}
+    rows = [f"model/{refine}/{prompt}" for refine in ("wiener", "none") for prompt in PROMPTS]
+    tables = {
+        column: {row: arm_means(out, arms, seeds, row, column) for row in rows}
+        for column in COLUMNS
+    }
     results = {
         "options": {name: str(value) for name, value in options.items()},
         "labels": len(labels),
@@ -115,23 +136,33 @@ def write(
         "true_sisdri": {"all": _mean(truth), "kept": _mean(truth[kept])},
         "filters": filter_quality(entries),
         "arms": {
-            row: {
-                arm: {
-                    "mean": mean and mean.as_dict(),
-                    "difference": difference and difference.as_dict(),
-                    "seeds": seed_spread(out, arm, seeds, row),
-                }
-                for arm, (mean, difference) in table.items()
-            }
-            for row, table in tables.items()
+            column: {row: _table_json(out, column, row, table) for row, table in rows.items()}
+            for column, rows in tables.items()
         },
     }
     write_json(out / RESULTS, results)
-    body = _head(results) + _arms(tables, out) + _filters(results["filters"])
+    body = _head(results) + "".join(_arms(column, rows, out) for column, rows in tables.items())
+    body += _filters(results["filters"])
     body += f"<h2>Settings</h2><pre>{html.escape(str(results['options']))}</pre>"
     with whole_file(out / PAGE) as part:
         part.write_text(page.document("Pseudo-labels: the closed loop", body), encoding="utf-8")
     return results
+
+
+def _table_json(
+    out: pathlib.Path, column: str, row: str, table: Mapping[str, tuple]
+) -> dict[str, Any]:
+    """The cells of one row of prompts as JSON, with the means of the single seeds."""
+    found = {}
+    for arm, (mean, difference) in table.items():
+        runs = sorted((out / "eval").glob(f"{arm}-[0-9]*"))
+        scores = [np.array(list(run_scores(run, row, column).values())) for run in runs]
+        found[arm] = {
+            "mean": mean and mean.as_dict(),
+            "difference": difference and difference.as_dict(),
+            "seeds": [_mean(one[np.isfinite(one)]) for one in scores],
+        }
+    return found
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -151,28 +182,27 @@ def _head(results: Mapping[str, Any]) -> str:
     )
 
 
-def _arms(tables: Mapping[str, Mapping[str, tuple]], out: pathlib.Path) -> str:
-    """One table for each refinement: arms by prompts, with the difference to the half alone."""
+def _arms(column: str, tables: Mapping[str, Mapping[str, tuple]], out: pathlib.Path) -> str:
+    """One table for each refinement: arms by prompts, with the difference to the half alone.
+
+    Nothing for a column that was not measured.
+    """
     parts = []
     for refine, title in (("wiener", "refined"), ("none", "as generated")):
-        prompts = [row for row in tables if row.split("/")[1] == refine]
+        rows = [row for row in tables if row.split("/")[1] == refine]
+        if all(tables[row]["half"][0] is None for row in rows):
+            continue
         heads, groups = {}, collections.defaultdict(dict)
-        for row in prompts:
-            heads |= {row.split("/")[2]: "mean", f"{row.split('/')[2]}, change": "against the half"}
+        for row in rows:
+            prompt = row.split("/")[2]
+            heads |= {prompt: "mean", f"{prompt}, change": "against the half"}
         for arm in next(iter(tables.values())):
-            cells = [cell for row in prompts for cell in tables[row][arm]]
-            groups["Arms"][NAMES[arm]] = cells
-        start = [_start_cell(out, row) for row in prompts]
-        groups["Before"][NAMES["start"]] = [cell for one in start for cell in (one, None)]
-        parts.append(
-            f"<h2>SI-SDR improvement of held-out targets, dB, {title}</h2>"
-            + page.table(heads, groups)
-        )
+            groups["Arms"][NAMES[arm]] = [cell for row in rows for cell in tables[row][arm]]
+        start = [run_scores(out / "eval" / "start", row, column) for row in rows]
+        cells = [bootstrap(list(one.values())) for one in start]
+        groups["Before"][NAMES["start"]] = [x for cell in cells for x in (cell, None)]
+        parts.append(f"<h2>{COLUMNS[column]}, {title}</h2>{page.table(heads, groups)}")
     return "".join(parts)
-
-
-def _start_cell(out: pathlib.Path, row: str) -> Interval | None:
-    return bootstrap(list(item_scores(out / "eval" / "start", row).values()))
 
 
 def _filters(filters: Mapping[str, Mapping[str, Any]]) -> str:

@@ -31,12 +31,13 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import check_writable, iter_jsonl
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.options import FLAGS
+from sam_audio_jax.infer.scorer_files import load_scorers, parse_scorers
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.label.group_labels import GroupLabeller
 from sam_audio_jax.label.label_inputs import read_inputs
 from sam_audio_jax.label.label_settings import LabelSettings, chosen_scores
 from sam_audio_jax.label.labelling import label, make_plan
-from sam_audio_jax.label.network_scores import NETWORKS, load_networks_of_labels
+from sam_audio_jax.label.network_scores import LabelNetworks
 from sam_audio_jax.label.prompt_kinds import KINDS, PromptKind
 from sam_audio_jax.label.tagging import ClapTagger, read_vocabulary
 from sam_audio_jax.train.frozen import RANDOM
@@ -54,24 +55,27 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
     add("--prompts", default="text", choices=KINDS, help="what the model is prompted by")
     add(
-        "--scores",
+        "--filters",
         nargs="+",
         default=(),
         choices=LABEL_SCORES,
         metavar="NAME",
-        help=f"of {', '.join(LABEL_SCORES)}; default: all that are possible",
+        help="whose scores are computed, of "
+        f"{', '.join(LABEL_SCORES)}; default: all that are possible",
     )
-    add("--clap", metavar="FILE", help="weights of CLAP, for clap_target and clap_residual")
+    add(
+        "--scorers",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="trained networks of filters: judge=DIR clap=FILE aesthetics=DIR imagebind=FILE",
+    )
     add(
         "--vocabulary",
         type=pathlib.Path,
         metavar="FILE",
         help="phrases, one a line: what has no caption gets the one that CLAP finds the nearest",
     )
-    add("--clap-tokenizer", default="roberta-base", help="folder or HF id")
-    add("--aesthetics", metavar="NAME", help="Audiobox Aesthetics, for complexity")
-    add("--imagebind", metavar="FILE", help="weights of ImageBind, for imagebind")
-    add("--judge", metavar="FOLDER", help="a judge, for judge")
     for name in OPTIONS:
         argument = FLAGS[name].copy()
         if "at_least" in argument:
@@ -89,14 +93,16 @@ def main(argv: list[str]) -> int:
     """Labels the inputs of a manifest; 1 says that none of them could be labelled."""
     args = read_options(argv)
     manifest = read_inputs(args.manifest)
-    networks = {name: getattr(args, name) for name in NETWORKS}
+    paths = parse_scorers(args.scorers)
+    for scorer, path in paths.items():
+        if path == RANDOM:
+            raise UserError(f"--scorers {scorer}={path}: a filter needs trained weights")
     vocabulary = read_vocabulary(args.vocabulary) if args.vocabulary else []
-    if vocabulary and not args.clap:
-        raise UserError("--vocabulary needs --clap, which chooses among its phrases")
-    named = [name for name, value in networks.items() if value]
+    if vocabulary and "clap" not in paths:
+        raise UserError("--vocabulary needs --scorers clap=FILE, which chooses among its phrases")
     settings = LabelSettings(
         prompts=args.prompts,
-        scores=chosen_scores(args.scores, PromptKind(args.prompts), named, manifest.inputs),
+        scores=chosen_scores(args.filters, PromptKind(args.prompts), list(paths), manifest.inputs),
         longest_s=args.longest_s,
         per_shard=args.per_shard,
         vocabulary=tuple(vocabulary),
@@ -107,12 +113,12 @@ def main(argv: list[str]) -> int:
     check_trained(name)
     rank = process_rank(args)
     mesh = mesh_of(args, lambda: parameter_bytes(name))
-    scorers = load_networks_of_labels(networks, args.clap_tokenizer, mesh)
+    networks = LabelNetworks(load_scorers(paths, mesh).measures)
     print(f"loading {name}", file=sys.stderr)
     model = SAMAudio.from_pretrained(name, mesh=mesh)
-    tagger = ClapTagger(scorers.clap, vocabulary) if vocabulary else None
-    labeller = GroupLabeller(model, settings, scorers, name, tagger)
-    plan = make_plan(labeller, manifest, networks)
+    tagger = ClapTagger(networks.clap, vocabulary) if vocabulary else None
+    labeller = GroupLabeller(model, settings, networks, name, tagger)
+    plan = make_plan(labeller, manifest)
     if not label(labeller, manifest, args.out, plan, rank):
         print(
             f"process {rank.index} of {rank.count} is done; the last one finishes {args.out}",

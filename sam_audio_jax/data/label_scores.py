@@ -60,7 +60,7 @@ def failing(
         if value is None or not math.isfinite(value):
             raise UserError(
                 f"{where} has no score {name}, for which there is a threshold ({threshold:g}): "
-                f"leave the threshold out, or label again with --scores {name}"
+                f"leave the threshold out, or label again with --filters {name}"
             )
         if not LABEL_SCORES[name].passes(value, threshold):
             failed.append(name)

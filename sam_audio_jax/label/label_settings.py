@@ -10,7 +10,7 @@ from sam_audio_jax.infer.options import SeparateOptions, SolverSteps
 from sam_audio_jax.label.label_inputs import LabelInput
 from sam_audio_jax.label.prompt_kinds import PromptKind
 
-# The network of each score that needs one, and the option that names its weights.
+# The scorer of each score that needs one, by its name in `infer/scorer_files.py`.
 NETWORK_OF = {
     "clap_target": "clap",
     "clap_residual": "clap",
@@ -43,11 +43,11 @@ class LabelSettings(Checked, where=""):
         self.options(0)
         if unknown := [name for name in self.scores if name not in LABEL_SCORES]:
             raise UserError(
-                f"--scores {unknown[0]!r} is unknown; allowed: {', '.join(LABEL_SCORES)}"
+                f"--filters {unknown[0]!r} is unknown; allowed: {', '.join(LABEL_SCORES)}"
             )
         kind = self.kind  # checks the name
         if "absent" in self.scores and "text" not in kind.parts:
-            raise UserError(f"--scores absent tests texts, and --prompts {self.prompts} has none")
+            raise UserError(f"--filters absent tests texts, and --prompts {self.prompts} has none")
 
     @property
     def kind(self) -> PromptKind:
@@ -113,8 +113,8 @@ def chosen_scores(
     for name in names:
         if (network := NETWORK_OF.get(name)) and network not in networks:
             raise UserError(
-                f"--scores {name} needs --{network} with trained weights: name them, or leave the "
-                "score out"
+                f"--filters {name} needs --scorers {network}=PATH, of trained weights: name them, "
+                "or leave the filter out"
             )
     order = {name: number for number, name in enumerate(LABEL_SCORES)}
     return tuple(sorted(dict.fromkeys(names), key=lambda name: order.get(name, len(order))))

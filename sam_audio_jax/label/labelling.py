@@ -38,6 +38,7 @@ from sam_audio_jax.data.refusals import Refusal
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UnusableError, UserError, describe
 from sam_audio_jax.eval.score_store import fingerprint
+from sam_audio_jax.eval.scorer_columns import identity
 from sam_audio_jax.files import (
     PART,
     STALE_S,
@@ -64,10 +65,8 @@ UNREADABLE, NOT_FINITE = "cannot be read", "the separation is not finite"
 Result = LabelledRecord | Refusal
 
 
-def make_plan(
-    labeller: GroupLabeller, manifest: LabelManifest, networks: dict[str, str | None]
-) -> dict[str, Any]:
-    """What all records of a folder depend on, as plain JSON; `networks` are names of weights."""
+def make_plan(labeller: GroupLabeller, manifest: LabelManifest) -> dict[str, Any]:
+    """What all records of a folder depend on, as plain JSON."""
     model, settings = labeller.model, labeller.settings
     codec = model.codec.config
     return {
@@ -76,7 +75,7 @@ def make_plan(
         "checkpoint": labeller.checkpoint,
         "weights": fingerprint(model.pipeline.networks),
         "settings": to_dict(settings),
-        "networks": {name: file for name, file in networks.items() if file},
+        "scorers": {name: identity(scorer) for name, scorer in labeller.networks.scorers.items()},
         "manifest": manifest.digest,
         "inputs": len(manifest.inputs),
         "sample_rate": codec.sample_rate,

@@ -4,35 +4,25 @@ import types
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float
 
-from sam_audio_jax.convert.aesthetics import load_aesthetics
-from sam_audio_jax.convert.clap import load_clap
-from sam_audio_jax.convert.imagebind import load_imagebind
-from sam_audio_jax.convert.judge import load_judge
-from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.scorer_files import LOADERS
 from sam_audio_jax.label.members import SolvedMember
-from sam_audio_jax.scorers.aesthetics import AestheticsScorer
 from sam_audio_jax.scorers.clap_scorer import ClapScorer
-from sam_audio_jax.scorers.imagebind_scorer import ImageBindScorer
-from sam_audio_jax.scorers.judge_scorer import JudgeScorer
 from sam_audio_jax.scorers.scorer import Scorer, SpanIoU
-from sam_audio_jax.train.frozen import RANDOM
 
-NETWORKS = ("clap", "aesthetics", "imagebind", "judge")
 _Wave = Float[np.ndarray, " _"]
 
 
 class LabelNetworks:
-    """The scorers that are given, by the names of `NETWORKS`, and the scores that they make."""
+    """The scorers that are there, by the names of `infer/scorer_files.py`, and their scores."""
 
     def __init__(self, scorers: Mapping[str, Scorer] = types.MappingProxyType({})):
-        """Raises UserError for a name that is not among `NETWORKS`."""
-        if unknown := set(scorers) - set(NETWORKS):
+        """Raises UserError for a name that is not among those."""
+        if unknown := set(scorers) - set(LOADERS):
             raise UserError(
-                f"scorers {', '.join(sorted(unknown))} are unknown; allowed: {', '.join(NETWORKS)}"
+                f"scorers {', '.join(sorted(unknown))} are unknown; allowed: {', '.join(LOADERS)}"
             )
         self.scorers = dict(scorers)
 
@@ -41,7 +31,7 @@ class LabelNetworks:
         """CLAP. Raises UserError if it is not there."""
         scorer = self.scorers.get("clap")
         if not isinstance(scorer, ClapScorer):
-            raise UserError("there is no CLAP: name its weights by --clap")
+            raise UserError("there is no CLAP: name its weights by --scorers clap=FILE")
         return scorer
 
     def scores(
@@ -86,29 +76,3 @@ def _scores(
     views = [one.prompts for one in solved]
     values = scorer.score(mixtures, candidates, lengths, sample_rate, views)[axis]
     return np.asarray(values, np.float64)
-
-
-def load_networks_of_labels(
-    names: Mapping[str, str | None], clap_tokenizer: str, mesh: Mesh | None = None
-) -> LabelNetworks:
-    """Loads the networks whose weights are named, by the names of `NETWORKS`.
-
-    Every weight comes from a file: raises UserError for one that is missing, for tensors that are
-    missing in it or do not fit, and for random weights.
-    """
-    for option, name in names.items():
-        if name == RANDOM:
-            raise UserError(f"--{option} {RANDOM}: a filter needs trained weights, name a file")
-    scorers: dict[str, Scorer] = {}
-    if name := names.get("clap"):
-        scorers["clap"] = ClapScorer(
-            load_clap(name, mesh=mesh), tokenizer_for(clap_tokenizer), mesh=mesh
-        )
-    if name := names.get("aesthetics"):
-        scorers["aesthetics"] = AestheticsScorer(load_aesthetics(name, mesh), mesh)
-    if name := names.get("imagebind"):
-        scorers["imagebind"] = ImageBindScorer(load_imagebind(name, mesh=mesh), mesh)
-    if name := names.get("judge"):
-        judge, tokenizer = load_judge(name, mesh=mesh)
-        scorers["judge"] = JudgeScorer(judge, tokenizer_for(tokenizer), mesh=mesh)
-    return LabelNetworks(scorers)

@@ -63,7 +63,7 @@ def labeller(folder) -> GroupLabeller:
 def run(labeller, recordings):
     """Labels the manifest into a folder, as one of some processes; returns whether it is done."""
     manifest = read_inputs(recordings)
-    plan = make_plan(labeller, manifest, {})
+    plan = make_plan(labeller, manifest)
 
     def start(out: pathlib.Path, rank=None) -> bool:
         return label(labeller, manifest, out, plan, rank)

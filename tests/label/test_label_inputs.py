@@ -76,7 +76,7 @@ def test_an_input_lacks_what_its_prompt_or_a_score_needs():
     unnamed = LabelInput(id="b", number=2)
     assert LabelSettings().missing(unnamed) == "no caption"
     assert LabelSettings(vocabulary=("dog",)).missing(unnamed) == ""
-    with pytest.raises(UserError, match="--scores absent tests texts"):
+    with pytest.raises(UserError, match="--filters absent tests texts"):
         LabelSettings(prompts="span", scores=("absent",))
 
 

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
+from sam_audio_jax.cli import label as command
+from sam_audio_jax.cli import main
 from sam_audio_jax.data.config import LabelConfig
 from sam_audio_jax.data.labels import LabelCache, all_entries, read_labels_index, shard_path
 from sam_audio_jax.distributed import ProcessRank
@@ -88,15 +91,45 @@ def test_another_run_into_the_folder_is_refused(whole, run, labeller, monkeypatc
         run(whole)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--filters", "judge"], "--filters judge needs --scorers judge=PATH, of trained weights"),
+        (["--scorers", "clap=random"], "clap=random: a filter needs trained weights"),
+        (["--vocabulary", "{}"], "--vocabulary needs --scorers clap=FILE"),
+        (["--prompts", "span", "--filters", "absent"], "--filters absent tests texts"),
+    ],
+)
+def test_what_a_filter_cannot_do_without_is_refused(
+    options, reason, recordings, folder, tmp_path, capsys
+):
+    (tmp_path / "phrases").write_text("dog\n")
+    options = [one.format(tmp_path / "phrases") for one in options]
+    arguments = ["label", str(recordings), "--checkpoint", str(folder)]
+    assert main([*arguments, "--out", str(tmp_path / "out"), *options]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_with_a_random_codec_labels_nothing(monkeypatch):
+    fields = {"codec_checkpoint": "random", "text_checkpoint": "", "train_text": True}
+    run = types.SimpleNamespace(fields=lambda needed: fields)
+    monkeypatch.setattr(command, "find_checkpoint", lambda name: run)
+    with pytest.raises(UserError, match="was trained with codec_checkpoint=random"):
+        command.check_trained("runs/toy")
+    fields["codec_checkpoint"] = "tiny"
+    command.check_trained("runs/toy")
+
+
 @pytest.mark.processes
 def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_does(
     whole, run, recordings, folder, tmp_path
 ):
     out = tmp_path / "out"
-    options = ["--scores", *SETTINGS.scores, "--longest-s", "2", "--per-shard", "3"]
-    command = ["label", str(recordings), "--checkpoint", str(folder), "--out", str(out)]
+    options = ["--filters", *SETTINGS.scores, "--longest-s", "2", "--per-shard", "3"]
+    arguments = ["label", str(recordings), "--checkpoint", str(folder), "--out", str(out)]
     child = subprocess.Popen(
-        [sys.executable, "-m", "sam_audio_jax.cli", *command, *options],
+        [sys.executable, "-m", "sam_audio_jax.cli", *arguments, *options],
         cwd=ROOT,
         env=environment(),
         stderr=subprocess.PIPE,

@@ -23,7 +23,7 @@ from sam_audio_jax.label.group_labels import GroupLabeller
 from sam_audio_jax.label.label_inputs import LabelInput
 from sam_audio_jax.label.label_settings import LabelSettings, chosen_scores
 from sam_audio_jax.label.members import Member, SolvedMember
-from sam_audio_jax.label.network_scores import LabelNetworks, load_networks_of_labels
+from sam_audio_jax.label.network_scores import LabelNetworks
 from sam_audio_jax.label.prompt_kinds import PromptKind
 
 RATE, HOP, SECONDS = 8_000, 80, 2
@@ -211,14 +211,10 @@ def test_clap_looks_at_target_and_residual(exchanged):
 def test_scores_without_their_networks_are_refused():
     inputs = [LabelInput(id="a", number=1, texts=("dog",))]
     for name, option in (("clap_target", "clap"), ("complexity", "aesthetics")):
-        with pytest.raises(UserError, match=f"--scores {name} needs --{option}"):
+        with pytest.raises(UserError, match=f"--filters {name} needs --scorers {option}=PATH"):
             chosen_scores([name], PromptKind("text"), (), inputs)
     assert "clap_target" not in chosen_scores((), PromptKind("text"), (), inputs)
     assert "clap_target" in chosen_scores((), PromptKind("text"), ("clap",), inputs)
-    with pytest.raises(UserError, match="--clap random: a filter needs trained weights"):
-        load_networks_of_labels({"clap": "random"}, "byt5")
-    with pytest.raises(UserError, match="no CLAP checkpoint"):
-        load_networks_of_labels({"clap": "missing.safetensors"}, "byt5")
 
 
 def test_a_threshold_on_a_score_that_is_not_there_is_an_error():

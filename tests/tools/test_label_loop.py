@@ -112,7 +112,7 @@ def test_the_page_compares_the_arms_by_pairs_of_mixtures(tmp_path):
             {"id": str(n), "row": f"model/{refine}/{prompt}", "sisdri": float(value + gain)}
             for n, value in enumerate(hard)
             for refine in ("wiener", "none")
-            for prompt in label_loop.PROMPTS
+            for prompt in label_loop_page.PROMPTS
         ]
         write_json(tmp_path / "eval" / name / "results.json", {"items": items})
     truth = rng.normal(size=60) * 4
@@ -126,17 +126,29 @@ def test_the_page_compares_the_arms_by_pairs_of_mixtures(tmp_path):
     write_jsonl(tmp_path / "labels" / "scores.jsonl", [*entries, {"id": "x", "reason": "y"}])
     options = {"filters": ("remix",)}
     results = label_loop_page.write(tmp_path, options, label_loop.ARMS, 2)
-    arms = results["arms"]["model/wiener/text"]
+    arms = results["arms"]["sisdri"]["model/wiener/text"]
     for arm, gain in gains.items():
         change = arms[arm]["difference"]
         assert change["mean"] == pytest.approx(gain)
         assert change["high"] - change["low"] < 1e-6  # the mixtures cancel
         assert arms[arm]["mean"]["high"] - arms[arm]["mean"]["low"] > 1.0
+    judged = results["arms"]["judge_overall"]["model/wiener/text"]
+    assert judged["half"]["mean"] is None  # nobody measured it
     filters = results["filters"]
     assert filters["remix"]["auc"]["mean"] > 0.9 > 0.55 > filters["silence"]["auc"]["mean"]
     assert results["true_sisdri"]["kept"] > results["true_sisdri"]["all"]
     page = (tmp_path / "report.html").read_text()
     assert all(name in page for name in label_loop_page.NAMES.values())
+
+
+def test_intervals_of_an_arm_are_of_seeds_and_mixtures():
+    rng = np.random.default_rng(0)
+    mixtures, seeds = rng.normal(size=(1, 50)), np.array([[-1.0], [0.0], [1.0]])
+    alike = label_loop_page.crossed_interval(np.repeat(mixtures, 3, axis=0))
+    differing = label_loop_page.crossed_interval(mixtures + seeds)
+    assert alike.mean == pytest.approx(differing.mean)
+    assert differing.high - differing.low > 1.5 * (alike.high - alike.low)
+    assert label_loop_page.crossed_interval(np.full((2, 3), np.nan)) is None
 
 
 @pytest.mark.long
@@ -160,7 +172,7 @@ def test_the_whole_loop_runs_from_one_command(tmp_path, monkeypatch):
     assert label_loop.main(arguments) == 0
     assert calls.count("train") == 6
     results = read_object(out / "results.json")
-    assert set(results["arms"]["model/wiener/text"]) == set(label_loop.ARMS)
+    assert set(results["arms"]["sisdri"]["model/wiener/text"]) == set(label_loop.ARMS)
     assert len(read_jsonl(out / "labels" / "scores.jsonl")) == 6
     calls.clear()
     assert label_loop.main(arguments) == 0
