@@ -2,7 +2,7 @@
 
 import sys
 
-from sam_audio_jax.cli import main
+from sam_audio_jax.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["scaling", *sys.argv[1:]]))
+    run(["scaling", *sys.argv[1:]])
