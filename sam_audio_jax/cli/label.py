@@ -113,7 +113,7 @@ def main(argv: list[str]) -> int:
     check_trained(name)
     rank = process_rank(args)
     mesh = mesh_of(args, lambda: parameter_bytes(name))
-    networks = LabelNetworks(load_scorers(paths, mesh).measures)
+    networks = LabelNetworks(load_scorers(paths, mesh))
     print(f"loading {name}", file=sys.stderr)
     model = SAMAudio.from_pretrained(name, mesh=mesh)
     tagger = ClapTagger(networks.clap, vocabulary) if vocabulary else None
