@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from sam_audio_jax.bounds import Checked, Seconds, Seed, Size
 from sam_audio_jax.data.label_scores import LABEL_SCORES
+from sam_audio_jax.data.likeness import Present
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.options import SeparateOptions, SolverSteps
 from sam_audio_jax.label.label_inputs import LabelInput
@@ -22,6 +23,7 @@ NETWORK_OF = {
 TEXT_SCORES = ("clap_target", "clap_residual", "judge", "absent")
 SPAN_SCORES = ("span_iou",)
 VIDEO_SCORES = ("imagebind", "mask_coverage")
+MOST_CAPTIONS = 100  # that are compared to find out whether any sound can be absent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ class LabelSettings(Checked, where=""):
 def possible_scores(
     kind: PromptKind, networks: Sequence[str], inputs: Sequence[LabelInput]
 ) -> tuple[str, ...]:
-    """The scores that inputs prompted so can have, with the networks that are given."""
+    """The scores that inputs prompted so can have, with the networks that are there."""
     lacking = set()
     if "text" not in kind.parts:
         lacking |= {*TEXT_SCORES, "agreement_prompt"}
@@ -95,10 +97,20 @@ def possible_scores(
         lacking |= set(SPAN_SCORES)
     if "video" not in kind.parts:
         lacking |= set(VIDEO_SCORES)
+    captions = list(dict.fromkeys(one.caption for one in inputs if one.caption))
+    if not each_lacks_one(captions[:MOST_CAPTIONS]):
+        lacking.add("absent")
     if not all(one.mask for one in inputs if not one.reason):
         lacking.add("mask_coverage")
     lacking |= {name for name, network in NETWORK_OF.items() if network not in networks}
     return tuple(name for name in LABEL_SCORES if name not in lacking)
+
+
+def each_lacks_one(captions: Sequence[str]) -> bool:
+    """Whether to each caption there is another one that cannot be true of its sound."""
+    return bool(captions) and all(
+        any(not Present({one}).may_include(other) for other in captions) for one in captions
+    )
 
 
 def chosen_scores(

@@ -78,7 +78,8 @@ def victims(inputs: pathlib.Path) -> list[Victim]:
 
     def label(out: pathlib.Path) -> list[str]:
         options = ["--checkpoint", str(inputs / "folder"), "--per-shard", "2", "--steps", "1"]
-        return ["label", str(inputs / "items.jsonl"), "--out", str(out), *options]
+        filters = ["--filters", "silence", "remix", "agreement_noise"]
+        return ["label", str(inputs / "items.jsonl"), "--out", str(out), *options, *filters]
 
     return [
         Victim("train", train, training_digest, together=True),

@@ -8,7 +8,7 @@ import pytest
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.label.label_inputs import LabelInput, read_inputs
-from sam_audio_jax.label.label_settings import LabelSettings
+from sam_audio_jax.label.label_settings import LabelSettings, possible_scores
 from sam_audio_jax.label.prompt_kinds import KINDS, PromptKind
 from sam_audio_jax.label.tagging import ClapTagger, read_vocabulary
 
@@ -78,6 +78,20 @@ def test_an_input_lacks_what_its_prompt_or_a_score_needs():
     assert LabelSettings(vocabulary=("dog",)).missing(unnamed) == ""
     with pytest.raises(UserError, match="--filters absent tests texts"):
         LabelSettings(prompts="span", scores=("absent",))
+
+
+@pytest.mark.parametrize(
+    ("captions", "possible"),
+    [
+        (("dog barking", "rain"), True),
+        (("dog barking",), False),
+        (("dog barking", "dog howling"), False),
+        ((), False),
+    ],
+)
+def test_the_test_of_absent_sounds_needs_captions_that_differ(captions, possible):
+    inputs = [LabelInput(id=one, number=n, texts=(one,)) for n, one in enumerate(captions, 1)]
+    assert ("absent" in possible_scores(PromptKind("text"), (), inputs)) == possible
 
 
 class Axes:
