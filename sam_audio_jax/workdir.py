@@ -9,6 +9,8 @@
     eval/STEP/         the report of one evaluation; eval/STEP.partial/ while it is not finished
     codec/             of a separator: the frozen codec that it is trained with
     judge/             of a judge: its averaged weights at the newest evaluation
+    audio_tower/       of an audio tower: the same; of a separator with prompts by example: the
+                       frozen tower that it is trained with
     latents.json       of a codec: mean and standard deviation of its latents
     profile/           traces of a few steps
 
@@ -102,6 +104,10 @@ class Workdir:
     @property
     def judge(self) -> pathlib.Path:
         return self.path / "judge"
+
+    @property
+    def audio_tower(self) -> pathlib.Path:
+        return self.path / "audio_tower"
 
     @property
     def latents_file(self) -> pathlib.Path:

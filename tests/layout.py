@@ -21,7 +21,7 @@ BESIDE = ("launch", "configs", "tools")  # folders of scripts beside the package
 TWIN_FILES: Mapping[str, str] = {
     **dict.fromkeys(
         (
-            *("aesthetics", "clap", "cnn14", "codec", "imagebind"),
+            *("aesthetics", "audio_tower", "clap", "cnn14", "codec", "imagebind"),
             *("judge", "peav", "separator", "t5", "vision"),
         ),
         "convert/NAME.py is the table between the reference's names and ours of the network NAME",

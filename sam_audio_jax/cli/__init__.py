@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train the separator",
     "train-codec": "train the codec",
     "train-judge": "train a judge of separations on ratings",
+    "train-audio-text": "train an audio tower, which compares sounds with texts",
     "prepare": "render training mixtures and encode them once, into a cache",
     "label": "separate recordings by their captions into pseudo-labels to train on",
     "convert": "write any model as a folder, for this package or the reference's code",
@@ -97,7 +98,7 @@ def _end_interrupted(number: int, frame: types.FrameType | None) -> NoReturn:
 
 def help_text() -> str:
     """One line for each command."""
-    lines = [f"  {name:<12} {summary}" for name, summary in COMMANDS.items()]
+    lines = [f"  {name:<16} {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: sam-audio COMMAND [--help] ...",

@@ -16,7 +16,7 @@ from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.eval.in_training import check_evaluation, training_evaluation
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.frozen import kept_codec, load_start, make_codec
+from sam_audio_jax.train.frozen import kept_codec, load_start, make_audio_tower, make_codec
 from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.workdir import Workdir
 
@@ -33,7 +33,10 @@ def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
     codec = frozen_codec(workdir, cfg)
     restored = bool(workdir.steps())
     start = None if restored else load_start(cfg, mesh)
-    state, step, frozen = make_separator_training(cfg, codec, mesh, start, restored=restored)
+    tower = make_audio_tower(workdir, cfg, codec, start)
+    state, step, frozen = make_separator_training(
+        cfg, codec, mesh, start, audio_tower=tower, restored=restored
+    )
     rate, hop = cfg.codec.sample_rate, cfg.codec.hop
     index, count = parallel.process_rows(mesh)
     batches = separation_batches(

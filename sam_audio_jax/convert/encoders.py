@@ -1,4 +1,5 @@
-"""One frozen network in a folder of its own: PE-A-Frame, the Perception Encoder, T5, the judge.
+"""One frozen network in a folder of its own: PE-A-Frame, the Perception Encoder, T5, the judge,
+the audio tower.
 
 The word vectors of a package are read as a T5 (convert/word_vectors.py).
 
@@ -16,6 +17,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from sam_audio_jax.convert import audio_tower
+from sam_audio_jax.convert.audio_tower import open_audio_tower
 from sam_audio_jax.convert.folder import OURS, FileDtype
 from sam_audio_jax.convert.judge import is_released_judge, open_judge
 from sam_audio_jax.convert.model_files import (
@@ -146,6 +149,11 @@ def _t5(folder: pathlib.Path, values: dict[str, Any]) -> StoredEncoder:
     return StoredEncoder(what="text encoder", folder=folder, config=values, state=state)
 
 
+def _audio_tower(folder: pathlib.Path, values: dict[str, Any]) -> StoredEncoder:
+    state = open_audio_tower(folder).state
+    return StoredEncoder(what="tower for audio", folder=folder, config=values, state=state)
+
+
 def _word_vectors(folder: pathlib.Path) -> StoredEncoder:
     config, state, tokenizer = read_word_vectors(folder)
     return StoredEncoder(
@@ -186,6 +194,7 @@ READERS = {
     "d_model": _t5,
     "patch_size": _tower_folder,
     "finetune_transformer": _judge,
+    audio_tower.KEY: _audio_tower,
 }
 
 

@@ -3,6 +3,7 @@
     config.json                   upstream's keys
     checkpoint.safetensors | .pt  tensors under upstream's names: codec, separator, vision tower
     t5/                           config.json, model.safetensors [, tokenizer files]: text encoder
+    audio_tower/                  of a model with prompts by example (convert/audio_tower.py)
     sam_audio_jax.json            ours: format, tokenizer, mean and std of latents, sampler, notes,
                                   level_db: level to which recordings are brought; absent or null:
                                   they stay as recorded, as in the published evaluations;
@@ -30,6 +31,8 @@ from jax.sharding import Mesh
 from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.config import from_dict
+from sam_audio_jax.convert import audio_tower
+from sam_audio_jax.convert.audio_tower import StoredAudioTower, open_audio_tower
 from sam_audio_jax.convert.codec import codec_config, codec_table
 from sam_audio_jax.convert.model_files import (
     TOKENIZER_FILES,
@@ -55,7 +58,7 @@ TOKENIZER_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 OURS = "sam_audio_jax.json"
 FORMAT = 1  # of OURS
 FileDtype = Literal["float32", "float16"]
-PATTERNS = ("config.json", "checkpoint.*", "t5/*", OURS)
+PATTERNS = ("config.json", "checkpoint.*", "t5/*", f"{audio_tower.FOLDER}/*", OURS)
 TEXT_PATTERNS = ("config.json", "model*.safetensors*", *TOKENIZER_FILES)
 CODEC_PREFIX = "audio_codec."
 TOWER_PREFIX = "vision_encoder."
@@ -81,6 +84,7 @@ class Contents:
     state: State  # of codec, separator and other networks
     text_config: Mapping[str, Any]
     text_state: State
+    audio_tower: StoredAudioTower | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,6 +149,7 @@ def _open(folder: pathlib.Path, compute: Compute) -> ModelFolder:
         state=state,
         text_config=text_config,
         text_state=text_state if own_text else text_encoder.state,
+        audio_tower=_audio_tower(folder),
     )
     return ModelFolder(
         contents=contents,
@@ -155,6 +160,11 @@ def _open(folder: pathlib.Path, compute: Compute) -> ModelFolder:
         separator=separator,
         others=others,
     )
+
+
+def _audio_tower(folder: pathlib.Path) -> StoredAudioTower | None:
+    own = folder / audio_tower.FOLDER
+    return open_audio_tower(own) if own.is_dir() else None
 
 
 def _check_ours(path: pathlib.Path, latents: Any, tokenizer: Any, extra: Mapping[str, Any]) -> None:
@@ -183,9 +193,9 @@ def load_folder(
     `path` is a folder or a Hugging Face id; `compute` the dtype of the transformers' products
     (default: that of `storage`, the form of their matrices); the codec is float32. With a mesh
     every parameter is sharded while it is read. The last result holds the other values of
-    `sam_audio_jax.json`, under "upstream" the config, and under "rest" the tensors that were not
-    read, still in their file, and under "folder" where all of it is. `save_folder` takes it back.
-    Raises as `open_folder`.
+    `sam_audio_jax.json`, under "upstream" the config, under "rest" the tensors that were not read,
+    still in their file, under "audio_tower" the tower, if there is one, unread too, and under
+    "folder" where all of it is. `save_folder` takes it back. Raises as `open_folder`.
     """
     folder = open_folder(path, compute=compute or compute_of(storage))
     text, sizes = folder.text_encoder.table.abstract.config, folder.separator.table.abstract.config
@@ -193,7 +203,10 @@ def load_folder(
     codec = folder.codec.read(mesh)
     prompted.text_encoder = folder.text_encoder.read(mesh, storage)
     prompted.separator = folder.separator.read(mesh, storage)
-    unread = {"upstream": folder.config, "rest": folder.others, "folder": folder.path}
+    unread: dict[str, Any] = {"upstream": folder.config, "rest": folder.others}
+    unread["folder"] = folder.path
+    if folder.contents.audio_tower is not None:
+        unread["audio_tower"] = folder.contents.audio_tower
     return codec, prompted, folder.contents.tokenizer, dict(folder.contents.extra) | unread
 
 
@@ -219,6 +232,7 @@ def save_folder(
     extra = dict(extra or {})
     upstream, others = extra.pop("upstream", {}), extra.pop("rest", {})
     extra.pop("folder", None)
+    tower_of_examples = extra.pop("audio_tower", None)
     text_encoder, separator = prompted.text_encoder, prompted.separator
     text_name = TEXT_DEFAULTS["name"] if pathlib.Path(tokenizer_name).is_dir() else tokenizer_name
     state = codec_table(codec.config, CODEC_PREFIX).stored(codec)
@@ -231,6 +245,7 @@ def save_folder(
         state=state | dict(others),
         text_config=t5_config_to_reference(text_encoder.config),
         text_state=t5_table(text_encoder.config).stored(text_encoder),
+        audio_tower=tower_of_examples,
     )
     return _write_folder(pathlib.Path(path), contents, dtype=dtype, fold=fold, tower=tower)
 
@@ -278,6 +293,8 @@ def _write_folder(
         write_state(part / "t5" / "model.safetensors", contents.text_state, dtype)
         if has_files:
             copy_tokenizer(tokenizer_folder, part / "t5")
+        if contents.audio_tower is not None:
+            contents.audio_tower.write(part / audio_tower.FOLDER, dtype)
     return any(name.startswith(TOWER_PREFIX) for name in contents.state)
 
 

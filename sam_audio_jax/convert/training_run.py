@@ -19,6 +19,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.config import from_dict
+from sam_audio_jax.convert.audio_tower import open_audio_tower
 from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError, first_line
@@ -55,6 +56,8 @@ def load_run(
         "normalizes_text": True,
         "ignored_spans": _ignored_spans(config["data"]["prompts"]),
     }
+    if checkpoint.workdir.audio_tower.is_dir():
+        extra["audio_tower"] = open_audio_tower(checkpoint.workdir.audio_tower)
     return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
 
 

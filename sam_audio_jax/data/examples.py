@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float16, Int32
+from jaxtyping import Bool, Float16, Int, Int32
 
 from sam_audio_jax.data import energy
 from sam_audio_jax.data.config import DataConfig
@@ -191,7 +191,7 @@ class CachedExamples:
         size = size_of(min(frames, len(record.mixture)), rng)
         active = [record.target_active, record.residual_active]
         wanted = active if paired and record.residual_texts else active[swapped : swapped + 1]
-        start = self._start(wanted, size, rng)
+        start = crop_start(wanted, size, self.prompter.frame_rate, rng)
         if first == index:
             return record, swapped, start, size, rng
         return record, not swapped, start, size, second_rng(self.config, index)
@@ -256,23 +256,31 @@ class CachedExamples:
             "teacher_features_offset": np.asarray(offset),
         }
 
-    def _start(
-        self, active: Sequence[Bool[np.ndarray, " frames"]], size: int, rng: np.random.Generator
-    ) -> int:
-        """The first frame of a crop of `size`: any that leaves enough of a target to prompt for.
 
-        Enough is the shortest sound that counts as one, or the most that any crop has of it. Of
-        several targets, that of a pair first, each is left enough of where that can be.
-        """
-        fits = np.ones(len(active[0]) - size + 1, bool)
-        for one in active:
-            active_before = np.concatenate([[0], np.cumsum(one)])
-            active_within = active_before[size:] - active_before[:-size]
-            shortest = round(energy.MIN_S * self.prompter.frame_rate)
-            enough = min(int(active_within.max()), shortest)
-            fits = both if (both := fits & (active_within >= enough)).any() else fits
-        starts = np.flatnonzero(fits)
-        return int(starts[rng.integers(len(starts))])
+def crop_start(
+    active: Sequence[Bool[np.ndarray, " frames"]],
+    size: int,
+    frame_rate: float,
+    rng: np.random.Generator,
+) -> int:
+    """The first frame of a crop of `size`: any that leaves enough of a target to prompt for.
+
+    Enough is the shortest sound that counts as one, or the most that any crop has of it. Of
+    several targets, that of a pair first, each is left enough of where that can be.
+    """
+    fits = np.ones(len(active[0]) - size + 1, bool)
+    for one in active:
+        active_within = active_in_crops(one, size)
+        enough = min(int(active_within.max()), round(energy.MIN_S * frame_rate))
+        fits = both if (both := fits & (active_within >= enough)).any() else fits
+    starts = np.flatnonzero(fits)
+    return int(starts[rng.integers(len(starts))])
+
+
+def active_in_crops(active: Bool[np.ndarray, " frames"], size: int) -> Int[np.ndarray, " starts"]:
+    """The active frames in the crop of `size` from each frame on."""
+    active_before = np.concatenate([[0], np.cumsum(active)])
+    return active_before[size:] - active_before[:-size]
 
 
 def draw_size(short_share: float, frames: int, rng: np.random.Generator) -> int:

@@ -130,10 +130,15 @@ class Present:
         Any word in common makes it so, but for words of people and speaking: "wind howling" may be
         true of what is called "wind blowing". Two voices differ by gender or language.
         """
-        return (
-            bool(words(phrase) & self._words)
-            or any(implied(phrase, one) for one in self.phrases)
-            or any(may_be_same(phrase, one) for one in self._finest)
+        return bool(words(phrase) & self._words) or self.may_mean(phrase)
+
+    def may_mean(self, phrase: str) -> bool:
+        """Whether a phrase may be true of one of the sounds as it is called.
+
+        A word in common is not enough: "dog barking" cannot mean what is called "dog howling".
+        """
+        return any(implied(phrase, one) for one in self.phrases) or any(
+            may_be_same(phrase, one) for one in self._finest
         )
 
 

@@ -31,6 +31,7 @@ from array_record.python import (
 )
 from jaxtyping import Float, Float16
 
+from sam_audio_jax.codec.probe import is_same_codec, probe_noise, probe_of
 from sam_audio_jax.config import to_dict
 from sam_audio_jax.data.arrange import Placement
 from sam_audio_jax.data.config import MixConfig, SourceConfig
@@ -62,8 +63,6 @@ CHECKED = (
     *("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher"),
     "video_width",
 )
-PROBE_SIZE = 16  # latents of one noise that are kept to recognise the codec
-PROBE_TOLERANCE = 0.05  # between those latents then and now
 
 Encode = Callable[[Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch frames channels"]]
 
@@ -108,7 +107,7 @@ def write_cache(
     recipe or size, and names what differs.
     """
     folder = pathlib.Path(folder)
-    probe = _probe(encode, 3 * batch, samples)
+    probe = np.asarray(encode(probe_noise(3 * batch, samples)))
     if probe.shape[1] * hop != samples:
         raise UserError(
             f"codec {codec} makes {probe.shape[1]} frames of {samples} samples, not {samples / hop}"
@@ -127,7 +126,7 @@ def write_cache(
         "teacher": teacher.name if teacher else "",
         "segment_s": teacher.segment_s if teacher else 0.0,
         "video_width": video.width if video else 0,
-        "probe": [float(value) for value in probe[0].ravel()[:PROBE_SIZE]],
+        "probe": list(probe_of(probe)),
     }
     rank = rank or ProcessRank()
     done = _shards_of(folder, plan)
@@ -153,12 +152,6 @@ def write_cache(
     return finished
 
 
-def _probe(encode: Encode, rows: int, samples: int) -> Float[np.ndarray, "batch frames channels"]:
-    """Latents of one fixed noise, by which a codec is recognised."""
-    noise = 0.1 * np.random.default_rng(0).normal(size=(rows, samples))
-    return np.asarray(encode(noise.astype(np.float32)))
-
-
 def _shards_of(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
     """Numbers of the shards that exist. Raises `UserError` if they are of another plan."""
     if not (folder / "plan.json").is_file():
@@ -171,7 +164,7 @@ def _shards_of(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
                 f"{folder} holds a cache with another {differing}: {old!r}, not {new!r}; choose "
                 "another folder"
             )
-    if not np.allclose(saved["probe"], now["probe"], rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE):
+    if not is_same_codec(saved["probe"], now["probe"]):
         raise UserError(f"{folder} was made with other weights of codec {plan['codec']}")
     return {int(path.stem) for path in folder.glob(SHARDS)}
 

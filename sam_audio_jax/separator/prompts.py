@@ -61,6 +61,20 @@ class Conditions:
         )
 
 
+def with_example(
+    text: Float[Array, "batch tokens text_width"],
+    text_mask: Bool[Array, "batch tokens"],
+    vectors: Float[Array, "batch text_width"],
+    present: Bool[Array, " batch"],
+) -> tuple[Float[Array, "batch more_tokens text_width"], Bool[Array, "batch more_tokens"]]:
+    """The texts with one token more: the vector of an example, where there is one.
+
+    The memory has no order, so a text of one word and an example with its vector are the same.
+    """
+    text = jnp.concatenate([text, vectors[:, None].astype(text.dtype)], axis=1)
+    return text, jnp.concatenate([text_mask, present[:, None]], axis=1)
+
+
 def valid_frames(
     sizes: Sequence[int], frames: int | None = None
 ) -> Bool[np.ndarray, "batch frames"]:

@@ -14,15 +14,18 @@ from sam_audio_jax.bounds import (
     PositiveCount,
     Range,
     Seed,
+    Share,
     Size,
 )
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.codec.discriminator import DiscriminatorConfig
 from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.config import FREE
+from sam_audio_jax.data.captioned_latents import CaptionedConfig
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.excerpts import ExcerptConfig
 from sam_audio_jax.data.ratings import RatingsConfig
+from sam_audio_jax.encoders.audio_tower import AudioTowerConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
@@ -204,6 +207,39 @@ class JudgeTrainConfig(RunConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioTextTrainConfig(RunConfig):
+    """Training of an audio tower among word vectors (docs/training.md, "Audio tower"); all ours."""
+
+    audio_tower: AudioTowerConfig = dataclasses.field(default_factory=AudioTowerConfig)
+    data: CaptionedConfig = dataclasses.field(default_factory=CaptionedConfig)
+    optim: OptimConfig = dataclasses.field(
+        default_factory=lambda: OptimConfig(peak_lr=1e-3, warmup_steps=100)
+    )
+    # The word vectors: a text encoder without layers, alone in a folder or that of a model.
+    text_checkpoint: str = ""
+    batch: Size = 64
+    steps: PositiveCount = dataclasses.field(default=2_000, metadata=FREE)
+    eval_every: Count = dataclasses.field(default=250, metadata=FREE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LikeConfig(Checked, where="like"):
+    """Prompts by example in a separator's training (docs/training.md, "Prompts by example").
+
+    An example prompt is the audio tower's vector of the target's own latents, as one more token of
+    the text. All values are ours; the blend is that of CLAPSep (arXiv 2402.17455).
+    """
+
+    share: Share = 0.0  # rows that have one
+    alone: Share = 0.5  # of those, rows whose text is left out
+    blend: Share = 0.5  # of those, vectors that are blended with the mean of the text, 0 to 1 of it
+    # Numbers of a vector that are left out, so that it does not give the target away.
+    dropout: Decay = 0.2
+    tower_checkpoint: str = ""  # folder of an audio tower, or of a model; "random": for tests
+    tower: AudioTowerConfig = dataclasses.field(default_factory=AudioTowerConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignmentConfig(Checked, where="alignment"):
     """Alignment of a hidden state with an event model on the clean target.
 
@@ -252,6 +288,7 @@ class TrainConfig(RunConfig):
         default_factory=ParametrisationConfig
     )
     alignment: AlignmentConfig = dataclasses.field(default_factory=AlignmentConfig)
+    like: LikeConfig = dataclasses.field(default_factory=LikeConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     codec_checkpoint: str = "tiny"  # shipped name, workdir, upstream folder; "random": for tests
     init_from: str = ""  # weights to start from, named likewise; empty: random
@@ -294,12 +331,34 @@ class TrainConfig(RunConfig):
                 f"alignment.weight={self.alignment.weight} needs the features of a teacher, which "
                 f"the labels of data.labels.folder={self.data.labels.folder} do not have"
             )
+        if self.like.share:
+            self._check_like()
         if self.batch and self.data.batches.token_budget:
             raise UserError(
                 f"batch={self.batch} and data.batches.token_budget="
                 f"{self.data.batches.token_budget} both say how many examples a batch has: one of "
                 "them must be 0"
             )
+
+    def _check_like(self) -> None:
+        """Raises `UserError` for prompts by example without a tower among the word vectors."""
+        like = self.like
+        if not like.tower_checkpoint:
+            raise UserError(
+                f"like.share={like.share} needs an audio tower: name one by like.tower_checkpoint"
+            )
+        if self.text.depth or self.train_text:
+            raise UserError(
+                f"like.share={like.share} needs frozen word vectors: text.depth={self.text.depth} "
+                f"must be 0 and train_text={self.train_text} False"
+            )
+        sizes = (
+            ("channels", like.tower.channels, "separator.channels", self.separator.channels),
+            ("embedding", like.tower.embedding, "text.width", self.text.width),
+        )
+        for name, ours, other, theirs in sizes:
+            if ours != theirs:
+                raise UserError(f"like.tower.{name}={ours} must equal {other}={theirs}")
 
     @property
     def row_multiple(self) -> tuple[str, int]:

@@ -2,7 +2,8 @@
 
 A frozen network without weights is an error: the run would learn to follow random numbers, and
 nothing in its losses would show it. Tests and plans ask for random weights by the name `RANDOM`.
-A workdir keeps what was loaded: the codec in `codec/`, the text encoder in every checkpoint.
+A workdir keeps what was loaded: the codec in `codec/`, the text encoder in every checkpoint, the
+tower of prompts by example in `audio_tower/`.
 """
 
 import dataclasses
@@ -16,10 +17,14 @@ from jax.sharding import Mesh
 from sam_audio_jax import distributed, parallel
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.config import from_dict, misfit, to_dict
+from sam_audio_jax.convert.audio_tower import open_audio_tower, save_audio_tower
 from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.convert.load import load_codec, load_networks, load_text_encoder
+from sam_audio_jax.encoders.audio_tower import AudioTower
+from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
+from sam_audio_jax.encoders.text_means import TextMeans
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json, write_json
@@ -90,6 +95,40 @@ def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
     return parallel.init_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
 
 
+def make_audio_tower(
+    workdir: Workdir,
+    config: TrainConfig,
+    codec: Codec,
+    start: PromptedSeparator | T5Encoder | None,
+) -> AudioTower | None:
+    """The frozen tower of prompts by example; None where the config has no share of them.
+
+    A run that has checkpoints has the workdir's copy of it, which is written before. All processes
+    call it. Raises `UserError` for a tower of other sizes, and for one that was trained on other
+    latents or among other word vectors than those of `start`.
+    """
+    like = config.like
+    if not like.share:
+        return None
+    if like.tower_checkpoint == RANDOM:
+        return parallel.init_sharded(lambda: AudioTower(like.tower, rngs=nnx.Rngs(config.seed)))
+    restored = bool(workdir.steps())
+    stored = open_audio_tower(workdir.audio_tower if restored else like.tower_checkpoint)
+    named = f"like.tower_checkpoint={like.tower_checkpoint}"
+    sizes = [misfit(like.tower, stored.sizes, ("channels", "embedding"))]
+    sizes.append(misfit(like.tower.audio, stored.sizes.audio, _sizes(like.tower.audio)))
+    if differing := "; ".join(filter(None, sizes)):
+        raise UserError(f"{named} has {differing}")
+    if not restored:
+        encoder = start.text_encoder if isinstance(start, PromptedSeparator) else start
+        if encoder is not None:
+            tokenizer = tokenizer_for(config.data.prompts.tokenizer, normalizes=True)
+            stored.space.check(codec, TextMeans(encoder, tokenizer), named)
+        copy = workdir.audio_tower
+        distributed.run_on_first(lambda: save_audio_tower(copy, stored, overwrite=True))
+    return stored.read()
+
+
 def load_start(
     config: TrainConfig, mesh: Mesh | None = None
 ) -> PromptedSeparator | T5Encoder | None:
@@ -132,9 +171,9 @@ def _load_text_encoder(config: TrainConfig, mesh: Mesh | None) -> T5Encoder | No
     return encoder
 
 
-def _sizes(text: T5Config) -> list[str]:
-    """The fields of which two encoders must have the same; the type of the products may differ."""
-    return [field.name for field in dataclasses.fields(text) if field.name != "dtype"]
+def _sizes(network: T5Config | PeavConfig) -> list[str]:
+    """The fields of which two networks must have the same; the type of the products may differ."""
+    return [field.name for field in dataclasses.fields(network) if field.name != "dtype"]
 
 
 def _with_text_encoder(

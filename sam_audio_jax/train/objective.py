@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.encoders.audio_tower import AudioTower
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.cnn14 import Cnn14
@@ -29,6 +30,7 @@ from sam_audio_jax.separator.representation_alignment import (
     to_frames,
 )
 from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.example_prompts import blended_prompts
 from sam_audio_jax.train.frozen import RANDOM, make_teacher
 from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
 from sam_audio_jax.train.parametrisation import scale_initial, scale_rates
@@ -95,6 +97,12 @@ def abstract_training(
         )
         shardings = parallel.parameter_shardings(weights, mesh)
         frozen["teacher"] = parallel.with_shardings(nnx.as_pure(weights), shardings)
+    if config.like.share:
+        sizes = config.like.tower
+        graphs["audio_tower"], weights = nnx.split(
+            nnx.eval_shape(lambda: AudioTower(sizes, rngs=nnx.Rngs(0)))
+        )
+        frozen["audio_tower"] = parallel.with_shardings(nnx.as_pure(weights), replicated)
     run = functools.partial(_step, config, tx, graph, graphs)
     return AbstractTraining(run, state, frozen, make, tx)
 
@@ -105,6 +113,7 @@ def make_separator_training(
     mesh: Mesh,
     start: PromptedSeparator | T5Encoder | None = None,
     *,
+    audio_tower: AudioTower | None = None,
     restored: bool = False,
 ) -> tuple[TrainState, Step, PyTree]:
     """The state at step 0, sharded over `mesh`; the pure step; the frozen weights.
@@ -112,6 +121,7 @@ def make_separator_training(
     The step is `step(state, batch, frozen weights) -> (state, metrics)`. `start` has weights to
     start from, instead of random ones, of all or of the text encoder (`frozen.load_start`); an
     alignment head is always new. A state that will be `restored` from a checkpoint needs none.
+    `audio_tower` makes the vectors of prompts by example, where the config has a share of them.
     No parameter is ever whole on one device. Raises `UserError` for a codec, a teacher or a
     start of other sizes, and for a frozen text encoder without weights.
     """
@@ -132,6 +142,11 @@ def make_separator_training(
     frozen = {"codec": jax.device_put(nnx.as_pure(nnx.state(codec)), parallel.replicated(mesh))}
     if needs_teacher(config):
         frozen["teacher"] = nnx.as_pure(nnx.state(make_teacher(config.alignment, mesh)))
+    if config.like.share:
+        if audio_tower is None:
+            raise UserError(f"like.share={config.like.share}, and no audio tower is given")
+        weights = nnx.as_pure(nnx.state(audio_tower))
+        frozen["audio_tower"] = jax.device_put(weights, parallel.replicated(mesh))
     return state, plan.step, frozen
 
 
@@ -167,7 +182,9 @@ def _step(
         modules = {name: nnx.merge(graphs[name], frozen[name]) for name in graphs}
         prompted = nnx.merge(graph, params)
         return separation_loss(
-            prompted, modules["codec"], batch, key, config, teacher=modules.get("teacher")
+            *(prompted, modules["codec"], batch, key, config),
+            teacher=modules.get("teacher"),
+            audio_tower=modules.get("audio_tower"),
         )
 
     return train_step(
@@ -193,6 +210,7 @@ def separation_loss(
     key: Key[Array, ""],
     config: TrainConfig,
     teacher: Cnn14 | None = None,
+    audio_tower: AudioTower | None = None,
 ) -> tuple[Float[Array, ""], Scalars]:
     """Flow-matching loss of target and residual, generated jointly (published), and metrics.
 
@@ -205,10 +223,18 @@ def separation_loss(
     text = prompted.text_encoder(batch["text_ids"], batch["text_mask"])
     if not config.train_text:
         text = jax.lax.stop_gradient(text)
+    text_mask = batch["text_mask"]
+    if audio_tower is not None:
+        stems = {"mixture": mixture, "target": target, "residual": residual}
+        # A key of its own: with and without examples a step has the same noise.
+        like_key = jax.random.fold_in(key, 2)
+        text, text_mask = blended_prompts(
+            audio_tower, stems, batch["valid"], text, text_mask, like_key, config.like
+        )
     conditions = Conditions.build(
         mixture=mixture,
         text=text,
-        text_mask=batch["text_mask"],
+        text_mask=text_mask,
         anchors=batch["anchors"],
         video=_video(batch, config),
         video_width=config.separator.video_width,
