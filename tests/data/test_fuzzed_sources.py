@@ -4,16 +4,18 @@ import collections
 import contextlib
 import dataclasses
 import json
+import struct
 
 import numpy as np
 import pytest
 import soundfile
 
 from sam_audio_jax.data import pipeline
+from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.library import open_library
 from sam_audio_jax.data.source import read_source
 from sam_audio_jax.errors import UnusableError, UserError
-from sam_audio_jax.files import read_json
+from sam_audio_jax.files import read_json, write_jsonl
 from tests.data import toy
 
 RATE = 8000
@@ -137,6 +139,30 @@ def test_a_streamed_source_counts_them_where_they_are_read(fuzzed):
             assert np.isfinite(wave).all()
     counts.update(line["reason"] for line in library.waves.found_before())
     assert counts == expected
+
+
+def test_of_a_recording_of_three_hours_only_what_is_needed_is_decoded(tmp_path):
+    """The file is sparse: silent and without blocks on the disk, but for a second after 2 hours."""
+    samples = 3 * 3_600 * RATE
+    form = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", 36 + 2 * samples, b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16),
+        *(b"data", 2 * samples),
+    )
+    wave = (3_000 * np.sin(np.arange(RATE))).astype(np.int16)
+    with (tmp_path / "long.wav").open("wb") as file:
+        file.write(form)
+        file.seek(44 + 2 * 2 * 3_600 * RATE)
+        file.write(wave.tobytes())
+        file.truncate(44 + 2 * samples)
+    line = {"path": "long.wav", "caption": "bell ringing", "category": "sfx", "source_id": "bell"}
+    write_jsonl(tmp_path / "manifest.jsonl", [line | {"duration": 10_800}])
+    source = SourceConfig(manifests=(str(tmp_path / "manifest.jsonl"),), streamed=True)
+    waves = open_library(source, RATE).waves
+    assert waves.length(0) == samples
+    np.testing.assert_allclose(waves.read(0, 7_200 * RATE, RATE), wave / 2**15, atol=1e-6)
+    with pytest.raises(UnusableError, match="silent from 600"):
+        waves.read(0, 600 * RATE, RATE)
 
 
 def test_the_limit_of_the_config_ends_the_run(fuzzed):

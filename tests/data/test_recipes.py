@@ -79,6 +79,17 @@ def test_an_example_is_that_of_its_recipe_alone_and_a_weight_of_zero_is_not_open
             np.testing.assert_array_equal(rows, np.concatenate([part[name] for part in parts]))
 
 
+@pytest.mark.long
+def test_workers_do_not_change_the_stream_of_recipes_and_streamed_sources(world):
+    one, two = (recipe(world, name, ("sfx", "speech")) for name in ("one", "two"))
+    streamed = dataclasses.replace(two.source, streamed=True)
+    both = of(one, dataclasses.replace(two, source=streamed))
+    stream = toy.take(toy.separation(both, 4), 4)
+    for workers in (1, 4):
+        again = toy.separation(toy.replaced(both, workers=workers), 4)
+        toy.assert_equal(toy.take(again, 4), stream)
+
+
 def test_recipes_with_caches_are_read_by_their_weights(world, tmp_path):
     parts = []
     for name, kinds in (("effects", ("sfx", "sfx")), ("voices", ("speech", "instrument"))):
