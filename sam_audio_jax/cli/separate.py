@@ -5,10 +5,10 @@ sam-audio separate street.mp4 --video street.mp4 --mask dog.mp4 --out out
 sam-audio separate --manifest items.jsonl --out out
 
 One recording leaves target.wav, residual.wav, spectrogram.png and, with a video, the video with the
-target as its sound. A manifest (lines with id, audio and any of text, spans, track, video, mask)
-leaves ID.target.wav, ID.residual.wav and done.jsonl. A second call goes on where the first was
-stopped; items that fail are listed in failed.jsonl, and the exit status is then 1. Any number of
-processes may share a manifest, each with its own --process I --processes N and the same folder;
+target as its sound. A manifest (lines with id, audio and any of text, spans, track, video, mask,
+like) leaves ID.target.wav, ID.residual.wav and done.jsonl. A second call goes on where the first
+was stopped; items that fail are listed in failed.jsonl, and the exit status is then 1. Any number
+of processes may share a manifest, each with its own --process I --processes N and the same folder;
 they need not meet.
 """
 
@@ -38,7 +38,7 @@ from sam_audio_jax.infer.options import FLAGS, SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
 
 MANIFEST_ONLY = ("process", "processes")
-ONE_RECORDING_ONLY = ("text", "span", "track", "video", "mask", "noise", "overwrite")
+ONE_RECORDING_ONLY = ("text", "span", "track", "video", "mask", "like", "noise", "overwrite")
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -64,6 +64,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("--track", type=at_least(1), help="of several audio tracks; default: as players choose")
     add("--video", help="the picture to the sound; without --mask it is masked already")
     add("--mask", help="of the object: a video, a folder of pictures, .npz or .json of regions")
+    add(
+        "--like", help="an example: a recording that sounds like the target, alone or beside a text"
+    )
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
     add_ranker_option(parser)
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
@@ -116,7 +119,7 @@ def separate_one(args: argparse.Namespace) -> None:
     text = args.text[0] if args.text and not texts else None
     if not options.unprompted and not texts:
         words = inputs.check_text(text, "--text")
-        inputs.require_prompt(words, args.span, args.video, args.input)
+        inputs.require_prompt(words, args.span, args.video, args.input, args.like)
     model = load(args)
     model.pipeline.check_options(options)
     if texts:
@@ -128,6 +131,7 @@ def separate_one(args: argparse.Namespace) -> None:
             args.span,
             video=args.video,
             mask=args.mask,
+            like=args.like,
             mask_keeps=options.mask_keeps,
             name=args.input,
         )
@@ -155,7 +159,7 @@ def _texts(args: argparse.Namespace) -> list[str]:
     texts = args.stems or args.text or []
     if not texts or (len(texts) < 2 and not args.stems and not args.rest):
         return []
-    for name in ("span", "video"):
+    for name in ("span", "video", "like"):
         if getattr(args, name):
             raise UserError(
                 f"--{name} prompts one sound: with several stems give it in a call of its own, "

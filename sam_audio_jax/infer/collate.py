@@ -37,6 +37,9 @@ class Prompts:
     noise: Float[Array, "rows frames state"]  # the candidates of an item follow each other
     video: Float[Array, "batch frames video_width"] | None = None  # None: zeros, upstream's none
     mixture: Float[Array, "batch frames channels"] | None = None  # latents of `wave`, if known
+    # Vectors of examples, and which rows have one; None: no row has.
+    like: Float[Array, "batch text_width"] | None = None
+    like_mask: Bool[Array, " batch"] | None = None
     message: Int[Array, "waves bits"] | None = None  # watermark of each decoded wave; None: clean
 
     @property
@@ -65,7 +68,7 @@ def collate_items(
         out[: len(whole)] = whole
     sizes = [codec.config.frames(len(item.wave)) for item in rows]
     noise = np.concatenate([noises[min(row, len(items) - 1)] for row in range(group.rows)])
-    return _prompts(
+    prompts = _prompts(
         wave,
         sizes,
         [item.text for item in rows],
@@ -74,6 +77,7 @@ def collate_items(
         stack_features([item.features for item in rows], group.frames),
         tokenizer,
     )
+    return _with_examples(prompts, [item.like for item in rows])
 
 
 def collate_batch(
@@ -122,6 +126,21 @@ def _prompts(
         noise=jnp.asarray(noise),
         video=None if video is None else jnp.asarray(video),
     )
+
+
+def _with_examples(
+    prompts: Prompts, likes: Sequence[Float[np.ndarray, " text_width"] | None]
+) -> Prompts:
+    """The same prompts with the vectors of examples; unchanged if no row has one."""
+    widths = {len(like) for like in likes if like is not None}
+    if not widths:
+        return prompts
+    vectors = np.zeros((len(likes), *widths), np.float32)
+    for row, like in zip(vectors, likes, strict=True):
+        if like is not None:
+            row[:] = like
+    present = np.array([like is not None for like in likes])
+    return dataclasses.replace(prompts, like=jnp.asarray(vectors), like_mask=jnp.asarray(present))
 
 
 def with_spans(

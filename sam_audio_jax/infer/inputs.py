@@ -37,6 +37,7 @@ class Item:
     flat: bool = False  # the recording was an array `[samples]`, without an axis for channels
     clip: Clip | None = None
     features: Float[np.ndarray, "frames video_width"] | None = None  # features of the masked video
+    like: Float[np.ndarray, " text_width"] | None = None  # vector of an example
     level: Level = audio.AS_RECORDED  # what was done to `wave` after it was mixed
     weights: Float[np.ndarray, " channels"] | None = None  # with which it was; None: the mean
     offsets: Float[np.ndarray, " channels"] | None = None  # of the recording; None: usual ones
@@ -283,12 +284,12 @@ def check_texts(texts: Any, spans: Any, name: str) -> list[tuple[str, tuple[Span
     return [(text, parse_spans(one or (), name)) for text, one in zip(checked, own, strict=True)]
 
 
-def require_prompt(text: str, spans: Any, video: Any, name: str) -> None:
+def require_prompt(text: str, spans: Any, video: Any, name: str, like: Any = None) -> None:
     """Raises UserError where nothing says what to separate; `text` is checked already."""
-    if not text and not spans and video is None:
+    if not text and not spans and video is None and like is None:
         raise UserError(
-            f"nothing says what to separate from {name}: give a text with words, spans or a video "
-            "(or unprompted, to let the model choose)"
+            f"nothing says what to separate from {name}: give a text with words, spans, a video or "
+            "an example (or unprompted, to let the model choose)"
         )
 
 

@@ -29,7 +29,7 @@ from sam_audio_jax.infer.solve import Networks
 from sam_audio_jax.nn.call import Compiled, power_of_two
 from sam_audio_jax.separator import flow, windows
 from sam_audio_jax.separator.model import Separator
-from sam_audio_jax.separator.prompts import Conditions, Span, frame_anchors
+from sam_audio_jax.separator.prompts import Conditions, Span, frame_anchors, with_example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,19 @@ class TextMemory(NamedTuple):
     mask: Bool[Array, "1 tokens"]
 
     @classmethod
-    def of(cls, text: str, networks: Compiled[Networks], tokenizer: Tokenize) -> "TextMemory":
-        """The encoded text, padded to one of a few lengths."""
+    def of(
+        cls,
+        text: str,
+        networks: Compiled[Networks],
+        tokenizer: Tokenize,
+        like: Float[np.ndarray, " text_width"] | None = None,
+    ) -> "TextMemory":
+        """The encoded text, padded to one of a few lengths, and the vector of an example."""
         ids, mask = pad_tokens(*tokenizer([text]), least=LEAST_TOKENS)
-        return cls(networks(_encode_text, ids, mask), mask)
+        states = networks(_encode_text, ids, mask)
+        if like is None:
+            return cls(states, mask)
+        return cls(*with_example(states, mask, jnp.asarray(like)[None], jnp.ones(1, bool)))
 
 
 @jax.tree_util.register_dataclass
@@ -199,6 +208,7 @@ class LongAudio:
         text: str = "",
         spans: Sequence[Span] = (),
         features: Float[np.ndarray, "frames video_width"] | None = None,
+        like: Float[np.ndarray, " text_width"] | None = None,
         sampler: flow.SamplerConfig,
         targets_only: bool = False,
     ) -> Float[np.ndarray, "candidates stems samples"]:
@@ -208,7 +218,7 @@ class LongAudio:
         A recording shorter than a window is one window of its own length: the one-shot solve.
         """
         frames = len(mixture)
-        recording, layout = self.prepare(mixture, text, spans, features)
+        recording, layout = self.prepare(mixture, text, spans, features, like)
         stems_of = 1 if targets_only else 2
         hop = self.networks.codec.config.hop
         waves = np.empty((len(noises), stems_of, frames * hop), np.float32)
@@ -229,6 +239,7 @@ class LongAudio:
         text: str,
         spans: Sequence[Span],
         features: Float[np.ndarray, "frames video_width"] | None,
+        like: Float[np.ndarray, " text_width"] | None = None,
     ) -> tuple[WindowedRecording, Layout]:
         """The arrays that do not depend on the noise; missing last features are zeros."""
         codec, separator = self.networks.codec, self.networks.separator
@@ -244,7 +255,7 @@ class LongAudio:
             mixture=_pad_to(mixture, padded),
             anchors=_pad_to(frame_anchors(spans, 0, frames, **grid), padded),
             video=None if features is None else _pad_to(features[:frames], padded),
-            text=TextMemory.of(text, self.compiled, self.tokenizer),
+            text=TextMemory.of(text, self.compiled, self.tokenizer, like),
         )
         return recording, layout
 

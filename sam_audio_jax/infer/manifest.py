@@ -17,8 +17,8 @@ from sam_audio_jax.infer.inputs import (
 from sam_audio_jax.infer.output import file_names
 from sam_audio_jax.separator.prompts import Span
 
-KEYS = ("id", "audio", "text", "spans", "track", "video", "mask")
-FILES = ("audio", "video", "mask")
+KEYS = ("id", "audio", "text", "spans", "track", "video", "mask", "like")
+FILES = ("audio", "video", "mask", "like")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Entry:
     line: dict[str, Any]  # the object as the file has it
     # Several texts with their spans, in place of `text` and `spans`; (): there is one.
     texts: tuple[tuple[str, tuple[Span, ...]], ...] = ()
+    like: pathlib.Path | None = None  # an example
 
     @property
     def prefixes(self) -> list[str]:
@@ -119,12 +120,16 @@ def _parse(fields: Any, where: str, folder: pathlib.Path, texts: Sequence[str]) 
     if isinstance(text, list):
         if fields.get("video"):
             raise UserError(f"{where}: a video prompts one sound, not a list of texts")
+        if fields.get("like"):
+            raise UserError(f"{where}: an example prompts one sound, not a list of texts")
         several, text, spans = tuple(check_texts(text, spans, where)), None, None
     check_text(text, where)
     spans = parse_spans(spans or (), where)
     track = fields.get("track")
     if track is not None:
         check_track(track, where)
-    video, mask = (folder / fields[key] if fields.get(key) else None for key in ("video", "mask"))
+    video, mask, like = (
+        folder / fields[key] if fields.get(key) else None for key in ("video", "mask", "like")
+    )
     audio = folder / fields["audio"]
-    return Entry(name, audio, text, spans, track, video, mask, fields, several)
+    return Entry(name, audio, text, spans, track, video, mask, fields, several, like)

@@ -35,10 +35,11 @@ from sam_audio_jax.infer.span_prediction import Source
 from sam_audio_jax.infer.stems import Stems, TextStems
 from sam_audio_jax.infer.video_prompts import make_clip, stored_tower
 from sam_audio_jax.nn.storage import check_storage
+from sam_audio_jax.scorers.audio_text import AudioTextScorer
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 
-PROMPTS = ("text", "spans", "video", "mask", "video_features")
+PROMPTS = ("text", "spans", "video", "mask", "video_features", "like")
 PARTS = ("text", "all")  # what `from_pretrained` loads at once
 ARGUMENTS = {*PROMPTS, *FIELDS, *NAMES, "ode_opt"}  # of `separate`, one for each item or all
 
@@ -112,6 +113,7 @@ class SAMAudio:
             buckets=buckets,
             long_audio=long_audio,
             vision=stored_tower(extra, mesh),
+            audio_tower=extra.get("audio_tower"),
             refinement=from_dict(RefineConfig, extra.get("refine", {}), where="refine."),
             span_predictor=span_predictor or upstream.get("span_predictor"),
             rankers=Rankers(named),
@@ -135,6 +137,7 @@ class SAMAudio:
         video: Any = None,
         mask: Any = None,
         video_features: Any = None,
+        like: Any = None,
         noise: Any = None,
         options: SeparateOptions | None = None,
         **arguments: Any,
@@ -152,6 +155,8 @@ class SAMAudio:
         `video`: a path or uint8 `[frames, height, width, 3]` that span the recording, in which
         `mask` (see `video/masks.py`) marks the object; without a mask it is masked already.
         `video_features` stand for a video, `[latent frames, width]`.
+        `like`: an example, a recording that sounds like the target: a path, or an array at
+        `sample_rate`. Beside a text both are read. It needs a model with an audio tower.
         `noise`: x(0), `[frames, 2 * latent channels]`, with more than one candidate
         `[candidates, ...]`; else drawn from the seed, the same for every item of a list.
 
@@ -167,11 +172,13 @@ class SAMAudio:
         for name in arguments:
             if name not in ARGUMENTS:
                 raise TypeError(f"separate() got an unexpected keyword argument {name!r}")
-        own = {"text": text, "spans": spans, "video": video, "mask": mask}
+        own = {"text": text, "spans": spans, "video": video, "mask": mask, "like": like}
         values = translate(own | {"video_features": video_features} | arguments)
         prompts = {name: values.pop(name, None) for name in PROMPTS}
         options = dataclasses.replace(options or SeparateOptions(), **values)
         if isinstance(audio, Batch):
+            if prompts["like"] is not None:
+                raise UserError("examples (like) need recordings in place of a Batch")
             if passed := [name for name, value in prompts.items() if value is not None]:
                 raise UserError(f"a Batch holds its prompts: give {passed[0]} to the processor")
             return self.pipeline.separate_batch(audio, options, noise)
@@ -255,6 +262,7 @@ class SAMAudio:
         video: Any = None,
         mask: Any = None,
         video_features: Any = None,
+        like: Any = None,
         **fields: Any,
     ) -> list[Item]:
         """Reads one recording for several texts; the items share it and have one text each.
@@ -264,6 +272,10 @@ class SAMAudio:
         shows one sound alone.
         """
         prompts = inputs.check_texts(texts, spans, name)
+        if like is not None:
+            raise UserError(
+                f"an example prompts one sound: give {name} one text with it, not a list"
+            )
         if any(value is not None for value in (video, mask, video_features)):
             raise UserError(f"a video prompts one sound: give {name} one text with it, not a list")
         if options.joint and not options.rest and len(prompts) < 2:
@@ -292,6 +304,7 @@ class SAMAudio:
         mask: Any = None,
         mask_keeps: str = "object",
         video_features: Any = None,
+        like: Any = None,
         name: str = "audio",
         see: bool = True,
     ) -> Item:
@@ -300,6 +313,8 @@ class SAMAudio:
         Without `see` the features of its video are not computed yet.
         """
         clip = make_clip(video, mask, mask_keeps, name)
+        if like is not None:
+            self.pipeline.like_vectors.require()
         if clip is not None and video_features is None:
             self.pipeline.video_features.require()
         item = inputs.make_item(
@@ -318,13 +333,24 @@ class SAMAudio:
             features = self.pipeline.video_features.check(video_features, frames, name)
         elif clip is not None and see:
             features = self.pipeline.video_features(clip, frames)
-        return self._noted(dataclasses.replace(item, features=features), text)
+        vector = None
+        if like is not None:
+            vector = self.pipeline.like_vectors(like, sample_rate, f"the example of {name}")
+        return self._noted(dataclasses.replace(item, features=features, like=vector), text)
+
+    def audio_text_scorer(self) -> AudioTextScorer:
+        """The scorer of sounds against texts that the model's audio tower makes.
+
+        Raises UserError for a model without a tower.
+        """
+        return self.pipeline.like_vectors.scorer
 
     def _noted(self, item: Item, text: str | None) -> Item:
         """The item with notes on prompts that have no effect; `text` is what the caller gave."""
         pipeline = self.pipeline
         notes = [*prompt_notes.text_notes(text, item.text, pipeline.tokenizer)]
-        alone = not item.spans and item.clip is None and item.features is None
+        others = (item.clip, item.features, item.like)
+        alone = not item.spans and all(prompt is None for prompt in others)
         if alone and item.text and pipeline.known and (note := pipeline.known.note(item.text)):
             notes.append(note)
         notes += prompt_notes.span_notes(

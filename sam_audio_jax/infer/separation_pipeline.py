@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.audio_tower import StoredAudioTower
 from sam_audio_jax.convert.rankers import load_scorer
 from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
@@ -18,6 +19,7 @@ from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.collate import Prompts, Tokenize, collate_batch, collate_items, with_spans
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.known_sounds import KnownSounds
+from sam_audio_jax.infer.like import LikeVectors
 from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
@@ -50,6 +52,7 @@ class Pipeline:
         long_audio: LongAudioConfig | None = None,
         rankers: Rankers | None = None,
         vision: VisionEncoder | StoredTower | None = None,
+        audio_tower: StoredAudioTower | None = None,
         span_predictor: Source = None,
         mesh: Mesh | None = None,
         level_db: float | None = None,
@@ -83,6 +86,7 @@ class Pipeline:
             mesh,
             trained=prompted.separator.reads_video,
         )
+        self.like_vectors = LikeVectors(audio_tower, codec, prompted.text_encoder, tokenizer, mesh)
         self.span_finder = SpanFinder(span_predictor, codec.config)
         self._state = 2 * channels  # width of x: target and residual side by side
         self.compiled = Compiled(self.networks, mesh)
@@ -98,6 +102,11 @@ class Pipeline:
         """Numbers in a frame of video features."""
         return self.networks.separator.config.video_width
 
+    @property
+    def text_width(self) -> int:
+        """Numbers in a state of the text encoder, and in the vector of an example."""
+        return self.networks.separator.config.text_width
+
     def load_parts(self) -> None:
         """Loads what the model has beside its networks, and what else the first call that needs it
         would load: vision tower, span predictor, rankers.
@@ -106,6 +115,8 @@ class Pipeline:
         """
         if self.video_features.vision is not None and self.video_features.trained:
             _ = self.video_features.tower
+        if self.like_vectors.tower is not None:
+            _ = self.like_vectors.scorer
         if self.span_finder.source is not None:
             _ = self.span_finder.predictor
         for ranker in (self.rankers.model.text, self.rankers.model.visual):
@@ -144,7 +155,7 @@ class Pipeline:
         """Raises UserError for what an item and the options of its call cannot do together."""
         if not options.unprompted:
             video = item.clip if item.features is None else item.features
-            inputs.require_prompt(item.text, item.spans, video, item.name)
+            inputs.require_prompt(item.text, item.spans, video, item.name, item.like)
         if noise is not None:
             self._noise(item, noise, self.frames(item), options)
         if options.watermark is not None and self.frames(item) > self.long_audio.longest:
@@ -421,6 +432,7 @@ class Pipeline:
             text=item.text,
             spans=view.spans,
             features=item.features,
+            like=item.like,
             sampler=options.sampler(self.sampler),
             **_decoding(options),
         )

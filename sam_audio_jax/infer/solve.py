@@ -14,7 +14,7 @@ from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.infer.collate import Prompts
 from sam_audio_jax.separator import flow
 from sam_audio_jax.separator.model import Separator
-from sam_audio_jax.separator.prompts import Conditions
+from sam_audio_jax.separator.prompts import Conditions, with_example
 
 
 class Networks(nnx.Module):
@@ -33,10 +33,13 @@ def solve_latents(
     separator = networks.separator
     mixture = prompts.mixture
     mixture = networks.codec.encode(prompts.wave) if mixture is None else mixture
+    text, text_mask = networks.text_encoder(prompts.text_ids, prompts.text_mask), prompts.text_mask
+    if prompts.like is not None and prompts.like_mask is not None:
+        text, text_mask = with_example(text, text_mask, prompts.like, prompts.like_mask)
     conditions = Conditions.build(
         mixture=mixture,
-        text=networks.text_encoder(prompts.text_ids, prompts.text_mask),
-        text_mask=prompts.text_mask,
+        text=text,
+        text_mask=text_mask,
         anchors=prompts.anchors,
         video=prompts.video,
         video_width=separator.config.video_width,

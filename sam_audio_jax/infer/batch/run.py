@@ -212,6 +212,7 @@ class _Run:
                 track=entry.track,
                 video=entry.video,
                 mask=entry.mask,
+                like=entry.like,
                 mask_keeps=self.options.mask_keeps,
                 name=entry.id,
             )
@@ -271,6 +272,7 @@ class _Run:
             text=entry.text or "",
             spans=tuple((token, start, end) for token, start, end in spans),
             features=None if entry.video is None else np.zeros((frames, width), np.float32),
+            like=None if entry.like is None else np.zeros(self.pipeline.text_width, np.float32),
             placeholder=True,
         )
 
