@@ -1,11 +1,18 @@
-"""A small judge for a CPU: the same network on the codec of the shipped `tiny`.
+"""A small judge for a CPU: the same network on the codec of the shipped `tiny` and on word vectors.
 
-sam-audio train-judge judge_tiny --workdir runs/judge --data.table RATINGS.jsonl \\
-    --data.valid-table VALID.jsonl
+Two stages, as the released judge is said to have had: its encoders learn which sound has which
+text, from true stems (`judge_tiny@encoders`), then the rest learns the ratings on these encoders.
+Tables: docs/scoring.md, "Simulated ratings".
 
-The encoder of the codec (1.5 M parameters) is frozen; the rest (1.2 M) learns, from random weights.
-All numbers are ours.
+sam-audio train-judge judge_tiny@encoders --workdir runs/encoders --data.table STEMS.jsonl
+sam-audio train-judge judge_tiny --workdir runs/judge --init-from runs/encoders/judge \\
+    --data.table RATINGS.jsonl --data.valid-table VALID.jsonl
+
+Both want `--data.tokenizer DIR`, the tokenizer of the word vectors (`sam-audio convert --from
+wordllama --to DIR`). All numbers are ours.
 """
+
+import dataclasses
 
 from sam_audio_jax.data.ratings import RatingsConfig
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
@@ -18,7 +25,7 @@ CONFIG = JudgeTrainConfig(
         audio=PeavConfig(depth=3, width=128, heads=2, mlp=256),
         scoring=PeavConfig(depth=2, width=64, heads=2, mlp=128),
         text=ModernBertConfig(
-            vocab_size=384, width=128, depth=3, heads=2, mlp=192, window=16, global_every=3
+            vocab_size=32_000, width=64, depth=2, heads=2, mlp=96, window=16, global_every=1
         ),
         bottleneck=64,
         sample_rate=16_000,
@@ -28,14 +35,29 @@ CONFIG = JudgeTrainConfig(
         channels=12,
         mask_attention=True,
     ),
-    data=RatingsConfig(seconds=6.0),
-    optim=OptimConfig(peak_lr=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995),
-    codec_from="tiny",
-    frozen=("wave_encoder",),
+    data=RatingsConfig(seconds=4.0, text_tokens=16),
+    optim=OptimConfig(peak_lr=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.99),
+    frozen=("wave_encoder", "project", "audio", "text", "widen_text"),
+    init_from="runs/encoders/judge",
+    rescale=True,
     checkpoint=CheckpointConfig(
-        every_steps=500, every_minutes=5.0, keep_last=2, best_metric="pcc/utterance/overall/all"
+        every_steps=500, every_minutes=5.0, keep_last=1, best_metric="pcc/utterance/overall/all"
     ),
-    batch=16,
+    batch=32,
     steps=4_000,
-    eval_every=500,
+    eval_every=1_000,
 )
+
+RECIPES = {
+    "encoders": dataclasses.replace(
+        CONFIG,
+        loss="contrast",
+        frozen=("wave_encoder", "text_vectors"),
+        init_from="",
+        rescale=False,
+        codec_from="tiny",
+        vectors_from="wordllama",
+        checkpoint=CheckpointConfig(every_steps=500, every_minutes=5.0, keep_last=1),
+        batch=64,
+    )
+}

@@ -33,7 +33,7 @@ from sam_audio_jax.audio.signal import (
     si_sdr,
     stft,
 )
-from sam_audio_jax.audio.writing import write_wav
+from sam_audio_jax.audio.writing import write_flac, write_wav
 
 __all__ = [
     "AS_RECORDED",
@@ -68,5 +68,6 @@ __all__ = [
     "sound_seconds",
     "stft",
     "without_offsets",
+    "write_flac",
     "write_wav",
 ]

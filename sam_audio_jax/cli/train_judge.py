@@ -5,6 +5,10 @@ of the evaluations. The judge with averaged weights is in WORKDIR/judge. Several
 status are as for `sam-audio train`.
 """
 
+import dataclasses
+
+import numpy as np
+
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.data.ratings import (
@@ -15,8 +19,10 @@ from sam_audio_jax.data.ratings import (
 )
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.judge_in_training import judge_evaluation
+from sam_audio_jax.scorers.judge import AXES
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import JudgeTrainConfig
+from sam_audio_jax.train.judge_cache import open_judge_cache
 from sam_audio_jax.train.judge_objective import make_judge_training
 from sam_audio_jax.train.judge_start import initial_judge
 from sam_audio_jax.workdir import Workdir
@@ -32,16 +38,22 @@ def main(argv: list[str]) -> None:
         raise UserError("data.table is empty: name a table of ratings with --data.table")
     pairs = load_ratings(cfg.data.table, cfg.data)
     held_out = load_ratings(cfg.data.valid_table, cfg.data) if cfg.data.valid_table else None
-    mean, std = rating_statistics(pairs)
+    if cfg.loss == "contrast":  # reads neither ratings nor mixtures
+        pairs = [dataclasses.replace(pair, mixture=pair.separated) for pair in pairs]
+        mean, std = np.zeros(len(AXES)), np.ones(len(AXES))
+    else:
+        mean, std = rating_statistics(pairs)
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
     judge = initial_judge(cfg, mean, std, mesh)
-    state, step, frozen = make_judge_training(cfg, judge, mesh)
-    examples = RatedExamples(cfg.data, pairs, cfg.judge)
+    encoded = open_judge_cache(cfg, judge, pairs + (held_out or []))
+    stage = encoded.stage if encoded else ""
+    state, step, frozen = make_judge_training(cfg, judge, mesh, stage)
+    examples = RatedExamples(cfg.data, pairs, cfg.judge, encoded)
     index, count = parallel.process_rows(mesh)
     batches = rated_batches(examples, cfg.batch, index=index, count=count)
-    valid = RatedExamples(cfg.data, held_out, cfg.judge) if held_out else None
+    valid = RatedExamples(cfg.data, held_out, cfg.judge, encoded) if held_out else None
     loop.train_and_evaluate(
         cfg,
         workdir=workdir.path,

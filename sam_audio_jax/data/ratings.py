@@ -1,12 +1,14 @@
 """Tables of ratings, by which a judge is trained, and batches of them (docs/scoring.md, "Judge").
 
-A table is a JSONL file. Each line is one separated sound with what people, or a formula, say of it:
+A table is a JSONL or a Parquet file. Each line is one separated sound with what people, or a
+formula, say of it:
 
     {"mixture": "1.wav", "separated": "1.sep.wav", "text": "dog barking", "domain": "sound",
      "system": "A", "ratings": {"overall": [4, 5, null], "recall": 4, "precision": []}}
 
 Paths are relative to the table. A rating is a number or a list with one for each rater, where null
-is a rater that gave none; an axis may be absent. `domain`, `system` and `id` are optional.
+is a rater that gave none; an axis may be absent. `domain`, `system` and `id` are optional. In
+Parquet the fields are columns, and `ratings` is a struct of numbers or lists.
 """
 
 import dataclasses
@@ -16,16 +18,19 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 from jaxtyping import Bool, Float, Float32, Int
 
 from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, Finite, Seconds, Seed, Size, Workers
+from sam_audio_jax.data.encoded_sounds import EncodedSounds
 from sam_audio_jax.data.excerpts import shuffled
 from sam_audio_jax.data.pipeline import BatchStream
 from sam_audio_jax.data.source import read_objects
 from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer, tokenizer_for
-from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.scorers.judge import AXES, JudgeConfig
 from sam_audio_jax.scorers.judge_inputs import judge_inputs
 
@@ -45,6 +50,10 @@ class RatingsConfig(Checked, where="data"):
     seconds: Seconds = 10.0
     tokenizer: str = "byt5"  # of the judge's text model
     text_tokens: Size = 64  # of each text in a batch
+    # A folder that keeps what the frozen parts of the judge make of every sound, so that it is
+    # computed once; empty: at every update. Clips are cut to their beginning before it, so that
+    # `seconds` should be their length.
+    cache: str = ""
     workers: Workers = 0  # processes; 0: a thread
     seed: Seed = 0
 
@@ -52,6 +61,10 @@ class RatingsConfig(Checked, where="data"):
         super().__post_init__()
         if self.lowest >= self.highest:
             raise UserError(f"data.lowest={self.lowest} must be below data.highest={self.highest}")
+
+    def frames(self, judge: JudgeConfig) -> int:
+        """Frames of every clip in a batch."""
+        return max(1, round(self.seconds * judge.sample_rate / judge.hop))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +93,24 @@ def load_ratings(path: str, config: RatingsConfig) -> list[RatedPair]:
     unknown or of the wrong type, a missing sound file, a rating outside the scale and a line
     without any rating; also for an empty table.
     """
-    return [_pair(line, pathlib.Path(path), number, config) for number, line in read_objects(path)]
+    file = pathlib.Path(path)
+    lines = _parquet_rows(file) if file.suffix == ".parquet" else read_objects(path)
+    return [_pair(line, file, number, config) for number, line in lines]
+
+
+def _parquet_rows(file: pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a table, numbered from 1; columns of a row that are null are left out."""
+    try:
+        rows = pyarrow.parquet.read_table(file).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{file} cannot be read as Parquet: {first_line(error)}") from None
+    if not rows:
+        raise UserError(f"{file} has no rows")
+    for row in rows:
+        if isinstance(ratings := row.get("ratings"), dict):
+            row["ratings"] = {axis: value for axis, value in ratings.items() if value is not None}
+    kept = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    return list(enumerate(kept, 1))
 
 
 def _pair(
@@ -148,14 +178,21 @@ def rating_statistics(
 class RatedExamples:
     """Random access to an endless list of examples: all pairs once per round, shuffled.
 
-    An example has `mixture` and `separated` (float32 `[samples]`), `valid` `[frames]`, `text_ids`
-    and `text_mask` `[tokens]`, `ratings` `[axes]` on the raters' scale and `rated` `[axes]`, which
-    is False where there is no rating. It is a function of (seed, index) alone.
+    An example has `mixture` and `separated` (float32 `[samples]`, or `[frames, width]` where
+    `encoded` has the sounds), `valid` `[frames]`, `text_ids` and `text_mask` `[tokens]`, `ratings`
+    `[axes]` on the raters' scale and `rated` `[axes]`, which is False where there is no rating. It
+    is a function of (seed, index) alone.
     """
 
-    def __init__(self, config: RatingsConfig, pairs: list[RatedPair], judge: JudgeConfig):
-        self.config, self.pairs, self.judge = config, pairs, judge
-        self.frames = max(1, round(config.seconds * judge.sample_rate / judge.hop))
+    def __init__(
+        self,
+        config: RatingsConfig,
+        pairs: list[RatedPair],
+        judge: JudgeConfig,
+        encoded: EncodedSounds | None = None,
+    ):
+        self.config, self.pairs, self.judge, self.encoded = config, pairs, judge, encoded
+        self.frames = config.frames(judge)
 
     def __len__(self) -> int:
         return 2**48
@@ -170,8 +207,43 @@ class RatedExamples:
 
         Raises `UserError`, with its id, for sounds that cannot be read or do not fit each other.
         """
-        pair, hop = self.pairs[number], self.judge.hop
-        sounds = [_clip(path, self.judge.sample_rate) for path in (pair.mixture, pair.separated)]
+        pair = self.pairs[number]
+        ids, mask = _tokens(self.config.tokenizer, pair.text, self.config.text_tokens)
+        if ids.max() >= self.judge.text.vocab_size:
+            raise UserError(
+                f"data.tokenizer={self.config.tokenizer} gave id {ids.max()}, but "
+                f"judge.text.vocab_size={self.judge.text.vocab_size}"
+            )
+        target = pair.target
+        rated = ~np.isnan(target)
+        return (self._sounds if self.encoded is None else self._encoded)(pair, rng) | {
+            "text_ids": ids[0],
+            "text_mask": mask[0],
+            "ratings": np.where(rated, target, 0).astype(np.float32),
+            "rated": rated,
+        }
+
+    def _encoded(self, pair: RatedPair, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+        """The encoded beginning of both sounds."""
+        del rng  # nothing is drawn
+        assert self.encoded is not None
+        mixture, separated = (self.encoded[path] for path in (pair.mixture, pair.separated))
+        if len(mixture) != len(separated):
+            raise UserError(
+                f"{pair.id}: the mixture has {len(mixture)} frames, the separated sound "
+                f"{len(separated)}"
+            )
+        rest = ((0, self.frames - len(mixture)), (0, 0))
+        return {
+            "mixture": np.pad(mixture, rest),
+            "separated": np.pad(separated, rest),
+            "valid": np.arange(self.frames) < len(mixture),
+        }
+
+    def _sounds(self, pair: RatedPair, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+        """A part of both waves; without `rng` their beginning."""
+        hop = self.judge.hop
+        sounds = [clip(path, self.judge.sample_rate) for path in (pair.mixture, pair.separated)]
         length = self.frames * hop
         spare = min(len(sound) for sound in sounds) - length
         start = int(rng.integers(spare // hop + 1)) * hop if rng is not None and spare > 0 else 0
@@ -181,22 +253,10 @@ class RatedExamples:
             inputs = judge_inputs([mixture], [separated], rate, self.judge, frames=self.frames)
         except UserError as error:
             raise UserError(f"{pair.id}: {error}") from None
-        ids, mask = _tokens(self.config.tokenizer, pair.text, self.config.text_tokens)
-        if ids.max() >= self.judge.text.vocab_size:
-            raise UserError(
-                f"data.tokenizer={self.config.tokenizer} gave id {ids.max()}, but "
-                f"judge.text.vocab_size={self.judge.text.vocab_size}"
-            )
-        target = pair.target
-        rated = ~np.isnan(target)
         return {
             "mixture": inputs.mixture[0],
             "separated": inputs.separated[0],
             "valid": inputs.valid[0],
-            "text_ids": ids[0],
-            "text_mask": mask[0],
-            "ratings": np.where(rated, target, 0).astype(np.float32),
-            "rated": rated,
         }
 
 
@@ -225,7 +285,7 @@ def _tokens(
 
 
 @functools.lru_cache(maxsize=KEPT_CLIPS)
-def _clip(path: str, sample_rate: int) -> Float32[np.ndarray, " samples"]:
+def clip(path: str, sample_rate: int) -> Float32[np.ndarray, " samples"]:
     """A recording as one channel at the judge's rate; its level stays."""
     loaded = audio.load(path)
     return audio.resample(audio.mono(loaded.samples), loaded.sample_rate, sample_rate)

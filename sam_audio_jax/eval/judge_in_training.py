@@ -36,7 +36,9 @@ def judge_evaluation(
     frozen: PyTree,
     mesh: Mesh,
 ) -> Callable[[TrainState, int], dict[str, float]]:
-    """Returns what the loop calls to evaluate a state; without `examples` it only saves the judge.
+    """Returns what the loop calls to evaluate a state.
+
+    Without `examples`, and where no scores are learned yet, it only saves the judge.
 
     The numbers are correlations of all domains and of each, on the four axes, and the mean absolute
     error on the raters' scale.
@@ -45,7 +47,7 @@ def judge_evaluation(
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
         save(workdir, config, graph, (frozen, state.ema))
-        if examples is None:
+        if examples is None or config.loss == "contrast":
             return {}
         scores = table_scores(graph, (frozen, state.ema), examples, config.batch, mesh)
         ratings = np.stack([pair.target for pair in examples.pairs])
@@ -98,7 +100,8 @@ def table_scores(
     """
     index, count = parallel.process_rows(mesh)
     own, total = batch // count, len(examples.pairs)
-    run, found = scores_of(graph), []
+    encoded = examples.encoded
+    run, found = scores_of(graph, encoded.stage if encoded else ""), []
     for first in range(0, total, batch):
         start = first + index * own
         # Rows that are left over repeat the last pair; their scores are dropped.

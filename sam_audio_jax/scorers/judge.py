@@ -185,8 +185,17 @@ class Judge(nnx.Module):
         both = None if valid is None else jnp.concatenate([valid, valid])
         frames = self.embed_audio(self.latents(waves), both)
         of_mixture, of_separated = jnp.split(frames, 2)
-        text = self.embed_text(ids, mask)
-        return mean_of_frames(self.frame_scores(of_mixture, of_separated, text, valid), valid)
+        return self.of_frames(of_mixture, of_separated, self.embed_text(ids, mask), valid)
+
+    def of_frames(
+        self,
+        mixture: Float[Array, "batch frames width"],
+        separated: Float[Array, "batch frames width"],
+        text: Float[Array, "batch bottleneck"],
+        valid: Bool[Array, "batch frames"] | None,
+    ) -> Float[Array, "batch axes"]:
+        """Standardised scores of items whose sounds and texts are embedded."""
+        return mean_of_frames(self.frame_scores(mixture, separated, text, valid), valid)
 
     def _attended(self, valid: Bool[Array, "batch frames"] | None) -> Bool[Array, "_ _"] | None:
         return valid if self.config.mask_attention else None

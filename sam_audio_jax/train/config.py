@@ -160,7 +160,10 @@ class CodecTrainConfig(RunConfig):
             )
 
 
-JudgePart = Literal["wave_encoder", "project", "audio", "text", "widen_text", "narrow_text"]
+# "text_vectors" are the text model's embeddings of tokens.
+JudgePart = Literal[
+    "wave_encoder", "project", "audio", "text", "text_vectors", "widen_text", "narrow_text"
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,13 +179,20 @@ class JudgeTrainConfig(RunConfig):
     optim: OptimConfig = dataclasses.field(
         default_factory=lambda: OptimConfig(warmup_steps=500, weight_decay=0.01)  # ours
     )
-    loss: Literal["l1", "mse"] = "l1"  # of standardised scores, the mean over the axes (ours)
+    # Of standardised scores, the mean over the axes (ours). "contrast" comes before them: it aligns
+    # each separated sound with its text, whatever the ratings.
+    loss: Literal["l1", "mse", "contrast"] = "l1"
     # Parts that do not learn.
     frozen: tuple[JudgePart, ...] = ("wave_encoder", "project", "audio", "text")
     init_from: str = ""  # a judge to start from: a folder or Hugging Face id
     # A PE-A-Frame, or a folder of one, whose encoders of sound and text are taken.
     encoders_from: str = ""
     codec_from: str = ""  # a codec whose encoder is taken: shipped name, workdir, model folder
+    # The text model's embeddings start as these word vectors, reduced to its width: `wordllama`,
+    # installed, or its folder. Its tokenizer is `data.tokenizer`.
+    vectors_from: str = ""
+    # With init_from: mean and spread of the ratings from this table, not those of that judge.
+    rescale: bool = False
     random_frozen: bool = False  # frozen parts may have random weights: for tests and plans
     batch: Size = 64  # ours
     steps: PositiveCount = dataclasses.field(default=20_000, metadata=FREE)  # ours
@@ -195,10 +205,12 @@ class JudgeTrainConfig(RunConfig):
             raise UserError(f"{' and '.join(named)} both name weights to start from: leave one")
         sources = {
             "init_from": set(typing.get_args(JudgePart)),
-            "encoders_from": {"wave_encoder", "project", "audio", "text"},
+            "encoders_from": {"wave_encoder", "project", "audio", "text", "text_vectors"},
             "codec_from": {"wave_encoder"},
         }
         trained = set().union(*(sources[name] for name in named))
+        if self.vectors_from:
+            trained.add("text_vectors")
         if not self.random_frozen and (bare := [n for n in self.frozen if n not in trained]):
             raise UserError(
                 f"frozen has {bare[0]}, but no weights of it are named: give init_from, "

@@ -1,5 +1,7 @@
 """Where a judge that is trained has its weights from: another judge, PE-A-Frame, a codec, or none.
 
+Its text model may also start from word vectors.
+
 Which parts come from where: docs/scoring.md, "Training a judge".
 """
 
@@ -17,6 +19,7 @@ from sam_audio_jax.config import misfit
 from sam_audio_jax.convert.judge import load_judge
 from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
+from sam_audio_jax.convert.word_vectors import find_word_vectors, read_word_vectors
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.judge import Judge
 from sam_audio_jax.train.config import JudgeTrainConfig
@@ -38,19 +41,26 @@ def initial_judge(
 ) -> Judge:
     """The judge at step 0, sharded over the mesh; `mean` and `std` are those of the ratings.
 
-    One that starts from another judge keeps that one's. Raises `UserError` for weights of other
-    sizes than the config's.
+    One that starts from another judge keeps that one's, unless the config says `rescale`. Raises
+    `UserError` for weights of other sizes than the config's.
     """
     if config.init_from:
         start, _ = load_judge(config.init_from, mesh=mesh)
         _check(config, f"init_from={config.init_from}", start.config)
         graph = nnx.graphdef(nnx.eval_shape(lambda: _random(config)))
-        return nnx.merge(graph, nnx.as_pure(nnx.state(start)))
-    trained = _trained_parts(config) | {
-        ("mean",): jnp.asarray(mean, jnp.float32),
-        ("std",): jnp.asarray(std, jnp.float32),
-    }
-    judge = parallel.init_sharded(lambda: _random(config), mesh)
+        judge = nnx.merge(graph, nnx.as_pure(nnx.state(start)))
+        trained: dict[Path, Array] = {}
+    else:
+        judge = parallel.init_sharded(lambda: _random(config), mesh)
+        trained = _trained_parts(config) | _vectors(config)
+    if config.rescale or not config.init_from:
+        trained["mean",] = jnp.asarray(mean, jnp.float32)
+        trained["std",] = jnp.asarray(std, jnp.float32)
+    return _with(judge, trained)
+
+
+def _with(judge: Judge, trained: dict[Path, Array]) -> Judge:
+    """The judge with other values of some parameters, sharded as they were."""
     flat = []
     for path, variable in nnx.to_flat_state(nnx.state(judge)):
         if path in trained:
@@ -82,6 +92,30 @@ def _trained_parts(config: JudgeTrainConfig) -> dict[Path, Array]:
         parts = ("encoder", "in_proj")
         return {("wave_encoder", *p): v for p, v in _weights(codec).items() if p[0] in parts}
     return {}
+
+
+def _vectors(config: JudgeTrainConfig) -> dict[Path, Array]:
+    """The embeddings of the text model: word vectors, in the directions in which they vary most."""
+    if not config.vectors_from:
+        return {}
+    folder = find_word_vectors(config.vectors_from)
+    if folder is None:
+        raise UserError(f"vectors_from={config.vectors_from} is neither wordllama nor its folder")
+    _, state, _ = read_word_vectors(folder)
+    vectors = np.asarray(state["shared.weight"]).astype(np.float64)
+    tokens, width = vectors.shape
+    wanted = config.judge.text
+    if tokens != wanted.vocab_size or wanted.width > width:
+        raise UserError(
+            f"vectors_from={config.vectors_from} has {tokens} vectors of {width}; the judge's text "
+            f"model has {wanted.vocab_size} of {wanted.width}, which must be as many and no wider"
+        )
+    _, directions = np.linalg.eigh(vectors.T @ vectors)  # the largest eigenvalue last
+    return {
+        ("text", "embed", "embedding"): jnp.asarray(
+            vectors @ directions[:, : -wanted.width - 1 : -1], jnp.float32
+        )
+    }
 
 
 def _weights(network: nnx.Module) -> dict[Path, Array]:

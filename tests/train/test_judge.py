@@ -26,7 +26,14 @@ from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.judge import AXES, Judge, JudgeConfig
 from sam_audio_jax.train import judge_start
 from sam_audio_jax.train.config import JudgeTrainConfig
-from sam_audio_jax.train.judge_objective import axis_errors, make_judge_training
+from sam_audio_jax.train.judge_cache import frozen_stage, open_judge_cache
+from sam_audio_jax.train.judge_objective import (
+    axis_errors,
+    contrast_loss,
+    make_judge_training,
+    scores_of,
+    split_judge,
+)
 from tests import tiny
 
 RATE, HOP = tiny.JUDGE.sample_rate, tiny.JUDGE.hop
@@ -100,6 +107,30 @@ def test_a_run_learns_is_evaluated_and_saved(tmp_path, monkeypatch):
     mean, std = rating_statistics(load_ratings(str(table), RatingsConfig()))
     np.testing.assert_allclose(judge.mean[...], mean, rtol=1e-6)
     np.testing.assert_allclose(judge.std[...], std, rtol=1e-6)
+
+
+@pytest.mark.long
+def test_encoders_first_then_the_rest_on_what_they_make(tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_start.parallel, "init_sharded", lambda make, mesh: tiny.filled(make))
+    table = write_table(tmp_path / "data")
+    (tmp_path / "experiment.py").write_text(FILE)
+    shared = ["--data.table", str(table), "--data.cache", str(tmp_path / "cache"), "--steps", "4"]
+    first = [str(tmp_path / "experiment.py"), "--workdir", str(tmp_path / "first"), *shared]
+    assert train_judge.main([*first, "--loss", "contrast"]) == 0
+    start, _ = load_judge(tmp_path / "first" / "judge")
+    np.testing.assert_array_equal(start.std[...], 1)  # no rating was read
+    parts = ("wave_encoder", "project", "audio", "text", "widen_text")
+    second = [str(tmp_path / "experiment.py"), "--workdir", str(tmp_path / "second"), *shared]
+    second += ["--init-from", str(tmp_path / "first" / "judge"), "--rescale", "--frozen", *parts]
+    assert train_judge.main([*second, "--data.valid-table", str(table)]) == 0
+    judge, _ = load_judge(tmp_path / "second" / "judge")
+    _, std = rating_statistics(load_ratings(str(table), RatingsConfig()))
+    np.testing.assert_allclose(judge.std[...], std, rtol=1e-6)
+    before, after = (dict(nnx.to_flat_state(nnx.state(one))) for one in (start, judge))
+    for path, leaf in before.items():
+        same = np.array_equal(leaf[...], after[path][...])
+        assert same == (path[0] in parts), path
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # latents, then frames
 
 
 def test_a_step_has_the_shapes_of_its_state_and_frozen_parts_are_no_parameters(tmp_path):
@@ -226,3 +257,83 @@ def test_encoders_of_a_span_predictor_are_taken_as_they_are(fixtures_dir, tmp_pa
         judge_start.initial_judge(
             dataclasses.replace(training, judge=other), np.zeros(4), np.ones(4)
         )
+
+
+def training(**changes) -> JudgeTrainConfig:
+    return JudgeTrainConfig(
+        judge=tiny.JUDGE,
+        data=RatingsConfig(seconds=0.32, text_tokens=8, **changes.pop("data", {})),
+        random_frozen=True,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("stage", ["latents", "frames"])
+def test_scores_from_encoded_sounds_are_those_from_waves(tmp_path, stage):
+    parts = {"latents": ("wave_encoder",), "frames": ("wave_encoder", "project", "audio")}
+    config = training(frozen=parts[stage], data={"cache": str(tmp_path / "cache")})
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    pairs = load_ratings(str(write_table(tmp_path / "data", count=3)), config.data)
+    assert frozen_stage(config) == stage
+    assert frozen_stage(training(frozen=())) == ""
+    assert open_judge_cache(training(frozen=()), judge, pairs) is None
+    with pytest.raises(UserError, match="frozen has no wave_encoder"):
+        open_judge_cache(training(frozen=(), data={"cache": "x"}), judge, pairs)
+    encoded = open_judge_cache(config, judge, pairs[:1])
+    encoded = open_judge_cache(config, judge, pairs)  # adds what is missing
+    assert encoded is not None
+    assert encoded.stage == stage
+    shards = sorted((tmp_path / "cache").glob("*/0*"))
+    assert len(shards) == 2
+    again = open_judge_cache(config, judge, pairs)
+    assert again is not None
+    assert sorted((tmp_path / "cache").glob("*/0*")) == shards
+    graph, frozen, params = split_judge(judge, config)
+    scores = []
+    for examples, kind in (
+        (RatedExamples(config.data, pairs, tiny.JUDGE), ""),
+        (RatedExamples(config.data, pairs, tiny.JUDGE, encoded), stage),
+    ):
+        rows = [examples.example(number) for number in range(3)]
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        scores.append(np.asarray(scores_of(graph, kind)(frozen, params, batch)))
+    np.testing.assert_allclose(scores[0], scores[1], atol=0.02)  # float16 on the disk
+
+
+def test_the_contrast_is_low_where_sounds_and_texts_agree():
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    ids = jnp.array([[1, 2, 0], [3, 0, 0], [3, 0, 0], [4, 5, 6]])
+    vectors = jnp.eye(8)[jnp.array([0, 1, 1, 2])]
+
+    def loss(sounds):
+        batch = {"separated": jnp.repeat(sounds[:, None], 2, axis=1), "text_ids": ids}
+        batch |= {"text_mask": ids > 0, "valid": jnp.ones((4, 2), bool)}
+        return float(contrast_loss(judge, batch, "frames"))
+
+    object.__setattr__(judge, "widen_text", lambda x: vectors)
+    right, wrong = loss(vectors), loss(vectors[jnp.array([1, 0, 0, 3])])
+    # The two rows of one text are both right, each with half the weight.
+    np.testing.assert_allclose(right, np.log(2) / 2, atol=1e-4)
+    assert wrong > 5
+
+
+def test_word_vectors_are_the_frozen_embeddings_of_the_text_model(tmp_path, monkeypatch):
+    vectors = np.random.default_rng(0).standard_normal((384, 10)) * np.arange(10, 0, -1)
+    monkeypatch.setattr(judge_start, "find_word_vectors", lambda name: tmp_path)
+    state = {"shared.weight": vectors.astype(np.float16)}
+    monkeypatch.setattr(judge_start, "read_word_vectors", lambda folder: ({}, state, {}))
+    config = training(frozen=("text_vectors",), vectors_from="wordllama")
+    found = judge_start._vectors(config)["text", "embed", "embedding"]
+    assert found.shape == (384, 8)
+    lost = np.square(vectors).sum() - np.square(np.asarray(found, np.float64)).sum()
+    assert 0 < lost < 0.03 * np.square(vectors).sum()  # the directions that vary least
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    _, frozen, params = split_judge(judge, config)
+    paths = [path for path, _ in nnx.to_flat_state(frozen)]
+    assert paths == [("text", "embed", "embedding")]
+    assert len(nnx.to_flat_state(params)) == len(nnx.to_flat_state(nnx.state(judge))) - 1
+    state["shared.weight"] = vectors[:100].astype(np.float16)
+    with pytest.raises(UserError, match="has 100 vectors of 10; the judge's text model has 384 of"):
+        judge_start._vectors(config)
+    with pytest.raises(UserError, match="frozen has text_vectors, but no weights of it are named"):
+        JudgeTrainConfig(frozen=("text_vectors",))

@@ -1,0 +1,62 @@
+"""The acceptance of a judge: which rows each training gets, and the report."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sam_audio_jax.data.config import MixConfig, SourceConfig
+from sam_audio_jax.data.degradations import KINDS
+from sam_audio_jax.eval.simulated_ratings import SimulationConfig, simulate
+from sam_audio_jax.files import read_jsonl
+from tools import judge_acceptance
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three mixtures with an output of every kind."""
+    folder = tmp_path_factory.mktemp("tables") / "table"
+    source = SourceConfig(split="valid")
+    config = SimulationConfig(
+        source=source, mix=MixConfig(seconds=0.5), sample_rate=8000, outputs=8, kinds=tuple(KINDS)
+    )
+    simulate(folder, config, 3)
+    return folder
+
+
+def test_trainings_lack_a_kind_or_the_texts_and_a_second_call_trains_nothing(
+    folder, tmp_path, monkeypatch, capsys
+):
+    trained = []
+
+    def score(self, run):
+        trained.append(run.name)
+        return (self.valid.truth + np.random.default_rng(0).normal(size=(1, 4))).tolist()
+
+    monkeypatch.setattr(judge_acceptance.Acceptance, "_run", lambda self, run: None)
+    monkeypatch.setattr(judge_acceptance.Acceptance, "_score", score)
+    out = tmp_path / "out"
+    tables = ["--train", str(folder), "--valid", str(folder), "--encoders", str(folder)]
+    assert judge_acceptance.main([*tables, "--out", str(out)]) == 0
+    assert len(trained) == 1 + 2 * len(KINDS)
+    assert judge_acceptance.main([*tables, "--out", str(out)]) == 0
+    assert len(trained) == 1 + 2 * len(KINDS)
+    rows = read_jsonl(folder / "ratings.jsonl")
+    kinds = {one["id"]: one["kinds"] for one in read_jsonl(folder / "outputs.jsonl")}
+    left = read_jsonl(out / "without-leakage" / "train.jsonl")
+    assert 0 < len(left) < len(rows)
+    for row in left:
+        assert "leakage" not in {one["kind"] for one in kinds[row["id"]]}
+    blind = read_jsonl(out / "without-leakage-and-text" / "train.jsonl")
+    assert {row["text"] for row in blind} == {"sound"}
+    assert len(blind) == len(left)
+    assert len(read_jsonl(out / "all-kinds" / "train.jsonl")) == len(rows)
+    report = json.loads((out / "acceptance.json").read_text())
+    # Text or no text, both judges of this test know the truth: neither is better.
+    assert set(report["left out"]) == set(KINDS)
+    assert report["better than both"]["both axes"] == 0
+    assert report["exchanged prompts"]["all"]["mean"] == 1
+    assert report["order of checkpoints"] is None
+    page = (out / "acceptance.md").read_text()
+    assert page.count("\n| wrong source | ") == 2
+    assert page in capsys.readouterr().out
