@@ -4,12 +4,13 @@ Two stages, as the released judge is said to have had: its encoders learn which 
 text, from true stems (`judge_tiny@encoders`), then the rest learns the ratings on these encoders.
 Tables: docs/scoring.md, "Simulated ratings".
 
-sam-audio train-judge judge_tiny@encoders --workdir runs/encoders --data.table STEMS.jsonl
+sam-audio convert --from wordllama --to runs/vectors
+sam-audio train-judge judge_tiny@encoders --workdir runs/encoders --data.table STEMS.jsonl \\
+    --data.tokenizer runs/vectors
 sam-audio train-judge judge_tiny --workdir runs/judge --init-from runs/encoders/judge \\
     --data.table RATINGS.jsonl --data.valid-table VALID.jsonl
 
-Both want `--data.tokenizer DIR`, the tokenizer of the word vectors (`sam-audio convert --from
-wordllama --to DIR`). All numbers are ours.
+All numbers are ours.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ CONFIG = JudgeTrainConfig(
         channels=12,
         mask_attention=True,
     ),
-    data=RatingsConfig(seconds=4.0, text_tokens=16),
+    data=RatingsConfig(seconds=4.0, tokenizer="", text_tokens=16),
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.99),
     frozen=("wave_encoder", "project", "audio", "text", "widen_text"),
     init_from="runs/encoders/judge",

@@ -40,6 +40,7 @@ from sam_audio_jax.scorers.judge import AXES
 from sam_audio_jax.train.config import JudgeTrainConfig
 from sam_audio_jax.train.judge_cache import open_judge_cache
 from sam_audio_jax.train.judge_objective import split_judge
+from sam_audio_jax.train.judge_start import with_tokenizer
 
 NO_TEXT = "sound"  # the text of every row of a judge that sees none
 ALL = "all kinds"
@@ -101,6 +102,7 @@ class Acceptance:
         _, _, cfg = config.run_options(
             self._command(folder), "", command="train-judge", kind=JudgeTrainConfig
         )
+        cfg = with_tokenizer(cfg)
         judge, _ = load_judge(folder / "run" / "judge")
         pairs = load_ratings(str(folder / "valid.jsonl"), cfg.data)
         encoded = open_judge_cache(cfg, judge, pairs)

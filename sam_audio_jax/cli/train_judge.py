@@ -24,7 +24,7 @@ from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import JudgeTrainConfig
 from sam_audio_jax.train.judge_cache import open_judge_cache
 from sam_audio_jax.train.judge_objective import make_judge_training
-from sam_audio_jax.train.judge_start import initial_judge
+from sam_audio_jax.train.judge_start import initial_judge, with_tokenizer
 from sam_audio_jax.workdir import Workdir
 
 
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> None:
     )
     if not cfg.data.table:
         raise UserError("data.table is empty: name a table of ratings with --data.table")
+    cfg = with_tokenizer(cfg)
     pairs = load_ratings(cfg.data.table, cfg.data)
     held_out = load_ratings(cfg.data.valid_table, cfg.data) if cfg.data.valid_table else None
     if cfg.loss == "contrast":  # reads neither ratings nor mixtures

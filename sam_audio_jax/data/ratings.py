@@ -48,7 +48,7 @@ class RatingsConfig(Checked, where="data"):
     highest: Finite = 5.0
     # Longest part of a clip in a batch: a random one in training, the beginning in evaluation.
     seconds: Seconds = 10.0
-    tokenizer: str = "byt5"  # of the judge's text model
+    tokenizer: str = "byt5"  # of the judge's text model; empty: that of init_from
     text_tokens: Size = 64  # of each text in a batch
     # A folder that keeps what the frozen parts of the judge make of every sound, so that it is
     # computed once; empty: at every update. Clips are cut to their beginning before it, so that

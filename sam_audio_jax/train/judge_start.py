@@ -5,6 +5,7 @@ Its text model may also start from word vectors.
 Which parts come from where: docs/scoring.md, "Training a judge".
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float
 
 from sam_audio_jax import parallel
 from sam_audio_jax.config import misfit
-from sam_audio_jax.convert.judge import load_judge
+from sam_audio_jax.convert.judge import load_judge, open_judge
 from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.convert.word_vectors import find_word_vectors, read_word_vectors
@@ -57,6 +58,19 @@ def initial_judge(
         trained["mean",] = jnp.asarray(mean, jnp.float32)
         trained["std",] = jnp.asarray(std, jnp.float32)
     return _with(judge, trained)
+
+
+def with_tokenizer(config: JudgeTrainConfig) -> JudgeTrainConfig:
+    """The config with the tokenizer of the judge that it starts from, unless it names one.
+
+    Raises `UserError` where neither is named.
+    """
+    if config.data.tokenizer:
+        return config
+    if not config.init_from:
+        raise UserError("data.tokenizer is empty: name a tokenizer, or a judge with --init-from")
+    tokenizer = open_judge(config.init_from).tokenizer
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=tokenizer))
 
 
 def _with(judge: Judge, trained: dict[Path, Array]) -> Judge:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.cli import train_judge
-from sam_audio_jax.convert.judge import load_judge
+from sam_audio_jax.convert.judge import load_judge, save_judge
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.data.ratings import (
     RatedExamples,
@@ -222,6 +222,17 @@ def test_what_cannot_be_trained_is_the_users_error(tmp_path, capsys):
     config = JudgeTrainConfig(judge=tiny.JUDGE, codec_from="tiny", frozen=("wave_encoder",))
     with pytest.raises(UserError, match=r"codec_from=tiny has sample_rate 16000 instead of 200"):
         judge_start.initial_judge(config, np.zeros(4), np.ones(4))
+
+
+def test_the_tokenizer_is_that_of_the_start_unless_one_is_named(tmp_path):
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    save_judge(tmp_path / "start", judge, "byt5")
+    start = training(data={"tokenizer": ""}, init_from=str(tmp_path / "start"))
+    assert judge_start.with_tokenizer(start).data.tokenizer == "byt5"
+    named = training(data={"tokenizer": "other"}, init_from=str(tmp_path / "start"))
+    assert judge_start.with_tokenizer(named) == named
+    with pytest.raises(UserError, match=r"data\.tokenizer is empty: name a tokenizer"):
+        judge_start.with_tokenizer(training(data={"tokenizer": ""}))
 
 
 @pytest.mark.golden
