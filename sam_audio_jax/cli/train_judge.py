@@ -49,8 +49,7 @@ def main(argv: list[str]) -> None:
     mesh = parallel.make_mesh(cfg.mesh)
     judge = initial_judge(cfg, mean, std, mesh)
     encoded = open_judge_cache(cfg, judge, pairs + (held_out or []))
-    stage = encoded.stage if encoded else ""
-    state, step, frozen = make_judge_training(cfg, judge, mesh, stage)
+    state, step, frozen = make_judge_training(cfg, judge, mesh, encoded.stage if encoded else "")
     examples = RatedExamples(cfg.data, pairs, cfg.judge, encoded)
     index, count = parallel.process_rows(mesh)
     batches = rated_batches(examples, cfg.batch, index=index, count=count)
