@@ -26,8 +26,10 @@ COMPARED = ("recall", "precision")
 MOSTLY_RIGHT = 3.0  # true precision above which an output is mostly the prompted sound
 FEWEST_SYSTEMS = 3  # of an order
 
-Values = Float[np.ndarray, " rows"]
-Sets = Float[np.ndarray, " sets"]  # one number for the rows as they are, then for each resample
+RowValues = Float[np.ndarray, " rows"]
+SetValues = Float[
+    np.ndarray, " sets"
+]  # one number for the rows as they are, then for each resample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ class SimulatedTable:
         return np.array([one["number"] for one in self.outputs])
 
     @functools.cached_property
-    def energy_db(self) -> Values:
+    def energy_db(self) -> RowValues:
         """The energy of each row's separated sound in that of its mixture, in dB."""
         wanted = [(row["separated"], row["mixture"]) for row in self.rows]
         energy = {name: self._energy(name) for name in {one for pair in wanted for one in pair}}
@@ -129,7 +131,7 @@ def order_of_models(
     si_sdr = np.array([one["si_sdr"] for one in table.outputs])
     numbers = np.array(sorted(shared))
 
-    def means(values: Values) -> Float[np.ndarray, "models mixtures"]:
+    def means(values: RowValues) -> Float[np.ndarray, "models mixtures"]:
         return np.array(
             [
                 [values[chosen[table.mixtures[chosen] == number]].mean() for number in numbers]
@@ -190,7 +192,7 @@ def _resampled(mixtures: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "sets ro
     return np.concatenate([np.ones((1, len(which))), counts[:, which]])
 
 
-def _pccs(x: Values, y: Values, weights: Float[np.ndarray, "sets rows"]) -> Sets:
+def _pccs(x: RowValues, y: RowValues, weights: Float[np.ndarray, "sets rows"]) -> SetValues:
     """Pearson's correlation in every set; 0 where a side is constant, which orders nothing."""
     shares = weights / weights.sum(axis=1, keepdims=True)
     mean_x, mean_y = shares @ x, shares @ y
@@ -205,7 +207,7 @@ def _differences(values: Float[np.ndarray, "sets models"]) -> Float[np.ndarray, 
     return values[:, first] - values[:, second]
 
 
-def _interval(values: Sets, n: int) -> Interval:
+def _interval(values: SetValues, n: int) -> Interval:
     """The first set's value, and the percentile interval of the others."""
     outside = (1 - LEVEL) / 2
     low, high = np.nanquantile(values[1:], [outside, 1 - outside])
