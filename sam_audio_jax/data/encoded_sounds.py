@@ -16,7 +16,8 @@ class EncodedSounds:
     """The shards of one folder, memory-mapped: `sounds[path]` is `[frames, width]`."""
 
     def __init__(self, stage: Stage, folder: pathlib.Path):
-        self.stage, self.folder = stage, folder
+        self.stage: Stage = stage
+        self.folder = folder
         self._arrays: list[np.ndarray] = []
         self._where: dict[str, tuple[int, int, int]] = {}  # shard, row, frames
         for number, shard in enumerate(sorted(folder.glob("[0-9]*"))):
