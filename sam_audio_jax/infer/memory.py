@@ -26,7 +26,7 @@ from sam_audio_jax.infer.long_audio import (
     WindowedRecording,
     solve_windows,
 )
-from sam_audio_jax.infer.solve import Networks, separate_batch
+from sam_audio_jax.infer.solve import Networks, decodes_one_by_one, separate_batch
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.windows import lay_windows
@@ -86,7 +86,8 @@ def _one_shot(
         anchors=jnp.zeros((1, frames), jnp.int32),
         noise=jnp.zeros((1, frames, 2 * codec.codebook_dim)),
     )
-    yield _needed(Compiled(networks), separate_batch, prompts, sampler=sampler)
+    decoding = {"one_by_one": True} if decodes_one_by_one(networks) else {}
+    yield _needed(Compiled(networks), separate_batch, prompts, sampler=sampler, **decoding)
 
 
 def _windowed(

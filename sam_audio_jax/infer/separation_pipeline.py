@@ -25,7 +25,12 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.rerank import Choice, Rankers
-from sam_audio_jax.infer.solve import Networks, encode_mixture, separate_batch
+from sam_audio_jax.infer.solve import (
+    Networks,
+    decodes_one_by_one,
+    encode_mixture,
+    separate_batch,
+)
 from sam_audio_jax.infer.span_prediction import Source, SpanFinder
 from sam_audio_jax.infer.stems import Separated, Stems, TextStems, divided, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
@@ -90,6 +95,7 @@ class Pipeline:
         self.span_finder = SpanFinder(span_predictor, codec.config)
         self._state = 2 * channels  # width of x: target and residual side by side
         self.compiled = Compiled(self.networks, mesh)
+        self._one_by_one = {"one_by_one": True} if decodes_one_by_one(self.networks) else {}
         self.long_audio = LongAudio(self.compiled, tokenizer, long_audio)
 
     @property
@@ -404,6 +410,7 @@ class Pipeline:
             prompts,
             sampler=options.sampler(self.sampler),
             **_decoding(options),
+            **self._one_by_one,
         )
         return np.asarray(waves), views
 

@@ -13,11 +13,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from sam_audio_jax import parallel
-from sam_audio_jax.nn.stack import stack_bytes, unstacked
+from sam_audio_jax.nn.stack import stack_bytes, unstacked, with_bits
 
 # Bytes of stacked weights from which on a CPU it pays to unroll the layers: a third of the time of
 # a forward pass of `small`, for a compile time that grows with the depth.
 LARGE_STACK = 2**26
+# Narrower matrices stay in their scan: XLA on a CPU widens them to float32, one layer at a time
+# there, but all of them at once, ahead of the solver's loop, where layers are unrolled.
 # Products by Eigen instead of XLA's fusions for YNNPACK: a sixth faster for wide layers.
 CPU_OPTIONS = (("xla_cpu_experimental_ynn_fusion_type", ""),)
 
@@ -43,10 +45,11 @@ class Compiled(Generic[Network]):
 
     def __init__(self, network: Network, mesh: Mesh | None = None):
         self.network, self.mesh = network, mesh
-        self._unrolled = (
-            mesh is None and parallel.platform() == "cpu" and stack_bytes(network) >= LARGE_STACK
-        )
-        self._graph, state = nnx.split(unstacked(network) if self._unrolled else network)
+        on_cpu = mesh is None and parallel.platform() == "cpu"
+        self._unrolled = on_cpu and stack_bytes(network) >= LARGE_STACK
+        if on_cpu:
+            network = unstacked(network) if self._unrolled else with_bits(network)
+        self._graph, state = nnx.split(network)
         self._state = nnx.as_pure(state)
         if mesh is not None:
             shardings = parallel.parameter_shardings(state, mesh)
