@@ -75,7 +75,9 @@ def store_matrix(network: nnx.Module, path: tuple[str, ...], storage: Storage) -
     parent = functools.reduce(getattr, above, network)
     owner = getattr(parent, owner_name)
     if storage == "int8" and isinstance(owner, nnx.Linear):
-        setattr(parent, owner_name, quantized(owner))
+        small = quantized(owner)
+        setattr(parent, owner_name, small)
+        owner.kernel = small.int8_kernel  # modules are in cycles: the float32 one goes at once
     elif storage != "float32":
         variable = getattr(owner, name)
         dtype = "bfloat16" if storage == "int8" else storage
