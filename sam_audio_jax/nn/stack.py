@@ -149,8 +149,9 @@ def with_bits(network: M) -> M:
     for _, _, stack in list(_stacks(network)):
         for path, variable in nnx.to_flat_state(nnx.state(stack)):
             if variable.dtype == jnp.bfloat16:
-                owner = functools.reduce(getattr, path[:-1], stack)
-                setattr(owner, path[-1], variable.replace(_bits(variable.get_value())))
+                *above, name = map(str, path)
+                owner = functools.reduce(getattr, above, stack)
+                setattr(owner, name, variable.replace(_bits(variable.get_value())))
     return network
 
 
