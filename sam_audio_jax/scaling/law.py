@@ -61,10 +61,7 @@ class Law:
 
 
 def _loss(e, a, alpha, b, beta, n, d) -> Values:
-    """The formula, by logarithms: A alone may be beyond what a float holds."""
-    with np.errstate(divide="ignore", over="ignore"):
-        of_n = np.exp(np.log(a) - alpha * np.log(n))
-        return e + of_n + np.exp(np.log(b) - beta * np.log(d))
+    return e + a * n**-alpha + b * d**-beta
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -30,6 +30,8 @@ class SimulatedStudy:
     amounts: tuple[float, ...] = tuple(np.geomspace(2e4, 6e5, 5))
     seeds: int = 1
     noise: float = 0.005  # standard deviation of log loss
+    # Of what all amounts of data of a size and seed share; above 0 they are one long run.
+    run_noise: float = 0.0
     outliers: int = 0  # losses that are wrong by 10 %
 
     @property
@@ -38,16 +40,23 @@ class SimulatedStudy:
         return OPERATIONS * max(self.sizes) * max(self.amounts)
 
 
+LONG = SimulatedStudy(
+    sizes=tuple(np.geomspace(3e4, 5e6, 10)), seeds=2, noise=0.002, run_noise=0.004
+)
+
+
 def simulated(design: SimulatedStudy, rng: np.random.Generator) -> Points:
     """One study of the design: sizes x amounts x seeds, each a run."""
-    n, d, _ = (
-        axis.ravel()
-        for axis in np.meshgrid(design.sizes, design.amounts, range(design.seeds), indexing="ij")
-    )
+    axes = (design.sizes, range(design.seeds), design.amounts)
+    n, _, d = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
     log_loss = np.log(design.law(n, d)) + design.noise * rng.standard_normal(len(n))
+    run = np.arange(len(n))
+    if design.run_noise:
+        run //= len(design.amounts)
+        log_loss += design.run_noise * rng.standard_normal(run[-1] + 1)[run]
     wrong = rng.choice(len(n), design.outliers, replace=False)
     log_loss[wrong] += 0.1 * rng.choice([-1.0, 1.0], design.outliers)
-    return points(n, d, np.exp(log_loss))
+    return points(n, d, np.exp(log_loss), run)
 
 
 def cost(n: Values) -> Values:
@@ -77,7 +86,8 @@ def coverage(
         rng = np.random.default_rng((seed, number))
         fitted = fit(simulated(design, rng))
         sure = uncertainty(fitted, replicates=replicates, seed=number)
-        new_run = law(*near) * np.exp(design.noise * rng.standard_normal())
+        noise = np.hypot(design.noise, design.run_noise)
+        new_run = law(*near) * np.exp(noise * rng.standard_normal())
         truths = {
             "optimum": (sure.of(fitted.law, optimum), np.log(true_n)),
             "forecast": (sure.of(fitted.law, lambda one: one(*far)), law(*far)),
@@ -133,6 +143,7 @@ def main(argv: list[str]) -> None:
         "30 runs, one wrong by 10 %": SimulatedStudy(outliers=1),
         "30 runs, half the noise": SimulatedStudy(noise=0.0025),
         "90 runs, three seeds": SimulatedStudy(seeds=3),
+        "20 long runs of ten sizes": LONG,
     }
     for name, design in designs.items():
         shares = coverage(design, studies=studies, replicates=200)

@@ -114,8 +114,13 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 @pytest.mark.long
 @pytest.mark.parametrize(
     "design",
-    [SimulatedStudy(), SimulatedStudy(seeds=3), SimulatedStudy(outliers=1)],
-    ids=["30 runs", "90", "outlier"],
+    [
+        SimulatedStudy(),
+        SimulatedStudy(seeds=3),
+        SimulatedStudy(outliers=1),
+        simulation.LONG,
+    ],
+    ids=["30 runs", "90", "outlier", "long"],
 )
 def test_intervals_hold_the_truth_in_85_to_95_of_100_studies(design):
     check_coverage(coverage(design, studies=500, replicates=200), 0.85, 0.95)
