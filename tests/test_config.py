@@ -68,7 +68,7 @@ def test_a_file_without_config_is_the_users_error(tmp_path):
         ([str(tmp_path / "absent.py")], "no config file"),
         (
             [],
-            "no config file given; shipped: base, codec, codec_tiny, judge, judge_tiny, large",
+            "no config file given; shipped: audio_text_tiny, base, codec, codec_tiny, ",
         ),
         (["qiuckstart"], "no config file qiuckstart; did you mean quickstart"),
     ):
