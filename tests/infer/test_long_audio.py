@@ -189,7 +189,9 @@ def memory(run: LongAudio, count: int) -> int:
     assert recording.mixture.shape[0] == frames  # no padding: these counts are whole batches
     leaves, tree = jax.tree.flatten((recording, layout, jnp.zeros((frames, 16))))
     networks = run.networks
-    program = jax.jit(lambda x: long_audio.solve_windows(networks, *tree.unflatten(x), sampler=SAMPLER))
+    program = jax.jit(
+        lambda x: long_audio.solve_windows(networks, *tree.unflatten(x), sampler=SAMPLER)
+    )
     return program.lower(leaves).compile().memory_analysis().temp_size_in_bytes
 
 
