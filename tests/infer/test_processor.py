@@ -194,7 +194,7 @@ def test_wrong_batches(arguments, message):
         ({"ode_opt": {"step_size": 0.5}}, "must be like"),
         ({"ode_opt": {"method": "euler"}, "ode": "heun"}, "two names of one thing"),
         ({"reranking_candidates": 0}, "candidates=0 must be a whole number from 1"),
-        ({"reranking_candidates": 2}, r"item 1 cannot be ranked: SpanIoU needs '\+' spans"),
+        ({"reranking_candidates": 2}, "item 1 cannot be ranked: this model names no text ranker"),
     ],
 )
 def test_wrong_calls_with_a_batch(model, arguments, message):
