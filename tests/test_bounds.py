@@ -30,6 +30,7 @@ def config_classes() -> list[type]:
 
 
 CLASSES = config_classes()
+REQUIRED = {str: "name", tuple[str, ...]: ("name",)}  # type -> value of a field without a default
 
 
 def numeric(hint: Any) -> bool:
@@ -58,9 +59,13 @@ def wrong_values(hint: Any) -> list[Any]:
 def without_cross_checks(cls: type, values: dict[str, Any]) -> Any:
     """An instance of a config whose other fields need not fit each other."""
     instance = object.__new__(cls)
+    hints = bounds.hints(cls)
     for field in dataclasses.fields(cls):
-        factory = field.default_factory
-        default = field.default if factory is dataclasses.MISSING else factory()
+        default, factory = field.default, field.default_factory
+        if factory is not dataclasses.MISSING:
+            default = factory()
+        elif default is dataclasses.MISSING:
+            default = REQUIRED[hints[field.name]]
         object.__setattr__(instance, field.name, values.get(field.name, default))
     return instance
 
