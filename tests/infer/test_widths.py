@@ -15,7 +15,7 @@ class Traced(Exception):
     """Holds the program in place of its result."""
 
 
-@pytest.mark.parametrize("solver", [solve.separate_batch, long_audio._solve])
+@pytest.mark.parametrize("solver", [solve.separate_batch, long_audio.solve_windows])
 def test_no_float64_in_the_programs(folder, noise_of, monkeypatch, solver):
     jitted = call.jitted
 
