@@ -43,6 +43,7 @@ from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.files import (
     STALE_S,
     check_format,
+    json_differences,
     read_json,
     remove_parts,
     whole_file,
@@ -159,7 +160,7 @@ def _shards_of(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
     saved = _read(folder / "plan.json")
     now = json.loads(json.dumps(plan))
     for name in CHECKED:
-        for differing, old, new in _differences(name, saved[name], now[name]):
+        for differing, old, new in json_differences(name, saved[name], now[name]):
             raise UserError(
                 f"{folder} holds a cache with another {differing}: {old!r}, not {new!r}; choose "
                 "another folder"
@@ -167,15 +168,6 @@ def _shards_of(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
     if not is_same_codec(saved["probe"], now["probe"]):
         raise UserError(f"{folder} was made with other weights of codec {plan['codec']}")
     return {int(path.stem) for path in folder.glob(SHARDS)}
-
-
-def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yields (dotted name, old value, new value) of what differs in two JSON values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
-    elif old != new:
-        yield name, old, new
 
 
 @dataclasses.dataclass(frozen=True)

@@ -200,3 +200,12 @@ def _json_line(value: Any) -> str:
     except UnicodeEncodeError:
         return json.dumps(value)
     return line
+
+
+def json_differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields (dotted name, old value, new value) of what differs in two JSON values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from json_differences(f"{name}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield name, old, new

@@ -8,15 +8,13 @@ folder holds the captions as `known` in `sam_audio_jax.json`: `{"texts": [...], 
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float
 
-from sam_audio_jax import parallel
 from sam_audio_jax.bounds import Checked, Range
 from sam_audio_jax.encoders.t5 import T5Encoder
+from sam_audio_jax.encoders.text_means import TextMeans, unit
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.collate import Tokenize
 
@@ -41,21 +39,12 @@ class KnownSounds:
     """
 
     def __init__(self, config: KnownConfig, encoder: T5Encoder, tokenizer: Tokenize):
-        if encoder.config.depth:
-            raise UserError(
-                "known sounds need word vectors, not a text encoder of "
-                f"{encoder.config.depth} layers"
-            )
-        self.config, self._tokenizer = config, tokenizer
-        table = encoder.embed.embedding[...]
-        if not table.is_fully_addressable:
-            table = parallel.gather_to_local(table)
-        self._table = np.asarray(table).astype(np.float32, copy=False)
-        self._vectors = self._vectors_of(config.texts)
+        self.config, self._means = config, TextMeans(encoder, tokenizer)
+        self._vectors = unit(self._means(config.texts))
 
     def nearest(self, text: str) -> tuple[str, float]:
         """The caption nearest to a text, and the cosine of the two."""
-        cosines = self._vectors @ self._vectors_of([text])[0]
+        cosines = self._vectors @ unit(self._means([text]))[0]
         best = int(np.argmax(cosines))
         return self.config.texts[best], float(cosines[best])
 
@@ -68,10 +57,3 @@ class KnownSounds:
             f"its text {text!r} is no sound that the model has learned (the nearest is "
             f"{caption!r}): mark the sound with a span"
         )
-
-    def _vectors_of(self, texts: Sequence[str]) -> Float[np.ndarray, "texts width"]:
-        ids, mask = self._tokenizer(list(texts))
-        ends = mask.sum(axis=1, keepdims=True) - 1  # the last token only ends the text
-        words = mask & (np.arange(ids.shape[1]) < ends)
-        total = np.einsum("nt,ntw->nw", words.astype(np.float32), self._table[ids])
-        return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)

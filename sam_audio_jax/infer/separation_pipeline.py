@@ -66,8 +66,7 @@ class Pipeline:
     ):
         """`level_db`: the level in dBFS to which recordings are brought; None: as recorded.
 
-        `ignored_spans`: the tokens of spans that the training did not have.
-        `known`: the sounds that it had, by name; None: nothing is said of unknown ones.
+        `ignored_spans`: tokens of spans that the training lacked. `known`: its sounds by name.
         """
         channels = prompted.separator.config.channels
         if codec.config.codebook_dim != channels:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ from sam_audio_jax.files import (
     check_format,
     check_writable,
     iter_jsonl,
+    json_differences,
     read_object,
     remove_parts,
     write_json,
@@ -99,20 +100,11 @@ def check_label_folder(out: pathlib.Path, plan: dict[str, Any]) -> None:
     check_format(out / PLAN, saved, FORMAT)
     now = json.loads(json.dumps(plan))
     for name in now.keys() - {"checkpoint"}:  # it may have moved: its weights are compared
-        for key, old, new in _differences(name, saved.get(name), now[name]):
+        for key, old, new in json_differences(name, saved.get(name), now[name]):
             raise UserError(
                 f"{out} holds labels with another {key}: {old!r}, not {new!r}; choose another "
                 "folder"
             )
-
-
-def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yields (dotted name, old value, new value) of what differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
-    elif old != new:
-        yield name, old, new
 
 
 def label(

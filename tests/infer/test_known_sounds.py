@@ -43,7 +43,7 @@ def test_what_is_near_a_caption_is_known_and_little_words_hardly_count():
 
 def test_an_encoder_with_layers_and_an_empty_list_are_refused():
     layers = T5Encoder(dataclasses.replace(SIZES, depth=1), rngs=nnx.Rngs(0))
-    with pytest.raises(UserError, match="not a text encoder of 1 layers"):
+    with pytest.raises(UserError, match="a text encoder of 1 layers does not have"):
         KnownSounds(CONFIG, layers, tokenize)
     with pytest.raises(UserError, match=r"known\.texts is empty"):
         KnownConfig(texts=())
