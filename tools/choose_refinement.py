@@ -11,7 +11,6 @@ the model folder's sam_audio_jax.json. The mixtures must not be those that resul
 
 import argparse
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -20,16 +19,14 @@ import tqdm
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.convert.folder import OURS
-from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import distances
 from sam_audio_jax.eval.prompting import SolverChoice, separate_batch
 from sam_audio_jax.eval.recorded import Rendered, Wave
 from sam_audio_jax.eval.suite import Separation, batches, fixed_suite
-from sam_audio_jax.files import read_object, write_json
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig, wiener
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.separator.prompts import Span
+from tools.model_settings import add_write_option, check_write_option, write_setting
 
 EXPONENTS = (0.35, 0.45, 0.55, 0.7, 0.85, 1.0, 1.2, 1.5)
 PROMPTS = ("text", "span", "text+span")
@@ -119,7 +116,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS)
     parser.add_argument("--limit", type=at_least(1), help="mixtures used; default: all")
     parser.add_argument("--batch", type=at_least(1), default=8)
-    parser.add_argument("--write", action="store_true", help="save the choice in the model folder")
+    add_write_option(parser)
     return parser.parse_args(argv)
 
 
@@ -127,9 +124,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Prints the table and the choice; writes the choice if asked to."""
     options = read_options(argv)
-    ours = pathlib.Path(options.model) / OURS
-    if options.write and not ours.is_file():
-        raise UserError(f"--write needs a model folder with {OURS}, not {options.model}")
+    check_write_option(options)
     model = SAMAudio.from_pretrained(options.model)
     suite = fixed_suite(options.bench, model.sample_rate, options.prompts, options.limit)
     right = [one for one in suite.separations if one.right]
@@ -137,8 +132,7 @@ def main(argv: list[str]) -> None:
     print(table(cells))
     best = {"exponent": best_exponent(cells), "gate": True}
     print(f"{len(suite.rendered)} mixtures; best: {best}")
-    if options.write:
-        write_json(ours, read_object(ours) | {"refine": best})
+    write_setting(options, "refine", best)
 
 
 if __name__ == "__main__":

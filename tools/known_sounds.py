@@ -15,15 +15,13 @@ import numpy as np
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import command
-from sam_audio_jax.convert.folder import OURS
 from sam_audio_jax.convert.load import load_text_encoder
 from sam_audio_jax.data.source import load_manifests
 from sam_audio_jax.data.text import texts_of
 from sam_audio_jax.encoders.text_form import normalize
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_object, write_json
 from sam_audio_jax.infer.known_sounds import KnownConfig, KnownSounds
+from tools.model_settings import add_write_option, check_write_option, write_setting
 
 LIMITS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
 
@@ -34,7 +32,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("model", help="a model folder")
     parser.add_argument("--source", type=pathlib.Path, action="append", required=True)
     parser.add_argument("--least", type=float, default=KnownConfig.least_cosine)
-    parser.add_argument("--write", action="store_true", help="save them in the model folder")
+    add_write_option(parser)
     return parser.parse_args(argv)
 
 
@@ -42,9 +40,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Prints the shares, and writes the captions if asked to."""
     options = read_options(argv)
-    ours = pathlib.Path(options.model) / OURS
-    if options.write and not ours.is_file():
-        raise UserError(f"--write needs a model folder with {OURS}, not {options.model}")
+    check_write_option(options)
     manifests = [str(folder / "manifest.jsonl") for folder in options.source]
     phrases = {
         split: {
@@ -73,9 +69,8 @@ def main(argv: list[str]) -> None:
         print(f"| {limit:g} | {shares[0]:.0f} % | {shares[1]:.0f} % |")
     for text, (caption, cosine) in sorted(new.items(), key=lambda one: one[1][1]):
         print(f"{cosine:.2f}  {text} (nearest: {caption})")
-    if options.write:
-        known = {"texts": sorted(captions | others), "least_cosine": options.least}
-        write_json(ours, read_object(ours) | {"known": known})
+    known = {"texts": sorted(captions | others), "least_cosine": options.least}
+    write_setting(options, "known", known)
 
 
 if __name__ == "__main__":

@@ -218,12 +218,10 @@ def _filters(filters: Mapping[str, Mapping[str, Any]]) -> str:
             for key in ("srcc", "kept_sisdri")
         ]
         cells = (name, area, numbers[0], str(found["kept"]), numbers[1])
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(cells)
     heads = ("score", "AUC of a good label", "rank correlation", "kept", "dB of the kept")
-    first = "".join(f"<th>{head}</th>" for head in heads)
     return (
         "<h2>Filters</h2><p>The AUC is the probability that a good label has a better score than a "
         "bad one; 0.5 is chance. The correlation is Spearman's, with the true SI-SDR improvement."
-        f'</p><div class="wide"><table><thead><tr>{first}</tr></thead><tbody>{"".join(rows)}'
-        "</tbody></table></div>"
+        f"</p>{page.cells_table(heads, rows)}"
     )

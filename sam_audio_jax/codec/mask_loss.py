@@ -31,7 +31,6 @@ def mask_error_db(
     for a mask that is 0, and about -15 for the rows themselves. Needs two rows or more.
     """
     window = OVERLAP * round(WINDOW_S * sample_rate / OVERLAP)
-    window += -window % 4
     filters, spread = _bands(sample_rate, window)
 
     def spectrum(wave: Array) -> Float[Array, "batch frames bins two"]:
@@ -42,7 +41,8 @@ def mask_error_db(
         smoother = _smoother(energy.shape[1], window / OVERLAP / sample_rate)
         return jnp.einsum("fg,bgk->bfk", smoother, energy, precision="highest")
 
-    own, other = spectrum(real), jnp.roll(spectrum(real), -1, axis=0)
+    own = spectrum(real)
+    other = jnp.roll(own, -1, axis=0)
     level = jnp.mean(power(own + other), axis=(1, 2), keepdims=True)
     decoded = power(spectrum(fake))
     share = _ratio(decoded, jnp.roll(decoded, -1, axis=0), FLOOR * level + 1e-12)

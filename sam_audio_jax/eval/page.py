@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -96,22 +96,32 @@ def table(
     `counts` says of how many items the numbers below each head are, unless they say otherwise.
     """
     notes = heads if isinstance(heads, Mapping) else dict.fromkeys(heads, "")
-    first = "<th></th>" + "".join(
-        f"<th>{html.escape(head)}{f' <small>{html.escape(note)}</small>' if note else ''}</th>"
+    columns = [
+        f"{html.escape(head)}{f' <small>{html.escape(note)}</small>' if note else ''}"
         for head, note in notes.items()
-    )
+    ]
     lines = []
     for group, rows in groups.items():
         if rows:
-            lines.append(
-                f'<tr class="group"><td colspan="{len(heads) + 1}">{html.escape(group)}</td></tr>'
-            )
+            named = f'<td colspan="{len(heads) + 1}">{html.escape(group)}</td>'
+            lines.append(f'<tr class="group">{named}</tr>')
         for name, cells in rows.items():
             values = "".join(
                 number(cell, percent=percent, digits=digits, count=count)
                 for cell, count in zip(cells, counts or [0] * len(cells), strict=True)
             )
             lines.append(f"<tr><td>{html.escape(name)}</td>{values}</tr>")
+    return _framed(["", *columns], lines)
+
+
+def cells_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose heads and cells are HTML already."""
+    lines = ["".join(f"<td>{cell}</td>" for cell in cells) for cells in rows]
+    return _framed(heads, [f"<tr>{line}</tr>" for line in lines])
+
+
+def _framed(heads: Iterable[str], lines: Iterable[str]) -> str:
+    first = "".join(f"<th>{head}</th>" for head in heads)
     inside = f"<thead><tr>{first}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<div class="wide"><table>{inside}</table></div>'
 

@@ -304,11 +304,7 @@ def _example(example: PlayedItem) -> str:
     """Players and spectrograms of one mixture."""
     prompted, waves, labels = example.prompted, example.waves(), example.labels()
     item, sample_rate = prompted.recorded.item, prompted.recorded.sample_rate
-    players = "".join(
-        f'<label>{labels[name]}<audio controls preload="metadata" '
-        f'src="{player_source(wave, sample_rate)}"></audio></label>'
-        for name, wave in waves.items()
-    )
+    players = "".join(player(labels[name], wave, sample_rate) for name, wave in waves.items())
     shown = [name for name in ("mixture", "target", "target_true") if name in waves]
     marks = [] if prompted.spans is None else [("+", *span) for span in item.spans]
     pictures = {labels[name]: waves[name] for name in shown}
@@ -349,7 +345,15 @@ def _score(example: PlayedItem) -> str:
     return f": {html.escape(TABLES.get(example.column, example.column))} {example.score:.2f}"
 
 
-def player_source(wave: Wave, sample_rate: int) -> str:
+def player(label: str, wave: Wave, sample_rate: int) -> str:
+    """A player with a label, which is HTML; the sound is in the page."""
+    return (
+        f'<label>{label}<audio controls preload="metadata" '
+        f'src="{_player_source(wave, sample_rate)}"></audio></label>'
+    )
+
+
+def _player_source(wave: Wave, sample_rate: int) -> str:
     """A data address of MP3, which every browser plays; of WAV at rates that MP3 does not have."""
     buffer, clipped = io.BytesIO(), np.clip(np.nan_to_num(wave), -1, 1)
     if sample_rate in MP3_RATES:

@@ -11,10 +11,9 @@ from sam_audio_jax.convert.rankers import StoredScorer
 from sam_audio_jax.eval.prompting import SeparatedMixture
 from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.eval.score_store import fingerprint
-from sam_audio_jax.infer.rerank import padded
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.ensemble import Ensemble
-from sam_audio_jax.scorers.scorer import Scorer
+from sam_audio_jax.scorers.scorer import Scorer, score_recordings
 
 
 def column_of(name: str, axis: str) -> str:
@@ -43,14 +42,14 @@ def score_targets(
         rows = [row for row, view in enumerate(views) if view.has(scorer.needs)]
         if not rows:
             continue
-        lengths = np.array([separated[row].prompted.length for row in rows])
-        longest = int(lengths.max())
-        mixtures = np.stack(
-            [padded(separated[row].prompted.recorded.mixture, longest) for row in rows]
+        recorded = [separated[row].prompted.recorded for row in rows]
+        scores = score_recordings(
+            scorer,
+            [one.mixture for one in recorded],
+            [np.stack(list(targets[row])) for row in rows],
+            recorded[0].sample_rate,
+            [views[row] for row in rows],
         )
-        candidates = np.stack([padded(np.stack(list(targets[row])), longest) for row in rows])
-        rate = separated[rows[0]].prompted.recorded.sample_rate
-        scores = scorer.score(mixtures, candidates, lengths, rate, [views[row] for row in rows])
         for axis, values in scores.items():
             for row, versions in zip(rows, values, strict=True):
                 for version, value in enumerate(versions):

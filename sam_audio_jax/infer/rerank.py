@@ -13,7 +13,14 @@ from jaxtyping import Float
 
 from sam_audio_jax.convert.rankers import ModelRankers, load_scorer
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.scorers.scorer import WANTED, PromptView, Scorer, SpanIoU, best
+from sam_audio_jax.scorers.scorer import (
+    WANTED,
+    PromptView,
+    Scorer,
+    SpanIoU,
+    best,
+    score_recordings,
+)
 
 
 class Choice(NamedTuple):
@@ -127,21 +134,9 @@ def rank(
 
     Items of one call are scored as one batch; each may have its own length.
     """
-    lengths = np.array([wave.shape[-1] for wave in targets])
-    longest = int(lengths.max())
-    candidates = np.stack([padded(waves, longest) for waves in targets])
-    recordings = np.stack(
-        [padded(wave[:n], longest) for wave, n in zip(mixtures, lengths, strict=True)]
-    )
-    named = scorer.score(recordings, candidates, lengths, sample_rate, prompts)
+    named = score_recordings(scorer, mixtures, targets, sample_rate, prompts)
     scores = np.asarray(named[scorer.axes[0]], np.float32)
-    if scores.shape != candidates.shape[:2] or not np.isfinite(scores).all():
-        raise ValueError(
-            f"{type(scorer).__name__} made {scores} of {candidates.shape[:2]} candidates"
-        )
+    shape = len(targets), len(targets[0])
+    if scores.shape != shape or not np.isfinite(scores).all():
+        raise ValueError(f"{type(scorer).__name__} made {scores} of {shape} candidates")
     return [Choice(int(index), row) for index, row in zip(best(scores), scores, strict=True)]
-
-
-def padded(wave: Float[np.ndarray, "... samples"], length: int) -> Float[np.ndarray, "... padded"]:
-    """The wave with zeros behind its last sample, up to `length` samples."""
-    return np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(0, length - wave.shape[-1])])

@@ -21,7 +21,7 @@ from sam_audio_jax.data.label_scores import LABEL_SCORES
 from sam_audio_jax.data.labels import SCORES, LabelledRecord, shard_path, unpack_label
 from sam_audio_jax.data.records import SIGNALS
 from sam_audio_jax.eval import page
-from sam_audio_jax.eval.report import player_source
+from sam_audio_jax.eval.report import player
 from sam_audio_jax.files import iter_jsonl, whole_file
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
@@ -118,25 +118,16 @@ def _filters(table: LabelTable) -> str:
             str(int((dropped & others).sum())),
             *(f"{value:.2f}" for value in spread),
         ]
-        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
-    return "<h2>Filters</h2>" + _html_table(heads, rows)
+        rows.append(cells)
+    return "<h2>Filters</h2>" + page.cells_table(heads, rows)
 
 
 def _reasons(table: LabelTable) -> str:
     if not table.reasons:
         return ""
     pairs = list(table.reasons.items())
-    rows = [f"<td>{html.escape(kind)}</td><td>{count}</td>" for kind, count in pairs[:REASONS]]
-    return "<h2>Inputs without a label</h2>" + _html_table(("reason", "inputs"), rows)
-
-
-def _html_table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    first = "".join(f"<th>{head}</th>" for head in heads)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return (
-        f'<div class="wide"><table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
-    )
+    rows = [(html.escape(kind), str(count)) for kind, count in pairs[:REASONS]]
+    return "<h2>Inputs without a label</h2>" + page.cells_table(("reason", "inputs"), rows)
 
 
 def _histograms(table: LabelTable) -> str:
@@ -227,11 +218,7 @@ def _decode(
 def _scene(
     label: LabelledRecord, note: str, waves: Float[np.ndarray, "signals _"], rate: int
 ) -> str:
-    players = "".join(
-        f'<label>{name}<audio controls preload="metadata" src="{player_source(wave, rate)}">'
-        "</audio></label>"
-        for name, wave in zip(SIGNALS, waves, strict=True)
-    )
+    players = "".join(player(name, wave, rate) for name, wave in zip(SIGNALS, waves, strict=True))
     scores = ", ".join(
         f"{name} {value:.2f}" for name, value in label.scores.items() if value is not None
     )

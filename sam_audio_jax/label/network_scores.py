@@ -10,7 +10,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.scorer_files import LOADERS
 from sam_audio_jax.label.members import SolvedMember
 from sam_audio_jax.scorers.clap_scorer import ClapScorer
-from sam_audio_jax.scorers.scorer import Scorer, SpanIoU
+from sam_audio_jax.scorers.scorer import Scorer, SpanIoU, score_recordings
 
 _Wave = Float[np.ndarray, " _"]
 
@@ -67,12 +67,11 @@ def _scores(
     sample_rate: int,
 ) -> Float[np.ndarray, "batch candidates"]:
     """One axis of a scorer for several waves of each recording."""
-    lengths = np.array([len(one.mixture) for one in solved])
-    mixtures = np.zeros((len(solved), lengths.max()), np.float32)
-    candidates = np.zeros((len(solved), len(waves[0]), lengths.max()), np.float32)
-    for row, (one, several) in enumerate(zip(solved, waves, strict=True)):
-        mixtures[row, : lengths[row]] = one.mixture
-        candidates[row, :, : lengths[row]] = np.stack(several)
-    views = [one.prompts for one in solved]
-    values = scorer.score(mixtures, candidates, lengths, sample_rate, views)[axis]
-    return np.asarray(values, np.float64)
+    values = score_recordings(
+        scorer,
+        [one.mixture for one in solved],
+        [np.stack(several) for several in waves],
+        sample_rate,
+        [one.prompts for one in solved],
+    )
+    return np.asarray(values[axis], np.float64)

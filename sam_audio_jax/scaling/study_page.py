@@ -243,9 +243,5 @@ def _table(rows: Sequence[MeasuredLoss]) -> str:
             f"{row.losses.get('all', math.nan):.4f}",
             "diverged" if row.diverged else "",
         )
-        lines.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
-    first = "".join(f"<th>{head}</th>" for head in heads)
-    return (
-        f'<h2>Runs</h2><div class="wide"><table><thead><tr>{first}</tr></thead><tbody>'
-        f"{''.join(lines)}</tbody></table></div>"
-    )
+        lines.append([html.escape(cell) for cell in cells])
+    return "<h2>Runs</h2>" + page.cells_table(heads, lines)

@@ -6,7 +6,7 @@ pseudo-labels call each in the same way, with as many recordings as the devices 
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -79,6 +79,28 @@ class Scorer(Protocol):
 def best(scores: Float[np.ndarray, "batch candidates"]) -> Int[np.ndarray, " batch"]:
     """The candidate of each item with the highest score, the first of equals."""
     return np.argmax(scores, axis=1)
+
+
+def score_recordings(
+    scorer: Scorer,
+    mixtures: Sequence[Float[np.ndarray, " _"]],
+    candidates: Sequence[Float[np.ndarray, "candidates _"]],
+    sample_rate: int,
+    prompts: Sequence[PromptView],
+) -> dict[str, Any]:  # AxisScores; a caller's scorer may give other numbers
+    """`Scorer.score` of recordings of any lengths, those of their candidates, as one batch."""
+    lengths = np.array([waves.shape[-1] for waves in candidates])
+    longest = int(lengths.max())
+    recordings = [
+        _padded(wave[:length], longest) for wave, length in zip(mixtures, lengths, strict=True)
+    ]
+    batch = np.stack([_padded(waves, longest) for waves in candidates])
+    return scorer.score(np.stack(recordings), batch, lengths, sample_rate, prompts)
+
+
+def _padded(wave: Float[np.ndarray, "... samples"], length: int) -> Float[np.ndarray, "... padded"]:
+    """The wave with zeros behind its last sample, up to `length` samples."""
+    return np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(0, length - wave.shape[-1])])
 
 
 class SpanIoU:
