@@ -4,7 +4,7 @@ JAX's coordination service runs in process 0. A client that loses it ends its ow
 from a thread of its own, with a C++ stack trace and SIGABRT; the loss of another process shows
 after 100 s without its heartbeat, in the same way. Two kinds of connections are sooner:
 
-    client of process i -> relay of process i -> service in process 0
+    client of process i -> its relay, a process too -> service in process 0
     watch of process i  <---------------------> watch of process 0
 
 The relay passes bytes on. When process 0 ends, it keeps the client's side open, so that the client
@@ -24,14 +24,13 @@ from typing import Any, cast
 
 from jax._src.lib import _jax as jax_library  # pyright: ignore[reportPrivateImportUsage]
 
+from sam_audio_jax.relay import Relay, in_background, keep_alive
+
 CLIENT = "get_distributed_runtime_client"  # the function of JAX that makes a client
 KEY = "sam_audio_jax/watch"  # of port and token of process 0's watch, in JAX's store
 TOKEN_BYTES = 16  # by which process 0 knows that a connection is of its run
 CONNECT_S = 30.0  # until a watch is connected
 LEAVE_S = 1.0  # from the end of one connection to the leave that came by another one
-CHUNK = 65_536  # bytes passed on at once
-# A host that is switched off closes nothing: it is gone after 10 + 6 * 5 s without an answer.
-KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
 MESSAGE = struct.Struct("!i")  # the index of a process, or
 LEAVE = -1  # this one ends as it should
 
@@ -68,7 +67,7 @@ class Liveness:
         def connected(address: str, index: int, *arguments: Any, **options: Any) -> Any:
             self.index, self._host = index, address.rpartition(":")[0].strip("[]")
             if index:  # process 0 has the service itself
-                relay = _Relay(address, self._first_ended)
+                relay = Relay(address, self._first_ended)
                 address = relay.address
             self._client = make(address, index, *arguments, **options)
             return self._client
@@ -86,17 +85,17 @@ class Liveness:
         if self.index == 0:
             server, token = _listen(), secrets.token_hex(TOKEN_BYTES // 2)
             self._client.key_value_set(KEY, f"{server.getsockname()[1]} {token}")
-            _in_background(self._watch_all, server, token.encode())
+            in_background(self._watch_all, server, token.encode())
             return
         stored = self._client.blocking_key_value_get(KEY, round(1000 * CONNECT_S))
         port, token = stored.split()
         with contextlib.suppress(OSError):  # closed to us: JAX's heartbeat is left
             first = socket.create_connection((self._host, int(port)), CONNECT_S)
             first.settimeout(None)
-            _keep_alive(first)
+            keep_alive(first)
             first.sendall(token.encode() + MESSAGE.pack(self.index))
             self._watched.append(first)
-            _in_background(self._watch_first, first)
+            in_background(self._watch_first, first)
 
     def leave(self) -> None:
         """This process is about to end, and the connections to others that leave, too."""
@@ -133,7 +132,7 @@ class Liveness:
                 other = cast(socket.socket, key.fileobj)
                 if other is server:
                     other, _ = server.accept()
-                    _keep_alive(other)
+                    keep_alive(other)
                     other.settimeout(CONNECT_S)
                     if (index := _greeted(other, token)) is None:  # whoever tries ports
                         other.close()
@@ -147,62 +146,7 @@ class Liveness:
                     ready.unregister(other)
                     if not (other in left and self._leaving.is_set()):
                         self._send(indices[other])
-                        _in_background(self._lost, indices[other])
-
-
-class _Relay:
-    """Passes connections on to `address` (host:port); its own is `address` afterwards.
-
-    `lost` is called, in a thread, when the other side ends a connection on which it has answered.
-    One on which it has not is closed: nobody serves there yet, and the client tries again.
-    """
-
-    def __init__(self, address: str, lost: Callable[[], object]):
-        host, _, port = address.rpartition(":")
-        self._remote, self._lost = (host.strip("[]"), int(port)), lost
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
-        _in_background(self._accept)
-
-    def _accept(self) -> None:
-        while True:
-            near, _ = self._server.accept()
-            _in_background(self._connect, near)
-
-    def _connect(self, near: socket.socket) -> None:
-        try:
-            far = socket.create_connection(self._remote)
-        except OSError:
-            near.close()
-            return
-        for end in (near, far):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _keep_alive(far)
-        ended = threading.Event()  # the near side
-        _in_background(self._send, near, far, ended)
-        answered = _pass_on(far, near)
-        if answered and not ended.is_set():
-            self._lost()
-        for end in (near, far):
-            with contextlib.suppress(OSError):  # a close alone would wait for a `recv` in `_send`
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    def _send(self, near: socket.socket, far: socket.socket, ended: threading.Event) -> None:
-        _pass_on(near, far)
-        ended.set()
-        with contextlib.suppress(OSError):
-            far.shutdown(socket.SHUT_WR)
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> bool:
-    """Passes bytes on until one side ends; returns whether there were any."""
-    any_bytes = False
-    with contextlib.suppress(OSError):
-        while data := source.recv(CHUNK):
-            any_bytes = True
-            target.sendall(data)
-    return any_bytes
+                        in_background(self._lost, indices[other])
 
 
 def _greeted(connection: socket.socket, token: bytes) -> int | None:
@@ -227,14 +171,3 @@ def _listen() -> socket.socket:
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", 0))
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if hasattr(socket, name):  # not on every system
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _in_background(function: Callable[..., object], *arguments: object) -> None:
-    threading.Thread(target=function, args=arguments, daemon=True, name="liveness").start()
