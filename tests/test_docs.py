@@ -1,8 +1,9 @@
-"""What code and chapters cite exists: chapters, headings, linked files, commands."""
+"""What code and chapters cite exists: chapters, headings, linked files and anchors, commands."""
 
 import contextlib
 import functools
 import io
+import json
 import pathlib
 import re
 import shlex
@@ -12,11 +13,12 @@ import pytest
 from sam_audio_jax.cli import COMMANDS, main
 
 ROOT = pathlib.Path(__file__).parent.parent
-SUFFIXES = (".py", ".md", ".sh")
-SKIPPED = {".venv", ".git", "build", "dist"}
+SUFFIXES = (".py", ".md", ".sh", ".ipynb")
+SKIPPED = {".venv", ".git", "build", "dist", "site", "runs"}
 CITED = re.compile(r'(docs/\w+\.md)`?(?:,\s*(?:#\s*)?"([^"]+)"(?:\s+and\s+"([^"]+)")?)?')
 UNSHIPPED = re.compile(r"\bspec/\w|\bDESIGN\.md")
-LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")  # relative ones: a URL has a colon
+LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)")  # relative ones: a URL has a colon
+BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def texts(root: pathlib.Path):
@@ -24,12 +26,40 @@ def texts(root: pathlib.Path):
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
         if path.suffix in SUFFIXES and not SKIPPED & set(parts):
-            yield path.relative_to(root), path.read_text()
+            yield path.relative_to(root), read(path)
+
+
+def read(path: pathlib.Path) -> str:
+    """The text of a file; a notebook's is that of its cells, with code in blocks."""
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    cells = [("".join(c["source"]), c["cell_type"]) for c in json.loads(path.read_text())["cells"]]
+    return "\n\n".join(
+        text if kind == "markdown" else f"```python\n{text}\n```" for text, kind in cells
+    )
 
 
 def headings(path: pathlib.Path) -> set[str]:
     """The headings of one chapter."""
-    return set(re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE))
+    return set(re.findall(r"^#+ (.+)$", BLOCK.sub("", path.read_text()), re.MULTILINE))
+
+
+def anchors(path: pathlib.Path) -> set[str]:
+    """The anchors that code hosts, and the site, make of a page's headings."""
+    plain = (re.sub(r"[^\w -]", "", name.lower()) for name in headings(path))
+    return {name.strip().replace(" ", "-") for name in plain}
+
+
+def dead_links(root: pathlib.Path, page: pathlib.Path, text: str) -> list[str]:
+    """The relative links of a page that lead to no file, or to no heading of one."""
+    dead = []
+    for link, anchor in LINK.findall(BLOCK.sub("", text)):
+        target = root / page.parent / link if link else root / page
+        if not target.exists():
+            dead.append(f"{page}: no {link}")
+        elif anchor and (target.suffix != ".md" or anchor not in anchors(target)):
+            dead.append(f"{page}: no #{anchor} in {target.relative_to(root)}")
+    return dead
 
 
 def dead(root: pathlib.Path) -> list[str]:
@@ -47,10 +77,8 @@ def dead(root: pathlib.Path) -> list[str]:
             for name in filter(None, names):
                 if " ".join(name.split()) not in known:
                     problems.append(f"{path}: no heading {name!r} in {chapter}")
-        if path.suffix == ".md" and (len(path.parts) == 1 or path.parts[0] == "docs"):
-            for link in LINK.findall(text):
-                if not (root / path.parent / link).exists():
-                    problems.append(f"{path}: no {link}")
+        if path.suffix in (".md", ".ipynb"):
+            problems += dead_links(root, path, text)
     return problems
 
 
@@ -77,9 +105,19 @@ def test_dead_citation_is_reported(tmp_path, line):
     assert len(dead(tmp_path)) == 1
 
 
-def test_dead_link_is_reported(tmp_path):
-    (tmp_path / "README.md").write_text("[here](absent.md) and [there](https://arxiv.org)")
-    assert dead(tmp_path) == ["README.md: no absent.md"]
+def test_dead_links_are_reported(tmp_path):
+    page = "# One page: `a`\n[a](absent.md), [b](https://arxiv.org), [c](#one-page-a), [d](#two)\n"
+    (tmp_path / "README.md").write_text(page)
+    (tmp_path / "examples").mkdir()
+    cells = [
+        {"cell_type": "markdown", "source": ["[a](../README.md#one-page-a)\n", "[b](../x.md)"]}
+    ]
+    (tmp_path / "examples" / "n.ipynb").write_text(json.dumps({"cells": cells}))
+    assert dead(tmp_path) == [
+        "README.md: no absent.md",
+        "README.md: no #two in README.md",
+        "examples/n.ipynb: no ../x.md",
+    ]
 
 
 def commands(text: str) -> list[list[str]]:
@@ -136,13 +174,19 @@ def unknown_flags(words: list[str]) -> list[str]:
 
 
 def pages() -> list[pathlib.Path]:
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """The pages that a reader follows."""
+    folders = ("docs", "examples", "notebooks")
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.*"))]
+    return [
+        *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+        *(path for path in found if path.suffix in (".md", ".ipynb")),
+    ]
 
 
 def test_commands_and_scripts_of_the_pages_exist():
     """The help of a command lists every flag that a page gives it."""
     for page in pages():
-        text = page.read_text()
+        text = read(page)
         assert not missing_scripts(ROOT, text), page.name
         assert not missing_names(ROOT, text), page.name
         named = set(re.findall(r"`sam-audio ([a-z][a-z-]*)", text))
