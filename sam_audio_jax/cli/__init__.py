@@ -4,6 +4,7 @@ Each command is a module of this folder with a function `main(argv)` that return
 A module is imported when its command runs, so that `sam-audio --help` does not wait for JAX.
 """
 
+import _thread
 import contextlib
 import difflib
 import importlib
@@ -14,7 +15,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 COMMANDS = {
     "separate": "separate what prompts describe from one recording or many",
@@ -31,6 +32,7 @@ COMMANDS = {
     "plan": "compile a training for a TPU slice without TPUs: memory, speed, meshes",
     "bench": "measure the speed of the parts on this machine",
 }
+AGAIN_S = 0.1  # until an interrupt that was lost comes again
 INTERRUPTED = 130  # the exit status of shells for a program that Ctrl-C ended
 
 
@@ -53,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _ended_by_interrupt():
             module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-        return module.main(arguments)
+        with _kept_interrupts():
+            return module.main(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -94,6 +97,41 @@ def _end_interrupted(number: int, frame: types.FrameType | None) -> NoReturn:
     del number, frame
     print("interrupted", file=sys.stderr, flush=True)
     os._exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _kept_interrupts() -> Iterator[None]:
+    """Inside, a KeyboardInterrupt that comes in a finalizer or in a callback of C code comes again.
+
+    Python prints such an exception and goes on.
+    """
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+
+    def again() -> None:
+        # Not at once: it would be raised, and lost, in the hook that calls this.
+        timer = threading.Timer(AGAIN_S, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+
+    def not_raised(event: Any) -> None:
+        if issubclass(event.exc_type, KeyboardInterrupt):
+            again()
+        else:
+            unraisable(event)
+
+    def not_caught(
+        kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            again()
+        else:
+            uncaught(kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = not_raised, not_caught
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = unraisable, uncaught
 
 
 def help_text() -> str:

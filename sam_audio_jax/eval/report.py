@@ -139,7 +139,7 @@ def write(
     body += _missing(results)
     if workdir is not None:
         body += _training(Workdir(pathlib.Path(workdir)).read_metrics())
-    body += "".join(["<h2>Listen</h2>", *map(_example, examples)])
+    body += "".join(["<h2>Listen</h2>", *map(scene, examples)])
     body += _small_print(results)
     title = f"Evaluation on {results['bench']}"
     (folder / "report.html").write_text(page.document(title, body), encoding="utf-8")
@@ -300,7 +300,7 @@ def _training(lines: Sequence[Mapping[str, Any]]) -> str:
     return f'<h2>Training</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
-def _example(example: PlayedItem) -> str:
+def scene(example: PlayedItem) -> str:
     """Players and spectrograms of one mixture."""
     prompted, waves, labels = example.prompted, example.waves(), example.labels()
     item, sample_rate = prompted.recorded.item, prompted.recorded.sample_rate

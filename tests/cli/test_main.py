@@ -121,6 +121,28 @@ def test_ctrl_c_while_threads_compute_is_one_line(tmp_path):
     assert process.returncode == 130
 
 
+def test_an_interrupt_in_a_finalizer_is_not_lost(monkeypatch, capsys):
+    """Python prints what a finalizer raises and goes on."""
+
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def work(argv):
+        del argv
+        Finalized()
+        time.sleep(20)
+
+    module = importlib.import_module("sam_audio_jax.cli.info")
+    monkeypatch.setattr(module, "main", work)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert cli.main(["info"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_statuses(capsys, monkeypatch):
     @command
     def fails(argv):
