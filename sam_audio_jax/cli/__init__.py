@@ -28,6 +28,7 @@ COMMANDS = {
     "label": "separate recordings by their captions into pseudo-labels to train on",
     "convert": "write any model as a folder, for this package or the reference's code",
     "scaling": "run a study of sizes and amounts of data, and forecast from it",
+    "demo": "serve a page in the browser to try a model on",
     "info": "parts of a model, their sizes, and the memory that a separation needs",
     "plan": "compile a training for a TPU slice without TPUs: memory, speed, meshes",
     "bench": "measure the speed of the parts on this machine",

@@ -1,0 +1,72 @@
+"""The server's process: a socket, Starlette's application in uvicorn, an orderly end."""
+
+import shutil
+import signal
+import socket
+import sys
+import threading
+import webbrowser
+
+import uvicorn
+
+from sam_audio_jax.demo.app import make_app
+from sam_audio_jax.demo.limits import Limits
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.separate import SAMAudio
+
+GRACE_S = 3  # in which open connections may end
+CONNECTIONS = 200  # at the same time; others get status 503
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at an address; raises UserError where there can be none."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot listen on {host} port {port}: {reason}") from None
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    """Where a browser on this machine finds the page."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def make_server(model: SAMAudio, name: str, host: str, limits: Limits) -> uvicorn.Server:
+    """The server of the page for one model; `run(sockets=[...])` runs it."""
+    app = make_app(model, name, host=host, limits=limits)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=30,
+    )
+    return uvicorn.Server(config)
+
+
+def serve(
+    model: SAMAudio, name: str, listener: socket.socket, host: str, limits: Limits, *, browse: bool
+) -> None:
+    """Serves the page until a signal ends it; `browse` opens it in the browser."""
+    server = make_server(model, name, host, limits)
+    where = address(listener)
+    print(f"the page is at {where} (Ctrl-C ends it)", file=sys.stderr)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, server.handle_exit)  # of a terminal that is closed
+    if browse:
+        threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
+    try:
+        server.run(sockets=[listener])
+    finally:  # a second Ctrl-C skips the orderly end
+        if store := getattr(server.config.app.state, "store", None):
+            shutil.rmtree(store.folder, ignore_errors=True)
