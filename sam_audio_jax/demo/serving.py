@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Callable
 
 import uvicorn
 
@@ -38,11 +39,23 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def make_server(model: SAMAudio, name: str, host: str, limits: Limits) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server that calls `ready` once it answers."""
+
+    ready: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to listen."""
+        await super().startup(sockets)
+        if self.started:
+            self.ready()
+
+
+def make_server(model: SAMAudio, name: str, host: str, limits: Limits) -> Server:
     """The server of the page for one model; `run(sockets=[...])` runs it."""
-    app = make_app(model, name, host=host, limits=limits)
     config = uvicorn.Config(
-        app,
+        make_app(model, name, host=host, limits=limits),
+        lifespan="on",
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -51,7 +64,7 @@ def make_server(model: SAMAudio, name: str, host: str, limits: Limits) -> uvicor
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=30,
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def serve(
@@ -60,11 +73,14 @@ def serve(
     """Serves the page until a signal ends it; `browse` opens it in the browser."""
     server = make_server(model, name, host, limits)
     where = address(listener)
-    print(f"the page is at {where} (Ctrl-C ends it)", file=sys.stderr)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGHUP, server.handle_exit)  # of a terminal that is closed
-    if browse:
-        threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
+
+    def ready() -> None:
+        print(f"the page is at {where} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if browse:
+            threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
+
+    server.ready = ready
+    signal.signal(signal.SIGHUP, server.handle_exit)  # of a terminal that is closed
     try:
         server.run(sockets=[listener])
     finally:  # a second Ctrl-C skips the orderly end

@@ -37,8 +37,14 @@ class Answer(NamedTuple):
 class Client:
     """Requests to a server on this machine."""
 
-    def __init__(self, port: int, queue: Queue, folder: pathlib.Path):
+    def __init__(self, port: int, queue: Queue | None, folder: pathlib.Path):
         self.port, self.queue, self.folder = port, queue, folder
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The server's jobs, in the order in which they came."""
+        assert self.queue is not None
+        return list(self.queue._jobs.values())
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -96,7 +102,9 @@ def running(model: SAMAudio, limits: Limits) -> Iterator[Client]:
 class Held:
     """The work of a queue, which waits until it is let go."""
 
-    def __init__(self, queue: Queue):
+    def __init__(self, client: Client):
+        queue = client.queue
+        assert queue is not None
         self.go, self.entered = threading.Event(), threading.Event()
         self.queue, self.work = queue, queue._work
         queue._work = self

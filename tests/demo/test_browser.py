@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_a_recording_goes_in_and_two_stems_come_out_and_play_in_step(page, clien
     expect(page.locator("#stems .label")).to_have_text(["target", "residual"])
     expect(page.locator("#switch input:enabled")).to_have_count(3)
 
-    (job,) = [job for job in client.queue._jobs.values() if job.state == "done"][-1:]
+    (job,) = [job for job in client.jobs if job.state == "done"][-1:]
     (text, spans), *others = job.request.prompts
     assert (text, [token for token, _, _ in spans], others) == ("dog", ["+", "-"], [])
     np.testing.assert_allclose([span[1:] for span in spans], [(0.1, 0.5), (0.7, 0.9)], atol=0.01)
@@ -97,9 +98,9 @@ def test_a_recording_goes_in_and_two_stems_come_out_and_play_in_step(page, clien
     started = running(page)
     assert len({(wave["at"], wave["offset"]) for wave in started}) == 1
     page.locator("#stems .listen").last.click()
-    page.wait_for_function(
-        "import('/player.js').then(({ player }) => player.running.at(-1).loudness > 0.99)"
-    )
+    until = time.monotonic() + 30
+    while running(page)[-1]["loudness"] < 0.99 and time.monotonic() < until:
+        page.wait_for_timeout(20)
     switched = running(page)
     assert [wave["at"] for wave in switched] == [wave["at"] for wave in started]
     assert [round(wave["loudness"], 2) for wave in switched] == [0, 0, 1]
@@ -125,7 +126,7 @@ def test_a_wrong_file_gets_its_sentence_and_the_next_one_is_taken(page, street):
 
 
 def test_a_place_in_the_queue_is_shown_and_can_be_left(page, client, street):
-    held = Held(client.queue)
+    held = Held(client)
     try:
         first = client.upload(street)["id"]
         client.start(first, prompts=[{"text": "dog"}])
@@ -138,7 +139,7 @@ def test_a_place_in_the_queue_is_shown_and_can_be_left(page, client, street):
         expect(page.locator("#separate")).to_be_enabled()
     finally:
         held.let_go()
-    assert list(client.queue._jobs.values())[-1].state == "cancelled"
+    assert client.jobs[-1].state == "cancelled"
 
 
 def test_spans_and_playback_by_keyboard(page, street):
@@ -173,7 +174,7 @@ def test_a_box_is_drawn_where_the_model_sees_and_off_with_a_reason_elsewhere(pag
         "Drawing a box is off: this model has no vision tower: it cannot be prompted by video. "
         "Texts and spans work."
     )
-    page.wait_for_function("document.getElementById('frame').naturalWidth === 32")
+    expect(page.locator("#frame")).to_have_js_property("naturalWidth", 32)
     drag(page, "#screen", (0.25, 0.5), (0.75, 1.0))
     expect(page.locator("#box")).to_be_hidden()
 
@@ -184,7 +185,7 @@ def test_a_box_is_drawn_where_the_model_sees_and_off_with_a_reason_elsewhere(pag
     page.reload()
     page.wait_for_selector("body[data-ready]")
     choose(page, film, "film.mkv")
-    page.wait_for_function("document.getElementById('frame').naturalWidth === 32")
+    expect(page.locator("#frame")).to_have_js_property("naturalWidth", 32)
     drag(page, "#screen", (0.25, 0.5), (0.75, 1.0))
     expect(page.locator("#side-0")).to_have_value("25")
     with page.expect_request("**/api/jobs") as asked:

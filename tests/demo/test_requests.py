@@ -247,22 +247,33 @@ def test_a_small_file_that_decodes_to_too_much_is_refused(client):
     )
 
 
-def test_twenty_at_once_are_all_answered(client, street):
-    def separate(number: int):
-        recording = client.upload(street, f"{number}.wav")["id"]
-        job = client.start(recording, prompts=DOG)["id"]
-        facts = client.finish(job)
-        return stems_of(client, job, facts)[0]
+@pytest.mark.parametrize("separates", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_twenty_at_once_are_all_answered_and_one_is_worked_on(client, street, separates):
+    running, most, work = [], [], client.queue._work
 
-    with concurrent.futures.ThreadPoolExecutor(20) as pool:
-        targets = list(pool.map(separate, range(20)))
-    for target in targets[1:]:
-        np.testing.assert_array_equal(target, targets[0])
+    def counted(job):
+        running.append(job)
+        most.append(len(running))
+        if separates:
+            work(job)
+        running.remove(job)
+
+    def visit(number: int) -> str:
+        recording = client.upload(street, f"{number}.wav")["id"]
+        return client.finish(client.start(recording, prompts=DOG)["id"])["state"]
+
+    client.queue._work = counted
+    try:
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            assert list(pool.map(visit, range(20))) == ["done"] * 20
+    finally:
+        client.queue._work = work
+    assert most == [1] * 20
 
 
 def test_places_in_the_queue_and_cancellation(model, street):
     with http.running(model, Limits(max_mb=1.0, waiting=3)) as client:
-        held = http.Held(client.queue)
+        held = http.Held(client)
         recording = client.upload(street)["id"]
         jobs = [client.start(recording, prompts=DOG)]
         assert held.entered.wait(60)
