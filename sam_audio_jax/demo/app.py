@@ -213,10 +213,10 @@ class Demo:
         """Takes a recording of our own, with prompts that fit it."""
         del request
         async with self.decoder:
-            made = await run_in_threadpool(make_example)
-            upload = self.store.new(made.name)
-            await run_in_threadpool(self._keep, upload, made.recording)
-        facts = upload.facts() | {"text": made.text, "spans": made.spans}
+            found = await run_in_threadpool(make_example)
+            upload = self.store.new(found.name)
+            await run_in_threadpool(self._keep, upload, found.recording)
+        facts = upload.facts() | {"text": found.text, "spans": found.spans}
         return JSONResponse(facts, 201)
 
     def _upload_of(self, request: Request) -> Upload:

@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Callable
 
 import uvicorn
+from starlette.applications import Starlette
 
 from sam_audio_jax.demo.app import make_app
 from sam_audio_jax.demo.limits import Limits
@@ -34,15 +35,29 @@ def listen(host: str, port: int) -> socket.socket:
 
 def address(listener: socket.socket) -> str:
     """Where a browser on this machine finds the page."""
-    host, port = listener.getsockname()[:2]
+    host, port = map(str, listener.getsockname()[:2])
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """A server that calls `ready` once it answers."""
+    """The server of an application, which calls `ready` once it answers."""
 
-    ready: Callable[[], None] = staticmethod(lambda: None)
+    def __init__(self, app: Starlette):
+        self.app = app
+        self.ready: Callable[[], None] = lambda: None
+        config = uvicorn.Config(
+            app,
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=30,
+        )
+        super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen."""
@@ -51,27 +66,11 @@ class Server(uvicorn.Server):
             self.ready()
 
 
-def make_server(model: SAMAudio, name: str, host: str, limits: Limits) -> Server:
-    """The server of the page for one model; `run(sockets=[...])` runs it."""
-    config = uvicorn.Config(
-        make_app(model, name, host=host, limits=limits),
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws="none",
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=30,
-    )
-    return Server(config)
-
-
 def serve(
     model: SAMAudio, name: str, listener: socket.socket, host: str, limits: Limits, *, browse: bool
 ) -> None:
     """Serves the page until a signal ends it; `browse` opens it in the browser."""
-    server = make_server(model, name, host, limits)
+    server = Server(make_app(model, name, host=host, limits=limits))
     where = address(listener)
 
     def ready() -> None:
@@ -84,5 +83,5 @@ def serve(
     try:
         server.run(sockets=[listener])
     finally:  # a second Ctrl-C skips the orderly end
-        if store := getattr(server.config.app.state, "store", None):
+        if store := getattr(server.app.state, "store", None):
             shutil.rmtree(store.folder, ignore_errors=True)

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from sam_audio_jax.demo.app import make_app
 from sam_audio_jax.demo.jobs import Job, Queue
 from sam_audio_jax.demo.limits import Limits
-from sam_audio_jax.demo.serving import listen, make_server
+from sam_audio_jax.demo.serving import Server, listen
 from sam_audio_jax.infer.separate import SAMAudio
 
 
@@ -85,14 +86,14 @@ class Client:
 def running(model: SAMAudio, limits: Limits) -> Iterator[Client]:
     """A server of the page in a thread of this process."""
     listener = listen("127.0.0.1", 0)
-    server = make_server(model, "tiny", "127.0.0.1", limits)
+    server = Server(make_app(model, "tiny", limits=limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         until = time.monotonic() + 30
         while not server.started and time.monotonic() < until:
             time.sleep(0.01)
-        state = server.config.app.state
+        state = server.app.state
         yield Client(listener.getsockname()[1], state.queue, state.store.folder)
     finally:
         server.should_exit = True

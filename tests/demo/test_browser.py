@@ -188,7 +188,7 @@ def test_a_box_is_drawn_where_the_model_sees_and_off_with_a_reason_elsewhere(pag
     expect(page.locator("#frame")).to_have_js_property("naturalWidth", 32)
     drag(page, "#screen", (0.25, 0.5), (0.75, 1.0))
     expect(page.locator("#side-0")).to_have_value("25")
-    with page.expect_request("**/api/jobs") as asked:
+    with page.expect_request("**/api/jobs") as sent:
         page.click("#separate")
-    np.testing.assert_allclose(asked.value.post_data_json["box"], [0.25, 0.5, 0.75, 1], atol=0.01)
+    np.testing.assert_allclose(sent.value.post_data_json["box"], [0.25, 0.5, 0.75, 1], atol=0.01)
     expect(page.locator("#problem")).to_contain_text("this model has no vision tower")
