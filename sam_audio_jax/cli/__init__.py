@@ -24,6 +24,7 @@ COMMANDS = {
     "train-codec": "train the codec",
     "train-judge": "train a judge of separations on ratings",
     "train-audio-text": "train an audio tower, which compares sounds with texts",
+    "finetune": "train a model on own recordings, whole or by an adapter (LoRA)",
     "prepare": "render training mixtures and encode them once, into a cache",
     "label": "separate recordings by their captions into pseudo-labels to train on",
     "convert": "write any model as a folder, for this package or the reference's code",

@@ -122,6 +122,17 @@ def process_rank(args: argparse.Namespace) -> ProcessRank:
     return rank
 
 
+def add_adapter_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--adapter`."""
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="DIR[:SCALE]",
+        help="added to the model's weights, as docs/finetuning.md says; may be repeated",
+    )
+
+
 def add_ranker_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--ranker`."""
     parser.add_argument(

@@ -4,7 +4,8 @@ Reads a shipped name, a training workdir or one step of it, a folder in the upst
 checkpoint.pt or checkpoint.safetensors) or a Hugging Face id; writes upstream's layout with
 safetensors and the text encoder beside it. --export writes the folder for upstream's code, which
 has no scale of the latents (it is folded into the codec's weights) and requires a vision tower: a
-model trained here gets one by --tower PATH_OR_HF_ID.
+model trained here gets one by --tower PATH_OR_HF_ID. --adapter DIR merges an adapter of `sam-audio
+finetune --lora` into the weights.
 
 The frozen encoders are read too, each recognised by what its folder holds: pe-a-frame-small, -base
 and -large, T5 and PE-Core-L14-336 (a folder or its .pt file, which --export writes again, with
@@ -16,7 +17,7 @@ import pathlib
 import sys
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import command
+from sam_audio_jax.cli.command import add_adapter_option, command
 from sam_audio_jax.convert.folder import open_folder, reads_video
 from sam_audio_jax.convert.load import convert
 from sam_audio_jax.errors import UserError
@@ -33,6 +34,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         "--dtype", choices=("float32", "float16"), help="of the files; default: as in the source"
     )
     parser.add_argument("--tower", help="the model whose vision tower is added")
+    add_adapter_option(parser)
     return parser.parse_args(argv)
 
 
@@ -46,7 +48,12 @@ def main(argv: list[str]) -> None:
     check_new_folder(folder, "--to")
     check_writable(folder, "--to")
     complete = convert(
-        options.source, options.to, dtype=options.dtype, fold=options.export, tower=options.tower
+        options.source,
+        options.to,
+        dtype=options.dtype,
+        fold=options.export,
+        tower=options.tower,
+        adapters=options.adapter,
     )
     names = sorted(path.name for path in folder.iterdir())
     print(f"{options.to}: {', '.join(names)}", file=sys.stderr)

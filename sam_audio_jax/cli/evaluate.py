@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import (
+    add_adapter_option,
     add_mesh_options,
     add_process_options,
     add_ranker_option,
@@ -101,6 +102,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         "--compare", nargs=2, metavar=("A", "B"), help="reports, or tables of scores by people"
     )
     group.add_argument("--rows", nargs=2, help="of A and B, e.g. model/none/text; default: common")
+    add_adapter_option(parser)
     add_ranker_option(parser)
     add_process_options(parser)
     add_mesh_options(parser)
@@ -180,6 +182,7 @@ def main(argv: list[str]) -> None:
         mesh=mesh,
         span_predictor=options.span_predictor,
         rankers=ranker_paths(options),
+        adapters=options.adapter,
     )
     scorers = load_scorers(paths, mesh)
     model.pipeline.rankers = with_scorers(model.pipeline.rankers, scorers)

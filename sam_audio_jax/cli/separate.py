@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import (
+    add_adapter_option,
     add_mesh_options,
     add_process_options,
     add_ranker_option,
@@ -70,6 +71,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add("--span-predictor", help="folder, HF id or pe-a-frame-{small,base,large}")
     add_ranker_option(parser)
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
+    add_adapter_option(parser)
     for name, argument in FLAGS.items():
         argument = argument.copy()
         if "at_least" in argument:
@@ -207,6 +209,7 @@ def settings(args: argparse.Namespace) -> Settings:
         checkpoint=args.checkpoint,
         span_predictor=args.span_predictor,
         rankers=ranker_paths(args) or None,
+        adapters=args.adapter or None,
         stems=args.stems,
         options=options,
     )
@@ -218,5 +221,9 @@ def load(args: argparse.Namespace) -> SAMAudio:
     name = inputs.check_checkpoint(args.checkpoint)
     mesh = mesh_of(args, lambda: parameter_bytes(name))
     return SAMAudio.from_pretrained(
-        args.checkpoint, span_predictor=args.span_predictor, rankers=ranker_paths(args), mesh=mesh
+        args.checkpoint,
+        span_predictor=args.span_predictor,
+        rankers=ranker_paths(args),
+        adapters=args.adapter,
+        mesh=mesh,
     )

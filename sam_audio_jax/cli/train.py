@@ -11,9 +11,13 @@ import pathlib
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.adapter import KEPT, digest
 from sam_audio_jax.convert.codec import save_codec_folder
 from sam_audio_jax.data.pipeline import separation_batches
+from sam_audio_jax.encoders.t5 import T5Encoder
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.in_training import check_evaluation, training_evaluation
+from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import kept_codec, load_start, make_audio_tower, make_codec
@@ -26,13 +30,33 @@ def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
     return kept_codec(workdir, cfg) if workdir.steps() else make_codec(cfg)
 
 
+def kept_base(
+    workdir: Workdir, cfg: TrainConfig, start: PromptedSeparator | T5Encoder | None
+) -> dict[str, str]:
+    """What checkpoints keep of the base of adapters, by which it is known again; {} without any.
+
+    Raises `UserError` where the run began beside other weights.
+    """
+    if not cfg.lora.rank or not isinstance(start, PromptedSeparator):
+        return {}
+    weights, began = digest(start), workdir.kept_in_checkpoint(KEPT)
+    if began not in (None, weights):
+        raise UserError(
+            f"{workdir.path} trains an adapter of weights {began}; init_from={cfg.init_from} has "
+            f"the weights {weights} now"
+        )
+    return {KEPT: weights}
+
+
 def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
     """Trains the separator of a config in one workdir, from its newest checkpoint on."""
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
     codec = frozen_codec(workdir, cfg)
     restored = bool(workdir.steps())
-    start = None if restored else load_start(cfg, mesh)
+    # Adapters stand beside the weights that the run began with, which no checkpoint has.
+    start = None if restored and not cfg.lora.rank else load_start(cfg, mesh)
+    kept = {"codec": config.to_dict(codec.config)} | kept_base(workdir, cfg, start)
     tower = make_audio_tower(workdir, cfg, codec, start)
     state, step, frozen = make_separator_training(
         cfg, codec, mesh, start, audio_tower=tower, restored=restored
@@ -53,9 +77,9 @@ def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
         mesh=mesh,
         frames_per_step=lambda: batches.frames,
         frozen=frozen,
-        evaluate=training_evaluation(workdir, cfg, codec, mesh),
+        evaluate=training_evaluation(workdir, cfg, codec, mesh, frozen),
         profile=profile,
-        kept={"codec": config.to_dict(codec.config)},
+        kept=kept,
     )
 
 

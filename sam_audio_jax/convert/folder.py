@@ -203,11 +203,16 @@ def load_folder(
     codec = folder.codec.read(mesh)
     prompted.text_encoder = folder.text_encoder.read(mesh, storage)
     prompted.separator = folder.separator.read(mesh, storage)
+    return codec, prompted, folder.contents.tokenizer, extras_of(folder)
+
+
+def extras_of(folder: ModelFolder) -> dict[str, Any]:
+    """The last result of `load_folder`: what is worth keeping besides the networks, unread."""
     unread: dict[str, Any] = {"upstream": folder.config, "rest": folder.others}
     unread["folder"] = folder.path
     if folder.contents.audio_tower is not None:
         unread["audio_tower"] = folder.contents.audio_tower
-    return codec, prompted, folder.contents.tokenizer, dict(folder.contents.extra) | unread
+    return dict(folder.contents.extra) | unread
 
 
 def save_folder(

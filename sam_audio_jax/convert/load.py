@@ -3,17 +3,27 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.convert.adapter import (
+    Adapter,
+    base_of_run,
+    merge_adapters,
+    open_adapter,
+    parse_adapter,
+    run_adapter,
+)
 from sam_audio_jax.convert.encoders import copy_encoder, open_encoder
 from sam_audio_jax.convert.folder import (
     TOWER_PREFIX,
     FileDtype,
     copy_folder,
+    extras_of,
     load_folder,
     open_folder,
     save_folder,
@@ -26,6 +36,7 @@ from sam_audio_jax.convert.training_run import (
     load_run_codec,
     load_run_text_encoder,
     run_parameter_bytes,
+    run_settings,
 )
 from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.encoders.t5 import T5Encoder
@@ -39,21 +50,59 @@ SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
 
 
 def load_networks(
-    name: str, *, mesh: Mesh | None = None, storage: Storage = "float32"
+    name: str,
+    *,
+    mesh: Mesh | None = None,
+    storage: Storage = "float32",
+    adapters: Sequence[str] = (),
 ) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
     """Reads codec, text encoder with separator, tokenizer name and extras: see `load_folder`.
 
     `name` is a shipped model, a separator's workdir (its newest step), `WORKDIR/best`,
     `WORKDIR/checkpoints/STEP`, a folder in the upstream layout, or a Hugging Face id. With a mesh
     every parameter is sharded while it is read. `storage` is the form of the matrices of text
-    encoder and separator. Raises `UserError` when there is nothing of that name or when it does not
-    fit.
+    encoder and separator. `adapters` are added to the weights, each `FOLDER` or `FOLDER:SCALE`; a
+    run that trains one is its base with it. The weights are then read whole, in float32, before
+    they are brought to their form. Raises `UserError` when there is nothing of that name, when it
+    does not fit, and for an adapter of another model.
     """
+    named = [parse_adapter(text) for text in adapters]
+    return _load(name, mesh, storage, [(open_adapter(one.name), one.scale) for one in named])
+
+
+def _load(
+    name: str, mesh: Mesh | None, storage: Storage, adapters: Sequence[tuple[Adapter, float]]
+) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
+    found = _locate(name)
+    if isinstance(found, Checkpoint) and (base := base_of_run(found)):
+        if adapters:
+            raise UserError(f"{name} trains an adapter: name its base {base}, and it as an adapter")
+        codec, prompted, _, extra = _load(base, mesh, storage, [(run_adapter(found), 1.0)])
+        tokenizer, own = run_settings(found)
+        return codec, prompted, tokenizer, extra | own
+    read_as: Storage = "float32" if adapters else storage
+    match found:
+        case Checkpoint() as checkpoint:
+            networks = load_run(checkpoint, mesh=mesh, storage=read_as, compute=storage)
+        case folder:
+            compute = compute_of(storage)
+            networks = load_folder(folder, mesh=mesh, storage=read_as, compute=compute)
+    if adapters:
+        prompted = networks[1]
+        merge_adapters(prompted, adapters, name)
+        stored(prompted.text_encoder, storage)
+        stored(prompted.separator, storage)
+    return networks
+
+
+def load_extras(name: str) -> dict[str, Any]:
+    """The last result of `load_networks`, without reading a tensor."""
     match _locate(name):
         case Checkpoint() as checkpoint:
-            return load_run(checkpoint, mesh=mesh, storage=storage)
+            base = base_of_run(checkpoint)
+            return (load_extras(base) if base else {}) | run_settings(checkpoint)[1]
         case folder:
-            return load_folder(folder, mesh=mesh, storage=storage)
+            return extras_of(open_folder(folder))
 
 
 def load_codec(name: str) -> Codec:
@@ -74,6 +123,8 @@ def load_text_encoder(name: str, *, mesh: Mesh | None = None) -> tuple[T5Encoder
     """
     match _locate(name):
         case Checkpoint() as checkpoint:
+            if base := base_of_run(checkpoint):
+                return load_text_encoder(base, mesh=mesh)
             return load_run_text_encoder(checkpoint, mesh=mesh)
         case folder:
             alone = open_encoder(folder)
@@ -107,6 +158,7 @@ class Described:
     folder: pathlib.Path  # of the model or the workdir
     upstream: dict[str, Any]  # config.json; {} of a training run
     sampler: dict[str, Any]
+    tokenizer: str  # a name, or a folder with its files
     tower: int = 0  # parameters of the vision tower in the folder, 0 without one
 
 
@@ -121,6 +173,7 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
                 folder=checkpoint.workdir.path,
                 upstream={},
                 sampler=checkpoint.fields("separator").get("sampler", {}),
+                tokenizer=run_settings(checkpoint)[0],
             )
         case path:
             model = open_folder(path, compute=compute_of(storage))
@@ -134,6 +187,7 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
         folder=model.path,
         upstream=model.config,
         sampler=model.contents.extra.get("sampler", {}),
+        tokenizer=model.contents.tokenizer,
         tower=sum(math.prod(shape) for shape in tower),
     )
 
@@ -157,22 +211,29 @@ def convert(
     dtype: FileDtype | None = None,
     fold: bool = False,
     tower: str | None = None,
+    adapters: Sequence[str] = (),
 ) -> bool:
     """Writes any of `load_networks`' names, or an encoder alone, into a new folder.
 
     Returns whether upstream's code has everything that it needs: an encoder alone, or a model with
     a vision tower. A folder is copied tensor by tensor. `dtype`, `fold` and `tower` as in
-    `save_folder`; encoders are those of `open_encoder`.
+    `save_folder`; encoders are those of `open_encoder`. `adapters` are merged into the weights.
     """
     match _locate(name):
-        case Checkpoint() as checkpoint:
-            return save_folder(path, *load_run(checkpoint), dtype=dtype, fold=fold, tower=tower)
+        case Checkpoint():
+            networks = load_networks(name, adapters=adapters)
+            return save_folder(path, *networks, dtype=dtype, fold=fold, tower=tower)
         case folder:
             encoder = open_encoder(folder)
+    if encoder is None and adapters:
+        networks = load_networks(name, adapters=adapters)
+        return save_folder(path, *networks, dtype=dtype, fold=fold, tower=tower)
     if encoder is None:
         return copy_folder(folder, path, dtype=dtype, fold=fold, tower=tower)
     if tower is not None:
         raise UserError(f"{name} is a {encoder.what} alone; no tower can be put into it")
+    if adapters:
+        raise UserError(f"{name} is a {encoder.what} alone; adapters are of whole models")
     copy_encoder(encoder, pathlib.Path(path), dtype=dtype, export=fold)
     return True
 

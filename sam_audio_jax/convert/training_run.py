@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from flax import nnx
 from jax.sharding import Mesh
@@ -24,6 +25,7 @@ from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.files import read_json, read_object
+from sam_audio_jax.nn import lora
 from sam_audio_jax.nn.storage import Storage, compute_of, stored
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 from sam_audio_jax.workdir import Checkpoint
@@ -32,16 +34,21 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def load_run(
-    checkpoint: Checkpoint, *, mesh: Mesh | None = None, storage: Storage = "float32"
+    checkpoint: Checkpoint,
+    *,
+    mesh: Mesh | None = None,
+    storage: Storage = "float32",
+    compute: Storage | None = None,
 ) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
     """Reads the networks of a separator's run; the result is that of `folder.load_folder`.
 
-    Another `storage` than float32 also sets the dtype of products, which is else the run's.
-    Raises `UserError` for the run of something else, and for a checkpoint of another config.
+    Another `storage` than float32 also sets the dtype of products, which is else the run's;
+    `compute` sets it to that of another storage. The run has the weights of all of its network:
+    one that trains adapters does not. Raises `UserError` for the run of something else, and for a
+    checkpoint of another config.
     """
     codec_folder, folder = checkpoint.workdir.codec, checkpoint.folder
-    config = checkpoint.fields("separator")
-    text, separator = _sizes(config, storage)
+    text, separator = _sizes(checkpoint.fields("separator"), compute or storage)
     codec = load_codec_folder(codec_folder, mesh=mesh)
     prompted = _read_module(
         folder, lambda: PromptedSeparator(text, separator, rngs=nnx.Rngs(0)), mesh=mesh
@@ -49,7 +56,14 @@ def load_run(
     if storage != "float32":  # whole first: the checkpoint is read at once
         stored(prompted.text_encoder, storage)
         stored(prompted.separator, storage)
-    extra = {
+    tokenizer, extra = run_settings(checkpoint)
+    return codec, prompted, tokenizer, extra
+
+
+def run_settings(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
+    """What a model that comes out of a run has besides its weights: its tokenizer, and extras."""
+    config = checkpoint.fields("separator")
+    extra: dict[str, Any] = {
         "trained": {"step": checkpoint.step},
         "sampler": config.get("sampler", {}),
         "level_db": USUAL_DB,
@@ -58,7 +72,29 @@ def load_run(
     }
     if checkpoint.workdir.audio_tower.is_dir():
         extra["audio_tower"] = open_audio_tower(checkpoint.workdir.audio_tower)
-    return codec, prompted, config["data"]["prompts"]["tokenizer"], extra
+    return config["data"]["prompts"]["tokenizer"], extra
+
+
+def read_factors(checkpoint: Checkpoint) -> PyTree:
+    """The averaged factors of a run that trains adapters, as a pure tree of NumPy arrays."""
+    config = checkpoint.fields("lora")["lora"]
+    text, separator = _sizes(checkpoint.fields("separator"), "float32")
+
+    def make() -> PromptedSeparator:
+        rngs = nnx.Rngs(0)
+        network = PromptedSeparator(text, separator, rngs=rngs)
+        lora.add_adapters(network, config["layers"], rank=config["rank"], scale=1.0, rngs=rngs)
+        return network
+
+    factors, _ = lora.split_factors(nnx.as_pure(nnx.state(nnx.eval_shape(make))))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = parallel.with_shardings(factors, device)
+    try:
+        return jax.tree.map(np.asarray, read_item(checkpoint.folder, "ema", like))
+    except ValueError as error:
+        raise UserError(
+            f"checkpoint {checkpoint.folder} is of another config: {first_line(error)}"
+        ) from error
 
 
 def _sizes(config: Mapping[str, Any], storage: Storage) -> tuple[T5Config, SeparatorConfig]:

@@ -31,11 +31,12 @@ from sam_audio_jax.eval.prompting import (
     separate_batch,
 )
 from sam_audio_jax.eval.recorded import Rendered
-from sam_audio_jax.eval.score_store import ScoreStore, fingerprint
+from sam_audio_jax.eval.score_store import ScoreStore
 from sam_audio_jax.eval.suite import Failure, Separation, Suite, batches, fixed_suite
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.fingerprint import fingerprint
 from sam_audio_jax.scorers.scorer import WANTED, Scorer
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work

@@ -30,19 +30,20 @@ from sam_audio_jax.eval.suite import REFINES, choose
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.held_out import HeldOutItem, HeldOutLoss
-from sam_audio_jax.train.objective import make_model
+from sam_audio_jax.train.objective import make_model, whole_params
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.workdir import Workdir
 
 
 def training_evaluation(
-    workdir: Workdir, config: TrainConfig, codec: Codec, mesh: Mesh
+    workdir: Workdir, config: TrainConfig, codec: Codec, mesh: Mesh, frozen: PyTree = None
 ) -> Callable[[TrainState, int], dict[str, float]] | None:
     """Returns what the loop calls to evaluate a state; None without an `eval_bench`.
 
     The held-out loss is computed on the devices of all processes. Each process then separates its
     share of the mixtures on its own devices, and process 0 writes the report; `eval_scores` may
-    leave that out. Raises `UserError` for a bad bench.
+    leave that out. `frozen` are the frozen weights of the run, of which it needs the base of
+    adapters. Raises `UserError` for a bad bench.
     """
     if not config.eval_bench:
         return None
@@ -66,12 +67,12 @@ def training_evaluation(
         return weights if shardings is None else jax.device_put(weights, shardings)
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:
-        losses = held_out(state)
+        losses = held_out(state, frozen)
         if config.eval_scores == "none" or (config.eval_scores == "last" and step < config.steps):
             return losses
         model = SAMAudio(
             codec,
-            nnx.merge(graph, to_local(state.ema)),
+            nnx.merge(graph, to_local(whole_params(state.ema, frozen or {}))),
             tokenizer,
             sampler=config.sampler,
             level_db=USUAL_DB,

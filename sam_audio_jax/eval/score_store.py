@@ -7,7 +7,6 @@ processes nor their order changes a byte of the results.
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import pathlib
 import shutil
@@ -15,11 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, PyTree
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.recorded import Wave
@@ -126,15 +121,3 @@ def _locked(file: IO[str]) -> bool:
     except OSError:
         return True
     return True
-
-
-def fingerprint(networks: nnx.Module) -> str:
-    """Distinguishes weights: the extremes of each parameter, the same on every mesh."""
-    extremes = jax.device_get(_extremes(nnx.as_pure(nnx.state(networks, nnx.Param))))
-    return hashlib.sha256(np.concatenate(extremes).tobytes()).hexdigest()[:16]
-
-
-@jax.jit
-def _extremes(parameters: PyTree) -> list[Array]:
-    leaves = jax.tree.leaves(parameters)
-    return [jnp.stack([x.min(), x.max()]).astype(jnp.float32) for x in leaves]

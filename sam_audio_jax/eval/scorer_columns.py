@@ -10,8 +10,8 @@ from sam_audio_jax.bounds import Checked
 from sam_audio_jax.convert.rankers import StoredScorer
 from sam_audio_jax.eval.prompting import SeparatedMixture
 from sam_audio_jax.eval.recorded import Wave
-from sam_audio_jax.eval.score_store import fingerprint
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.fingerprint import fingerprint
 from sam_audio_jax.scorers.ensemble import Ensemble
 from sam_audio_jax.scorers.scorer import Scorer, score_recordings
 

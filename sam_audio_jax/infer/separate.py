@@ -79,6 +79,7 @@ class SAMAudio:
         long_audio: LongAudioConfig | None = None,
         span_predictor: Source = None,
         rankers: Mapping[str, str | os.PathLike] | None = None,
+        adapters: Sequence[str] = (),
         mesh: Mesh | None = None,
     ) -> "SAMAudio":
         """Loads the networks of a shipped name, a training workdir or one step of it, a folder in
@@ -90,14 +91,17 @@ class SAMAudio:
         Vision tower, span predictor and rankers are loaded when a call needs them.
         `span_predictor` is a folder, a Hugging Face id or a name (`pe-a-frame-large`), `rankers`
         are files or folders by kind (`judge`, `clap`, `imagebind`); the default of both is what the
-        config says.
+        config says. `adapters` are added to the weights (docs/finetuning.md), each "FOLDER" or
+        "FOLDER:SCALE".
         Raises UserError if nothing is there, or if the networks do not fit each other.
         """
         name = inputs.check_checkpoint(name)
         storage = check_storage(dtype, on_mesh=mesh is not None)
         if parts not in PARTS:
             raise UserError(f"parts={parts!r} is unknown; allowed: {', '.join(PARTS)}")
-        codec, prompted, tokenizer_name, extra = load_networks(name, mesh=mesh, storage=storage)
+        codec, prompted, tokenizer_name, extra = load_networks(
+            name, mesh=mesh, storage=storage, adapters=adapters
+        )
         tokenizer = tokenizer_for(tokenizer_name, normalizes=extra.get("normalizes_text", False))
         known = None
         if "known" in extra:

@@ -1,6 +1,7 @@
 """The whole experiment: every network's config plus how it is trained (docs/training.md)."""
 
 import dataclasses
+import re
 import typing
 from typing import Annotated, Literal
 
@@ -289,6 +290,30 @@ class ParametrisationConfig(Checked, where="parametrisation"):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig(Checked, where="lora"):
+    """Low-rank adapters beside frozen kernels, which alone are trained (nn/lora.py); all ours."""
+
+    rank: Annotated[int, Range(0, 1_024)] = 0  # 0: no adapters, the network itself is trained
+    alpha: Positive = 16.0  # an adapter counts alpha / rank
+    # Linear layers that get one: a regular expression of their whole path.
+    layers: str = r"separator\.dit\.blocks\.(attention|cross_attention|mlp)\.\w+"
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            re.compile(self.layers)
+        except re.error as error:
+            raise UserError(
+                f"lora.layers={self.layers!r} is no regular expression: {error}"
+            ) from None
+
+    @property
+    def scale(self) -> float:
+        """What the product of the factors is multiplied by."""
+        return self.alpha / max(self.rank, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
     """Training of the separator on a frozen codec; the defaults are pre-training of `small`."""
 
@@ -301,6 +326,7 @@ class TrainConfig(RunConfig):
     )
     alignment: AlignmentConfig = dataclasses.field(default_factory=AlignmentConfig)
     like: LikeConfig = dataclasses.field(default_factory=LikeConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     codec_checkpoint: str = "tiny"  # shipped name, workdir, upstream folder; "random": for tests
     init_from: str = ""  # weights to start from, named likewise; empty: random
@@ -345,11 +371,24 @@ class TrainConfig(RunConfig):
             )
         if self.like.share:
             self._check_like()
+        if self.lora.rank:
+            self._check_lora()
         if self.batch and self.data.batches.token_budget:
             raise UserError(
                 f"batch={self.batch} and data.batches.token_budget="
                 f"{self.data.batches.token_budget} both say how many examples a batch has: one of "
                 "them must be 0"
+            )
+
+    def _check_lora(self) -> None:
+        """Raises `UserError` for adapters without a trained model, or beside other learning."""
+        named = f"lora.rank={self.lora.rank}"
+        if not self.init_from:
+            raise UserError(f"{named} adapts a trained model: name one by init_from")
+        if self.train_text or self.alignment.weight:
+            raise UserError(
+                f"{named} trains adapters alone: train_text={self.train_text} must be False and "
+                f"alignment.weight={self.alignment.weight} 0"
             )
 
     def _check_like(self) -> None:

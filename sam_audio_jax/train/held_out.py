@@ -27,7 +27,7 @@ from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.prompts import Conditions, batch_anchors, valid_frames
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.loop import to_devices
-from sam_audio_jax.train.objective import STEMS, make_model, to_latents
+from sam_audio_jax.train.objective import STEMS, make_model, to_latents, whole_params
 from sam_audio_jax.train.step import TrainState
 
 TIMES = (0.125, 0.375, 0.625, 0.875)  # the middles of four equal parts of the flow time
@@ -78,10 +78,14 @@ class HeldOutLoss:
 
         self._loss = jax.jit(loss, out_shardings=parallel.replicated(mesh))
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """`flow_loss/live/DOMAIN` and `flow_loss/averaged/DOMAIN`, and of `all` items."""
+    def __call__(self, state: TrainState, frozen: PyTree = None) -> dict[str, float]:
+        """`flow_loss/live/DOMAIN` and `flow_loss/averaged/DOMAIN`, and of `all` items.
+
+        `frozen` are the frozen weights of the run, of which it needs the base of adapters.
+        """
         scores = {}
-        for name, params in (("live", state.params), ("averaged", state.ema)):
+        for name, trained in (("live", state.params), ("averaged", state.ema)):
+            params = whole_params(trained, frozen or {})
             for domain, loss in self.by_domain(params).items():
                 scores[f"flow_loss/{name}/{domain}"] = loss
         return scores

@@ -20,6 +20,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.audio_tower import AudioTower
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn import lora
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.flow import draw_path, masked_mse
 from sam_audio_jax.separator.model import PromptedSeparator
@@ -37,6 +38,7 @@ from sam_audio_jax.train.parametrisation import scale_initial, scale_rates
 from sam_audio_jax.train.step import Scalars, Step, TrainState, train_step
 
 STEMS = ("mixture", "target", "residual")
+BASE = "base"  # among the frozen weights: the network beside whose kernels there are adapters
 _Latents = Float[Array, "batch frames channels"]
 
 
@@ -46,7 +48,8 @@ class AbstractTraining:
 
     step: Step  # (state, batch, frozen weights) -> (state, metrics), pure
     state: TrainState  # of `jax.ShapeDtypeStruct`s with shardings
-    frozen: PyTree  # weights of codec and teacher, of `jax.ShapeDtypeStruct`s too
+    # Weights of codec and teacher, and of the base of adapters; of `jax.ShapeDtypeStruct`s too.
+    frozen: PyTree
     make: Callable[[], PromptedSeparator]
     optimizer: optax.GradientTransformation
 
@@ -70,11 +73,15 @@ def abstract_training(
         config.optim,
         constant_schedule(config.optim),
         decay_mask,
-        frozen=() if config.train_text else ("text_encoder",),
+        frozen=() if config.train_text or config.lora.rank else ("text_encoder",),
         rates=scale_rates(config.parametrisation, config.separator.dit),
     )
     shardings = parallel.parameter_shardings(abstract, mesh)
     params = parallel.with_shardings(nnx.as_pure(abstract), shardings)
+    frozen: dict[str, PyTree] = {}
+    if config.lora.rank:
+        shardings, _ = lora.split_factors(shardings)
+        params, frozen[BASE] = lora.split_factors(params)
     replicated = parallel.replicated(mesh)
     moments = parallel.with_shardings(
         jax.eval_shape(tx.init, params), parallel.optimizer_shardings(tx, params, shardings, mesh)
@@ -89,7 +96,7 @@ def abstract_training(
     )
     graphs: dict[str, nnx.GraphDef[Any]] = {}
     graphs["codec"], weights = nnx.split(codec)
-    frozen = {"codec": parallel.with_shardings(nnx.as_pure(weights), replicated)}
+    frozen["codec"] = parallel.with_shardings(nnx.as_pure(weights), replicated)
     if needs_teacher(config):
         teacher = config.alignment.teacher
         graphs["teacher"], weights = nnx.split(
@@ -122,14 +129,21 @@ def make_separator_training(
     start from, instead of random ones, of all or of the text encoder (`frozen.load_start`); an
     alignment head is always new. A state that will be `restored` from a checkpoint needs none.
     `audio_tower` makes the vectors of prompts by example, where the config has a share of them.
+    With `config.lora` the state has the adapters alone, and `start`, the base, is among the frozen
+    weights: a restored run needs it, too.
     No parameter is ever whole on one device. Raises `UserError` for a codec, a teacher or a
     start of other sizes, and for a frozen text encoder without weights.
     """
     plan = abstract_training(config, codec, mesh)
     shardings = plan.shardings
+    frozen: dict[str, PyTree] = {}
     if start is None and not (restored or config.train_text or config.text_checkpoint == RANDOM):
         raise UserError("the text encoder is frozen, and no weights of it are given")
-    if isinstance(start, PromptedSeparator):
+    if config.lora.rank:
+        if not isinstance(start, PromptedSeparator):
+            raise UserError(f"lora.rank={config.lora.rank}, and no weights of a model are given")
+        params, frozen[BASE] = _adapters(plan), _base(start, plan)
+    elif isinstance(start, PromptedSeparator):
         params = jax.device_put(_weights(start, plan.state.params, config), shardings.params)
     else:
         params = nnx.as_pure(nnx.state(parallel.init_sharded(plan.make, mesh)))
@@ -139,7 +153,7 @@ def make_separator_training(
     moments = jax.jit(plan.optimizer.init, out_shardings=shardings.opt_state)(params)
     ema = jax.tree.map(jnp.copy, params)
     state = TrainState(jnp.int32(0), params, ema, moments, jax.random.key(config.seed))
-    frozen = {"codec": jax.device_put(nnx.as_pure(nnx.state(codec)), parallel.replicated(mesh))}
+    frozen["codec"] = jax.device_put(nnx.as_pure(nnx.state(codec)), parallel.replicated(mesh))
     if needs_teacher(config):
         frozen["teacher"] = nnx.as_pure(nnx.state(make_teacher(config.alignment, mesh)))
     if config.like.share:
@@ -166,7 +180,20 @@ def make_model(config: TrainConfig) -> PromptedSeparator:
             dit.width, alignment.hidden, width, dtype=dit.dtype, rngs=rngs
         )
     scale_initial(prompted, config.parametrisation, dit)
+    if config.lora.rank:
+        lora.add_adapters(
+            prompted,
+            config.lora.layers,
+            rank=config.lora.rank,
+            scale=config.lora.scale,
+            rngs=rngs,
+        )
     return prompted
+
+
+def whole_params(trained: PyTree, frozen: PyTree) -> PyTree:
+    """The parameters of `make_model`'s network: those that are trained, with those of a base."""
+    return lora.joined(trained, frozen[BASE]) if BASE in frozen else trained
 
 
 def _step(
@@ -180,7 +207,7 @@ def _step(
 ) -> tuple[TrainState, Scalars]:
     def loss(params: PyTree, batch: PyTree, key: Key[Array, ""]) -> tuple[Array, Scalars]:
         modules = {name: nnx.merge(graphs[name], frozen[name]) for name in graphs}
-        prompted = nnx.merge(graph, params)
+        prompted = nnx.merge(graph, whole_params(params, frozen))
         return separation_loss(
             *(prompted, modules["codec"], batch, key, config),
             teacher=modules.get("teacher"),
@@ -194,7 +221,7 @@ def _step(
         tx=tx,
         ema_decay=config.optim.ema_decay,
         accumulate=config.optim.accumulate,
-        grad_metrics=_video_grad_norm,
+        grad_metrics=None if config.lora.rank else _video_grad_norm,
     )
 
 
@@ -327,6 +354,23 @@ def check_codec(config: TrainConfig, codec: Codec) -> None:
         raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {misfit}")
 
 
+def _adapters(plan: AbstractTraining) -> PyTree:
+    """New adapters, on their own devices; nothing else of the network is made."""
+
+    def make() -> PyTree:
+        return lora.split_factors(nnx.as_pure(nnx.state(plan.make())))[0]
+
+    return jax.jit(make, out_shardings=plan.shardings.params)()
+
+
+def _base(start: PromptedSeparator, plan: AbstractTraining) -> PyTree:
+    """The weights of a start as those that adapters stand beside."""
+    like = plan.frozen[BASE]
+    _, weights = lora.split_factors(nnx.as_pure(nnx.state(start)))
+    _check_shapes(weights, like)
+    return jax.device_put(weights, jax.tree.map(lambda leaf: leaf.sharding, like))
+
+
 def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any:
     weights = nnx.as_pure(nnx.state(start))
     if config.alignment.weight:
@@ -335,7 +379,12 @@ def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any
             return make_model(config).alignment or nnx.Module()
 
         weights["alignment"] = nnx.as_pure(nnx.state(parallel.init_sharded(head)))
+    _check_shapes(weights, like)
+    return weights
+
+
+def _check_shapes(weights: PyTree, like: PyTree) -> None:
+    """Raises `UserError` unless a start has the sizes of the network that is trained."""
     shapes = jax.tree.map(lambda x: x.shape, weights)
     if shapes != jax.tree.map(lambda x: x.shape, like):
         raise UserError("init_from has another text encoder or separator than the config")
-    return weights

@@ -1,0 +1,166 @@
+"""Trains a model on own recordings, and says what that changed.
+
+sam-audio finetune SOUNDS --check --out check
+sam-audio finetune SOUNDS --from tiny --out my_model
+sam-audio finetune SOUNDS --from facebook/sam-audio-small --lora 16 --out my_adapter
+
+SOUNDS is a folder with one folder for each class (its name is the prompt), a folder with one folder
+for each song and in it one file for each stem (file names are the prompts), or a manifest. All of
+it is decoded and checked first; DIR/data.html says what was found. A part is held out by recording
+and separated before and after: DIR/report.html. DIR becomes a model folder, with --lora that of an
+adapter (`sam-audio separate --adapter DIR`). The same call goes on after a stop.
+"""
+
+import argparse
+import pathlib
+import shutil
+import sys
+
+from sam_audio_jax import config, parallel
+from sam_audio_jax.cli import prepare, train
+from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.convert.load import Described, describe_model
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.evaluation import evaluate_model
+from sam_audio_jax.eval.in_training import check_evaluation
+from sam_audio_jax.finetune.data_page import data_page, lines
+from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
+from sam_audio_jax.finetune.mixed_bench import write_bench
+from sam_audio_jax.finetune.outcome import write_outcome
+from sam_audio_jax.finetune.own_recordings import OwnRecordings, look
+from sam_audio_jax.finetune.split_sources import split
+from sam_audio_jax.finetune.start_config import start_config
+from sam_audio_jax.infer import inputs
+from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.train.config import TrainConfig
+
+ENCODED_AHEAD = 512  # mixtures on a CPU, where encoding them at every step costs most of it
+
+
+def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own options, and the flags that are left for the config."""
+    parser = config.ArgumentParser(
+        __doc__,
+        command="finetune",
+        epilog="Every other --FIELD VALUE overrides a field of the training's config, as --steps.",
+    )
+    add = parser.add_argument
+    add("sounds", metavar="SOUNDS", help="folder of classes or of songs, or a manifest .jsonl")
+    add("--from", dest="source", help="the model to start from: shipped name, workdir, folder, id")
+    add("--out", type=pathlib.Path, required=True, help="folder to make, or to go on in")
+    add("--lora", type=at_least(1), metavar="RANK", help="train adapters of this rank alone")
+    add("--check", action="store_true", help="look at the recordings and stop")
+    add("--layout", choices=("classes", "songs"), help="of the folder; default: by its names")
+    add(
+        "--items",
+        type=at_least(0),
+        help="mixtures that are encoded ahead, once; 0: each step mixes anew; default: "
+        f"{ENCODED_AHEAD} on a CPU, else 0",
+    )
+    return parser.parse_known_args(argv)
+
+
+@command
+def main(argv: list[str]) -> int:
+    """Looks, lays out, evaluates, trains, evaluates again, and writes what came out."""
+    options, flags = read_options(argv)
+    folder = FinetuneFolder(options.out)
+    name, model = "", None
+    if not options.check:
+        if not options.source:
+            raise UserError("--from is missing: name the model to start from, as --from tiny")
+        name = _absolute(inputs.check_checkpoint(options.source))
+        model = describe_model(name)
+    elif flags:
+        raise UserError(f"{flags[0]} has no effect with --check")
+    folder.claim()
+    own = look_at(options, folder)
+    if model is None:
+        return 0
+    cfg = lay_out(options, flags, folder, own, name, model)
+    evaluate(name, cfg, folder, "before")
+    if cfg.data.cache and (status := encode(options, folder)):
+        return status
+    train.run(folder.workdir.path, cfg)
+    step = folder.workdir.steps()[-1]
+    if step < cfg.steps and not _ended_by_the_clock(folder, cfg, step):
+        print(f"stopped after step {step}: the same call goes on", file=sys.stderr)
+        return 0
+    evaluate(str(folder.workdir.path), cfg, folder, str(step))
+    for line in write_outcome(folder, own, name, model, cfg, step):
+        print(line)
+    print(f"report: {folder.path / 'report.html'}")
+    return 0
+
+
+def _absolute(name: str) -> str:
+    """A model's name that means the same from every working directory."""
+    return (
+        str(pathlib.Path(name).resolve()) if "/" in name and pathlib.Path(name).exists() else name
+    )
+
+
+def look_at(options: argparse.Namespace, folder: FinetuneFolder) -> OwnRecordings:
+    """What is in the recordings, printed and as data.html, with what is held out.
+
+    The page is there, too, where `split` raises `UserError`.
+    """
+    own = look(options.sounds, options.layout)
+    try:
+        own = split(own)
+    finally:
+        folder.write_page(data_page(own))
+        for line in lines(own):
+            print(line)
+        print(f"data: {folder.path / 'data.html'}")
+    return own
+
+
+def lay_out(
+    options: argparse.Namespace,
+    flags: list[str],
+    folder: FinetuneFolder,
+    own: OwnRecordings,
+    name: str,
+    model: Described,
+) -> TrainConfig:
+    """Writes manifest, bench and config; what was made of other recordings is removed."""
+    ahead = options.items
+    if ahead is None:
+        ahead = ENCODED_AHEAD if parallel.platform() == "cpu" else 0
+    cache = ["--data.cache", str(folder.latents.absolute())] if ahead else []
+    base = start_config(name, model, own, folder.path, options.lora or 0)
+    cfg = config.with_flags(base, [*cache, *flags])
+    if folder.write_data(own):
+        for stale in (folder.bench, folder.latents, folder.evaluation("")):
+            shutil.rmtree(stale, ignore_errors=True)
+    if not folder.bench.is_dir():
+        codec = model.codec.config
+        count = write_bench(own, folder.bench, codec.sample_rate, cfg.data.mix.seconds)
+        print(f"{count} held-out mixtures: {folder.bench}", file=sys.stderr)
+    folder.write_config(cfg)
+    check_evaluation(cfg)
+    return cfg
+
+
+def evaluate(checkpoint: str, cfg: TrainConfig, folder: FinetuneFolder, which: str) -> None:
+    """Separates the held-out mixtures, unless that was done before."""
+    out = folder.evaluation(which)
+    if (out / "results.json").is_file():
+        return
+    model = SAMAudio.from_pretrained(checkpoint)
+    evaluate_model(model, folder.bench, out, limit=cfg.eval_limit or None)
+
+
+def encode(options: argparse.Namespace, folder: FinetuneFolder) -> int:
+    """Renders and encodes mixtures of the training once; returns the status of that command."""
+    items = options.items or ENCODED_AHEAD
+    return prepare.main(
+        [str(folder.train_file), "--out", str(folder.latents), "--items", str(items)]
+    )
+
+
+def _ended_by_the_clock(folder: FinetuneFolder, cfg: TrainConfig, step: int) -> bool:
+    """Whether the training ended at `max_minutes`: then alone is an odd step evaluated."""
+    evaluated = [x["step"] for x in folder.workdir.read_metrics() if x["group"] == "eval"]
+    return bool(cfg.max_minutes) and step in evaluated

@@ -1,0 +1,140 @@
+"""The command from a folder of sounds to an adapter or a model, with the smallest networks."""
+
+import dataclasses
+import json
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from sam_audio_jax import config
+from sam_audio_jax.cli import finetune, separate
+from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.convert.adapter import open_adapter
+from sam_audio_jax.convert.folder import save_folder
+from sam_audio_jax.convert.load import describe_model, load_networks
+from sam_audio_jax.data.pipeline import separation_batches
+from sam_audio_jax.eval.in_training import check_evaluation
+from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
+from sam_audio_jax.separator.model import PromptedSeparator
+from sam_audio_jax.train.config import TrainConfig
+from tests.children import environment
+from tests.tiny import filled
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = runpy.run_path(str(ROOT / "tests" / "train" / "tiny.py"))["CONFIG"]
+TIMEOUT_S = 300
+FLAGS = [
+    *("--data.mix.seconds", "1.0", "--batch", "8", "--log-every", "1"),
+    *("--checkpoint.every-steps", "1", "--eval-limit", "2"),
+]
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A model folder with the smallest networks."""
+    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    extra = {"sampler": {"method": "euler", "steps": 1}, "level_db": -30.0}
+    save_folder(tmp_path / "base", codec, start, "byt5", extra)
+    return str(tmp_path / "base")
+
+
+@pytest.fixture
+def sounds(write):
+    for number in range(3):
+        write(f"dog/{number}.wav", number)
+        folder = write(f"rain/{number}.wav", 10 + number)
+    return str(folder)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_training_is_laid_out_as_a_config_that_the_trainer_takes(rank, sounds, tmp_path):
+    lora = ["--lora", str(rank)] if rank else []
+    out = tmp_path / "out"
+    options, flags = finetune.read_options(
+        [sounds, "--from", "tiny", "--out", str(out), *lora, "--steps", "7", "--batch", "4"]
+    )
+    folder, model = FinetuneFolder(out), describe_model("tiny")
+    own = finetune.look_at(options, folder)
+    cfg = finetune.lay_out(options, flags, folder, own, "tiny", model)
+    assert (cfg.steps, cfg.batch, cfg.lora.rank) == (7, 4, rank)
+    assert cfg.init_from == cfg.codec_checkpoint == "tiny"
+    assert cfg.data.cache == str(out / "latents")  # on a CPU
+    assert cfg.separator.dit.width == 192
+    assert not cfg.train_text
+    assert config.from_cli([str(folder.train_file)], TrainConfig) == cfg
+    codec = model.codec.config
+    examples = separation_batches(
+        dataclasses.replace(cfg.data, cache=""), codec.sample_rate, codec.hop, 2
+    ).items
+    assert examples[0]["mixture"].shape == (8 * codec.sample_rate,)
+    assert check_evaluation(cfg) is None
+    again = finetune.lay_out(options, flags, folder, own, "tiny", model)
+    assert again == cfg
+
+
+@pytest.mark.long
+def test_a_folder_becomes_an_adapter_with_a_report(base, sounds, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [sounds, "--from", base, "--out", str(out), "--lora", "1", "--items", "0"]
+    assert finetune.main([*arguments, *FLAGS, "--steps", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "6 recordings" in text
+    assert "report: " in text
+    gains = json.loads((out / "gains.json").read_text())
+    assert {gain["prompt"] for gain in gains} == {"text", "span", "text+span"}
+    assert all(np.isfinite(gain["difference"]["mean"]) for gain in gains)
+    assert "LoRA of rank 1" in (out / "README.md").read_text()
+    assert "<svg" in (out / "report.html").read_text()
+    adapter = open_adapter(out)
+    assert (adapter.rank, adapter.step, adapter.base) == (1, 2, base)
+    assert all(np.asarray(tensor).any() for tensor in adapter.state.values())
+    trained = load_networks(str(out / "run"))[1]  # the workdir of adapters is base and adapter
+    merged = load_networks(base, adapters=[str(out)])[1]
+    weights = (nnx.as_pure(nnx.state(network)) for network in (trained, merged))
+    jax.tree.map(np.testing.assert_array_equal, *weights)
+    recording = str(next(pathlib.Path(sounds).rglob("*.wav")))
+    stems = ["--checkpoint", base, "--adapter", f"{out}:0.5", "--out", str(tmp_path / "stems")]
+    assert separate.main([recording, "--text", "dog", *stems]) == 0
+    assert (tmp_path / "stems" / "target.wav").is_file()
+    other = ["--adapter", str(out), "--out", str(tmp_path / "other")]  # beside the model `tiny`
+    assert separate.main([recording, "--text", "dog", *other]) == 2
+    assert f"was trained beside {base} (weights " in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.processes
+@pytest.mark.parametrize("lora", [[], ["--lora", "1"]])
+def test_a_killed_one_goes_on_to_the_same_bytes(lora, base, sounds, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def command(out):
+        options = [sounds, "--from", base, "--out", str(out), "--items", "64", *lora]
+        return [sys.executable, "-m", "sam_audio_jax.cli", "finetune", *options, *FLAGS]
+
+    def run(out, steps):
+        arguments = [*command(out), "--steps", str(steps)]
+        return subprocess.Popen(arguments, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+
+    assert run(whole, 12).wait(TIMEOUT_S) == 0
+    process = run(killed, 12)
+    end = time.monotonic() + TIMEOUT_S
+    while process.poll() is None and time.monotonic() < end:
+        if len(list((killed / "run" / "checkpoints").glob("[0-9]*"))) > 1:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    assert process.wait(TIMEOUT_S) == -signal.SIGKILL
+    assert not (killed / "config.json").exists()  # no half of a result
+    assert run(killed, 12).wait(TIMEOUT_S) == 0
+    names = ["adapter.safetensors"] if lora else ["checkpoint.safetensors", "t5/model.safetensors"]
+    for name in names:
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()

@@ -1,0 +1,215 @@
+"""Folders of own recordings: what is found, what is left out and why, what is held out."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from sam_audio_jax.cli import finetune
+from sam_audio_jax.data.source import load_manifest, load_songs
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.mixtures import load_bench, render
+from sam_audio_jax.finetune.data_page import data_page, lines
+from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
+from sam_audio_jax.finetune.mixed_bench import write_bench
+from sam_audio_jax.finetune.own_recordings import look
+from sam_audio_jax.finetune.split_sources import HELD_OUT, TRAIN, part_of, split
+from sam_audio_jax.finetune.start_config import recipes
+
+
+def ids(own, part):
+    return {sound.recording.id for sound in part_of(own, part)}
+
+
+def classes(write):
+    for number in range(6):
+        write(f"dog_barking/{number}.wav", number)
+        folder = write(f"rain/{number}.flac", 10 + number)
+    return folder
+
+
+def test_classes_and_what_is_wrong_with_their_files(write):
+    folder = classes(write)
+    write("dog_barking/short.wav", 20, seconds=0.2)
+    write("loose.wav", 21)
+    (folder / "rain" / "text.wav").write_text("no sound")
+    (folder / "rain" / "notes.txt").write_text("a note")
+    (folder / "rain" / ".hidden.wav").write_text("")
+    soundfile.write(folder / "rain" / "silent.wav", np.zeros(8_000), 8_000)
+    own = look(folder)
+    assert own.layout == "classes"
+    assert own.others == 1
+    assert {name: len(some) for name, some in own.by_caption().items()} == {
+        "dog barking": 6,
+        "rain": 6,
+    }
+    reasons = {problem.what: problem.reason for problem in own.problems}
+    assert reasons.pop("rain/text.wav")
+    assert reasons == {
+        "dog_barking/short.wav": "too short: 0.20 s, 0.5 s or more are needed",
+        "loose.wav": "is in no folder, whose name would be its prompt",
+        "rain/silent.wav": "silent",
+    }
+    found = split(own)
+    text = "\n".join(lines(found))
+    assert "12 recordings, 0.3 min; 12 8000 Hz, 12 mono" in text
+    assert "dog barking" in text
+    assert "left out: rain/silent.wav: silent" in text
+    page = data_page(found)
+    assert "loose.wav" in page
+    assert "http" not in page.replace("http-equiv", "")  # needs no other file
+
+
+def test_a_share_of_each_class_is_held_out_by_source_and_stays_so(write):
+    folder = classes(write)
+    copy = folder / "rain" / "again.flac"  # the same bytes under another name: one source
+    own = split(look(folder))
+    held = ids(own, HELD_OUT)
+    assert {name.split("/")[0] for name in held} == {"dog_barking", "rain"}
+    assert len(held) == 2
+    assert not held & ids(own, TRAIN)
+    (rain,) = (name for name in held if name.startswith("rain"))
+    copy.write_bytes((folder / rain).read_bytes())
+    assert {rain, "rain/again.flac"} <= ids(split(look(folder)), HELD_OUT)
+    copy.unlink()
+    for number in range(6, 9):
+        write(f"dog_barking/{number}.wav", number)
+    assert held & ids(split(look(folder)), HELD_OUT)
+    assert recipes(own) == (("any", "any", 1.0),)
+
+
+def test_stems_of_a_song_belong_together(write, tmp_path):
+    for song in range(3):
+        for number, stem in enumerate(("vocals", "Drum_Kit", "other", "mixture")):
+            folder = write(f"song {song}/{stem}.wav", 5 * song + number)
+    write("song 2/vocals.wav", 10, seconds=1.2)
+    write("lonely/vocals.wav", 99)
+    own = split(look(folder))
+    assert own.layout == "songs"
+    assert list(own.by_caption()) == ["Drum Kit", "other", "vocals"]
+    assert [song.split for song in own.songs].count(HELD_OUT) == 1
+    assert {problem.what: problem.reason for problem in own.problems} == {
+        "lonely/vocals.wav": "is the only stem of its song"
+    }
+    assert "stems of 1.2 to 1.5 s: used up to the shortest" in own.notes[0].reason
+    assert recipes(own) == (("stem", "rest", 1.0),)
+    for song in own.songs:
+        assert {name.split("/")[0] for name in song.stems} == {song.name}
+
+    paths = FinetuneFolder(tmp_path / "out")
+    assert paths.write_data(own)
+    assert not paths.write_data(own)  # nothing has changed
+    manifest = str(paths.data / "manifest.jsonl")
+    assert len(load_manifest(manifest)) == 9
+    assert len(load_songs([manifest], TRAIN)) == 2
+
+    count = write_bench(own, paths.bench, 4_000, 1.0)
+    bench = load_bench(paths.bench)
+    assert count == len(bench.mixtures) > 1
+    assert {item.setting for item in bench.mixtures} == {"vocals", "Drum Kit"}  # other has no name
+    for item in bench.mixtures:
+        assert item.spans
+        rendered = render(bench, item)  # checks the listed peak
+        np.testing.assert_array_equal(rendered.mixture, rendered.target + rendered.residual)
+    first = (paths.bench / "mixtures.jsonl").read_bytes()
+    write_bench(own, paths.bench, 4_000, 1.0)
+    assert (paths.bench / "mixtures.jsonl").read_bytes() == first
+
+
+def test_a_manifest_says_what_is_held_out(write, tmp_path):
+    folder = classes(write)
+    manifest = tmp_path / "mine.jsonl"
+    rows = [
+        {
+            "path": str(folder / (f"dog_barking/{n}.wav" if dog else f"rain/{n}.flac")),
+            "caption": "a dog" if dog else "rain",
+            "category": "sfx",
+            "source_id": f"{dog} {n // 2}",
+            "duration": 1.5,
+            "split": "valid" if n == 0 else "train",
+        }
+        for dog in (0, 1)
+        for n in range(6)
+    ]
+    text = [json.dumps(row) for row in rows]
+    manifest.write_text("\n".join([*text, "{", '{"path": "gone.wav"}']))
+    own = split(look(manifest))
+    assert own.layout == "manifest"
+    assert {sound.recording.source_id for sound in part_of(own, HELD_OUT)} == {"0 0", "1 0"}
+    assert {sound.recording.source_id for sound in part_of(own, TRAIN)} == {
+        *("0 1", "0 2", "1 1", "1 2"),
+    }
+    reasons = [problem.reason for problem in own.problems]
+    assert reasons.count("its source is held out in other lines") == 2
+    assert len(reasons) == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no folder or manifest"),
+        (["a/notes.txt"], "has no recording that can be used: 0 left out, 1 other files"),
+        (["a/1.wav", "a/2.wav"], "has recordings of 'a' alone, and nothing to separate it from"),
+        (["a/1.wav", "b/1.wav"], "two of its classes need two recordings or more"),
+        (["--/1.wav", "b/1.wav"], "'--' is no prompt: name folders of classes, and stems, by w"),
+        (["s/vocals.wav", "s/drums.wav", "songs"], "has 1 song: two or more are needed"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_line(names, message, write, tmp_path, capsys):
+    for number, name in enumerate(names):
+        if name.endswith(".wav"):
+            write(name, number)
+        elif name.endswith(".txt"):
+            (tmp_path / "sounds" / name).parent.mkdir(parents=True)
+            (tmp_path / "sounds" / name).write_text("a note")
+    out = tmp_path / "out"
+    layout = ["--layout", "songs"] if "songs" in names else []
+    arguments = [str(tmp_path / "sounds"), "--check", "--out", str(out), *layout]
+    assert finetune.main(arguments) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert message in text
+    assert not (out / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--from is missing: name the model to start from"),
+        (["--from", "nowhere"], "no checkpoint 'nowhere'; shipped: tiny"),
+        (["--from", "./nowhere"], "no model folder ./nowhere"),
+        (["--from", "tiny", "--lora", "0"], "argument --lora: 0 must be 1 or more"),
+        (["--check", "--steps", "3"], "--steps has no effect with --check"),
+    ],
+)
+def test_wrong_options_are_one_line_before_anything_is_decoded(
+    arguments, message, write, tmp_path, capsys
+):
+    folder = write("a/1.wav")
+    assert finetune.main([str(folder), "--out", str(tmp_path / "out"), *arguments]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: {message}")
+    assert text.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(write, tmp_path, capsys):
+    folder = classes(write)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert finetune.main([str(folder), "--check", "--out", str(tmp_path / "out")]) == 2
+    assert "holds something else: name a new folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_recordings_that_changed_are_not_mixed_into_a_run_that_began(write, tmp_path, monkeypatch):
+    own = split(look(classes(write)))
+    paths = FinetuneFolder(tmp_path / "out")
+    paths.write_data(own)
+    monkeypatch.setattr(type(paths.workdir), "steps", lambda self: [5])
+    assert not paths.write_data(own)
+    write("rain/more.wav", 50)
+    with pytest.raises(UserError, match=r"has changed since the training in .* began"):
+        paths.write_data(split(look(own.path)))
