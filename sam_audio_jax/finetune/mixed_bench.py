@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 
 from sam_audio_jax import audio
 from sam_audio_jax.data import energy
 from sam_audio_jax.data.text import UNNAMED
 from sam_audio_jax.data.waves import chosen_channel
 from sam_audio_jax.eval.mixtures import PlacedClip, activity
+from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.files import whole_folder, write_jsonl
 from sam_audio_jax.finetune.own_recordings import OwnRecordings, OwnSound
@@ -30,7 +30,6 @@ PEAK = 0.9
 TRIES = 20  # stretches of a long recording, of which the one is taken in which most is sounding
 LEAST_S = 0.25  # of sound in a target
 
-Wave = Float32[np.ndarray, " samples"]
 Line = dict[str, Any]
 
 

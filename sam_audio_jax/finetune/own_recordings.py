@@ -25,7 +25,7 @@ from sam_audio_jax.data.waves import SILENT_PEAK, chosen_channel
 from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.errors import UnusableError, UserError, shown
 
-Layout = Literal["classes", "songs", "manifest"]
+FolderLayout = Literal["classes", "songs", "manifest"]
 
 SOUNDS = frozenset(
     (
@@ -79,7 +79,7 @@ class OwnRecordings:
     """All that was found."""
 
     path: pathlib.Path
-    layout: Layout
+    layout: FolderLayout
     sounds: Sequence[OwnSound]
     songs: Sequence[Song]
     problems: Sequence[Problem]  # left out
@@ -94,7 +94,7 @@ class OwnRecordings:
         return dict(sorted(groups.items()))
 
 
-def look(path: str | pathlib.Path, layout: Layout | None = None) -> OwnRecordings:
+def look(path: str | pathlib.Path, layout: FolderLayout | None = None) -> OwnRecordings:
     """Decodes everything at `path`; without a `layout` it is taken from the names.
 
     Raises `UserError` where there is nothing to use.
@@ -208,7 +208,7 @@ def _folders(
     return folders, others
 
 
-def _guessed(folders: dict[str, list[pathlib.Path]]) -> Layout:
+def _guessed(folders: dict[str, list[pathlib.Path]]) -> FolderLayout:
     """Songs where two names of stems are in half of the folders and in two at least."""
     names = collections.Counter(
         name for paths in folders.values() for name in {path.stem.lower() for path in paths}

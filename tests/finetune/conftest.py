@@ -18,6 +18,12 @@ def sound(seed: int, seconds: float = 1.5) -> np.ndarray:
     return (0.4 * tone + 0.02 * rng.standard_normal(len(time))).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def waves_in_tmp_path(tmp_path_factory, monkeypatch):
+    """Decoded waves are kept below the folder of this test run."""
+    monkeypatch.setenv("SAM_AUDIO_CACHE", str(tmp_path_factory.getbasetemp() / "waves"))
+
+
 @pytest.fixture
 def write(tmp_path) -> Callable[..., pathlib.Path]:
     """`write("dog/1.wav", seed)` makes a recording in the folder `sounds`, which it returns."""

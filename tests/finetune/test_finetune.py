@@ -120,9 +120,11 @@ def test_a_killed_one_goes_on_to_the_same_bytes(lora, base, sounds, tmp_path):
         options = [sounds, "--from", base, "--out", str(out), "--items", "64", *lora]
         return [sys.executable, "-m", "sam_audio_jax.cli", "finetune", *options, *FLAGS]
 
+    variables = environment(SAM_AUDIO_CACHE=str(tmp_path / "waves"))
+
     def run(out, steps):
         arguments = [*command(out), "--steps", str(steps)]
-        return subprocess.Popen(arguments, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+        return subprocess.Popen(arguments, cwd=ROOT, env=variables, stderr=subprocess.DEVNULL)
 
     assert run(whole, 12).wait(TIMEOUT_S) == 0
     process = run(killed, 12)
