@@ -19,7 +19,7 @@ import sys
 from sam_audio_jax import config, parallel
 from sam_audio_jax.cli import prepare, train
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.convert.load import Described, describe_model
+from sam_audio_jax.convert.load import SHIPPED, Described, describe_model
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.in_training import check_evaluation
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         return 0
     cfg = lay_out(options, flags, folder, own, name, model)
     evaluate(name, cfg, folder, "before")
-    if cfg.data.cache and (status := encode(options, folder)):
+    if cfg.data.cache == str(folder.latents.absolute()) and (status := encode(options, folder)):
         return status
     train.run(folder.workdir.path, cfg)
     step = folder.workdir.steps()[-1]
@@ -94,10 +94,10 @@ def main(argv: list[str]) -> int:
 
 
 def _absolute(name: str) -> str:
-    """A model's name that means the same from every working directory."""
-    return (
-        str(pathlib.Path(name).resolve()) if "/" in name and pathlib.Path(name).exists() else name
-    )
+    """A model's name that means the same in every working directory."""
+    path = pathlib.Path(name)
+    shipped = path.name == name and (SHIPPED / name).is_dir()
+    return name if shipped or not path.is_dir() else str(path.absolute())
 
 
 def look_at(options: argparse.Namespace, folder: FinetuneFolder) -> OwnRecordings:

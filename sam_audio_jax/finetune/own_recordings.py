@@ -45,7 +45,7 @@ SOUNDS = frozenset(
         *(".aiff", ".aifc", ".caf", ".au", ".wma", ".wv", ".mka", ".mp4", ".mkv", ".mov", ".webm"),
     )
 )
-LEAST_S = 0.5  # shorter recordings are skipped
+LEAST_S = energy.MIN_S  # shorter recordings are skipped
 ALIGNED_S = 0.1  # by which the stems of one song may differ in length without a note
 # A name of a stem has a letter and no number: recordings of a class are often numbered alike.
 STEM_NAME = re.compile(r"[^\W\d_][^\d]*")

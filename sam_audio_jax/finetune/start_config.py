@@ -12,6 +12,7 @@ import jax
 from flax import nnx
 
 from sam_audio_jax import parallel
+from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.load import Described
 from sam_audio_jax.data.config import DataConfig, MixConfig, PromptConfig, SourceConfig
 from sam_audio_jax.finetune.own_recordings import OwnRecordings
@@ -51,7 +52,7 @@ def start_config(
         model.prompted.text_encoder.config, dtype="float32" if on_cpu else "bfloat16"
     )
     rate = RATE * RATE_WIDTH / dit.width * (LORA_RATE if rank else 1.0)
-    sampler = SamplerConfig(**model.sampler)
+    sampler = from_dict(SamplerConfig, model.sampler, where="sampler.")
     devices = parallel.batch_axis_size(parallel.make_mesh(parallel.MeshConfig()))
     return TrainConfig(
         codec=model.codec.config,

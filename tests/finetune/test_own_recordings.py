@@ -47,7 +47,7 @@ def test_classes_and_what_is_wrong_with_their_files(write):
     reasons = {problem.what: problem.reason for problem in own.problems}
     assert reasons.pop("rain/text.wav")
     assert reasons == {
-        "dog_barking/short.wav": "too short: 0.20 s, 0.5 s or more are needed",
+        "dog_barking/short.wav": "too short: 0.20 s, 0.25 s or more are needed",
         "loose.wav": "is in no folder, whose name would be its prompt",
         "rain/silent.wav": "silent",
     }
