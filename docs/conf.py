@@ -25,7 +25,7 @@ root_doc = "README"
 NAVIGATION = {  # caption -> pages, by their files
     "Use": ["docs/inference", "docs/demo", "sam_audio_jax/pretrained/tiny/README"],
     "Networks": ["docs/model", "docs/codec", "docs/prompt_encoders", "docs/numerics"],
-    "Training": ["docs/training", "docs/data", "docs/pods", "docs/scaling"],
+    "Training": ["docs/training", "docs/finetuning", "docs/data", "docs/pods", "docs/scaling"],
     "Evaluation": ["docs/scoring", "docs/benchmark"],
     "API": [
         *("docs/api/separate", "docs/api/networks", "docs/api/training"),
