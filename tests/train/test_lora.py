@@ -177,7 +177,7 @@ def test_a_copy_in_float16_is_the_same_base_and_another_model_is_not():
 
 def test_adapters_of_other_layers_or_sizes_are_refused(trained):
     factors = factors_by_layer(trained[2].params)
-    a, b = factors["separator.dit.blocks.mlp.up"]
+    a, b = map(np.asarray, factors["separator.dit.blocks.mlp.up"])
     for name, pair, message in (
         ("separator.dit.blocks.gone", (a, b), "a layer separator.dit.blocks.gone, which the model"),
         ("separator.dit.blocks.mlp.up", (a, b[..., :4]), r"has \[2, 8, 4\], the model \[2, 8, 8\]"),
