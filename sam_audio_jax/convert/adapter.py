@@ -48,9 +48,10 @@ class Adapter:
     @property
     def factors(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The two factors of each layer, read."""
+        a, b = FACTORS
         layers = sorted({name.rpartition(".")[0] for name in self.state})
         return {
-            layer: tuple(np.asarray(self.state[f"{layer}.{name}"]) for name in FACTORS)
+            layer: (np.asarray(self.state[f"{layer}.{a}"]), np.asarray(self.state[f"{layer}.{b}"]))
             for layer in layers
         }
 

@@ -111,8 +111,7 @@ def merge_factors(network: nnx.Module, factors: Mapping[str, Factors], scale: fl
     """
     for name, (a, b) in factors.items():
         try:
-            layer = functools.reduce(getattr, name.split("."), network)
-            kernel = layer.kernel
+            kernel: nnx.Param = functools.reduce(getattr, [*name.split("."), "kernel"], network)
         except AttributeError:
             raise UserError(
                 f"the adapter is of a layer {name}, which the model does not have"

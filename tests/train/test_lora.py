@@ -103,7 +103,7 @@ def trained():
     mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
     start = make_start()
     state, step, frozen = make_separator_training(LORA, make_codec(), mesh, start)
-    after, step = state, jax.jit(step)
+    after, metrics, step = state, {}, jax.jit(step)
     for _ in range(3):
         after, metrics = step(after, batch(), frozen)
     assert np.isfinite(metrics["loss"])
