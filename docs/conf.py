@@ -23,7 +23,11 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown", ".ipynb": "markdown"}
 root_doc = "README"
 NAVIGATION = {  # caption -> pages, by their files
-    "Use": ["docs/inference", "docs/demo", "sam_audio_jax/pretrained/tiny/README"],
+    "Use": [
+        *("docs/inference", "docs/demo", "examples/README"),
+        "sam_audio_jax/pretrained/tiny/README",
+    ],
+    "Notebooks": ["notebooks/separate", "notebooks/train", "notebooks/plan"],
     "Networks": ["docs/model", "docs/codec", "docs/prompt_encoders", "docs/numerics"],
     "Training": ["docs/training", "docs/finetuning", "docs/data", "docs/pods", "docs/scaling"],
     "Evaluation": ["docs/scoring", "docs/benchmark"],
