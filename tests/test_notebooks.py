@@ -92,39 +92,62 @@ def gain_lines(printed: str) -> list[str]:
 
 @pytest.mark.long
 def test_train_a_small_one(shell, tmp_path):
-    """In its short form: a narrow separator, two mixtures to evaluate, seconds of training."""
+    """In its short form: two layers, twelve updates and then six more, two mixtures to evaluate."""
     ran = Ran(
         "train",
         shell,
         FOLDER=str(tmp_path / "notebook"),
         ITEMS=64,
-        MINUTES=0.1,
+        STEPS=12,
         HELD_OUT=2,
-        SEPARATOR=["--separator.dit.depth", "2", "--separator.dit.unroll", "2"],
+        FLAGS=[
+            *("--separator.dit.depth", "2", "--separator.dit.unroll", "2"),
+            *("--log-every", "2", "--optim.warmup-steps", "4"),
+        ],
     )
     assert "SI-SDR improvement" in ran.printed
-    assert "follows" not in ran.printed
-    assert " % (" in ran.printed  # prompt following
-    assert len(ran.names["losses"]) > 0
+    assert "model/wiener/text+span" in ran.printed
+    assert ran.names["losses"].shape == (6,)
+    assert 0.5 < ran.names["losses"][0] < 2
+    assert ran.names["step"] == 12
+    assert ran.names["Workdir"](ran.names["run"]).steps()[-1] == 18
     assert ran.kinds("image/png") == 1
-    steps = ran.names["Workdir"](ran.names["run"]).steps()
-    assert max(steps) > ran.names["step"]  # the second call went on
 
 
-STUDY = ["--widths", "16", "32", "--seeds", "1"]
+TRAINING = """
+import dataclasses
+from sam_audio_jax.train.config import OptimConfig
+from tests.train.tiny import CONFIG as TINY
+CONFIG = dataclasses.replace(
+    TINY, optim=OptimConfig(warmup_steps=10), eval_bench="embedded", batch=8
+)
+"""
+STUDY = """
+from sam_audio_jax.scaling.study import StudyConfig
+from training import CONFIG as BASE
+CONFIG = StudyConfig(base=BASE, widths=(16, 32), steps=(100, 200))
+"""
 
 
-def test_plan_a_small_run_without_the_compiler(shell):
-    flags = ["--batch", "32", "--mesh.data", "1", "--mesh.fsdp", "8"]
-    ran = Ran("plan", shell, CONFIG="quickstart", FLAGS=flags, COMPILE=False, STUDY=STUDY)
-    assert ran.names["parameters"] == 4_615_042
+def test_plan_a_tiny_run_without_the_compiler(shell, tmp_path):
+    (tmp_path / "training.py").write_text(TRAINING)
+    (tmp_path / "study.py").write_text(STUDY)
+    ran = Ran(
+        "plan",
+        shell,
+        CONFIG=str(tmp_path / "training.py"),
+        FLAGS=[],
+        COMPILE=False,
+        STUDY=[str(tmp_path / "study.py")],
+    )
+    assert ran.names["parameters"] > 1000
     assert "data 1, fsdp 8: state" in ran.printed
     assert "assumed, MFU 30 %" in ran.printed
-    assert "chip-hours of v5e-8 at an MFU of 10.0%" in ran.printed
+    assert "chip-hours" in ran.printed
 
 
 @pytest.mark.long
 def test_plan_a_pod_run(shell):
-    ran = Ran("plan", shell, STUDY=STUDY)
+    ran = Ran("plan", shell, STUDY=["scaling_tiny", "--widths", "16", "32", "--seeds", "1"])
     assert ran.names["figures"]["fits"]
     assert "compiled, realistic" in ran.printed
