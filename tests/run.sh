@@ -24,7 +24,25 @@ print(next(r.split(";")[0] for r in requires("jax") if r.startswith("libtpu")))'
 }
 install_libtpu & # while lint and types are checked
 
+# A browser for the tests of the page, on machines that exist for tests; elsewhere a missing one is
+# left to whoever owns the machine, and these tests are skipped.
+install_chromium() {
+    for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+        command -v "$name" >/dev/null && return
+    done
+    [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return
+    export DEBIAN_FRONTEND=noninteractive
+    { timeout 300 apt-get -qq -o DPkg::Lock::Timeout=60 update &&
+        timeout 300 apt-get -qq -o DPkg::Lock::Timeout=60 install --yes --no-install-recommends \
+            chromium-headless-shell; } >/dev/null 2>&1 ||
+        echo "no Chromium here: tests of the page in a browser will be skipped" >&2
+}
+
 part=${1:-}
+case $part in
+quick | tpu) ;;
+*) install_chromium & ;;
+esac
 parallel=(-n "${TEST_WORKERS:-auto}" --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 case $part in
 '' | --long) arguments=("${parallel[@]}") ;;
@@ -40,7 +58,7 @@ case $part in
     .venv/bin/pyright --pythonpath .venv/bin/python || exit 1
     ;;
 esac
-wait # for libtpu
+wait # for both
 
 # Most of the time of an optimised run is the compiler's, on programs that run once: these flags
 # compile a training step in a third of it.

@@ -272,13 +272,17 @@ class Demo:
 
     async def _json(self, request: Request) -> dict[str, Any]:
         """The body of a request, which is small. Raises UserError for what is no JSON object."""
-        data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > self.limits.request_bytes:
-                raise uploads.TooLargeError(
-                    f"the request is too large: {self.limits.request_bytes} bytes are allowed"
-                )
+        data, most = bytearray(), self.limits.request_bytes
+        try:
+            async with asyncio.timeout(self.limits.idle_s):
+                async for piece in request.stream():
+                    data += piece
+                    if len(data) > most:
+                        raise uploads.TooLargeError(
+                            f"the request is too large: {most} bytes are allowed"
+                        )
+        except TimeoutError:
+            raise uploads.StalledError("the request did not arrive: try again") from None
         try:
             body = json.loads(data)
         except (ValueError, RecursionError):

@@ -22,13 +22,18 @@ LIMITS = Limits(max_mb=1.0, max_minutes=0.2, idle_s=1.0)
 SECONDS = 1.0
 
 
-@pytest.fixture(scope="session")
-def model():
+def make_model(**settings) -> SAMAudio:
+    """A model of random numbers whose prompts all matter; `settings` are those of `Pipeline`."""
     prompted = tiny.filled(lambda: PromptedSeparator(tiny.TEXT, tiny.SEPARATOR, rngs=nnx.Rngs(0)))
     codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
     codec.decoder.out.scale[...] *= 0.1  # waves well below full scale
     sampler = SamplerConfig(method="euler", steps=2)
-    return SAMAudio(codec, prompted, tokenizer_for("byt5"), sampler=sampler)
+    return SAMAudio(codec, prompted, tokenizer_for("byt5"), sampler=sampler, **settings)
+
+
+@pytest.fixture(scope="session")
+def model():
+    return make_model()
 
 
 @pytest.fixture(scope="session")
