@@ -2,9 +2,11 @@
 
 A wild bootstrap over runs: the design stays as it is, and the residuals of each run are multiplied
 by one random number, so that what varies between runs and seeds varies between the resampled
-losses too, whatever its size at each N and D. Residuals are divided by what the fit leaves of each,
-as they would otherwise be too small: five parameters follow the noise of few points. They are
-raised by the ratio of Student's to the normal quantile, too, because their size is estimated.
+losses too, whatever its size at each N and D. Residuals would be too small, as five parameters
+follow the noise of few runs: those of each run are divided by what the fit leaves of it, which
+makes them those of a fit without this run (CR3 in Bell and McCaffrey, "Bias reduction in standard
+errors for linear regression with multi-stage samples", 2002). They are raised by the ratio of
+Student's to the normal quantile, too, because their size is estimated.
 """
 
 import dataclasses
@@ -83,8 +85,8 @@ def uncertainty(fitted: Fit, *, replicates: int = REPLICATES, seed: int = 0) -> 
     """Refits the law to resampled losses; the same seed gives the same laws."""
     x, z, _ = centred(fitted.points)
     shares, log_law = term_shares(fitted.theta, x, z)
-    left = fitted.residuals / (1 - leverage(fitted, slopes(shares, x, z)))
     names, of_run = np.unique(fitted.points.run, return_inverse=True)
+    left = left_out_residuals(fitted, slopes(shares, x, z), of_run)
     freedom = max(len(names) - PARAMETERS, 1)
     left = left * stats.t.ppf((1 + LEVEL) / 2, freedom) / stats.norm.ppf((1 + LEVEL) / 2)
     rng = np.random.default_rng((seed, 0))
@@ -98,11 +100,22 @@ def uncertainty(fitted: Fit, *, replicates: int = REPLICATES, seed: int = 0) -> 
     return Uncertainty(laws=law_of(theta, fitted.points), noise=noise, seed=seed)
 
 
-def leverage(fitted: Fit, jacobian: np.ndarray) -> np.ndarray:
-    """How far the law follows each point alone: 0 not at all, 1 wholly."""
+def left_out_residuals(
+    fitted: Fit, jacobian: Float[np.ndarray, "points parameters"], of_run: np.ndarray
+) -> Float[np.ndarray, " points"]:
+    """The residuals that each run would have, to first order, if the law were fitted without it."""
     size = np.maximum(np.abs(fitted.residuals), 1e-300)
     weights = np.minimum(1.0, fitted.delta / size)
     gram = np.einsum("pi,p,pj->ij", jacobian, weights, jacobian)
     inverse = np.linalg.pinv(gram, rcond=1e-10, hermitian=True)
-    own = np.einsum("pi,ij,pj->p", jacobian, inverse, jacobian) * weights
-    return np.clip(own, 0.0, LARGEST_LEVERAGE)
+    left = np.empty_like(fitted.residuals)
+    for run in range(of_run.max() + 1):
+        own = np.flatnonzero(of_run == run)
+        scaled = jacobian[own] * np.sqrt(weights[own])[:, None]
+        # How far the law follows these points alone, along each of their principal directions: 0
+        # not at all, 1 wholly.
+        leverage, directions = np.linalg.eigh(scaled @ inverse @ scaled.T)
+        raised = directions / (1 - np.clip(leverage, 0.0, LARGEST_LEVERAGE)) @ directions.T
+        root = np.sqrt(weights[own])
+        left[own] = raised @ (fitted.residuals[own] * root) / root
+    return left
