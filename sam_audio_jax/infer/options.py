@@ -16,7 +16,13 @@ from sam_audio_jax.bounds import Checked, Range, Seed
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import draw_noise
 from sam_audio_jax.scorers.scorer import Scorer
-from sam_audio_jax.separator.flow import Method, SamplerConfig, checked_method
+from sam_audio_jax.separator.flow import (
+    Grid,
+    Method,
+    SamplerConfig,
+    checked_grid,
+    checked_method,
+)
 from sam_audio_jax.video.masks import KEEP
 
 SolverSteps = Annotated[int, Range(1, 100_000)]
@@ -41,6 +47,9 @@ class SeparateOptions(Checked, where=""):
     )
     steps: SolverSteps | None = dataclasses.field(  # None: what the model's config says
         default=None, metadata=_flag("of the solver", at_least=1)
+    )
+    grid: str | None = dataclasses.field(  # None: what the model's config says
+        default=None, metadata=_flag("of the solver's steps", choices=get_args(Grid))
     )
     seed: Seed = dataclasses.field(  # of the noise that no caller passes
         default=0,
@@ -92,6 +101,7 @@ class SeparateOptions(Checked, where=""):
         return SamplerConfig(
             method=default.method if self.method is None else checked_method(self.method),
             steps=default.steps if self.steps is None else self.steps,
+            grid=default.grid if self.grid is None else checked_grid(self.grid),
         )
 
     def to_dict(self) -> dict[str, Any]:

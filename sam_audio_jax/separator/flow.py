@@ -9,12 +9,15 @@ from typing import Annotated, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from sam_audio_jax.bounds import Checked, Decay, Finite, Positive, Range
 from sam_audio_jax.errors import UserError
 
-Method = Literal["midpoint", "euler", "heun"]
+Method = Literal["midpoint", "euler", "heun", "ab2", "ab3"]
+Grid = Literal["uniform", "cosine", "quadratic"]
+ORDERS = {"ab2": 2, "ab3": 3}  # slopes that a step of a multistep method adds up, its own with it
 Velocity = Callable[[Array, Array], Array]  # (state, time [batch]) -> velocity
 
 
@@ -22,17 +25,50 @@ Velocity = Callable[[Array, Array], Array]  # (state, time [batch]) -> velocity
 class SamplerConfig(Checked, where="sampler"):
     """How the flow is integrated from noise to latents; the defaults are published."""
 
-    method: Method = "midpoint"  # or euler, heun
-    steps: Annotated[int, Range(1, 100_000)] = 16  # equal ones, from time 0 to 1
+    # Or euler, heun, or Adams and Bashforth's methods of order 2 and 3, ab2 and ab3, which evaluate
+    # once in a step and also use the slopes of the steps before.
+    method: Method = "midpoint"
+    steps: Annotated[int, Range(1, 100_000)] = 16  # from time 0 to 1
+    # Steps of one size, short ones at both ends (cosine), or short ones at the noise (quadratic).
+    grid: Grid = "uniform"
 
     def __post_init__(self):
         super().__post_init__()
         checked_method(self.method)
+        checked_grid(self.grid)
 
     @property
     def evaluations_per_step(self) -> int:
         """Evaluations of the velocity in one step."""
-        return 1 if self.method == "euler" else 2
+        return 2 if self.method in ("midpoint", "heun") else 1
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the velocity in a whole solve."""
+        return self.steps * self.evaluations_per_step
+
+    @property
+    def times(self) -> Float[np.ndarray, " edges"]:
+        """Where steps begin and end, from 0 to 1."""
+        part = np.arange(self.steps + 1) / self.steps
+        if self.grid == "cosine":
+            return (1 - np.cos(np.pi * part)) / 2
+        return part**2 if self.grid == "quadratic" else part
+
+    @property
+    def slope_weights(self) -> Float[np.ndarray, "steps slopes"]:
+        """For each step of a multistep method the weights of its slope and of earlier ones.
+
+        They integrate the polynomial through the slopes exactly, for steps of any sizes. The first
+        steps use as many slopes as there are: the first one is Euler's.
+        """
+        times, order = self.times, ORDERS[self.method]
+        weights = np.zeros((self.steps, order))
+        for step in range(self.steps):
+            powers = np.arange(min(order, step + 1))
+            nodes = (times[step - powers] - times[step]) / (times[step + 1] - times[step])
+            weights[step, powers] = np.linalg.solve(nodes ** powers[:, None], 1 / (powers + 1))
+        return weights
 
 
 def checked_method(name: str) -> Method:
@@ -41,6 +77,14 @@ def checked_method(name: str) -> Method:
         if method == name:
             return method
     raise UserError(f"method={name!r} is unknown; allowed: {', '.join(get_args(Method))}")
+
+
+def checked_grid(name: str) -> Grid:
+    """The name of a grid of times. Raises `UserError` for an unknown one."""
+    for grid in get_args(Grid):
+        if grid == name:
+            return grid
+    raise UserError(f"grid={name!r} is unknown; allowed: {', '.join(get_args(Grid))}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,24 +171,54 @@ def flow_loss(
     return masked_mse(velocity(noisy, time), wanted, valid)
 
 
+Slopes = tuple[Float[Array, "batch frames channels"], ...]
+
+
+def no_slopes(x: Float[Array, "batch frames channels"], sampler: SamplerConfig) -> Slopes:
+    """What a solver remembers before its first step."""
+    return (jnp.zeros_like(x),) * (ORDERS.get(sampler.method, 1) - 1)
+
+
 def step(
     velocity: Velocity,
     x: Float[Array, "batch frames channels"],
     number: Float[Array, ""],
     sampler: SamplerConfig,
-) -> Float[Array, "batch frames channels"]:
-    """The state after step `number`, counted from 0."""
-    steps, dt = sampler.steps, 1 / sampler.steps
+    earlier: Slopes = (),
+) -> tuple[Float[Array, "batch frames channels"], Slopes]:
+    """The state after step `number`, counted from 0, and the slopes that the next one uses.
+
+    `earlier` are the slopes of a multistep method, the last one first; `no_slopes` at the start.
+    """
+    start, middle, end, dt = _step_times(number, sampler)
 
     def slope_at(x: Array, time: Array) -> Array:
         return velocity(x, jnp.broadcast_to(time, x.shape[:1])).astype(jnp.float32)
 
-    slope = slope_at(x, number / steps)
+    slope = slope_at(x, start)
     if sampler.method == "midpoint":
-        slope = slope_at(x + slope * (dt / 2), (2 * number + 1) / (2 * steps))
+        slope = slope_at(x + slope * (dt / 2), middle)
     elif sampler.method == "heun":
-        slope = (slope + slope_at(x + slope * dt, (number + 1) / steps)) / 2
-    return x + dt * slope
+        slope = (slope + slope_at(x + slope * dt, end)) / 2
+    elif sampler.method in ORDERS:
+        slopes = (slope, *earlier)
+        weights = jnp.asarray(sampler.slope_weights, jnp.float32)[number.astype(jnp.int32)]
+        slope = sum((w * s for w, s in zip(weights, slopes, strict=True)), jnp.zeros_like(x))
+        earlier = slopes[:-1]
+    return x + dt * slope, earlier
+
+
+def _step_times(
+    number: Float[Array, ""], sampler: SamplerConfig
+) -> tuple[Array, Array, Array, Array | float]:
+    """Beginning, middle, end and length of a step."""
+    steps = sampler.steps
+    if sampler.grid == "uniform":
+        return number / steps, (2 * number + 1) / (2 * steps), (number + 1) / steps, 1 / steps
+    times = sampler.times
+    edges = jnp.asarray(np.stack([times[:-1], times[1:]]), jnp.float32)
+    start, end = edges[:, number.astype(jnp.int32)]
+    return start, (start + end) / 2, end, end - start
 
 
 def sample(
@@ -154,11 +228,14 @@ def sample(
 ) -> Float[Array, "batch frames channels"]:
     """x(1) from x(0) = `noise`, float32.
 
-    Step n evaluates the velocity at n/steps and, midpoint, at (2n + 1)/(2 steps).
+    On the uniform grid step n evaluates the velocity at n/steps and, midpoint, at
+    (2n + 1)/(2 steps).
     """
 
-    def body(x: Array, number: Array) -> tuple[Array, None]:
-        return step(velocity, x, number, sampler), None
+    def body(state: tuple[Array, Slopes], number: Array) -> tuple[tuple[Array, Slopes], None]:
+        x, earlier = state
+        return step(velocity, x, number, sampler, earlier), None
 
     numbers = jnp.arange(sampler.steps, dtype=jnp.float32)
-    return jax.lax.scan(body, noise.astype(jnp.float32), numbers)[0]
+    x = noise.astype(jnp.float32)
+    return jax.lax.scan(body, (x, no_slopes(x, sampler)), numbers)[0][0]

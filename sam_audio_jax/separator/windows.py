@@ -120,17 +120,22 @@ def sample_after(
     """
     weight = overlap_weight[:, None]
 
-    def body(x: Array, number_and_past: tuple[Array, Array]) -> tuple[Array, Array]:
-        number, earlier = number_and_past
+    def body(
+        state: tuple[Array, flow.Slopes], number_and_past: tuple[Array, Array]
+    ) -> tuple[tuple[Array, flow.Slopes], Array]:
+        number, before = number_and_past
         slopes: list[Array] = []
 
         def merged(x: Array, time: Array) -> Array:
-            slope = weight * earlier[len(slopes)] + (1 - weight) * velocity(x, time)
+            slope = weight * before[len(slopes)] + (1 - weight) * velocity(x, time)
             slopes.append(slope)
             return slope
 
-        x = flow.step(merged, x, number, sampler)
-        return x, jnp.stack(slopes)
+        x, earlier = state
+        return flow.step(merged, x, number, sampler, earlier), jnp.stack(slopes)
 
     numbers = jnp.arange(sampler.steps, dtype=jnp.float32)
-    return jax.lax.scan(body, noise.astype(jnp.float32), (numbers, past))
+    x = noise.astype(jnp.float32)
+    start = (x, flow.no_slopes(x, sampler))
+    (x, _), velocities = jax.lax.scan(body, start, (numbers, past))
+    return x, velocities

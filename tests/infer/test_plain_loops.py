@@ -66,7 +66,7 @@ def integrate(velocity, noise, method, steps) -> np.ndarray:
     x = jnp.asarray(noise[None])
     sampler = flow.SamplerConfig(method=method, steps=steps)
     for number in range(steps):
-        x = flow.step(velocity, x, jnp.float32(number), sampler)
+        x, _ = flow.step(velocity, x, jnp.float32(number), sampler)
     return np.asarray(x[0])
 
 

@@ -90,7 +90,7 @@ def trajectory(separator, conditions, noise, *, steps):
         return separator.velocity(x, time, prepared)
 
     def body(x, number):
-        x = flow.step(velocity, x, number, flow.SamplerConfig(steps=steps))
+        x, _ = flow.step(velocity, x, number, flow.SamplerConfig(steps=steps))
         return x, x
 
     middle = noise + velocity(noise, jnp.zeros(len(noise))) / (2 * steps)
