@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": "write any model as a folder, for this package or the reference's code",
     "scaling": "run a study of sizes and amounts of data, and forecast from it",
     "demo": "serve a page in the browser to try a model on",
+    "export": "write the networks of a model as StableHLO or ONNX, to run without this package",
     "info": "parts of a model, their sizes, and the memory that a separation needs",
     "plan": "compile a training for a TPU slice without TPUs: memory, speed, meshes",
     "bench": "measure the speed of the parts on this machine",

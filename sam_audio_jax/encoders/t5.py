@@ -5,7 +5,7 @@ frozen `t5-base`; small offline configs train the same module on bytes.
 """
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -129,11 +129,17 @@ class T5Encoder(nnx.Module):
         self.blocks = stacked(lambda rngs: Block(config, rngs=rngs), config.depth, rngs)
         self.norm = RMSNorm(config.width, eps=config.eps, rngs=rngs)
 
-    def position_bias(self, tokens: int) -> Float[Array, "heads tokens tokens"]:
-        """The bias that every block adds to its attention scores, float32."""
-        position = np.arange(tokens)
-        distance = position[None, :] - position[:, None]
-        index = bucket(distance, self.config.buckets, self.config.max_distance)
+    def position_bias(self, tokens: Any) -> Float[Array, "heads tokens tokens"]:
+        """The bias that every block adds to its attention scores, float32.
+
+        `tokens` is an int, or a size that is left open (docs/export.md).
+        """
+        config, most = self.config, self.config.max_distance  # longer ones share its bucket
+        table = bucket(np.arange(-most, most + 1), config.buckets, most)
+        numbers = np if isinstance(tokens, int) else jnp
+        position = numbers.arange(tokens)
+        distance = numbers.clip(position[None, :] - position[:, None], -most, most)
+        index = numbers.asarray(table)[distance + most]
         return jnp.transpose(self.distance_bias[...][index], (2, 0, 1))
 
     def __call__(

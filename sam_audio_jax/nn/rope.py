@@ -5,6 +5,8 @@ The reference rotates neighbours `(2i, 2i+1)` of a head; here element `i` is pai
 keys and the weights of their norms are reordered alike, which `convert/` does.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,15 +18,20 @@ def base(max_positions: int) -> float:
     return max(10_000.0, 2.0 * max_positions)
 
 
-def angles(frames: int, head_dim: int, theta: float) -> Float[np.ndarray, "frames pairs"]:
+def angles(
+    frames: Any, head_dim: int, theta: float
+) -> Float[np.ndarray, "frames pairs"] | Float[Array, "frames pairs"]:
     """Position times frequency `theta^(-2i/head_dim)`, both float32, computed while tracing.
 
-    Rounded where the reference rounds: at 400 s one bit of a frequency is 1e-4 of the result.
+    Rounded where the reference rounds: at 400 s one bit of a frequency is 1e-4 of the result. Where
+    the number of frames is left open (docs/export.md) it is no int, and the angles are computed
+    when the program runs.
     """
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     power = np.power(np.float64(theta), exponent.astype(np.float64))
     frequency = np.float32(1) / power.astype(np.float32)
-    return np.outer(np.arange(frames, dtype=np.float32), frequency)
+    numbers = np if isinstance(frames, int) else jnp
+    return numbers.outer(numbers.arange(frames, dtype=np.float32), frequency)
 
 
 def rotate(

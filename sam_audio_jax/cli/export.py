@@ -1,0 +1,58 @@
+"""Writes the networks of a model as programs that run without this package.
+
+Codec encoder, codec decoder, text encoder and one evaluation of the velocity, with export.json,
+which says what goes in and comes out (docs/export.md has a program that separates with them).
+stablehlo: by jax.export, for CPUs, CUDA GPUs and TPUs, any number of items, frames and tokens; the
+weights are in one safetensors file. onnx: by jax2onnx, the weights in the models; the velocity has
+one item and the length of --seconds and --tokens. Each program is compared with the model on random
+inputs; one that differs by more than 1e-4 ends the command.
+"""
+
+import argparse
+import functools
+import pathlib
+import sys
+from typing import get_args
+
+from sam_audio_jax import config
+from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.export.exported_folder import Form, export_model
+from sam_audio_jax.files import check_new_folder, check_writable
+from sam_audio_jax.infer.inputs import check_checkpoint
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The options of the command. Raises `UserError` for what cannot be understood."""
+    parser = config.ArgumentParser(__doc__, command="export")
+    parser.add_argument("model", help="shipped name, workdir or step, folder, Hugging Face id")
+    parser.add_argument("--format", required=True, choices=get_args(Form))
+    parser.add_argument("--out", required=True, help="folder to make; must not exist or be empty")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="of sound in a velocity of onnx"
+    )
+    parser.add_argument(
+        "--tokens", type=at_least(1), default=32, help="of the text in a velocity of onnx"
+    )
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Exports one model."""
+    options = read_options(argv)
+    if not options.out:
+        raise UserError("--out is empty: name the folder to make")
+    if not 0 < options.seconds < float("inf"):
+        raise UserError(f"--seconds {options.seconds} must be above 0")
+    folder = pathlib.Path(options.out)
+    check_new_folder(folder, "--out")
+    check_writable(folder, "--out")
+    export_model(
+        check_checkpoint(options.model),
+        folder,
+        options.format,
+        seconds=options.seconds,
+        tokens=options.tokens,
+        report=functools.partial(print, file=sys.stderr),
+    )

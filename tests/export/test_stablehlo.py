@@ -1,0 +1,98 @@
+"""Programs that `export` writes run without the package and give what the model gives."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from sam_audio_jax import SAMAudio, audio
+from sam_audio_jax.cli import main
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.export import exported_folder, stablehlo
+from sam_audio_jax.export.solver_steps import solver_steps
+from sam_audio_jax.separator.flow import SamplerConfig, sample
+from tests.children import ROOT, environment
+
+EXAMPLE = ROOT / "examples" / "separate_stablehlo.py"
+SOUNDS = ROOT / "sam_audio_jax" / "data" / "embedded"
+# Runs the example where the package cannot be imported.
+WITHOUT_PACKAGE = """
+import runpy, sys
+sys.modules["sam_audio_jax"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+PROMPTS = {"text": "A woman  speaking.", "spans": [("+", 0.5, 1.1)], "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory) -> pathlib.Path:
+    """Speech and another sound, 1.3 s at the rate of `tiny`, which is not whole frames."""
+    entries = [json.loads(line) for line in (SOUNDS / "manifest.jsonl").open()]
+    waves = []
+    for category in ("speech", "sfx"):
+        path = next(entry["path"] for entry in entries if entry["category"] == category)
+        recording = audio.load(SOUNDS / path)
+        whole = audio.resample(recording.samples[0], recording.sample_rate, 16_000)
+        waves.append(whole[:20_911])
+    path = tmp_path_factory.mktemp("mixture") / "mixture.wav"
+    soundfile.write(path, waves[0] + waves[1], 16_000, subtype="FLOAT")
+    return path
+
+
+@pytest.mark.processes
+def test_the_example_separates_as_the_package_does(tmp_path, mixture, capsys):
+    folder, out = tmp_path / "programs", tmp_path / "out"
+    assert main(["export", "tiny", "--format", "stablehlo", "--out", str(folder)]) == 0
+    assert capsys.readouterr().err.count("differs from the model by") == 4
+    words = [EXAMPLE, folder, mixture, "--text", PROMPTS["text"], "--span", "+", "0.5", "1.1"]
+    subprocess.run(
+        [sys.executable, "-c", WITHOUT_PACKAGE, *map(str, words), "--seed", "3", "--out", str(out)],
+        env=environment() | {"PYTHONPATH": ""},
+        check=True,
+        timeout=300,
+    )
+    stems = SAMAudio.from_pretrained("tiny").separate(mixture, **PROMPTS)
+    for name in ("target", "residual"):
+        wave, _ = soundfile.read(out / f"{name}.wav", dtype="float32")
+        wanted = getattr(stems, name)
+        assert np.abs(wave - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    described = json.loads((folder / "export.json").read_text())
+    assert set(described["files"]) == {path.name for path in folder.iterdir()} - {"export.json"}
+    assert described["programs"]["velocity"]["platforms"] == ["cpu", "cuda", "tpu"]
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "ab3"])
+def test_listed_solver_steps_are_those_of_the_sampler(method):
+    sampler = SamplerConfig(method=method, steps=3)
+    noise = jnp.linspace(-1, 1, 6).reshape(1, 2, 3)
+    velocity = lambda x, t: jnp.sin(3 * x + t[:, None, None])  # noqa: E731
+    x, slopes = noise, []
+    for step in solver_steps(sampler):
+        for one in step["evaluate"]:
+            state = x + sum(factor * slopes[number] for number, factor in one["add"])
+            slopes.append(velocity(state, jnp.full(1, one["time"])))
+        x = x + sum(factor * slopes[number] for number, factor in step["add"])
+    np.testing.assert_allclose(x, sample(velocity, noise, sampler), atol=1e-6)
+    assert len(slopes) == 3 * sampler.evaluations_per_step
+
+
+def test_a_program_that_differs_is_not_written(tmp_path, monkeypatch):
+    run = stablehlo.run
+    monkeypatch.setattr(stablehlo, "run", lambda *given: run(*given) * 1.001)
+    with pytest.raises(UserError, match=r"exported encoder differs from the model by 1\.0e-03"):
+        exported_folder.export_model(
+            "tiny", tmp_path / "out", "stablehlo", seconds=1.0, tokens=8, report=print
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_converter_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    assert main(["export", "tiny", "--format", "onnx", "--out", str(tmp_path / "out")]) == 2
+    assert "needs jax2onnx: pip install" in capsys.readouterr().err
