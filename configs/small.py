@@ -4,6 +4,7 @@ sam-audio prepare small --out caches/pretraining --codec-checkpoint DIR \
     --alignment.teacher-checkpoint CNN14.pth
 sam-audio train small@v5e-256 --workdir runs/small --codec-checkpoint DIR
 sam-audio train small@finetune-v5e-256 --workdir runs/fine --init-from runs/small
+sam-audio train small@few-steps-v5e-256 --workdir runs/few --init-from runs/fine
 
 `sam-audio plan small@SLICE` shows what a layout needs, with --search it tries others.
 """

@@ -17,6 +17,12 @@ caption has:
 sam-audio convert --from wordllama --to runs/vectors
 sam-audio train tiny@vectors --data.cache CACHE --init-from tiny --workdir runs/vectors_run
 
+`tiny@many-steps` learns all flow times alike, and `tiny@few-steps` goes on from it for few steps of
+the solver (docs/training.md, "Few steps"); both share the cache of `tiny`:
+
+sam-audio train tiny@many-steps --workdir runs/many --data.cache runs/tiny_cache
+sam-audio train tiny@few-steps --workdir runs/few --data.cache runs/tiny_cache --init-from runs/many
+
 Recipes that differ in the prompts (`vectors`, `no-pairs`, `no-absent`, `no-wordings`,
 `no-alternatives`) share the cache of `words`; each of the others has its own.
 
@@ -33,6 +39,7 @@ from codec_tiny import CODEC
 
 from sam_audio_jax.data.config import DataConfig, MixConfig, PromptConfig
 from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.recipes import few_steps
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig, SamplerConfig
 from sam_audio_jax.separator.model import SeparatorConfig
@@ -105,7 +112,14 @@ def _with_vectors(config: TrainConfig, folder: str = "runs/vectors") -> TrainCon
     )
 
 
+# Uniform flow times: a model that needs many steps, as the published ones do.
+MANY = dataclasses.replace(
+    CONFIG, flow=FlowConfig(), sampler=SamplerConfig(method="midpoint", steps=16)
+)
+
 RECIPES = {
+    "many-steps": MANY,
+    "few-steps": few_steps(MANY, steps=1_000),
     "words": _arranged(*WORDS.values()),
     "vectors": _with_vectors(_arranged(*WORDS.values())),
     "plain": _arranged(),

@@ -11,6 +11,7 @@ from sam_audio_jax.data.config import BatchConfig, DataConfig, MixConfig, Prompt
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.separator.dit import DitConfig
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import AlignmentConfig, OptimConfig, TrainConfig
 
@@ -53,16 +54,20 @@ FINETUNING_LAYOUTS = {
 def paper(dit: DitConfig, *, token_budget: int, remat: Mapping[str, str]) -> dict[str, TrainConfig]:
     """The recipes of one published size: `SLICE` pre-trains, `finetune-SLICE` fine-tunes.
 
+    `few-steps-SLICE` fine-tunes what came out for few steps of the solver.
+
     `token_budget` is the size of a fine-tuning batch in frames; `remat` says, for each slice, what
     of the pre-training's activations is computed again instead of kept.
     """
     layouts = {
         name: SliceLayout(mesh=mesh, remat=remat[name]) for name, mesh in PRETRAINING_MESHES.items()
     }
-    tuned = on_slices(finetuning(dit, token_budget=token_budget), FINETUNING_LAYOUTS)
-    return on_slices(pretraining(dit), layouts) | {
-        f"finetune-{name}": config for name, config in tuned.items()
-    }
+    tuned = finetuning(dit, token_budget=token_budget)
+    recipes = on_slices(pretraining(dit), layouts)
+    for kind, config in (("finetune", tuned), ("few-steps", few_steps(tuned))):
+        on_each = on_slices(config, FINETUNING_LAYOUTS)
+        recipes |= {f"{kind}-{name}": laid for name, laid in on_each.items()}
+    return recipes
 
 
 def pretraining(dit: DitConfig) -> TrainConfig:
@@ -117,6 +122,22 @@ def finetuning(dit: DitConfig, *, token_budget: int) -> TrainConfig:
         eval_every=EVAL_EVERY,
         batch=0,
         steps=300_000,
+    )
+
+
+def few_steps(config: TrainConfig, *, steps: int = 50_000) -> TrainConfig:
+    """A fine-tuning of its result for few steps of the solver; all of it is ours.
+
+    Give `--init-from` the workdir of the config's own training (docs/training.md, "Few steps").
+    """
+    dit = dataclasses.replace(config.separator.dit, step_size=True)
+    return dataclasses.replace(
+        config,
+        separator=dataclasses.replace(config.separator, dit=dit),
+        flow=dataclasses.replace(config.flow, consistency_share=0.25),
+        optim=dataclasses.replace(config.optim, peak_lr=config.optim.peak_lr / 10),
+        sampler=SamplerConfig(method="euler", steps=4),
+        steps=steps,
     )
 
 

@@ -43,7 +43,7 @@ from sam_audio_jax.convert.model_files import (
     reading,
 )
 from sam_audio_jax.convert.names import StoredNetwork
-from sam_audio_jax.convert.separator import separator_config, separator_table
+from sam_audio_jax.convert.separator import STEP_SIZE, separator_config, separator_table
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_config_to_reference, t5_table
 from sam_audio_jax.convert.tensors import State, Tensor, write_state
 from sam_audio_jax.convert.upstream_config import TEXT_DEFAULTS, upstream_config, with_defaults
@@ -348,8 +348,13 @@ def _with_tower(contents: Contents, other: ModelFolder, *, export: bool) -> Cont
 def _folded(contents: Contents) -> Contents:
     """The contents with a codec whose latents need no scale.
 
-    The weights of its bottleneck are changed so that `(z - mean) / std` are its latents.
+    The weights of its bottleneck are changed so that `(z - mean) / std` are its latents. Raises
+    `UserError` for a model that upstream's code cannot run.
     """
+    if contents.config.get("transformer", {}).get(STEP_SIZE):
+        raise UserError(
+            "this model has an embedding of the step size, which upstream's code does not have"
+        )
     if contents.latents == UNSCALED:
         return contents
     state, mean, std = contents.state, contents.latents["mean"], contents.latents["std"]

@@ -52,6 +52,8 @@ TRANSFORMER_DEFAULTS: dict[str, Any] = {
     "out_channels": 256,
     "in_channels": None,
 }
+# Ours, of models for few steps alone: whether the size of a solver step has an embedding.
+STEP_SIZE = "step_size_embedding"
 # The released models have these values; no other is built here.
 FIXED = (
     "fc_bias",
@@ -151,6 +153,8 @@ def separator_rows(config: SeparatorConfig) -> list[Row]:
         Row("transformer.final_layer_scale_shift_table", "dit.modulation"),
         Row("transformer.output.weight", "dit.out.kernel", LINEAR),
     ]
+    if config.dit.step_size:
+        rows += _gated("transformer.step_embedder.projection", "dit.step_size.project")
     if config.dit.context_norm:
         rows.append(Row("transformer.y_embedder.norm.weight", "dit.context_norm.scale"))
     return rows
@@ -204,7 +208,7 @@ def dit_from_reference(transformer: Mapping[str, Any], dtype: Compute) -> DitCon
 
     Raises `UserError` for unknown keys and for settings that no released model has.
     """
-    unknown = sorted(set(transformer) - set(TRANSFORMER_DEFAULTS))
+    unknown = sorted(set(transformer) - {*TRANSFORMER_DEFAULTS, STEP_SIZE})
     if unknown:
         raise UserError(
             f"config.json: unknown key transformer.{unknown[0]}, allowed are "
@@ -234,6 +238,7 @@ def dit_from_reference(transformer: Mapping[str, Any], dtype: Compute) -> DitCon
         context_norm=full["context_norm"],
         max_positions=full["max_positions"],
         frequency_width=full["frequency_embedding_dim"],
+        step_size=bool(full.get(STEP_SIZE)),
         dtype=dtype,
     )
 
@@ -255,6 +260,8 @@ def dit_to_reference(config: DitConfig, out_channels: int, known: Mapping[str, A
         "context_norm": config.context_norm,
         "out_channels": out_channels,
     }
+    if config.step_size:
+        full[STEP_SIZE] = True
     if feed_forward_size(full) != config.mlp:  # any size is a multiple of itself
         full |= {"ffn_exp": 1, "ffn_dim_multiplier": 1, "multiple_of": config.mlp}
         if feed_forward_size(full) != config.mlp:

@@ -171,7 +171,9 @@ def solve_windows(
         def of_windows(pieces: Array, starts: Array) -> Array:
             pieces = parallel.constrain(pieces, "batch", "frames", "width")
             prepared = separator.prepare(recording.conditions(starts, window, separator))
-            return separator.velocity(pieces, jnp.broadcast_to(time, pieces.shape[:1]), prepared)
+            times = jnp.broadcast_to(time, pieces.shape[:1])
+            size = sampler.step_size(times)
+            return separator.velocity(pieces, times, prepared, step_size=size)
 
         return windows.merged_velocity(
             of_windows, x[0], layout.starts, layout.weights, layout.batches

@@ -49,7 +49,11 @@ def solve_latents(
     prepared = separator.prepare(conditions)
     if prompts.candidates > 1:
         prepared = jax.tree.map(lambda x: jnp.repeat(x, prompts.candidates, axis=0), prepared)
-    return flow.sample(lambda x, t: separator.velocity(x, t, prepared), prompts.noise, sampler)
+
+    def velocity(x: Array, time: Array) -> Array:
+        return separator.velocity(x, time, prepared, step_size=sampler.step_size(time))
+
+    return flow.sample(velocity, prompts.noise, sampler)
 
 
 def decode_stems(

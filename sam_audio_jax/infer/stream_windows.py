@@ -74,7 +74,9 @@ def _solve(
 
     def velocity(x: Array, time: Array) -> Array:
         copies = jnp.broadcast_to(x, (rows, *x.shape[1:]))
-        return separator.velocity(copies, jnp.broadcast_to(time, (rows,)), prepared)[:1]
+        times = jnp.broadcast_to(time, (rows,))
+        size = sampler.step_size(times)
+        return separator.velocity(copies, times, prepared, step_size=size)[:1]
 
     latents, velocities = windows.sample_after(
         velocity,

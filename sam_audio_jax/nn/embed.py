@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from sam_audio_jax import parallel
-from sam_audio_jax.nn.linear import linear
+from sam_audio_jax.nn.linear import LECUN, Initializer, linear
 
 MAX_PERIOD = 10_000.0
 
@@ -53,12 +53,15 @@ class GatedProjection(nnx.Module):
         dropout: float,
         dtype: str,
         activation: Callable[[Array], Array] = nnx.silu,
+        out_init: Initializer = LECUN,
         rngs: nnx.Rngs,
     ):
         self.dropout, self.activation = dropout, activation
         self.gate = linear(size_in, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
         self.up = linear(size_in, hidden, ("embed", "mlp"), dtype=dtype, rngs=rngs)
-        self.down = linear(hidden, size_out, ("mlp", "embed"), dtype=dtype, rngs=rngs)
+        self.down = linear(
+            hidden, size_out, ("mlp", "embed"), dtype=dtype, init=out_init, rngs=rngs
+        )
 
     def __call__(
         self, x: Float[Array, "*rows size_in"], key: Key[Array, ""] | None = None

@@ -27,6 +27,7 @@ from sam_audio_jax.nn.patcher import Patcher
 from sam_audio_jax.nn.stack import Remat, scan_blocks, stacked
 
 ZEROS = jax.nn.initializers.zeros
+STEP_SCALE = 1_000.0  # a step from noise to data, in the unit of its sinusoid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class DitConfig(Checked, where="dit"):
     context_norm: bool = False  # RMSNorm on the memory before its projection
     max_positions: Size = 10_000  # frames; the rotary base is twice this, at least 10,000
     frequency_width: Size = 256  # of the time sinusoid that modulates the blocks
+    # A second embedding, of the size of a solver step (docs/training.md, "Few steps").
+    step_size: bool = False
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # compute; parameters are float32
     remat: Remat = dataclasses.field(default="none", metadata=FREE)  # in the backward pass
     attention: Kernel = dataclasses.field(default="auto", metadata=FREE)  # among frames
@@ -113,7 +116,7 @@ class Block(nnx.Module):
         *,
         valid: Bool[Array, "batch frames"] | None,
         memory_mask: Bool[Array, "batch tokens"] | None,
-        angle: Float[np.ndarray, "frames pairs"],
+        angle: Float[np.ndarray, "frames pairs"] | Float[Array, "frames pairs"],
         key: Key[Array, ""] | None,
     ) -> Float[Array, "batch frames width"]:
         rows = (self.modulation[...] + modulation).astype(x.dtype)
@@ -139,13 +142,42 @@ class TimeEmbedding(nnx.Module):
         )
 
     def __call__(
-        self, time: Float[Array, " batch"], key: Key[Array, ""] | None = None
+        self,
+        time: Float[Array, " batch"],
+        key: Key[Array, ""] | None = None,
+        step: Float[Array, "batch width"] | None = None,
     ) -> tuple[Float[Array, "batch width"], Float[Array, "batch 6 width"]]:
         vector = self.project(sinusoid(time, self.frequency_width), key)
+        vector = vector if step is None else vector + step
         rows = self.to_blocks(nnx.silu(vector)).reshape(vector.shape[0], 6, -1)
         return parallel.constrain(vector, "batch", "width"), parallel.constrain(
             rows, "batch", "tokens", "width"
         )
+
+
+class StepSizeEmbedding(nnx.Module):
+    """Maps the size of a solver step to what is added to the time's vector, in float32.
+
+    It starts at zero: a network that gets one begins as the network that it was.
+    """
+
+    def __init__(self, config: DitConfig, *, rngs: nnx.Rngs):
+        self.frequency_width = config.frequency_width
+        self.project = GatedProjection(
+            config.frequency_width,
+            config.width,
+            config.width,
+            dropout=config.dropout,
+            dtype="float32",
+            out_init=ZEROS,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, size: Float[Array, " batch"], key: Key[Array, ""] | None = None
+    ) -> Float[Array, "batch width"]:
+        vector = self.project(sinusoid(STEP_SCALE * size, self.frequency_width), key)
+        return parallel.constrain(vector, "batch", "width")
 
 
 class Dit(nnx.Module):
@@ -174,6 +206,8 @@ class Dit(nnx.Module):
         self.out = linear(
             width, channels, ("embed", "channels"), dtype=config.dtype, init=ZEROS, rngs=rngs
         )
+        # Last, so that the others draw the same initial values with and without it.
+        self.step_size = StepSizeEmbedding(config, rngs=rngs) if config.step_size else None
 
     def __call__(
         self,
@@ -181,6 +215,7 @@ class Dit(nnx.Module):
         time: Float[Array, " batch"],
         memory: Float[Array, "batch tokens width"],
         *,
+        step_size: Float[Array, " batch"] | None = None,
         valid: Bool[Array, "batch frames"] | None = None,
         memory_mask: Bool[Array, "batch tokens"] | None = None,
         key: Key[Array, ""] | None = None,
@@ -191,6 +226,7 @@ class Dit(nnx.Module):
             time,
             memory,
             layer=self.config.depth,
+            step_size=step_size,
             valid=valid,
             memory_mask=memory_mask,
             key=key,
@@ -203,13 +239,15 @@ class Dit(nnx.Module):
         memory: Float[Array, "batch tokens width"],
         *,
         layer: int,
+        step_size: Float[Array, " batch"] | None = None,
         valid: Bool[Array, "batch frames"] | None = None,
         memory_mask: Bool[Array, "batch tokens"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch frames channels"], Float[Array, "batch frames width"]]:
         """The velocity of a call, and the state after `layer` blocks.
 
-        For fewer than all blocks it copies the weights of the stack.
+        For fewer than all blocks it copies the weights of the stack. `step_size` counts in a
+        network that has an embedding of it; None is 0.
         """
         config = self.config
         if x.shape[1] > config.max_positions:
@@ -217,7 +255,12 @@ class Dit(nnx.Module):
                 f"{x.shape[1]} frames given, at most {config.max_positions} are allowed"
             )
         keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
-        vector, modulation = self.time(time, keys[0])
+        step = None
+        if self.step_size is not None:
+            size = jnp.zeros_like(time) if step_size is None else step_size
+            own = None if key is None else jax.random.fold_in(key, 5)
+            step = self.step_size(size, own)
+        vector, modulation = self.time(time, keys[0], step)
         memory = memory if self.context_norm is None else self.context_norm(memory)
         memory = self.context(memory, keys[1])
         x = dropout(self.patcher(x), config.dropout, keys[2])

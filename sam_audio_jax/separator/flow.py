@@ -55,6 +55,19 @@ class SamplerConfig(Checked, where="sampler"):
             return (1 - np.cos(np.pi * part)) / 2
         return part**2 if self.grid == "quadratic" else part
 
+    def step_size(self, time: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """The size of the step that begins at a time, for models of few steps.
+
+        It is 0, the velocity at that time, for methods that need more than one slope for a step.
+        """
+        if self.method != "euler":
+            return jnp.zeros_like(time)
+        if self.grid == "uniform":
+            return jnp.full_like(time, 1 / self.steps)
+        edges = jnp.asarray(self.times, jnp.float32)
+        number = jnp.searchsorted(edges[1:-1], time, side="right")
+        return jnp.diff(edges)[number]
+
     @property
     def slope_weights(self) -> Float[np.ndarray, "steps slopes"]:
         """For each step of a multistep method the weights of its slope and of earlier ones.
@@ -95,6 +108,15 @@ class FlowConfig(Checked, where="flow"):
     time: Literal["uniform", "logit_normal"] = "uniform"
     time_mean: Finite = 0.0  # of the normal behind logit_normal
     time_std: Positive = 1.0
+    # Rows of a batch that learn to agree with two steps of half their size, instead of the flow's
+    # velocity, for models that are solved in few steps; needs separator.dit.step_size.
+    consistency_share: Decay = 0.0
+    finest_steps: Annotated[int, Range(2, 2**20)] = 128  # from noise to data, a power of two
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.finest_steps & (self.finest_steps - 1):
+            raise UserError(f"flow.finest_steps={self.finest_steps} must be a power of two")
 
 
 def draw_time(key: Key[Array, ""], batch: int, config: FlowConfig) -> Float[Array, " batch"]:

@@ -136,11 +136,17 @@ class Separator(nnx.Module):
         time: Float[Array, " batch"],
         prepared: PreparedConditions,
         *,
+        step_size: Float[Array, " batch"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch frames state"]:
-        """dx/dt at state `noisy` (channels `[target, residual]`) and time in [0, 1], float32."""
+        """dx/dt at state `noisy` (channels `[target, residual]`) and time in [0, 1], float32.
+
+        Of a model for few steps the mean velocity over a step of `step_size` from that time.
+        """
         layer = self.config.dit.depth
-        return self.with_hidden(noisy, time, prepared, layer=layer, dropout_key=dropout_key)[0]
+        return self.with_hidden(
+            noisy, time, prepared, layer=layer, step_size=step_size, dropout_key=dropout_key
+        )[0]
 
     def with_hidden(
         self,
@@ -149,6 +155,7 @@ class Separator(nnx.Module):
         prepared: PreparedConditions,
         *,
         layer: int,
+        step_size: Float[Array, " batch"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch frames state"], Float[Array, "batch frames width"]]:
         """The velocity, and the transformer's state after `layer` blocks."""
@@ -160,6 +167,7 @@ class Separator(nnx.Module):
             time,
             memory,
             layer=layer,
+            step_size=step_size,
             valid=prepared.valid,
             memory_mask=prepared.memory_mask,
             key=dropout_key,
@@ -171,9 +179,11 @@ class Separator(nnx.Module):
         time: Float[Array, " batch"],
         conditions: Conditions,
         *,
+        step_size: Float[Array, " batch"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch frames state"]:
-        return self.velocity(noisy, time, self.prepare(conditions), dropout_key=dropout_key)
+        prepared = self.prepare(conditions)
+        return self.velocity(noisy, time, prepared, step_size=step_size, dropout_key=dropout_key)
 
 
 class PromptedSeparator(nnx.Module):

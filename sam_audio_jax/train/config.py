@@ -369,6 +369,11 @@ class TrainConfig(RunConfig):
                 f"alignment.weight={self.alignment.weight} needs the features of a teacher, which "
                 f"the labels of data.labels.folder={self.data.labels.folder} do not have"
             )
+        if self.flow.consistency_share and not self.separator.dit.step_size:
+            raise UserError(
+                f"flow.consistency_share={self.flow.consistency_share} needs a network that knows "
+                "the size of its step: separator.dit.step_size=True"
+            )
         if self.like.share:
             self._check_like()
         if self.lora.rank:

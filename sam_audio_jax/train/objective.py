@@ -22,8 +22,10 @@ from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import lora
 from sam_audio_jax.scorers.cnn14 import Cnn14
+from sam_audio_jax.separator.dit import StepSizeEmbedding
+from sam_audio_jax.separator.few_steps import ConsistentRows, with_consistency
 from sam_audio_jax.separator.flow import draw_path, masked_mse
-from sam_audio_jax.separator.model import PromptedSeparator
+from sam_audio_jax.separator.model import PreparedConditions, PromptedSeparator, Separator
 from sam_audio_jax.separator.prompts import Conditions
 from sam_audio_jax.separator.representation_alignment import (
     AlignmentHead,
@@ -269,22 +271,50 @@ def separation_loss(
     )
     x1 = jnp.concatenate([target, residual], axis=-1)
     noisy, time, wanted = draw_path(x1, flow_key, config.flow)
+    prepared, size, rows = prompted.separator.prepare(conditions), None, None
+    if config.flow.consistency_share:
+        shards = parallel.axis_size("batch")
+        rows = ConsistentRows.of(len(x1), config.flow.consistency_share, shards)
+        noisy, time, wanted, size = with_consistency(
+            _frozen_velocity(prompted.separator, prepared, rows),
+            *(noisy, time, wanted, rows),
+            jax.random.fold_in(key, 3),
+            config.flow,
+        )
     depth = config.separator.dit.depth
     velocity, hidden = prompted.separator.with_hidden(
         noisy,
         time,
-        prompted.separator.prepare(conditions),
+        prepared,
         layer=config.alignment.layer_of(depth) if prompted.alignment else depth,
+        step_size=size,
         dropout_key=dropout_key,
     )
     flow = masked_mse(velocity, wanted, batch["valid"])
     metrics = {"padding": 1 - jnp.mean(batch["valid"].astype(jnp.float32))}
+    if rows is not None:
+        parts = (rows.take(one) for one in (velocity, wanted, batch["valid"]))
+        metrics["consistency"] = masked_mse(*parts)
     if prompted.alignment is None:
         return flow, metrics
     features = teacher_frames(teacher, batch, config)
     alignment = alignment_loss(prompted.alignment(hidden), features, batch["valid"])
     metrics |= {"flow": flow, "alignment": alignment}
     return flow + config.alignment.weight * alignment, metrics
+
+
+def _frozen_velocity(
+    separator: Separator, prepared: PreparedConditions, rows: ConsistentRows
+) -> Callable[[Array, Array, Array], Array]:
+    """The velocity of some rows of a batch, without dropout and without a gradient."""
+    graph, state = nnx.split(separator)
+    fixed = nnx.merge(graph, jax.lax.stop_gradient(nnx.as_pure(state)))
+    mine = jax.tree.map(lambda x: jax.lax.stop_gradient(rows.take(x)), prepared)
+
+    def velocity(x: Array, time: Array, size: Array) -> Array:
+        return fixed.velocity(x, time, mine, step_size=size)
+
+    return velocity
 
 
 def _video(
@@ -379,6 +409,12 @@ def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any
             return make_model(config).alignment or nnx.Module()
 
         weights["alignment"] = nnx.as_pure(nnx.state(parallel.init_sharded(head)))
+    dit = config.separator.dit
+    if dit.step_size and not start.separator.config.dit.step_size:
+        step_size = parallel.init_sharded(
+            lambda: StepSizeEmbedding(dit, rngs=nnx.Rngs(config.seed))
+        )
+        weights["separator"]["dit"]["step_size"] = nnx.as_pure(nnx.state(step_size))
     _check_shapes(weights, like)
     return weights
 

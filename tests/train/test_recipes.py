@@ -96,13 +96,16 @@ def test_a_run_with_videos_goes_on_bit_for_bit(workdirs):
 @pytest.mark.parametrize("size", SIZES)
 def test_every_recipe_names_its_frozen_networks_and_evaluates(size):
     defined = runpy.run_path(str(ROOT / "configs" / f"{size}.py"))["RECIPES"]
-    assert len(defined) == 6
+    assert len(defined) == 9
     for name, recipe in defined.items():
         assert recipe.text_checkpoint == "t5-base"
         assert recipe.eval_bench
         assert 0 < recipe.eval_every < recipe.steps
         prompts = recipe.data.prompts
-        if "finetune" in name:
+        few = "few-steps" in name
+        assert (recipe.sampler.method == "euler") == few
+        assert (recipe.separator.dit.step_size, recipe.flow.consistency_share > 0) == (few, few)
+        if few or "finetune" in name:
             assert (prompts.text_dropout, prompts.span_share) == (0.0, 1.0)
             schedule = Schedule(recipe.data.batches, 0, recipe.codec.frame_rate)
             assert schedule.padding < 0.1
