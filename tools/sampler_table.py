@@ -31,7 +31,7 @@ from sam_audio_jax.infer.collate import collate_items
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.solve import decode_stems, solve_latents
-from sam_audio_jax.separator.flow import Grid, Method, SamplerConfig
+from sam_audio_jax.separator.flow import Method, SamplerConfig, TimeGrid
 
 REFERENCE = SamplerConfig(method="midpoint", steps=64)
 
@@ -50,7 +50,7 @@ def samplers(evaluations: Sequence[int]) -> list[SamplerConfig]:
         SamplerConfig(method=method, steps=count // each, grid=grid)
         for count in evaluations
         for method in get_args(Method)
-        for grid in get_args(Grid)
+        for grid in get_args(TimeGrid)
         if not count % (each := SamplerConfig(method=method).evaluations_per_step)
     ]
     return [*found, REFERENCE]

@@ -17,7 +17,7 @@ from sam_audio_jax.separator.model import PromptedSeparator, Separator
 from sam_audio_jax.separator.prompts import ANCHOR_IDS, Conditions
 
 Draw = Callable[[np.random.Generator, Any], np.ndarray]
-Weights = dict[str, Array]
+Parameters = dict[str, Array]
 # Sizes at which an exported program is compared with its network.
 CHECKED_SIZES = {"batch": 2, "frames": 21, "tokens": 7}
 
@@ -58,12 +58,12 @@ class ExportedProgram:
     traced_first: bool = False  # for a converter that reads primitives alone
 
     @property
-    def weights(self) -> Weights:
+    def weights(self) -> Parameters:
         """The parameters of the network by their paths."""
         flat = nnx.to_flat_state(nnx.state(self.network))
         return {_joined(path): variable.get_value() for path, variable in flat}
 
-    def of_weights(self, weights: Weights, inputs: Mapping[str, Any]) -> Array:
+    def of_weights(self, weights: Parameters, inputs: Mapping[str, Any]) -> Array:
         """The program as a function of its parameters and its inputs by name."""
         graph, state = nnx.split(self.network)
         paths = [path for path, _ in nnx.to_flat_state(state)]

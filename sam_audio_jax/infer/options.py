@@ -17,9 +17,9 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import draw_noise
 from sam_audio_jax.scorers.scorer import Scorer
 from sam_audio_jax.separator.flow import (
-    Grid,
     Method,
     SamplerConfig,
+    TimeGrid,
     checked_grid,
     checked_method,
 )
@@ -49,7 +49,7 @@ class SeparateOptions(Checked, where=""):
         default=None, metadata=_flag("of the solver", at_least=1)
     )
     grid: str | None = dataclasses.field(  # None: what the model's config says
-        default=None, metadata=_flag("of the solver's steps", choices=get_args(Grid))
+        default=None, metadata=_flag("of the solver's steps", choices=get_args(TimeGrid))
     )
     seed: Seed = dataclasses.field(  # of the noise that no caller passes
         default=0,

@@ -88,11 +88,11 @@ def with_consistency(
     begin, size = draw_steps(key, mine.shape[0], config)
     half = size / 2
     # The finest steps are those of the flow itself.
-    asked = jnp.where(half <= 1 / config.finest_steps, 0.0, half)
+    input_size = jnp.where(half <= 1 / config.finest_steps, 0.0, half)
     # The path is straight: its state at another time follows from the velocity.
     state = mine + (begin - rows.take(time))[:, None, None] * straight
-    first = velocity(state, begin, asked)
-    second = velocity(state + half[:, None, None] * first, begin + half, asked)
+    first = velocity(state, begin, input_size)
+    second = velocity(state + half[:, None, None] * first, begin + half, input_size)
     mean = jax.lax.stop_gradient((first + second) / 2)
     return (
         rows.put(noisy, state),

@@ -16,7 +16,7 @@ from sam_audio_jax.bounds import Checked, Decay, Finite, Positive, Range
 from sam_audio_jax.errors import UserError
 
 Method = Literal["midpoint", "euler", "heun", "ab2", "ab3"]
-Grid = Literal["uniform", "cosine", "quadratic"]
+TimeGrid = Literal["uniform", "cosine", "quadratic"]
 ORDERS = {"ab2": 2, "ab3": 3}  # slopes that a step of a multistep method adds up, its own with it
 Velocity = Callable[[Array, Array], Array]  # (state, time [batch]) -> velocity
 
@@ -30,7 +30,7 @@ class SamplerConfig(Checked, where="sampler"):
     method: Method = "midpoint"
     steps: Annotated[int, Range(1, 100_000)] = 16  # from time 0 to 1
     # Steps of one size, short ones at both ends (cosine), or short ones at the noise (quadratic).
-    grid: Grid = "uniform"
+    grid: TimeGrid = "uniform"
 
     def __post_init__(self):
         super().__post_init__()
@@ -92,12 +92,12 @@ def checked_method(name: str) -> Method:
     raise UserError(f"method={name!r} is unknown; allowed: {', '.join(get_args(Method))}")
 
 
-def checked_grid(name: str) -> Grid:
+def checked_grid(name: str) -> TimeGrid:
     """The name of a grid of times. Raises `UserError` for an unknown one."""
-    for grid in get_args(Grid):
+    for grid in get_args(TimeGrid):
         if grid == name:
             return grid
-    raise UserError(f"grid={name!r} is unknown; allowed: {', '.join(get_args(Grid))}")
+    raise UserError(f"grid={name!r} is unknown; allowed: {', '.join(get_args(TimeGrid))}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ def test_listed_solver_steps_are_those_of_the_sampler(method):
 
 def test_a_program_that_differs_is_not_written(tmp_path, monkeypatch):
     run = stablehlo.run
-    monkeypatch.setattr(stablehlo, "run", lambda *given: run(*given) * 1.001)
+    monkeypatch.setattr(stablehlo, "run", lambda *arguments: run(*arguments) * 1.001)
     with pytest.raises(UserError, match=r"exported encoder differs from the model by 1\.0e-03"):
         exported_folder.export_model(
             "tiny", tmp_path / "out", "stablehlo", seconds=1.0, tokens=8, report=print

@@ -40,10 +40,10 @@ def test_steps_lie_on_their_own_grids():
 
 def test_two_half_steps_are_what_a_whole_one_is_to_be():
     """Of `dx/dt = x`, whose mean velocity over a step is known."""
-    asked = []
+    sizes = []
 
     def velocity(x, time, size):
-        asked.append(size)
+        sizes.append(size)
         growth = jnp.where(size > 0, jnp.expm1(size) / jnp.where(size > 0, size, 1), 1.0)
         return x * growth[:, None, None]
 
@@ -51,8 +51,8 @@ def test_two_half_steps_are_what_a_whole_one_is_to_be():
     rows = ConsistentRows.of(8, 0.5, 1)
     state, begin, mean, size = with_consistency(velocity, noisy, time, wanted, rows, KEY, CONFIG)
     np.testing.assert_array_equal(size[4:], 0)
-    for kept, given in ((state, noisy), (begin, time), (mean, wanted)):
-        np.testing.assert_array_equal(kept[4:], given[4:])
+    for kept, before in ((state, noisy), (begin, time), (mean, wanted)):
+        np.testing.assert_array_equal(kept[4:], before[4:])
     # States are on the path of their noise, at the times where the steps begin.
     np.testing.assert_allclose(state, noisy + (begin - time)[:, None, None] * wanted, atol=1e-6)
     exact = state * (jnp.expm1(size) / jnp.where(size > 0, size, 1))[:, None, None]
@@ -60,8 +60,8 @@ def test_two_half_steps_are_what_a_whole_one_is_to_be():
     np.testing.assert_allclose(
         jnp.where(coarse, mean[:4], 0), jnp.where(coarse, exact[:4], 0), rtol=1e-4, atol=1e-5
     )
-    assert len(asked) == 2
-    np.testing.assert_array_equal(asked[0], jnp.where(coarse[:, 0, 0], size[:4] / 2, 0))
+    assert len(sizes) == 2
+    np.testing.assert_array_equal(sizes[0], jnp.where(coarse[:, 0, 0], size[:4] / 2, 0))
 
 
 def test_a_constant_velocity_has_no_loss():

@@ -9,8 +9,8 @@ import pytest
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.flow import (
     FlowConfig,
-    Grid,
     SamplerConfig,
+    TimeGrid,
     checked_grid,
     checked_method,
     draw_time,
@@ -117,7 +117,7 @@ def test_a_constant_velocity_is_exact_with_the_evaluations_that_are_stated(metho
 
 
 def test_grids_are_dense_where_they_say():
-    sizes = {grid: np.diff(SamplerConfig(steps=8, grid=grid).times) for grid in get_args(Grid)}
+    sizes = {grid: np.diff(SamplerConfig(steps=8, grid=grid).times) for grid in get_args(TimeGrid)}
     for each in sizes.values():
         np.testing.assert_allclose(each.sum(), 1)
     np.testing.assert_allclose(sizes["uniform"], 1 / 8)

@@ -51,8 +51,8 @@ def test_an_old_model_is_fine_tuned_for_few_steps_and_kept(tmp_path):
     config = dataclasses.replace(FEW, init_from=str(tmp_path / "old"))
     mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
     start, step, weights = make_separator_training(config, codec, mesh, load_start(config))
-    taken = start.params["separator"]["project"]["kernel"]
-    np.testing.assert_array_equal(taken, old.separator.project.kernel[...])
+    kernel = start.params["separator"]["project"]["kernel"]
+    np.testing.assert_array_equal(kernel, old.separator.project.kernel[...])
     down = start.params["separator"]["dit"]["step_size"]["project"]["down"]["kernel"]
     assert not down.any()
 
