@@ -11,9 +11,10 @@ import argparse
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
-from typing import get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jaxtyping import Float
@@ -22,17 +23,18 @@ from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.eval import distances
 from sam_audio_jax.eval.prompting import PROMPTS, PromptedMixture, fit
-from sam_audio_jax.eval.recorded import Rendered
+from sam_audio_jax.eval.recorded import Recorded, Rendered
 from sam_audio_jax.eval.statistics import Interval, bootstrap
 from sam_audio_jax.eval.suite import batches, fixed_suite
 from sam_audio_jax.files import write_json
 from sam_audio_jax.infer.buckets import Group
-from sam_audio_jax.infer.collate import collate_items
+from sam_audio_jax.infer.collate import Prompts, collate_items
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.infer.solve import decode_stems, solve_latents
+from sam_audio_jax.infer.solve import Networks, decode_stems, encode_mixture, solve_latents
 from sam_audio_jax.separator.flow import Method, SamplerConfig, TimeGrid
 
+Latents = Float[np.ndarray, "rows frames state"]
 REFERENCE = SamplerConfig(method="midpoint", steps=64)
 
 
@@ -56,52 +58,71 @@ def samplers(evaluations: Sequence[int]) -> list[SamplerConfig]:
     return [*found, REFERENCE]
 
 
-def measure(
-    model: SAMAudio, mixtures: Sequence[PromptedMixture], chosen: Sequence[SamplerConfig], rows: int
-) -> Iterator[tuple[SamplerConfig, list[float], list[float]]]:
-    """For each sampler the improvements and distances of a batch of mixtures of one length."""
-    pipeline = model.pipeline
-    items = [
-        model.item(
-            one.recorded.mixture,
-            one.text,
-            one.positive_spans(),
-            sample_rate=one.recorded.sample_rate,
-            name=one.recorded.item.id,
-        )
-        for one in mixtures
-    ]
-    frames = pipeline.frames(items[0])
-    noise = SeparateOptions().noise(frames, 2 * model.codec.config.codebook_dim)
-    prompts = collate_items(
-        items,
-        [noise] * len(items),
-        Group(frames, rows, tuple(range(len(items)))),
-        codec=model.codec,
-        tokenizer=pipeline.tokenizer,
-    )
-    exact = _latents(model, prompts, REFERENCE)[: len(items)]
-    for sampler in chosen:
-        latents = _latents(model, prompts, sampler)
-        waves = pipeline.compiled.on_batch(_targets, latents)
-        error = np.linalg.norm((latents[: len(items)] - exact).reshape(len(items), -1), axis=1)
-        size = np.linalg.norm(exact.reshape(len(items), -1), axis=1)
-        improvements = [
-            _improvement(one.recorded, wave)
-            for one, wave in zip(mixtures, np.asarray(waves), strict=False)
+@dataclasses.dataclass(frozen=True)
+class EncodedBatch:
+    """Prompted mixtures of one length, encoded, and what the reference makes of them."""
+
+    mixtures: Sequence[PromptedMixture]
+    prompts: Prompts
+    exact: Latents
+
+    @classmethod
+    def of(cls, model: SAMAudio, mixtures: Sequence[PromptedMixture], rows: int) -> "EncodedBatch":
+        """A batch of `rows`, those that are left over repeat the last mixture."""
+        pipeline = model.pipeline
+        items = [
+            model.item(
+                one.recorded.mixture,
+                one.text,
+                one.positive_spans(),
+                sample_rate=one.recorded.sample_rate,
+                name=one.recorded.item.id,
+            )
+            for one in mixtures
         ]
-        yield sampler, improvements, (error / size).tolist()
+        frames = pipeline.frames(items[0])
+        noise = SeparateOptions().noise(frames, 2 * model.codec.config.codebook_dim)
+        prompts = collate_items(
+            items,
+            [noise] * len(items),
+            Group(frames, rows, tuple(range(len(items)))),
+            codec=model.codec,
+            tokenizer=pipeline.tokenizer,
+        )
+        mixture = pipeline.compiled.on_batch(encode_mixture, prompts.wave)
+        prompts = dataclasses.replace(prompts, mixture=mixture)
+        return cls(mixtures, prompts, _latents(model, prompts, REFERENCE))
 
 
-def _latents(model, prompts, sampler: SamplerConfig) -> Float[np.ndarray, "rows frames state"]:
+def measure(model: SAMAudio, batches: Sequence[EncodedBatch], sampler: SamplerConfig) -> Measured:
+    """The scores of one sampler on all batches: its program is compiled once."""
+    scores = Measured()
+    for batch in batches:
+        count = len(batch.mixtures)
+        latents = _latents(model, batch.prompts, sampler)
+        waves = np.asarray(model.pipeline.compiled.on_batch(_targets, latents))
+        error, size = (
+            np.linalg.norm(one[:count].reshape(count, -1), axis=1)
+            for one in (latents - batch.exact, batch.exact)
+        )
+        scores.distance += (error / size).tolist()
+        scores.improvement += [
+            _improvement(one.recorded, wave)
+            for one, wave in zip(batch.mixtures, waves, strict=False)
+        ]
+    return scores
+
+
+def _latents(model: SAMAudio, prompts: Prompts, sampler: SamplerConfig) -> Latents:
     return np.asarray(model.pipeline.compiled.on_batch(solve_latents, prompts, sampler=sampler))
 
 
-def _targets(networks, latents) -> Float[np.ndarray, "rows samples"]:
-    return decode_stems(networks.codec, latents, targets_only=True)[:, 0]
+def _targets(networks: Networks, latents: Latents) -> Any:
+    return decode_stems(networks.codec, jnp.asarray(latents), targets_only=True)[:, 0]
 
 
-def _improvement(rendered: Rendered, wave: np.ndarray) -> float:
+def _improvement(rendered: Recorded, wave: np.ndarray) -> float:
+    assert isinstance(rendered, Rendered)  # as all fixed mixtures are
     truth, mixture = (one.astype(np.float64) for one in (rendered.target, rendered.mixture))
     estimate = fit(wave, len(truth)).astype(np.float64)
     return float(distances.si_sdr_improvement(estimate, truth, mixture))
@@ -147,14 +168,15 @@ def main(argv: list[str]) -> None:
     options = read_options(argv)
     model = SAMAudio.from_pretrained(options.model)
     suite = fixed_suite(options.bench, model.sample_rate, [options.prompt], options.limit)
-    chosen = samplers(options.evaluations)
-    measured = {sampler: Measured() for sampler in chosen}
     right = [one for one in suite.separations if one.right]
-    for group in tqdm.tqdm(batches(right, options.batch), desc="solving", unit="batch"):
-        loaded = [separation.load() for separation in group]
-        for sampler, improvement, distance in measure(model, loaded, chosen, options.batch):
-            measured[sampler].improvement += improvement
-            measured[sampler].distance += distance
+    groups = [
+        EncodedBatch.of(model, [separation.load() for separation in group], options.batch)
+        for group in tqdm.tqdm(batches(right, options.batch), desc="reference", unit="batch")
+    ]
+    measured = {
+        sampler: measure(model, groups, sampler)
+        for sampler in tqdm.tqdm(samplers(options.evaluations), desc="solving", unit="sampler")
+    }
     print(table(measured))
     if options.out:
         write_json(

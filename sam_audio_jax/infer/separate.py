@@ -165,9 +165,9 @@ class SAMAudio:
         `[candidates, ...]`; else drawn from the seed, the same for every item of a list.
 
         `options` say how to separate; `arguments` are fields of `SeparateOptions`, which explains
-        them and whose values in `options` they replace: `method`, `steps`, `seed`, `candidates`,
-        `scorer`, `predict_spans`, `watermark`, `refine`, `joint`, `rest`, `unprompted`,
-        `mask_keeps`. The reference's names are arguments too (`reference_names.py`).
+        them and whose values in `options` they replace: `method`, `steps`, `grid`, `seed`,
+        `candidates`, `scorer`, `predict_spans`, `watermark`, `refine`, `joint`, `rest`,
+        `unprompted`, `mask_keeps`. The reference's names are arguments too (`reference_names.py`).
 
         A `Batch` of `SAMAudioProcessor` holds its prompts; it is padded and solved as the reference
         does, and `noise` is `[items * candidates, frames, 2 * latent channels]`.
