@@ -107,7 +107,7 @@ def _write_onnx(
 ) -> dict[str, Any]:
     path = folder / f"{program.name}{onnx_models.SUFFIX}"
     onnx_models.write(program, path, fixed)
-    inputs = program.draw_inputs(CHECKED_SIZES | fixed)
+    inputs = program.draw_inputs({**CHECKED_SIZES, **fixed})
     return _entry(program, path, fixed, _difference(program, inputs, onnx_models.run(path, inputs)))
 
 

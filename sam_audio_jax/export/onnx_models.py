@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
+from jax.extend import core
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.export.networks import ExportedProgram
@@ -67,8 +68,8 @@ def _traced(call: Callable[..., Any], inputs: list[jax.ShapeDtypeStruct]) -> Cal
     It replaces functions of jax.numpy while it traces, and its `arange` and `mean` cannot do what
     transformers need of them.
     """
-    closed = jax.make_jaxpr(call)(*inputs)
-    return lambda *arrays: jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *arrays)[0]
+    run = core.jaxpr_as_fun(jax.make_jaxpr(call)(*inputs))
+    return lambda *arrays: run(*arrays)[0]
 
 
 def run(path: pathlib.Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -30,7 +30,7 @@ def angles(
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     power = np.power(np.float64(theta), exponent.astype(np.float64))
     frequency = np.float32(1) / power.astype(np.float32)
-    numbers = np if isinstance(frames, int) else jnp
+    numbers: Any = np if isinstance(frames, int) else jnp
     return numbers.outer(numbers.arange(frames, dtype=np.float32), frequency)
 
 
