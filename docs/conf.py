@@ -24,7 +24,7 @@ source_suffix = {".md": "markdown", ".ipynb": "markdown"}
 root_doc = "README"
 NAVIGATION = {  # caption -> pages, by their files
     "Use": [
-        *("docs/inference", "docs/demo", "examples/README"),
+        *("docs/inference", "docs/export", "docs/demo", "examples/README"),
         "sam_audio_jax/pretrained/tiny/README",
     ],
     "Notebooks": ["notebooks/separate", "notebooks/train", "notebooks/plan"],
