@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
     write_jsonl(manifest, manifest_lines(options.source, options.captions, options.count))
     folders = {"full": [], "lora": ["--lora", str(options.lora)]}
     for name, lora in folders.items():
-        own = [str(manifest), "--from", options.base, "--out", str(options.out / name)]
+        own = [str(manifest), "--from", options.base, "--workdir", str(options.out / name)]
         if status := finetune.main([*own, *lora, *flags]):
             return status
     return 0 if compared(options.out / "full", options.out / "lora") else 1

@@ -1,7 +1,7 @@
 """A page in the browser to try a model on: drop a recording, mark, listen, download.
 
 sam-audio demo
-sam-audio demo --checkpoint runs/tiny --port 8000 --open
+sam-audio demo runs/tiny --port 8000 --open
 
 Needs the extra `demo` (pip install 'sam-audio-jax[demo]'). The page is for this machine alone
 unless --host says otherwise; whoever reaches that address may then use it (docs/demo.md). What
@@ -27,7 +27,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     """The options of the command. Raises `UserError` for what cannot be understood."""
     parser = config.ArgumentParser(__doc__, command="demo")
     add = parser.add_argument
-    add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
+    add("model", nargs="?", default="tiny", help="shipped name, workdir or step, folder, HF id")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: for other machines")
     add("--port", type=at_least(0), default=7860, help="0: any that is free")
     add("--max-mb", type=float, default=Limits.max_mb, help="of one uploaded file")
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     from sam_audio_jax.demo.serving import listen, serve
 
     listener = listen(args.host, args.port)
-    print(f"loading {args.checkpoint}", file=sys.stderr)
-    name = inputs.check_checkpoint(args.checkpoint)
+    print(f"loading {args.model}", file=sys.stderr)
+    name = inputs.check_checkpoint(args.model)
     model = SAMAudio.from_pretrained(name, mesh=mesh_of(args, lambda: parameter_bytes(name)))
     serve(model, name, listener, args.host, limits, browse=args.open)

@@ -1,8 +1,8 @@
 """Trains a model on own recordings, and says what that changed.
 
-sam-audio finetune SOUNDS --check --out check
-sam-audio finetune SOUNDS --from tiny --out my_model
-sam-audio finetune SOUNDS --from facebook/sam-audio-small --lora 16 --out my_adapter
+sam-audio finetune SOUNDS --check --workdir check
+sam-audio finetune SOUNDS --from tiny --workdir my_model
+sam-audio finetune SOUNDS --from facebook/sam-audio-small --lora 16 --workdir my_adapter
 
 SOUNDS is a folder with one folder for each class (its name is the prompt), a folder with one folder
 for each song and in it one file for each stem (file names are the prompts), or a manifest. All of
@@ -47,7 +47,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("sounds", metavar="SOUNDS", help="folder of classes or of songs, or a manifest .jsonl")
     add("--from", dest="source", help="the model to start from: shipped name, workdir, folder, id")
-    add("--out", type=pathlib.Path, required=True, help="folder to make, or to go on in")
+    add("--workdir", type=pathlib.Path, required=True, help="folder to make, or to go on in")
     add("--lora", type=at_least(1), metavar="RANK", help="train adapters of this rank alone")
     add("--check", action="store_true", help="look at the recordings and stop")
     add("--layout", choices=("classes", "songs"), help="of the folder; default: by its names")
@@ -64,7 +64,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: list[str]) -> int:
     """Looks, lays out, evaluates, trains, evaluates again, and writes what came out."""
     options, flags = read_options(argv)
-    folder = FinetuneFolder(options.out)
+    folder = FinetuneFolder(options.workdir)
     name, model = "", None
     if not options.check:
         if not options.source:

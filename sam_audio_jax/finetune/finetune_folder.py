@@ -78,13 +78,13 @@ class FinetuneFolder:
 
     def claim(self) -> None:
         """Raises `UserError` for a folder that holds anything else than a fine-tuning."""
-        check_writable(self.path, "--out")
+        check_writable(self.path, "--workdir")
         if not self.path.is_dir():
             return
         remove_parts(self.path)
         there = {entry.name for entry in self.path.iterdir()}
         if there and not (there & {"data.html", "train.json"}):
-            raise UserError(f"--out {self.path} holds something else: name a new folder")
+            raise UserError(f"--workdir {self.path} holds something else: name a new folder")
 
     def write_page(self, text: str) -> None:
         """Writes data.html."""
@@ -107,7 +107,7 @@ class FinetuneFolder:
         if self.workdir.steps():
             raise UserError(
                 f"{own.path} has changed since the training in {self.workdir.path} began: name "
-                "another folder by --out"
+                "another folder by --workdir"
             )
         with whole_folder(self.data, overwrite=True) as part:
             write_jsonl(part / "manifest.jsonl", recordings)

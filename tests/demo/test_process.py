@@ -50,7 +50,7 @@ def test_a_process_serves_and_removes_its_folder_when_it_is_ended(tmp_path, stre
         (["--port", "-1"], "-1 must be 0 or more"),
         (["--port", "70000"], "cannot listen on 127.0.0.1 port 70000"),
         (["--host", "nowhere.invalid", "--port", "0"], "cannot listen on nowhere.invalid port 0"),
-        (["--checkpoint", "nothing", "--port", "0"], "no checkpoint 'nothing'; shipped: tiny"),
+        (["nothing", "--port", "0"], "no checkpoint 'nothing'; shipped: tiny"),
     ],
 )
 def test_wrong_options_are_one_line(arguments, message, capsys):

@@ -60,7 +60,7 @@ def test_a_training_is_laid_out_as_a_config_that_the_trainer_takes(rank, sounds,
     lora = ["--lora", str(rank)] if rank else []
     out = tmp_path / "out"
     options, flags = finetune.read_options(
-        [sounds, "--from", "tiny", "--out", str(out), *lora, "--steps", "7", "--batch", "4"]
+        [sounds, "--from", "tiny", "--workdir", str(out), *lora, "--steps", "7", "--batch", "4"]
     )
     folder, model = FinetuneFolder(out), describe_model("tiny")
     own = finetune.look_at(options, folder)
@@ -84,7 +84,7 @@ def test_a_training_is_laid_out_as_a_config_that_the_trainer_takes(rank, sounds,
 @pytest.mark.long
 def test_a_folder_becomes_an_adapter_with_a_report(base, sounds, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = [sounds, "--from", base, "--out", str(out), "--lora", "1", "--items", "0"]
+    arguments = [sounds, "--from", base, "--workdir", str(out), "--lora", "1", "--items", "0"]
     assert finetune.main([*arguments, *FLAGS, "--steps", "2"]) == 0
     text = capsys.readouterr().out
     assert "6 recordings" in text
@@ -117,7 +117,7 @@ def test_a_killed_one_goes_on_to_the_same_bytes(lora, base, sounds, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
     def command(out):
-        options = [sounds, "--from", base, "--out", str(out), "--items", "64", *lora]
+        options = [sounds, "--from", base, "--workdir", str(out), "--items", "64", *lora]
         return [sys.executable, "-m", "sam_audio_jax.cli", "finetune", *options, *FLAGS]
 
     variables = environment(SAM_AUDIO_CACHE=str(tmp_path / "waves"))

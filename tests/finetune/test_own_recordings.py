@@ -165,7 +165,7 @@ def test_what_cannot_be_trained_on_is_one_line(names, message, write, tmp_path, 
             (tmp_path / "sounds" / name).write_text("a note")
     out = tmp_path / "out"
     layout = ["--layout", "songs"] if "songs" in names else []
-    arguments = [str(tmp_path / "sounds"), "--check", "--out", str(out), *layout]
+    arguments = [str(tmp_path / "sounds"), "--check", "--workdir", str(out), *layout]
     assert finetune.main(arguments) == 2
     text = capsys.readouterr().err
     assert text.startswith("error: ")
@@ -188,7 +188,7 @@ def test_wrong_options_are_one_line_before_anything_is_decoded(
     arguments, message, write, tmp_path, capsys
 ):
     folder = write("a/1.wav")
-    assert finetune.main([str(folder), "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert finetune.main([str(folder), "--workdir", str(tmp_path / "out"), *arguments]) == 2
     text = capsys.readouterr().err
     assert text.startswith(f"error: {message}")
     assert text.count("\n") == 1
@@ -199,7 +199,7 @@ def test_a_folder_with_other_things_is_left_alone(write, tmp_path, capsys):
     folder = classes(write)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    assert finetune.main([str(folder), "--check", "--out", str(tmp_path / "out")]) == 2
+    assert finetune.main([str(folder), "--check", "--workdir", str(tmp_path / "out")]) == 2
     assert "holds something else: name a new folder" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
