@@ -15,7 +15,9 @@ import textwrap
 import tokenize
 from typing import Any
 
+from flax import nnx
 from sphinx.application import Sphinx
+from sphinx.util.inspect import signature, stringify_signature
 
 project = "sam_audio_jax"
 copyright = "the authors of sam_audio_jax, Apache-2.0"
@@ -89,9 +91,28 @@ def read_docstring(
         lines += ["", *fields_of(thing)]
 
 
-def read_signature(app: Sphinx, what: str, name: str, thing: Any, *others: Any) -> tuple | None:
-    """Leaves out the signature of a dataclass: its fields are listed."""
-    return ("", None) if is_dataclass(thing) else None
+def read_signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    thing: Any,
+    options: Any,
+    shown: str | None,
+    returned: str | None,
+) -> tuple[str, str | None] | None:
+    """Leaves out the signature of a dataclass, whose fields are listed, and shortens JAX's array.
+
+    That of a network is its `__init__`'s, and not that of `nnx.Module`'s metaclass.
+    """
+    if is_dataclass(thing):
+        return "", None
+    if inspect.isclass(thing) and issubclass(thing, nnx.Module):
+        own = signature(thing.__init__, bound_method=True)
+        shown = stringify_signature(own, show_return_annotation=False, unqualified_typehints=True)
+    if shown is None:  # a property, or a class without arguments
+        return None
+    array = "jaxlib._jax.Array"
+    return shown.replace(array, "Array"), returned and returned.replace(array, "Array")
 
 
 def is_dataclass(thing: Any) -> bool:

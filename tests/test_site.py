@@ -37,6 +37,10 @@ def test_the_strict_build_passes_and_pages_load_nothing_from_elsewhere(tmp_path)
     assert 'id="sam_audio_jax.SAMAudio.separate"' in reference
     shown = html.unescape(re.sub(r"<[^>]+>", "", reference))
     assert "target: Float[np.ndarray, '*channels samples']" in shown
+    networks = (site / "docs" / "api" / "networks.html").read_text()
+    shown = " ".join(html.unescape(re.sub(r"<[^>]+>", "", networks)).split())
+    assert "Codec( config: CodecConfig, *, rngs: Rngs, )" in shown
+    assert "latents: Float[Array, 'batch frames channels']," in shown
     assert ">docs/inference.md</" in reference  # a chapter that a docstring names is a link
     for file in [*site.rglob("*.html"), *site.rglob("*.css")]:
         assert not LOADED.findall(file.read_text()), file
