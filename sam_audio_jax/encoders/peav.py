@@ -113,7 +113,7 @@ class Peav(nnx.Module):
             valid = jnp.concatenate([jnp.ones((batch, 1), bool), valid], axis=1)
         return jnp.concatenate([token, frames], axis=1), valid
 
-    def angles(self, tokens: int) -> Float[np.ndarray | Array, "tokens pairs"]:
+    def angles(self, tokens: int) -> Float[np.ndarray, "tokens pairs"]:
         """Rotary angles of all tokens; the class token has position 0."""
         return rope.angles(tokens, self.config.head_dim, self.config.theta)
 

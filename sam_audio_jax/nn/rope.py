@@ -5,7 +5,7 @@ The reference rotates neighbours `(2i, 2i+1)` of a head; here element `i` is pai
 keys and the weights of their norms are reordered alike, which `convert/` does.
 """
 
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,13 @@ def base(max_positions: int) -> float:
     return max(10_000.0, 2.0 * max_positions)
 
 
-def angles(
-    frames: Any, head_dim: int, theta: float
-) -> Float[np.ndarray, "frames pairs"] | Float[Array, "frames pairs"]:
+@overload
+def angles(  # pyright: ignore[reportOverlappingOverload]
+    frames: int, head_dim: int, theta: float
+) -> Float[np.ndarray, "frames pairs"]: ...
+@overload
+def angles(frames: Any, head_dim: int, theta: float) -> Float[Array, "frames pairs"]: ...
+def angles(frames: Any, head_dim: int, theta: float) -> Any:
     """Position times frequency `theta^(-2i/head_dim)`, both float32, computed while tracing.
 
     Rounded where the reference rounds: at 400 s one bit of a frequency is 1e-4 of the result. Where
