@@ -4,7 +4,6 @@ Each command is a module of this folder with a function `main(argv)` that return
 A module is imported when its command runs, so that `sam-audio --help` does not wait for JAX.
 """
 
-import _thread
 import contextlib
 import difflib
 import importlib
@@ -112,7 +111,8 @@ def _kept_interrupts() -> Iterator[None]:
 
     def again() -> None:
         # Not at once: it would be raised, and lost, in the hook that calls this.
-        timer = threading.Timer(AGAIN_S, _thread.interrupt_main)
+        main_thread = threading.main_thread().ident or 0
+        timer = threading.Timer(AGAIN_S, signal.pthread_kill, [main_thread, signal.SIGINT])
         timer.daemon = True
         timer.start()
 

@@ -131,7 +131,7 @@ def test_an_interrupt_in_a_finalizer_is_not_lost(monkeypatch, capsys):
     def work(argv):
         del argv
         Finalized()
-        time.sleep(20)
+        time.sleep(60)
 
     module = importlib.import_module("sam_audio_jax.cli.info")
     monkeypatch.setattr(module, "main", work)
