@@ -44,6 +44,7 @@ def batch():
     }
 
 
+@pytest.mark.long
 def test_an_old_model_is_fine_tuned_for_few_steps_and_kept(tmp_path):
     codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
     old = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
