@@ -19,6 +19,7 @@ from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.frozen import load_start
 from sam_audio_jax.train.objective import make_separator_training
 from tests.tiny import filled
+from tests.train.batches import FRAMES, random_batch
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 DIT = dataclasses.replace(TINY.separator.dit, step_size=True)
@@ -27,21 +28,10 @@ FEW = dataclasses.replace(
     separator=dataclasses.replace(TINY.separator, dit=DIT),
     flow=FlowConfig(consistency_share=0.25),
 )
-FRAMES = 6
 
 
 def batch():
-    rng = np.random.default_rng(0)
-    target, residual = rng.normal(size=(2, 8, FRAMES, TINY.codec.codebook_dim)).astype(np.float32)
-    return {
-        "mixture": target + residual,
-        "target": target,
-        "residual": residual,
-        "valid": np.ones((8, FRAMES), bool),
-        "text_ids": rng.integers(3, 200, size=(8, 8)).astype(np.int32),
-        "text_mask": np.ones((8, 8), bool),
-        "anchors": np.zeros((8, FRAMES), np.int32),
-    }
+    return random_batch(FRAMES, TINY.codec.codebook_dim)
 
 
 @pytest.mark.long

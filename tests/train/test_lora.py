@@ -43,12 +43,12 @@ from sam_audio_jax.train.objective import (
     whole_params,
 )
 from tests.tiny import filled
+from tests.train.batches import FRAMES, random_batch
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 LORA = dataclasses.replace(
     TINY, train_text=False, init_from="base", lora=LoraConfig(rank=2, alpha=4.0)
 )
-FRAMES, TOKENS = 6, 8
 
 
 def make_start(seed=0):
@@ -60,17 +60,7 @@ def make_codec():
 
 
 def batch():
-    rng = np.random.default_rng(0)
-    target, residual = rng.normal(size=(2, 8, FRAMES, TINY.codec.codebook_dim)).astype(np.float32)
-    return {
-        "mixture": target + residual,
-        "target": target,
-        "residual": residual,
-        "valid": np.ones((8, FRAMES), bool),
-        "text_ids": rng.integers(3, 200, size=(8, TOKENS)).astype(np.int32),
-        "text_mask": np.ones((8, TOKENS), bool),
-        "anchors": np.zeros((8, FRAMES), np.int32),
-    }
+    return random_batch(FRAMES, TINY.codec.codebook_dim)
 
 
 @functools.partial(jax.jit, static_argnums=0)

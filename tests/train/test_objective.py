@@ -14,9 +14,9 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.objective import make_model, make_separator_training, to_latents
 from tests.tiny import filled
+from tests.train.batches import FRAMES, random_batch
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
-FRAMES, TOKENS = 6, 8
 
 
 def mesh():
@@ -35,17 +35,7 @@ def joint(codec):
 
 
 def batch():
-    rng = np.random.default_rng(0)
-    target, residual = rng.normal(size=(2, 8, FRAMES * TINY.codec.hop)).astype(np.float32)
-    return {
-        "mixture": target + residual,
-        "target": target,
-        "residual": residual,
-        "valid": np.ones((8, FRAMES), bool),
-        "text_ids": rng.integers(3, 200, size=(8, TOKENS)).astype(np.int32),
-        "text_mask": np.ones((8, TOKENS), bool),
-        "anchors": np.zeros((8, FRAMES), np.int32),
-    }
+    return random_batch(FRAMES * TINY.codec.hop)
 
 
 def with_video(batch, width=TINY.separator.video_width):
