@@ -32,8 +32,8 @@ install_chromium() {
     done
     [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return
     export DEBIAN_FRONTEND=noninteractive
-    { timeout 300 apt-get -qq -o DPkg::Lock::Timeout=60 update &&
-        timeout 300 apt-get -qq -o DPkg::Lock::Timeout=60 install --yes --no-install-recommends \
+    { timeout 90 apt-get -qq -o DPkg::Lock::Timeout=30 update &&
+        timeout 150 apt-get -qq -o DPkg::Lock::Timeout=30 install --yes --no-install-recommends \
             chromium-headless-shell; } >/dev/null 2>&1 ||
         echo "no Chromium here: tests of the page in a browser will be skipped" >&2
 }
