@@ -10,7 +10,6 @@ less than 80 % of the mean full gain.
 """
 
 import argparse
-import hashlib
 import pathlib
 import sys
 from typing import Any
@@ -21,7 +20,7 @@ from sam_audio_jax.data.source import read_objects
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.files import check_writable, read_json, write_jsonl
-from sam_audio_jax.finetune.split_sources import HELD_OUT, TRAIN
+from sam_audio_jax.finetune.split_sources import HELD_OUT, TRAIN, drawn_by
 
 LEAST_SHARE = 0.8  # of the full gain
 
@@ -32,7 +31,7 @@ def manifest_lines(source: pathlib.Path, captions: list[str], count: int) -> lis
     lines = []
     for caption in captions:
         chosen = [line for line in listed if line["caption"] == caption]
-        sources = sorted({line["source_id"] for line in chosen}, key=_hash)
+        sources = sorted({line["source_id"] for line in chosen}, key=drawn_by)
         if len(sources) <= count:
             raise UserError(
                 f"{source} has {len(sources)} sources of {caption!r}, {count} + 1 needed"
@@ -43,10 +42,6 @@ def manifest_lines(source: pathlib.Path, captions: list[str], count: int) -> lis
             path = str((source / line["path"]).resolve())
             lines.append(line | {"path": path, "split": part})
     return lines
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=8).digest()
 
 
 def compared(full: pathlib.Path, lora: pathlib.Path) -> bool:

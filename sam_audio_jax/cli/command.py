@@ -9,6 +9,7 @@ import argparse
 import functools
 import io
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,7 +19,7 @@ from jax.sharding import Mesh
 from sam_audio_jax import distributed
 from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError, shown
-from sam_audio_jax.files import name_writer, place_error
+from sam_audio_jax.files import check_new_folder, check_writable, name_writer, place_error
 from sam_audio_jax.parallel import MESH_AXES, MeshConfig, inference_mesh
 
 INTERRUPTED = 130  # the exit status of shells for a program that Ctrl-C ended
@@ -71,6 +72,20 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
     parse.__name__ = "int"  # argparse names the type in its message about other texts
     return parse
+
+
+def new_folder(text: str, option: str) -> pathlib.Path:
+    """The folder that an option names, to be made by the command.
+
+    Raises `UserError` for no name, for a folder that has something in it, and for a place that
+    cannot be written to.
+    """
+    if not text:
+        raise UserError(f"{option} is empty: name the folder to make")
+    folder = pathlib.Path(text)
+    check_new_folder(folder, option)
+    check_writable(folder, option)
+    return folder
 
 
 def add_mesh_options(parser: argparse.ArgumentParser) -> None:

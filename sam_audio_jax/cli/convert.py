@@ -13,15 +13,12 @@ torch).
 """
 
 import argparse
-import pathlib
 import sys
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import add_adapter_option, command
+from sam_audio_jax.cli.command import add_adapter_option, command, new_folder
 from sam_audio_jax.convert.folder import open_folder, reads_video
 from sam_audio_jax.convert.load import convert
-from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import check_new_folder, check_writable
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -42,11 +39,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Converts one model; a note says when an export lacks its vision tower."""
     options = read_options(argv)
-    folder = pathlib.Path(options.to)
-    if not options.to:
-        raise UserError("--to is empty: name the folder to make")
-    check_new_folder(folder, "--to")
-    check_writable(folder, "--to")
+    folder = new_folder(options.to, "--to")
     complete = convert(
         options.source,
         options.to,

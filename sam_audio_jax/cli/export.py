@@ -10,15 +10,13 @@ inputs; one that differs by more than 1e-4 ends the command.
 
 import argparse
 import functools
-import pathlib
 import sys
 from typing import get_args
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.cli.command import at_least, command, new_folder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.export.exported_folder import Form, export_model
-from sam_audio_jax.files import check_new_folder, check_writable
 from sam_audio_jax.infer.inputs import check_checkpoint
 
 
@@ -41,13 +39,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Exports one model."""
     options = read_options(argv)
-    if not options.out:
-        raise UserError("--out is empty: name the folder to make")
     if not 0 < options.seconds < float("inf"):
         raise UserError(f"--seconds {options.seconds} must be above 0")
-    folder = pathlib.Path(options.out)
-    check_new_folder(folder, "--out")
-    check_writable(folder, "--out")
+    folder = new_folder(options.out, "--out")
     export_model(
         check_checkpoint(options.model),
         folder,

@@ -125,10 +125,7 @@ def lay_out(
     model: Described,
 ) -> TrainConfig:
     """Writes manifest, bench and config; what was made of other recordings is removed."""
-    ahead = options.items
-    if ahead is None:
-        ahead = ENCODED_AHEAD if parallel.platform() == "cpu" else 0
-    cache = ["--data.cache", str(folder.latents.absolute())] if ahead else []
+    cache = ["--data.cache", str(folder.latents.absolute())] if encoded_ahead(options) else []
     base = start_config(name, model, own, folder.path, options.lora or 0)
     cfg = config.with_flags(base, [*cache, *flags])
     if folder.write_data(own):
@@ -143,6 +140,13 @@ def lay_out(
     return cfg
 
 
+def encoded_ahead(options: argparse.Namespace) -> int:
+    """How many mixtures are encoded before the training; 0: none."""
+    if options.items is not None:
+        return options.items
+    return ENCODED_AHEAD if parallel.platform() == "cpu" else 0
+
+
 def evaluate(checkpoint: str, cfg: TrainConfig, folder: FinetuneFolder, which: str) -> None:
     """Separates the held-out mixtures, unless that was done before."""
     out = folder.evaluation(which)
@@ -154,10 +158,8 @@ def evaluate(checkpoint: str, cfg: TrainConfig, folder: FinetuneFolder, which: s
 
 def encode(options: argparse.Namespace, folder: FinetuneFolder) -> int:
     """Renders and encodes mixtures of the training once; returns the status of that command."""
-    items = options.items or ENCODED_AHEAD
-    return prepare.main(
-        [str(folder.train_file), "--out", str(folder.latents), "--items", str(items)]
-    )
+    items = str(encoded_ahead(options) or ENCODED_AHEAD)  # 0: a flag has named the cache
+    return prepare.main([str(folder.train_file), "--out", str(folder.latents), "--items", items])
 
 
 def _ended_by_the_clock(folder: FinetuneFolder, cfg: TrainConfig, step: int) -> bool:

@@ -128,9 +128,8 @@ def _measure(path: pathlib.Path, name: str, limits: Limits) -> None:
 
     What a header says is not believed: a small file may decode to more than the memory holds.
     """
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
-        with av.open(url(path), options=options) as container:
+        with _opened(path) as container:
             stream, _ = choose_track(container, name)
             _count(container, stream, name, limits)
     except UserError:
@@ -142,6 +141,12 @@ def _measure(path: pathlib.Path, name: str, limits: Limits) -> None:
             raise UserError(f"{name} cannot be decoded as sound: {reason(error)}") from None
         values = header.frames * header.channels
         _check_length(name, header.frames / header.samplerate, values, limits)
+
+
+def _opened(path: pathlib.Path) -> Any:
+    """An upload as a container of PyAV, which opens no other file."""
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    return av.open(url(path), options=options)
 
 
 def _count(container: Any, stream: Any, name: str, limits: Limits) -> None:
@@ -177,9 +182,8 @@ def _check_length(name: str, seconds: float, values: int, limits: Limits) -> Non
 
 def has_video(path: pathlib.Path) -> bool:
     """Whether a file shows a moving picture."""
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
-        with av.open(url(path), options=options) as container:
+        with _opened(path) as container:
             return any(moves(stream) and stream.codec_context for stream in container.streams.video)
     except (av.error.FFmpegError, ValueError, OSError):
         return False

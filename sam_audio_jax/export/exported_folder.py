@@ -1,6 +1,5 @@
 """A folder of exported programs: written, compared with the model, described in `export.json`."""
 
-import hashlib
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.export import onnx_models, stablehlo
 from sam_audio_jax.export.networks import CHECKED_SIZES, ExportedProgram, programs_of
 from sam_audio_jax.export.solver_steps import solver_steps
-from sam_audio_jax.files import whole_folder, write_json
+from sam_audio_jax.files import sha256_of, whole_folder, write_json
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
@@ -164,6 +163,4 @@ def _write_tokenizer(tokenizer: PretrainedTokenizer, folder: pathlib.Path) -> di
 
 
 def _checksum(path: pathlib.Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -27,6 +27,7 @@ from sam_audio_jax.files.whole import (
     name_writer,
     remove_parts,
     remove_parts_of,
+    sha256_of,
     whole_file,
     whole_folder,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "read_object",
     "remove_parts",
     "remove_parts_of",
+    "sha256_of",
     "whole_file",
     "whole_folder",
     "write_json",

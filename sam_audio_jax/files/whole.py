@@ -6,6 +6,7 @@ process or a full disk never meet half a file. `remove_parts` clears what killed
 
 import contextlib
 import errno
+import hashlib
 import os
 import pathlib
 import shutil
@@ -37,6 +38,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal, read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ one file for each stem, whose names are the prompts; a manifest of recordings (d
 
 import collections
 import dataclasses
-import hashlib
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from sam_audio_jax.data.source import iter_manifest, load_songs
 from sam_audio_jax.data.waves import SILENT_PEAK, chosen_channel
 from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.errors import UnusableError, UserError, shown
+from sam_audio_jax.files import sha256_of
 
 FolderLayout = Literal["classes", "songs", "manifest"]
 
@@ -145,8 +145,7 @@ def measured(recording: Recording) -> OwnSound | Problem:
     try:
         found = audio.load(path, recording.track)
         samples = chosen_channel(found.samples, recording)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
     except (UserError, OSError) as error:
         return Problem(recording.id, str(error).removeprefix(f"{path} ").strip())
     wave = audio.mono(samples, audio.mixing_weights(samples, found.sample_rate))

@@ -97,7 +97,7 @@ def _chosen(sounds: Sequence[OwnSound], source_of: Mapping[str, str]) -> set[str
     for caption in sorted(groups):
         group = groups[caption]
         wanted = max(1, round(SHARE * len(group))) if len(group) > 1 else 0
-        for source in sorted(group - held, key=_hash):
+        for source in sorted(group - held, key=drawn_by):
             if len(group & held) >= wanted:
                 break
             if may_go(source):
@@ -105,7 +105,8 @@ def _chosen(sounds: Sequence[OwnSound], source_of: Mapping[str, str]) -> set[str
     return held
 
 
-def _hash(name: str) -> bytes:
+def drawn_by(name: str) -> bytes:
+    """The key by which sources are drawn: the same for a name, and as if at random."""
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 

@@ -5,14 +5,13 @@ Both kinds of manifest are read: that of a training (docs/data.md, "Manifest") a
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from sam_audio_jax.encoders.text_form import normalize
 from sam_audio_jax.errors import UserError, shown
-from sam_audio_jax.files import iter_lines
+from sam_audio_jax.files import iter_lines, sha256_of
 from sam_audio_jax.infer.inputs import check_path, check_text, check_track, parse_spans
 from sam_audio_jax.separator.prompts import Span
 
@@ -75,7 +74,7 @@ def read_inputs(path: pathlib.Path) -> LabelManifest:
         inputs.append(one)
     if not line_of:
         raise UserError(inputs[0].reason if inputs else f"manifest {path} is empty")
-    return LabelManifest(inputs, hashlib.sha256(path.read_bytes()).hexdigest())
+    return LabelManifest(inputs, sha256_of(path))
 
 
 def _parse(fields: Any, number: int, where: str, folder: pathlib.Path) -> LabelInput:
