@@ -68,8 +68,13 @@ class StepTimer:
         self.times.append(time.monotonic())
 
     def means(self) -> dict[str, float]:
-        """Seconds per step of each part, over the steps since the last call."""
+        """Seconds per step of each part over the steps since the last call, and `input_share`.
+
+        That is the part of the time of a step that was spent waiting for its batch.
+        """
         means = {f"seconds_{part}": self.spent[part] / max(self.steps, 1) for part in PARTS}
+        working = self.spent["input"] + self.spent["step"]
+        means["input_share"] = self.spent["input"] / working if working else 0.0
         self.spent, self.steps = dict.fromkeys(PARTS, 0.0), 0
         return means
 

@@ -133,7 +133,11 @@ def training_digest(workdir: pathlib.Path) -> Any:
     tree = ocp.load_checkpointables(newest, like)
     leaves = [hashlib.sha256(np.asarray(x).tobytes()).hexdigest() for x in jax.tree.leaves(tree)]
     metrics = [
-        {name: value for name, value in line.items() if not name.startswith("seconds_")}
+        {
+            name: value
+            for name, value in line.items()
+            if not name.startswith(("seconds_", "input_share"))
+        }
         for line in run.read_metrics()
     ]
     return run.steps(), leaves, metrics, sorted(entry.name for entry in workdir.iterdir())

@@ -74,7 +74,7 @@ def wait_for_a_new_save(workdir: pathlib.Path, process: subprocess.Popen):
 def untimed(workdir: pathlib.Path) -> list[dict]:
     """The metrics without times."""
     return [
-        {k: v for k, v in line.items() if not k.startswith("seconds_")}
+        {k: v for k, v in line.items() if not k.startswith(("seconds_", "input_share"))}
         for line in Workdir(workdir).read_metrics()
     ]
 

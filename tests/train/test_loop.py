@@ -19,7 +19,10 @@ def distance(state, step):
 
 def untimed(lines):
     """The lines without their times."""
-    return [{k: v for k, v in line.items() if not k.startswith("seconds_")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if not k.startswith(("seconds_", "input_share"))}
+        for line in lines
+    ]
 
 
 def saved(workdir):

@@ -178,6 +178,8 @@ def test_the_metrics_split_the_time_of_a_step(tmp_path):
     for line in lines:  # the time of a save is in the line after it
         assert line["seconds_input"] >= 0.2
         assert line["seconds_step"] > 0
+        whole = line["seconds_input"] + line["seconds_step"]
+        assert line["input_share"] == pytest.approx(line["seconds_input"] / whole)
     assert [line["seconds_checkpoint"] > 0 for line in lines] == [
         False,
         False,

@@ -76,7 +76,10 @@ def mesh():
 
 def timeless(lines: list[dict]) -> list[dict]:
     """Metrics without times."""
-    return [{k: v for k, v in line.items() if not k.startswith("seconds_")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if not k.startswith(("seconds_", "input_share"))}
+        for line in lines
+    ]
 
 
 def train(config: TrainConfig, workdir: pathlib.Path, training: tuple):
