@@ -22,7 +22,8 @@ from sam_audio_jax.files import write_jsonl
 
 RATE, HOP, CHANNELS = 48_000, 1_920, 128  # of the released codec
 RECORDINGS, RECORDING_S = 12, 60.0
-WARM, LEAST_S = 3, 4.0  # examples before the clock runs, and CPU seconds that it runs at least
+WARM = 3  # examples before the clock runs
+ROUNDS, LEAST_S = 5, 0.8  # rounds, of which the median counts, and CPU seconds of each at least
 HEADER = (
     "| examples from | length | examples/s and core | x real time | read |\n|---|---|---|---|---|"
 )
@@ -75,14 +76,18 @@ def rows(lengths_s: tuple[float, ...] = LENGTHS_S) -> Iterator[str]:
 
 
 def measure(examples: Any, seconds: float) -> ExampleRate:
-    """The rate at which a list makes its examples, one after another."""
+    """The rate at which a list makes its examples, one after another: the median of some rounds."""
     for number in range(WARM):
         examples[number]
-    count, start = 0, time.process_time()
-    while time.process_time() - start < LEAST_S:
-        examples[WARM + count]
-        count += 1
-    return ExampleRate(count / (time.process_time() - start), seconds, 0.0)
+    rates, first = [], WARM
+    for _ in range(ROUNDS):
+        count, start = 0, time.process_time()
+        while (spent := time.process_time() - start) < LEAST_S:
+            examples[first + count]
+            count += 1
+        rates.append(count / spent)
+        first += count
+    return ExampleRate(float(np.median(rates)), seconds, 0.0)
 
 
 def mixed(source: SourceConfig, seconds: float) -> Any:
