@@ -34,6 +34,7 @@ from sam_audio_jax.audio.signal import (
     stft,
 )
 from sam_audio_jax.audio.writing import write_flac, write_wav
+from sam_audio_jax.audio.zero_phase import frequencies, zero_phase
 
 __all__ = [
     "AS_RECORDED",
@@ -53,6 +54,7 @@ __all__ = [
     "check_file",
     "describe",
     "find_offsets",
+    "frequencies",
     "header_length",
     "is_mean",
     "istft",
@@ -70,4 +72,5 @@ __all__ = [
     "without_offsets",
     "write_flac",
     "write_wav",
+    "zero_phase",
 ]

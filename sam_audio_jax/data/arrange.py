@@ -1,12 +1,14 @@
 """Recordings laid out in time: as events between silences, or repeated until the end."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import soxr
 from jaxtyping import Float32
 
+from sam_audio_jax import audio
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.waves import WaveReader
 
@@ -128,12 +130,13 @@ class Arranger:
 
     def tilted(self, wave: Samples, rng: np.random.Generator) -> Samples:
         """The highs up or down by up to `tilt_db`, a gentle slope around 1 kHz; random polarity."""
-        gain = 10 ** (rng.uniform(-1, 1) * self.config.tilt_db / 20) * rng.choice((-1.0, 1.0))
-        spectrum = np.fft.rfft(wave)
-        relative = np.fft.rfftfreq(len(wave), 1000.0 / self.sample_rate).astype(np.float32)
-        share = relative / (1 + relative)
-        spectrum *= np.sign(gain) * np.exp(share * np.float32(np.log(abs(gain))))
-        return np.fft.irfft(spectrum, len(wave)).astype(np.float32)
+        tilt = rng.uniform(-1, 1) * self.config.tilt_db / 20 * np.log(10)
+        sign = np.float32(rng.choice((-1.0, 1.0)))
+        if not tilt:
+            return sign * wave
+        gains = np.exp(np.float32(tilt) * _share_of_tilt(len(wave), self.sample_rate))
+        gains *= sign
+        return audio.zero_phase(wave, gains)
 
     def _faded(self, wave: Samples) -> Samples:
         """The wave with short ramps at both ends."""
@@ -142,3 +145,10 @@ class Arranger:
         wave[: len(ramp)] *= ramp
         wave[-len(ramp) :] *= ramp[::-1]
         return wave
+
+
+@functools.lru_cache(maxsize=2)  # 2 bytes a sample
+def _share_of_tilt(samples: int, sample_rate: int) -> Float32[np.ndarray, "..."]:
+    """How much of the logarithm of a tilt's gain each of `audio.frequencies` gets."""
+    relative = audio.frequencies(samples, sample_rate) / np.float32(1000)
+    return relative / (1 + relative)

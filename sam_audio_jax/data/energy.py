@@ -19,20 +19,37 @@ def active_cells(
     That is an RMS within 40 dB of the loudest cell's, or `absolute`ly above -40 dBFS. Short sounds
     and short silences are still in it.
     """
-    cell = round(CELL_S * sample_rate)
-    padded = np.pad(wave, (0, -len(wave) % cell)).reshape(-1, cell)
-    rms = np.sqrt(np.einsum("cs,cs->c", padded, padded) / cell)
-    if absolute:
-        return rms > 10 ** (FLOOR_DB / 20)
-    peak = rms.max(initial=0.0)
-    return rms > (peak * 10 ** (FLOOR_DB / 20) if peak > SILENT else np.inf)
+    rms = np.sqrt(_cell_energies(wave, sample_rate) / round(CELL_S * sample_rate))
+    return _active(rms, absolute=absolute)
 
 
 def active_rms(wave: Float[np.ndarray, " samples"], sample_rate: int) -> float:
     """RMS over the active cells; 0 for silence."""
     cell = round(CELL_S * sample_rate)
-    kept = np.repeat(active_cells(wave, sample_rate), cell)[: len(wave)]
-    return float(np.sqrt(np.mean(np.square(wave[kept])))) if kept.any() else 0.0
+    energies = _cell_energies(wave, sample_rate)
+    active = _active(np.sqrt(energies / cell), absolute=False)
+    if not active.any():
+        return 0.0
+    samples = active.sum() * cell - (-len(wave) % cell if active[-1] else 0)
+    return float(np.sqrt(energies[active].sum(dtype=np.float64) / samples))
+
+
+def _cell_energies(
+    wave: Float[np.ndarray, " samples"], sample_rate: int
+) -> Float[np.ndarray, " cells"]:
+    """The sum of squares in each cell."""
+    cell = round(CELL_S * sample_rate)
+    missing = -len(wave) % cell
+    cells = (np.pad(wave, (0, missing)) if missing else wave).reshape(-1, cell)
+    return np.einsum("cs,cs->c", cells, cells)
+
+
+def _active(rms: Float[np.ndarray, " cells"], *, absolute: bool) -> Bool[np.ndarray, " cells"]:
+    """Which cells are not silent, by their RMS."""
+    if absolute:
+        return rms > 10 ** (FLOOR_DB / 20)
+    peak = rms.max(initial=0.0)
+    return rms > (peak * 10 ** (FLOOR_DB / 20) if peak > SILENT else np.inf)
 
 
 def activity(

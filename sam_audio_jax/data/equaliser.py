@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float32
 
+from sam_audio_jax import audio
+
 LOWEST_HZ = 60.0  # of the first point; the last is near half the sample rate
 POINTS = 6  # between which the gain is linear in dB over the logarithm of the frequency
 
@@ -19,7 +21,6 @@ def equalised(
     """
     points = np.geomspace(LOWEST_HZ, 0.45 * sample_rate, POINTS)
     gains_db = rng.uniform(-largest_db, largest_db, POINTS)
-    frequencies = np.fft.rfftfreq(len(wave), 1 / sample_rate)
+    frequencies = audio.frequencies(len(wave), sample_rate)
     gain_db = np.interp(np.log(np.maximum(frequencies, 1e-3)), np.log(points), gains_db)
-    spectrum = np.fft.rfft(wave) * 10 ** (gain_db / 20)
-    return np.fft.irfft(spectrum, len(wave)).astype(np.float32)
+    return audio.zero_phase(wave, (10 ** (gain_db / 20)).astype(np.float32))

@@ -86,8 +86,8 @@ class MixedExamples:
             mixture, size = draw(rng)
         example = {}
         for name in SIGNALS:
-            example[name] = np.zeros(frames * self.hop, np.float32)
-            example[name][: size * self.hop] = getattr(mixture, name)[: size * self.hop]
+            wave = getattr(mixture, name)[: size * self.hop]
+            example[name] = np.pad(wave, (0, frames * self.hop - len(wave)))
         active = np.zeros((2, frames), bool)
         active[:, :size] = mixture.activities(self.sample_rate, self.hop)[:, :size]
         texts, others = mixture.target_texts, mixture.residual_claims

@@ -190,7 +190,8 @@ class Mixer:
             number = self.catalogue.recording(kind, rng, near) if number is None else number
             source = self._recording(number, repeats, rng)
         level = energy.active_rms(source.wave, rate)
-        wave = self.arranger.tilted(source.wave, rng) / np.float32(max(level, 1e-6))
+        wave = self.arranger.tilted(source.wave, rng)
+        wave *= np.float32(1 / max(level, 1e-6))
         if config.filter_share and rng.random() < config.filter_share:
             wave = equalised(wave, rate, config.filter_db, rng)
         if config.reverb_share and rng.random() < config.reverb_share:
@@ -257,12 +258,12 @@ class Mixer:
         With `keep_ratio` both get the same gain: the stems of a song have levels of their own.
         """
         rate, config = self.arranger.sample_rate, self.config
-        level = 10 ** (rng.uniform(*config.level_db) / 20) / energy.active_rms(target, rate)
+        loudness = energy.active_rms(target, rate)
+        level = 10 ** (rng.uniform(*config.level_db) / 20) / loudness
         residual_gain = level
         if not keep_ratio:
             ratio = 10 ** (rng.uniform(*config.snr_db) / 20)
-            loud = energy.active_rms(target, rate) / energy.active_rms(residual, rate)
-            residual_gain = level * loud / ratio
+            residual_gain = level * loudness / energy.active_rms(residual, rate) / ratio
         peak = float(np.abs(level * target + residual_gain * residual).max())
         limit = min(1.0, PEAK / max(peak, 1e-9))
         return target * np.float32(level * limit), residual * np.float32(residual_gain * limit)

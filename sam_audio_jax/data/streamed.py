@@ -89,7 +89,7 @@ class StreamedWaves:
         except UnusableError as error:
             raise UnusableError(f"{sound_name(sound)} {error}", error.reason) from None
         wave = audio.without_offsets(mixed[None])[0].astype(np.float32)
-        if not np.abs(wave).max() > SILENT_PEAK:
+        if not max(wave.max(), -wave.min()) > SILENT_PEAK:
             text = f"{sound_name(sound)} silent from {start / self.sample_rate:.2f} s"
             raise UnusableError(text, "silent")
         return wave
