@@ -32,6 +32,7 @@ from sam_audio_jax.finetune.split_sources import split
 from sam_audio_jax.finetune.start_config import start_config
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.config import TrainConfig
 
 ENCODED_AHEAD = 512  # mixtures on a CPU, where encoding them at every step costs most of it
@@ -78,6 +79,7 @@ def main(argv: list[str]) -> int:
     if model is None:
         return 0
     cfg = lay_out(options, flags, folder, own, name, model)
+    keep_freed_memory()
     evaluate(name, cfg, folder, "before")
     if cfg.data.cache == str(folder.latents.absolute()) and (status := encode(options, folder)):
         return status

@@ -24,6 +24,7 @@ from sam_audio_jax.scaling import budget, study_page
 from sam_audio_jax.scaling.analysis import analyse
 from sam_audio_jax.scaling.measured import StudyFolder, rows
 from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
+from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.progress import NotFinite
 
 SCRIPTS = ("queued_resources", "gke_xpk", "slurm")  # of launch/tpu
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> None:
                 print(job(options, flags, run))
         return
     check_evaluation(study.base)
+    keep_freed_memory()
     distributed.initialize()
     claim(folder, study)
     if not options.table:

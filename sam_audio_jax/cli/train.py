@@ -19,6 +19,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.in_training import check_evaluation, training_evaluation
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
+from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import kept_codec, load_start, make_audio_tower, make_codec
 from sam_audio_jax.train.objective import make_separator_training
@@ -88,5 +89,6 @@ def main(argv: list[str]) -> None:
     """Trains in one workdir."""
     path, profile, cfg = config.run_options(argv, __doc__, command="train", kind=TrainConfig)
     check_evaluation(cfg)
+    keep_freed_memory()
     distributed.initialize()
     run(path, cfg, profile=profile)

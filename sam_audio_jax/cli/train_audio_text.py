@@ -20,6 +20,7 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.audio_text_in_training import audio_text_evaluation
 from sam_audio_jax.train import loop
+from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.audio_text_objective import initial_tower, make_audio_text_training
 from sam_audio_jax.train.config import AudioTextTrainConfig
 from sam_audio_jax.workdir import Workdir
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
     if cfg.data.valid_cache:
         held_out = CaptionedLatents(cfg.data, cfg.data.valid_cache, sounds.captions)
         sounds.check_codec(held_out)
+    keep_freed_memory()
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)

@@ -20,6 +20,7 @@ from sam_audio_jax.data.pipeline import BatchStream, ExcerptConfig, codec_excerp
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train import loop
+from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.codec_objective import (
     METRICS,
     evaluate_codec,
@@ -106,6 +107,7 @@ def main(argv: list[str]) -> None:
         argv, __doc__, command="train-codec", kind=CodecTrainConfig
     )
     check_best_metric(cfg)
+    keep_freed_memory()
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)

@@ -21,6 +21,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.judge_in_training import judge_evaluation
 from sam_audio_jax.scorers.judge import AXES
 from sam_audio_jax.train import loop
+from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.config import JudgeTrainConfig
 from sam_audio_jax.train.judge_cache import open_judge_cache
 from sam_audio_jax.train.judge_objective import make_judge_training
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> None:
         mean, std = np.zeros(len(AXES)), np.ones(len(AXES))
     else:
         mean, std = rating_statistics(pairs)
+    keep_freed_memory()
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
