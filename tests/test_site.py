@@ -28,6 +28,7 @@ def build(source: pathlib.Path, out: pathlib.Path) -> tuple[int, str]:
     return status, warnings.read_text()
 
 
+@pytest.mark.long
 def test_the_strict_build_passes_and_pages_load_nothing_from_elsewhere(tmp_path):
     status, warnings = build(ROOT, tmp_path / "site")
     assert (status, warnings) == (0, "")
