@@ -20,6 +20,7 @@ from sam_audio_jax import distributed
 from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_new_folder, check_writable, name_writer, place_error
+from sam_audio_jax.nn.storage import STORAGES
 from sam_audio_jax.parallel import MESH_AXES, MeshConfig, inference_mesh
 
 INTERRUPTED = 130  # the exit status of shells for a program that Ctrl-C ended
@@ -145,6 +146,16 @@ def add_adapter_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="DIR[:SCALE]",
         help="added to the model's weights, as docs/finetuning.md says; may be repeated",
+    )
+
+
+def add_dtype_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--dtype`."""
+    parser.add_argument(
+        "--dtype",
+        choices=STORAGES,
+        default="float32",
+        help="in which the matrices are kept: less memory, docs/inference.md; default: float32",
     )
 
 

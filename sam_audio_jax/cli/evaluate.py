@@ -21,6 +21,7 @@ from typing import Any, get_args
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import (
     add_adapter_option,
+    add_dtype_option,
     add_mesh_options,
     add_process_options,
     add_ranker_option,
@@ -49,7 +50,7 @@ from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.scorer_files import load_scorers, parse_scorers, with_scorers
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.scorers.scorer import Scorer
-from sam_audio_jax.separator.flow import Method
+from sam_audio_jax.separator.flow import Method, TimeGrid
 from sam_audio_jax.workdir import Workdir
 
 BENCH_ONLY = ("media", "bench_table", "musdb", "settings", "preset")
@@ -103,6 +104,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     )
     group.add_argument("--rows", nargs=2, help="of A and B, e.g. model/none/text; default: common")
     add_adapter_option(parser)
+    add_dtype_option(parser)
     add_ranker_option(parser)
     add_process_options(parser)
     add_mesh_options(parser)
@@ -130,6 +132,7 @@ def _add_bench_options(add: Any) -> None:
 def _add_solver_options(add: Any) -> None:
     add("--method", choices=get_args(Method), help="of the solver")
     add("--steps", type=at_least(1), help="of the solver")
+    add("--grid", choices=get_args(TimeGrid), help="of the solver's steps")
     add("--seed", type=at_least(0), help="of the noise; default: 0")
     add("--candidates", type=at_least(1), help="solves, of which the best is kept; default: 1")
     add(
@@ -179,6 +182,7 @@ def main(argv: list[str]) -> None:
     mesh = mesh_of(options, lambda: parameter_bytes(name))
     model = SAMAudio.from_pretrained(
         name,
+        dtype=options.dtype,
         mesh=mesh,
         span_predictor=options.span_predictor,
         rankers=ranker_paths(options),
@@ -258,6 +262,7 @@ def solver_choice(
     solver = SolverChoice(
         method=chosen("method", None),
         steps=chosen("steps", None),
+        grid=options.grid,
         seed=chosen("seed", 0),
         candidates=chosen("candidates", 1),
         predict_spans=chosen("predict_spans", False),

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import (
     add_adapter_option,
+    add_dtype_option,
     add_mesh_options,
     add_process_options,
     add_ranker_option,
@@ -72,6 +73,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add_ranker_option(parser)
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
     add_adapter_option(parser)
+    add_dtype_option(parser)
     for name, argument in FLAGS.items():
         argument = argument.copy()
         if "at_least" in argument:
@@ -210,6 +212,7 @@ def settings(args: argparse.Namespace) -> Settings:
         span_predictor=args.span_predictor,
         rankers=ranker_paths(args) or None,
         adapters=args.adapter or None,
+        dtype=args.dtype,
         stems=args.stems,
         options=options,
     )
@@ -222,6 +225,7 @@ def load(args: argparse.Namespace) -> SAMAudio:
     mesh = mesh_of(args, lambda: parameter_bytes(name))
     return SAMAudio.from_pretrained(
         args.checkpoint,
+        dtype=args.dtype,
         span_predictor=args.span_predictor,
         rankers=ranker_paths(args),
         adapters=args.adapter,

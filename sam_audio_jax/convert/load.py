@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.codec.folded import folded
 from sam_audio_jax.convert.adapter import (
     Adapter,
     base_of_run,
@@ -42,6 +43,7 @@ from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object
+from sam_audio_jax.nn.call import release_freed
 from sam_audio_jax.nn.storage import Storage, compute_of, stored
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.workdir import Checkpoint, find_checkpoint
@@ -63,11 +65,17 @@ def load_networks(
     every parameter is sharded while it is read. `storage` is the form of the matrices of text
     encoder and separator. `adapters` are added to the weights, each `FOLDER` or `FOLDER:SCALE`; a
     run that trains one is its base with it. The weights are then read whole, in float32, before
-    they are brought to their form. Raises `UserError` when there is nothing of that name, when it
-    does not fit, and for an adapter of another model.
+    they are brought to their form. On one device another form than float32 also folds the codec.
+    Raises `UserError` when there is nothing of that name, when it does not fit, and for an adapter
+    of another model.
     """
     named = [parse_adapter(text) for text in adapters]
-    return _load(name, mesh, storage, [(open_adapter(one.name), one.scale) for one in named])
+    opened = [(open_adapter(one.name), one.scale) for one in named]
+    codec, *others = _load(name, mesh, storage, opened)
+    if storage != "float32" and mesh is None:
+        folded(codec)
+        release_freed()
+    return codec, *others
 
 
 def _load(
@@ -168,7 +176,7 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
         case Checkpoint() as checkpoint:
             codec, prompted = abstract_run(checkpoint, storage)
             return Described(
-                codec=codec,
+                codec=codec if storage == "float32" else folded(codec),
                 prompted=prompted,
                 folder=checkpoint.workdir.path,
                 upstream={},
@@ -181,8 +189,9 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
     sizes = model.separator.table.abstract.config
     prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
     tower = [t.shape for name, t in model.others.items() if name.startswith(TOWER_PREFIX)]
+    codec = model.codec.table.abstract
     return Described(
-        codec=model.codec.table.abstract,
+        codec=codec if storage == "float32" else folded(codec),
         prompted=stored(prompted, storage),
         folder=model.path,
         upstream=model.config,

@@ -16,9 +16,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.tensors import State, Stored
-from sam_audio_jax.convert.transfer import shardings, to_device, to_host
+from sam_audio_jax.convert.transfer import FLOAT32, shardings, to_device, to_host
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.nn.storage import Storage, matrix_paths, store_matrix
+from sam_audio_jax.nn.call import release_freed
+from sam_audio_jax.nn.storage import Storage, matrix_paths, store_pieces
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -136,33 +137,36 @@ class Table(Generic[M]):
         form of its matrices, each of which is brought to it as soon as it is read.
         """
         graph, abstract = nnx.split(self.abstract)
-        variables = self._read(abstract, state, mesh)
-        if storage == "float32":
-            return nnx.merge(graph, nnx.from_flat_state(list(variables)))
         network = nnx.merge(graph, abstract)
-        narrowed = set(matrix_paths(network))
-        for path, variable in variables:
-            setattr(functools.reduce(getattr, path[:-1], network), path[-1], variable)
+        narrowed = set(matrix_paths(network)) if storage != "float32" else set()
+        stacked = {row.ours for row in self.rows if row.stacked}
+        sharding, pieces = shardings(abstract, mesh), self._arrays(state)
+        for path, variable in nnx.to_flat_state(abstract):
+            ours, dtype = ".".join(map(str, path)), FLOAT32
             if path in narrowed:
-                store_matrix(network, path, storage)
+                release_freed()  # what was read before, in float32
+                dtype = store_pieces(network, path, pieces[ours], storage)
+            if dtype is None:
+                continue
+            value = to_device(
+                variable.shape, pieces[ours], sharding[path], stacked=ours in stacked, dtype=dtype
+            )
+            nnx.update(network, nnx.from_flat_state([(path, variable.replace(value))]))
+        if narrowed:
+            release_freed()
         return network
 
-    def _read(
-        self, abstract: nnx.State, state: State, mesh: Mesh | None
-    ) -> Iterator[tuple[tuple, nnx.Variable]]:
-        """The parameters with their weights, one after the other, by their paths."""
-        sources = {
-            row.ours: (row.layout, row.names(self.depth), piece if shape else ())
+    def _arrays(self, state: State) -> dict[str, Iterator[np.ndarray]]:
+        """For each of our parameters what fills it, read when it is asked for."""
+
+        def arrays(row: Row, piece: Any) -> Iterator[np.ndarray]:
+            for name in row.names(self.depth):
+                yield row.layout.to_ours(np.asarray(state[name])[piece])
+
+        return {
+            row.ours: arrays(row, piece if shape else ())
             for row, shape, piece in self._pieces(self.abstract)
         }
-        stacked = {row.ours for row in self.rows if row.stacked}
-        sharding = shardings(abstract, mesh)
-        for path, variable in nnx.to_flat_state(abstract):
-            ours = ".".join(map(str, path))
-            layout, names, piece = sources[ours]
-            arrays = (layout.to_ours(np.asarray(state[name])[piece]) for name in names)
-            value = to_device(variable.shape, arrays, sharding[path], stacked=ours in stacked)
-            yield path, variable.replace(value)
 
     def stored(self, model: M) -> dict[str, Stored]:
         """The inverse of `read`: tensors under reference names, copied to the host when read."""

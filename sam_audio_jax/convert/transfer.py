@@ -15,7 +15,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from sam_audio_jax import parallel
+from sam_audio_jax.nn.storage import check_range
 
+FLOAT32 = np.dtype(np.float32)
 LINE = 64  # bytes; JAX's CPU device uses an array that starts on a cache line without a copy
 
 
@@ -34,19 +36,24 @@ def to_device(
     sharding: Sharding | None,
     *,
     stacked: bool,
+    dtype: np.dtype = FLOAT32,
 ) -> jax.Array:
-    """Makes a float32 array from `pieces`: one for each layer if `stacked`, else one in all.
+    """Makes an array from `pieces`: one for each layer if `stacked`, else one in all.
 
-    Each piece is copied into the shards of this host's devices and then released. Every device has
-    a share of all layers of a stack. Without a sharding the array is on the default device.
+    Each piece is cast to `dtype` as it is copied into the shards of this host's devices, and then
+    released. Every device has a share of all layers of a stack. Without a sharding the array is on
+    the default device. Raises `UserError` for values that the dtype does not hold.
     """
     indices: Mapping = {None: (slice(None),) * len(shape)}
     if sharding is not None:
         indices = sharding.addressable_devices_indices_map(shape)
     bounds = {device: _bounds(index, shape) for device, index in indices.items()}
-    shards = {bound: _aligned([stop - start for start, stop in bound]) for bound in bounds.values()}
+    shards = {
+        bound: _aligned([stop - start for start, stop in bound], dtype) for bound in bounds.values()
+    }
     slices = {bound: tuple(slice(start, stop) for start, stop in bound) for bound in shards}
     for layer, piece in enumerate(pieces):
+        check_range(piece, dtype)
         for bound, shard in shards.items():
             if stacked:
                 shard[layer] = piece[slices[bound][1:]]
@@ -80,9 +87,9 @@ def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int
     return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
 
 
-def _aligned(shape: Sequence[int]) -> np.ndarray:
-    """An uninitialised float32 array that starts on a cache line."""
-    size = 4 * int(np.prod(shape, dtype=np.int64))
+def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array that starts on a cache line."""
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     raw = np.empty(size + LINE, np.uint8)
     start = -raw.ctypes.data % LINE
-    return raw[start : start + size].view(np.float32).reshape(shape)
+    return raw[start : start + size].view(dtype).reshape(shape)

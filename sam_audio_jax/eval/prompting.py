@@ -80,6 +80,7 @@ class SolverChoice:
     seed: int = 0
     candidates: int = 1  # solves, of which the best is kept
     predict_spans: bool = False  # for prompts without spans
+    grid: str | None = None
 
     def predicts(self, kind: str) -> bool:
         """Whether spans are predicted for prompts of a kind: those that have a text and none."""
@@ -87,7 +88,7 @@ class SolverChoice:
 
     def arguments(self, kind: str) -> dict[str, Any]:
         """What differs from the defaults of `SAMAudio.separate`, for prompts of a kind."""
-        chosen = {"method": self.method, "steps": self.steps}
+        chosen = {"method": self.method, "steps": self.steps, "grid": self.grid}
         chosen |= {"candidates": self.candidates if self.candidates > 1 else None}
         chosen |= {"predict_spans": self.predicts(kind) or None}
         return {name: value for name, value in chosen.items() if value is not None}

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sam_audio_jax import parallel
 from sam_audio_jax.bounds import Checked, NonNegative, Positive, Size
 from sam_audio_jax.codec.chunked import decode_chunked, encode_chunked
-from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.encoders.tokenizer import pad_tokens
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.collate import LEAST_TOKENS, Tokenize
@@ -182,6 +182,14 @@ def solve_windows(
     return flow.sample(velocity, noise[None], sampler)[0]
 
 
+def codec_frames(codec: Compiled[Codec]) -> int:
+    """Frames that the codec encodes or decodes at once: few where memory comes before speed.
+
+    Most of a decoder's memory grows with them; below 64 more than a third of the work is overlap.
+    """
+    return 64 if codec.saves_memory else 500
+
+
 class LongAudio:
     """Separates recordings of any length."""
 
@@ -195,6 +203,7 @@ class LongAudio:
         self.codec = Compiled(compiled.network.codec)  # on one device: a stretch at a time
         self.tokenizer = tokenizer
         self.config = config or LongAudioConfig()
+        self.codec_frames = codec_frames(self.codec)
 
     @property
     def longest(self) -> int:
@@ -228,12 +237,23 @@ class LongAudio:
             start = _pad_to(noise, recording.mixture.shape[0])
             latents = self.compiled(solve_windows, recording, layout, start, sampler=sampler)
             stems = np.asarray(latents)[:frames].reshape(frames, 2, -1)[:, :stems_of]
-            decode_chunked(self.codec, np.moveaxis(stems, 1, 0), out=wave)
+            self.decode(np.moveaxis(stems, 1, 0), wave)
         return waves
+
+    def decode(
+        self,
+        stems: Float[np.ndarray, "stems frames channels"],
+        waves: Float[np.ndarray, "stems samples"],
+    ) -> None:
+        """Decodes whole stems into `waves`, a stretch at a time; in little memory one by one."""
+        rows = 1 if self.codec.saves_memory else len(stems)
+        for start in range(0, len(stems), rows):
+            part = slice(start, start + rows)
+            decode_chunked(self.codec, stems[part], frames=self.codec_frames, out=waves[part])
 
     def encode(self, wave: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "frames channels"]:
         """The mixture's latents, encoded window by window."""
-        return encode_chunked(self.codec, wave[None])[0]
+        return encode_chunked(self.codec, wave[None], frames=self.codec_frames)[0]
 
     def prepare(
         self,

@@ -24,14 +24,13 @@ from sam_audio_jax.infer.long_audio import (
     LongAudioConfig,
     TextMemory,
     WindowedRecording,
+    codec_frames,
     solve_windows,
 )
-from sam_audio_jax.infer.solve import Networks, decodes_one_by_one, separate_batch
-from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.infer.solve import Networks, separate_batch, solve_latents
+from sam_audio_jax.nn.call import Compiled, release_freed
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.windows import lay_windows
-
-CHUNK = 500  # frames that the codec encodes or decodes at once of a long recording
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +64,7 @@ def peak_of_call(
     programs = _one_shot if frames <= longest else _windowed
     needed = max(programs(networks, frames, sampler, config))
     gc.collect()
+    release_freed()
     return Peak(
         weights=weight_bytes(networks),
         program=needed,
@@ -86,17 +86,29 @@ def _one_shot(
         anchors=jnp.zeros((1, frames), jnp.int32),
         noise=jnp.zeros((1, frames, 2 * codec.codebook_dim)),
     )
-    decoding = {"one_by_one": True} if decodes_one_by_one(networks) else {}
-    yield _needed(Compiled(networks), separate_batch, prompts, sampler=sampler, **decoding)
+    compiled = Compiled(networks)
+    if not compiled.saves_memory:
+        yield _needed(compiled, separate_batch, prompts, sampler=sampler)
+        return
+    yield from _of_codec(networks, frames)
+    mixture = jnp.zeros((1, frames, codec.codebook_dim))
+    encoded = dataclasses.replace(prompts, mixture=mixture)
+    yield _needed(compiled, solve_latents, encoded, sampler=sampler)
+
+
+def _of_codec(networks: Networks, frames: int) -> Iterator[int]:
+    """Of encoding and decoding a stretch of a recording."""
+    codec, sizes = Compiled(networks.codec), networks.codec.config
+    stretch, stems = min(codec_frames(codec), frames), 1 if codec.saves_memory else 2
+    yield _needed(codec, Codec.encode, jnp.zeros((1, stretch * sizes.hop)))
+    yield _needed(codec, Codec.decode, jnp.zeros((stems, stretch, sizes.codebook_dim)))
 
 
 def _windowed(
     networks: Networks, frames: int, sampler: SamplerConfig, config: LongAudioConfig
 ) -> Iterator[int]:
     codec, separator = networks.codec.config, networks.separator.config
-    of_codec, chunk = Compiled(networks.codec), min(CHUNK, frames)
-    yield _needed(of_codec, Codec.encode, jnp.zeros((1, chunk * codec.hop)))
-    yield _needed(of_codec, Codec.decode, jnp.zeros((2, chunk, codec.codebook_dim)))
+    yield from _of_codec(networks, frames)
     window, overlap = config.window(codec, separator.dit.max_positions)
     layout = Layout.of(lay_windows(frames, window, overlap), batch=config.batch, shards=1)
     padded, text_encoder = layout.frames(overlap), networks.text_encoder.config

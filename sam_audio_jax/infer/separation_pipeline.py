@@ -17,6 +17,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, prompt_notes, rerank
 from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.collate import Prompts, Tokenize, collate_batch, collate_items, with_spans
+from sam_audio_jax.infer.in_parts import encode_in_parts, separate_in_parts
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.known_sounds import KnownSounds
 from sam_audio_jax.infer.like import LikeVectors
@@ -25,12 +26,7 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.rerank import Choice, Rankers
-from sam_audio_jax.infer.solve import (
-    Networks,
-    decodes_one_by_one,
-    encode_mixture,
-    separate_batch,
-)
+from sam_audio_jax.infer.solve import Networks, encode_mixture, separate_batch
 from sam_audio_jax.infer.span_prediction import Source, SpanFinder
 from sam_audio_jax.infer.stems import Separated, Stems, TextStems, divided, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
@@ -94,7 +90,6 @@ class Pipeline:
         self.span_finder = SpanFinder(span_predictor, codec.config)
         self._state = 2 * channels  # width of x: target and residual side by side
         self.compiled = Compiled(self.networks, mesh)
-        self._one_by_one = {"one_by_one": True} if decodes_one_by_one(self.networks) else {}
         self.long_audio = LongAudio(self.compiled, tokenizer, long_audio)
 
     @property
@@ -289,7 +284,7 @@ class Pipeline:
             tokenizer=self.tokenizer,
         )
         if mixture is None:
-            mixture = self.compiled.on_batch(encode_mixture, prompts.wave[:shards])[:1]
+            mixture = self._encode(prompts.wave[:shards])[:1]
         prompts = dataclasses.replace(prompts, mixture=jnp.repeat(mixture, rows, axis=0))
         views = [item.prompts for item in items]
         waves, views = self._solve(prompts, views, options, self._message(options), padding=False)
@@ -404,14 +399,19 @@ class Pipeline:
         if message is not None:
             last = np.minimum(np.arange(2 * len(prompts.noise)), len(message) - 1)
             prompts = dataclasses.replace(prompts, message=jnp.asarray(message[last]))
-        waves = self.compiled.on_batch(
-            separate_batch,
-            prompts,
-            sampler=options.sampler(self.sampler),
-            **_decoding(options),
-            **self._one_by_one,
-        )
+        sampler, decoding = options.sampler(self.sampler), _decoding(options)
+        if self.compiled.saves_memory and message is None:
+            waves = separate_in_parts(self.long_audio, prompts, sampler=sampler, **decoding)
+            return waves, views
+        waves = self.compiled.on_batch(separate_batch, prompts, sampler=sampler, **decoding)
         return np.asarray(waves), views
+
+    def _encode(
+        self, waves: Float[Array, "batch samples"]
+    ) -> Float[Array, "batch frames channels"]:
+        if self.compiled.saves_memory:
+            return encode_in_parts(self.long_audio, waves)
+        return self.compiled.on_batch(encode_mixture, waves)
 
     def _solve_long(
         self,
@@ -453,8 +453,7 @@ class Pipeline:
         "Differences from the reference").
         """
         if prompts.mixture is None:
-            latents = self.compiled.on_batch(encode_mixture, prompts.wave)
-            prompts = dataclasses.replace(prompts, mixture=latents)
+            prompts = dataclasses.replace(prompts, mixture=self._encode(prompts.wave))
         count, valid = len(views), np.asarray(prompts.valid)
         texts = [view.text for view in views]
         mixture = np.asarray(prompts.mixture)[:count]

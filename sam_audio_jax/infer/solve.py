@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.infer.collate import Prompts
@@ -62,27 +61,13 @@ def decode_stems(
     message: Int[Array, "waves bits"] | None = None,
     *,
     targets_only: bool = False,
-    one_by_one: bool = False,
 ) -> Float[Array, "rows stems samples"]:
-    """Target and residual waves, decoded in one batch in the order of the messages.
-
-    `one_by_one` decodes clean waves one after the other, in the memory of one.
-    """
+    """Target and residual waves, decoded in one batch in the order of the messages."""
     rows, frames, state = latents.shape
     stems = jnp.moveaxis(latents.reshape(rows, frames, 2, state // 2), 2, 1)
     stems = stems[:, :1] if targets_only else stems
-    flat = stems.reshape(-1, frames, state // 2)
-    if one_by_one and message is None:
-        waves = jax.lax.map(lambda wave: codec.decode(wave[None])[0], flat)
-    else:
-        waves = codec.decode(flat, watermark=message)
+    waves = codec.decode(stems.reshape(-1, frames, state // 2), watermark=message)
     return waves.reshape(rows, stems.shape[1], -1)
-
-
-def decodes_one_by_one(networks: Networks) -> bool:
-    """Whether memory comes before speed: on a CPU, for matrices that are kept in less."""
-    leaves = jax.tree.leaves(nnx.state(networks.separator))
-    return parallel.platform() == "cpu" and any(leaf.dtype != jnp.float32 for leaf in leaves)
 
 
 def separate_batch(
@@ -91,7 +76,6 @@ def separate_batch(
     *,
     sampler: flow.SamplerConfig,
     targets_only: bool = False,
-    one_by_one: bool = False,
 ) -> Float[Array, "batch candidates stems samples"]:
     """Waves of both stems of every candidate, or of the targets alone; see `decode_stems`."""
     latents = solve_latents(networks, prompts, sampler)
@@ -100,7 +84,6 @@ def separate_batch(
         latents,
         prompts.message,
         targets_only=targets_only,
-        one_by_one=one_by_one,
     )
     return waves.reshape(-1, prompts.candidates, *waves.shape[1:])
 

@@ -9,6 +9,7 @@ transposed one is over `(window, out)` for each input channel, that of the other
 
 import functools
 import math
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ Signal = Float[Array, "batch samples channels"]
 Output = Float[Array, "batch samples_out channels_out"]
 KERNEL_AXES = parallel.axes("window", "channels", "channels")
 CHANNEL_AXES = parallel.axes("channels")
+T = TypeVar("T", bound=Any)  # an array of JAX or NumPy
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> Array:
@@ -49,21 +51,32 @@ def convolve(
 
 
 def upsample(x: Signal, kernel: Float[Array, "window in out"], stride: int) -> Output:
-    """Transposed convolution of a window of two strides, uncropped: `samples * stride + stride`.
+    """Transposed convolution of a window of two strides, uncropped: `samples * stride + stride`."""
+    return upsample_by_matrix(x, upsampling_matrix(kernel, stride), stride)
+
+
+def upsampling_matrix(kernel: T, stride: int) -> T:
+    """The `(2 in, stride out)` matrix of an upsampling by a `(window, in, out)` kernel.
 
     Each stride of output depends on two neighbouring inputs, one through each half of the kernel:
     one matrix product does what a convolution over zero-stuffed inputs would, faster on every
-    platform.
+    platform. Works on arrays of NumPy, too.
     """
     window, inputs, outputs = kernel.shape
     if window != 2 * stride:
         raise ValueError(f"a kernel of {window} does not span two strides of {stride}")
-    batch, length, _ = x.shape
+    halves = kernel.reshape(2, stride, inputs, outputs)
+    return halves.transpose(0, 2, 1, 3).reshape(2 * inputs, stride * outputs)
+
+
+def upsample_by_matrix(
+    x: Signal, matrix: Float[Array, "two_inputs stride_outputs"], stride: int
+) -> Output:
+    """`upsample` with a matrix of `upsampling_matrix`."""
+    batch, length, inputs = x.shape
     now, before = (jnp.pad(x, ((0, 0), side, (0, 0))) for side in ((0, 1), (1, 0)))
     pair = jnp.concatenate([now, before], axis=-1).reshape(-1, 2 * inputs)
-    halves = jnp.concatenate([kernel[:stride], kernel[stride:]], axis=1)
-    matrix = halves.transpose(1, 0, 2).reshape(2 * inputs, stride * outputs)
-    return (pair @ matrix).reshape(batch, (length + 1) * stride, outputs)
+    return (pair @ matrix).reshape(batch, (length + 1) * stride, -1)
 
 
 class Conv1d(nnx.Module):

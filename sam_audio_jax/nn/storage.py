@@ -7,6 +7,8 @@ bfloat16 network) stay float32. docs/inference.md has the sizes and the errors.
 
 import functools
 import importlib
+import math
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar, cast
 
 import jax
@@ -71,17 +73,41 @@ def store_matrix(network: nnx.Module, path: tuple[str, ...], storage: Storage) -
     int8 is for linear layers; what else multiplies is then kept in bfloat16. Raises `UserError` for
     values that float16 does not hold.
     """
-    *above, owner_name, name = path
-    parent = functools.reduce(getattr, above, network)
-    owner = getattr(parent, owner_name)
+    owner, name = _owner(network, path), path[-1]
     if storage == "int8" and isinstance(owner, nnx.Linear):
-        small = quantized(owner)
-        setattr(parent, owner_name, small)
-        owner.kernel = small.int8_kernel  # modules are in cycles: the float32 one goes at once
+        _replace(network, path, quantized(owner))
     elif storage != "float32":
         variable = getattr(owner, name)
-        dtype = "bfloat16" if storage == "int8" else storage
-        setattr(owner, name, variable.replace(_cast(variable.get_value(), dtype)))
+        setattr(owner, name, variable.replace(_cast(variable.get_value(), _dtype(storage))))
+
+
+def store_pieces(
+    network: nnx.Module, path: tuple[str, ...], pieces: Iterable[np.ndarray], storage: Storage
+) -> np.dtype | None:
+    """Makes room for a matrix that is read piece by piece, the layers of a stack or one in all.
+
+    Returns the dtype to which each piece is to be cast; None if the matrix, of an abstract network,
+    was read and quantised here.
+    """
+    owner = _owner(network, path)
+    if storage != "int8" or not isinstance(owner, nnx.Linear):
+        return np.dtype(_dtype(storage))
+    _replace(network, path, quantized(owner, pieces))
+    return None
+
+
+def _owner(network: nnx.Module, path: tuple[str, ...]) -> Any:
+    return functools.reduce(getattr, path[:-1], network)
+
+
+def _replace(network: nnx.Module, path: tuple[str, ...], small: "QuantizedLinear") -> None:
+    owner = _owner(network, path)
+    setattr(_owner(network, path[:-1]), path[-2], small)
+    owner.kernel = small.int8_kernel  # modules are in cycles: the float32 one goes at once
+
+
+def _dtype(storage: Storage) -> str:
+    return "bfloat16" if storage == "int8" else storage
 
 
 def stored(network: M, storage: Storage) -> M:
@@ -91,18 +117,24 @@ def stored(network: M, storage: Storage) -> M:
     return network
 
 
-def quantized(layer: nnx.Linear) -> QuantizedLinear:
-    """The layer with an int8 kernel; of a stack, each layer is quantised by itself."""
+def quantized(layer: nnx.Linear, pieces: Iterable[np.ndarray] | None = None) -> QuantizedLinear:
+    """The layer with an int8 kernel; of a stack, each layer is quantised by itself.
+
+    `pieces` are the kernel of an abstract layer, one for each layer of a stack.
+    """
     kernel: Any = layer.kernel.get_value()  # or a jax.ShapeDtypeStruct of an abstract network
-    if isinstance(kernel, jax.ShapeDtypeStruct):
-        values = jax.ShapeDtypeStruct(kernel.shape, jnp.int8)
-        scale = jax.ShapeDtypeStruct((*kernel.shape[:-2], 1, kernel.shape[-1]), jnp.float32)
-    else:
-        flat, quantize = kernel.reshape(-1, *kernel.shape[-2:]), _qwix().quantize
-        parts = [quantize(matrix, jnp.int8, channelwise_axes=(1,)) for matrix in flat]
-        stack = kernel.shape[:-2]
-        values = _joined([part.qvalue for part in parts], stack)
-        scale = _joined([part.scale for part in parts], stack)
+    stack, matrix = kernel.shape[:-2], kernel.shape[-2:]
+    values = jax.ShapeDtypeStruct(kernel.shape, jnp.int8)
+    scale = jax.ShapeDtypeStruct((*stack, 1, matrix[-1]), jnp.float32)
+    if pieces is None and not isinstance(kernel, jax.ShapeDtypeStruct):
+        pieces = iter(kernel.reshape(-1, *matrix))
+    if pieces is not None:
+        flat_values = np.empty((math.prod(stack), *matrix), np.int8)
+        flat_scale = np.empty((math.prod(stack), 1, matrix[-1]), np.float32)
+        for number, piece in enumerate(pieces):
+            flat_values[number], flat_scale[number] = _quantize(np.asarray(piece))
+        values = jnp.asarray(flat_values.reshape(values.shape))
+        scale = jnp.asarray(flat_scale.reshape(scale.shape))
     # Logical axes of the kernel, which has none outside a network.
     axes = cast(Any, layer.kernel).get_metadata().get("out_sharding")
     names = scales = {}
@@ -115,6 +147,13 @@ def quantized(layer: nnx.Linear) -> QuantizedLinear:
     )
 
 
+@jax.jit
+def _quantize(matrix: Float[Array, "size_in size_out"]) -> tuple[Array, Array]:
+    """int8 values, and the scale of each output channel."""
+    part = _qwix().quantize(matrix, jnp.int8, channelwise_axes=(1,))
+    return part.qvalue, part.scale
+
+
 def _qwix() -> Any:
     """Qwix, an extra; imported for int8 alone."""
     try:
@@ -123,17 +162,17 @@ def _qwix() -> Any:
         raise UserError("dtype='int8' needs Qwix: pip install 'sam-audio-jax[int8]'") from None
 
 
-def _joined(parts: list[jax.Array], stack: tuple[int, ...]) -> jax.Array:
-    """The matrices of a stack of layers as one array, or the only one."""
-    return jnp.asarray(np.stack(parts).reshape(*stack, *parts[0].shape))
-
-
 def _cast(value: Any, dtype: str) -> Any:
     if isinstance(value, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(value.shape, jnp.dtype(dtype))
-    if dtype == "float16" and float(jnp.abs(value).max()) > float(jnp.finfo(jnp.float16).max):
-        raise UserError("a matrix has values above 65504, too large for float16: use bfloat16")
+    check_range(value, np.dtype(dtype))
     return value.astype(dtype)
+
+
+def check_range(value: Any, dtype: np.dtype) -> None:
+    """Raises `UserError` for values that float16 does not hold; other dtypes hold all."""
+    if dtype == np.float16 and float(abs(value).max()) > float(np.finfo(np.float16).max):
+        raise UserError("a matrix has values above 65504, too large for float16: use bfloat16")
 
 
 def check_storage(storage: str, *, on_mesh: bool) -> Storage:

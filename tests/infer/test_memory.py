@@ -15,8 +15,10 @@ from sam_audio_jax.convert.load import describe_model
 from sam_audio_jax.infer import memory
 from sam_audio_jax.infer.solve import Networks
 from tests.children import environment
+from tests.convert.synthetic import write_synthetic
 
-SCRIPT = pathlib.Path(__file__).parent / "memory_account.py"
+HERE = pathlib.Path(__file__).parent
+SCRIPT = HERE / "memory_account.py"
 
 
 def networks_of(folder, storage) -> Networks:
@@ -39,7 +41,7 @@ def test_weights_are_counted_without_being_read(folder, model, storage):
 def test_the_account_is_that_of_the_programs_that_run(folder, model):
     """In a process without type checks, which know no shape in place of an array."""
     run = subprocess.run(
-        [sys.executable, SCRIPT, folder, "0.5", "3.0"],
+        [sys.executable, SCRIPT, folder, "float32", "1.5", "0.5", "3.0"],
         env=environment(),
         capture_output=True,
         text=True,
@@ -55,6 +57,30 @@ def test_the_account_is_that_of_the_programs_that_run(folder, model):
     assert short.process > 1e8  # JAX alone has more
     assert long.program > short.program  # in windows
     assert long.waves == pytest.approx(6 * short.waves, rel=0.05)
+
+
+@pytest.mark.long  # the codec at full size, compiled as users do
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
+def test_the_account_is_within_a_tenth_of_what_a_separation_takes(tmp_path, storage):
+    if storage == "int8":
+        pytest.importorskip("qwix")
+    transformer = {"dim": 768, "context_dim": 768, "n_heads": 12, "n_layers": 6}
+    config = {"transformer": transformer, "text_encoder": {"dim": 768, "name": "byt5"}}
+    write_synthetic(tmp_path / "model", config, {"vocab_size": 384, "num_layers": 4})
+    printed = []
+    for script, *seconds in ((SCRIPT, "30", "4"), (HERE / "separation_memory.py", "4")):
+        run = subprocess.run(
+            [sys.executable, script, tmp_path / "model", storage, *seconds],
+            env=environment(XLA_FLAGS="", JAX_COMPILATION_CACHE_DIR=""),
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        printed.append(json.loads(run.stdout))
+    ((stated,), measured) = printed
+    assert memory.Peak(**stated).total == pytest.approx(measured, rel=0.1), stated
 
 
 def test_the_command_lists_parts_and_peaks(folder, tmp_path, capsys, monkeypatch):

@@ -28,7 +28,8 @@ def test_matrices_are_kept_in_the_dtype_and_stems_stay_near(folder, model, noise
     assert kept.dtype == dtype
     embedding = "bfloat16" if dtype == "int8" else dtype
     assert networks.text_encoder.embed.embedding.dtype == embedding
-    for variable in (block.mlp_norm.scale, block.modulation, networks.codec.in_proj.direction):
+    assert networks.codec.in_proj.kernel.dtype == jnp.float16
+    for variable in (block.mlp_norm.scale, block.modulation, networks.codec.in_proj.bias):
         assert variable.dtype == jnp.float32
     wave = noise_of(0.5)
     near, exact = (one.separate(wave, "dog", sample_rate=RATE) for one in (narrow, model))

@@ -50,11 +50,12 @@ class Settings(Checked, where=""):
     rankers: dict[str, str] | None = None  # by kind, in place of those of the checkpoint
     adapters: list[str] | None = None  # FOLDER or FOLDER:SCALE, added to the checkpoint's weights
     stems: list[str] | None = None  # texts of lines without one
+    dtype: str = "float32"  # in which the matrices are kept
     options: SeparateOptions = dataclasses.field(default_factory=SeparateOptions)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of SETTINGS: one level, the options among the others."""
-        names = ("checkpoint", "span_predictor", "rankers", "adapters", "stems")
+        names = ("checkpoint", "span_predictor", "rankers", "adapters", "stems", "dtype")
         return {name: getattr(self, name) for name in names} | self.options.to_dict()
 
 
