@@ -1,4 +1,6 @@
-"""The separator of the shipped `tiny` model: 5 M parameters on the `tiny` codec, bytes as text.
+"""Small separators on the codec of the shipped `tiny`: 5 M parameters, bytes as text.
+
+The shipped model is `tiny@vectors`; its model card tells each stage.
 
 sam-audio prepare tiny --out runs/tiny_cache --items 3000
 sam-audio train tiny --workdir runs/tiny --data.cache runs/tiny_cache
@@ -15,7 +17,7 @@ sam-audio train tiny@no-absent --data.cache CACHE --workdir runs/no_absent
 caption has:
 
 sam-audio convert --from wordllama --to runs/vectors
-sam-audio train tiny@vectors --data.cache CACHE --init-from tiny --workdir runs/vectors_run
+sam-audio train tiny@vectors --data.cache CACHE --workdir runs/vectors_run
 
 `tiny@many-steps` learns all flow times alike, and `tiny@few-steps` goes on from it for few steps of
 the solver (docs/training.md, "Few steps"); both share the cache of `tiny`:
