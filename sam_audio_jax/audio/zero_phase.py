@@ -63,4 +63,4 @@ def zero_phase(
     spectrum *= gains
     spectrum = scipy.fft.ifft(spectrum, axis=1, overwrite_x=True)
     spectrum *= tables.untwiddle
-    return scipy.fft.irfft(spectrum, tables.rows, axis=0).reshape(-1)
+    return np.asarray(scipy.fft.irfft(spectrum, tables.rows, axis=0)).reshape(-1)

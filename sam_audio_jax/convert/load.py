@@ -71,11 +71,11 @@ def load_networks(
     """
     named = [parse_adapter(text) for text in adapters]
     opened = [(open_adapter(one.name), one.scale) for one in named]
-    codec, *others = _load(name, mesh, storage, opened)
+    codec, prompted, text_folder, upstream = _load(name, mesh, storage, opened)
     if storage != "float32" and mesh is None:
         folded(codec)
         release_freed()
-    return codec, *others
+    return codec, prompted, text_folder, upstream
 
 
 def _load(

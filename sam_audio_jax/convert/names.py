@@ -145,7 +145,7 @@ class Table(Generic[M]):
             ours, dtype = ".".join(map(str, path)), FLOAT32
             if path in narrowed:
                 release_freed()  # what was read before, in float32
-                dtype = store_pieces(network, path, pieces[ours], storage)
+                dtype = store_pieces(network, tuple(map(str, path)), pieces[ours], storage)
             if dtype is None:
                 continue
             value = to_device(

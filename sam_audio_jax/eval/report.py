@@ -341,7 +341,7 @@ def _score(example: PlayedItem) -> str:
         return ""
     if example.column == "sisdri":
         refined = "" if example.refined is None else " (refined)"
-        return f": {example.score:.1f} dB better than the mixture{refined}"
+        return f": SI-SDR improved by {example.score:.1f} dB{refined}"
     return f": {html.escape(TABLES.get(example.column, example.column))} {example.score:.2f}"
 
 
