@@ -1,6 +1,6 @@
 """Small separators on the codec of the shipped `tiny`: 5 M parameters, bytes as text.
 
-The shipped model is `tiny@vectors`; its model card tells each stage.
+The shipped model is `tiny@vectors`; its model card has each stage.
 
 sam-audio prepare tiny --out runs/tiny_cache --items 3000
 sam-audio train tiny --workdir runs/tiny --data.cache runs/tiny_cache

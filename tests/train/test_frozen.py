@@ -22,12 +22,15 @@ from tests.tiny import filled
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 FROZEN = dataclasses.replace(TINY, train_text=False)
-SHIPPED_TEXT = T5Config(vocab_size=384, width=128, head_dim=32, heads=4, mlp=256, depth=2)
+SHIPPED_TEXT = T5Config(vocab_size=32_000, width=256, head_dim=1, heads=1, mlp=1, depth=0)
 
 
 def with_shipped_text(**fields):
     separator = dataclasses.replace(TINY.separator, text_width=SHIPPED_TEXT.width)
-    return dataclasses.replace(FROZEN, text=SHIPPED_TEXT, separator=separator, **fields)
+    prompts = dataclasses.replace(TINY.data.prompts, tokenizer=str(SHIPPED / "tiny" / "t5"))
+    data = dataclasses.replace(TINY.data, prompts=prompts)
+    own = {"text": SHIPPED_TEXT, "separator": separator, "data": data}
+    return dataclasses.replace(FROZEN, **own | fields)
 
 
 def weights(module):
@@ -59,7 +62,7 @@ def test_the_text_encoder_of_a_model_or_alone_is_where_a_run_starts(name):
 
 
 def test_weights_of_other_sizes_or_for_another_tokenizer_are_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="text_checkpoint=tiny has width 128 instead of 8; "):
+    with pytest.raises(UserError, match="text_checkpoint=tiny has .*width 256 instead of 8; "):
         load_start(dataclasses.replace(FROZEN, text_checkpoint="tiny"))
     with pytest.raises(UserError, match="no model folder"):
         load_start(dataclasses.replace(FROZEN, text_checkpoint=str(tmp_path / "gone")))
@@ -69,7 +72,7 @@ def test_weights_of_other_sizes_or_for_another_tokenizer_are_the_users_error(tmp
     prompts = dataclasses.replace(TINY.data.prompts, tokenizer=str(tmp_path))
     data = dataclasses.replace(TINY.data, prompts=prompts)
     for named in ({"text_checkpoint": "tiny"}, {"init_from": "tiny"}):
-        with pytest.raises(UserError, match="gives other tokens than byt5, the tokenizer that"):
+        with pytest.raises(UserError, match="gives other tokens than .*, the tokenizer that"):
             load_start(with_shipped_text(data=data, **named))
 
 

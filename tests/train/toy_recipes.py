@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from sam_audio_jax.convert.load import SHIPPED
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.recipes import finetuning, pretraining
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
@@ -24,13 +25,15 @@ TEACHER = Cnn14Config(
 def toy(recipe: TrainConfig, **fields) -> TrainConfig:
     """The recipe with small networks; the text encoder is that of the shipped `tiny`."""
     separator = dataclasses.replace(
-        recipe.separator, channels=4, text_width=128, video_width=4, anchor_width=4
+        recipe.separator, channels=4, text_width=256, video_width=4, anchor_width=4
     )
     data = recipe.data
     data = dataclasses.replace(
         data,
         mix=dataclasses.replace(data.mix, seconds=2.0, recipes=(("sfx", "sfx", 1.0),)),
-        prompts=dataclasses.replace(data.prompts, tokenizer="byt5", text_tokens=8),
+        prompts=dataclasses.replace(
+            data.prompts, tokenizer=str(SHIPPED / "tiny" / "t5"), text_tokens=8
+        ),
         workers=0,
     )
     if data.batches.token_budget:
@@ -42,7 +45,7 @@ def toy(recipe: TrainConfig, **fields) -> TrainConfig:
         recipe,
         codec=TINY.codec,
         codec_checkpoint="random",
-        text=T5Config(vocab_size=384, width=128, head_dim=32, heads=4, mlp=256, depth=2),
+        text=T5Config(vocab_size=32_000, width=256, head_dim=1, heads=1, mlp=1, depth=0),
         text_checkpoint="tiny",
         separator=separator,
         data=data,
