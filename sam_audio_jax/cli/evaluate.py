@@ -262,7 +262,7 @@ def solver_choice(
     solver = SolverChoice(
         method=chosen("method", None),
         steps=chosen("steps", None),
-        grid=options.grid,
+        grid=chosen("grid", None),
         seed=chosen("seed", 0),
         candidates=chosen("candidates", 1),
         predict_spans=chosen("predict_spans", False),

@@ -17,6 +17,7 @@ import shutil
 import sys
 
 from sam_audio_jax import config, parallel
+from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli import prepare, train
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.convert.load import SHIPPED, Described, describe_model
@@ -32,7 +33,6 @@ from sam_audio_jax.finetune.split_sources import split
 from sam_audio_jax.finetune.start_config import start_config
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.config import TrainConfig
 
 ENCODED_AHEAD = 512  # mixtures on a CPU, where encoding them at every step costs most of it

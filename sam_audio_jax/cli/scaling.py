@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from sam_audio_jax import config, distributed
+from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli import train
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.errors import UserError
@@ -24,7 +25,6 @@ from sam_audio_jax.scaling import budget, study_page
 from sam_audio_jax.scaling.analysis import analyse
 from sam_audio_jax.scaling.measured import StudyFolder, rows
 from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
-from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.progress import NotFinite
 
 SCRIPTS = ("queued_resources", "gke_xpk", "slurm")  # of launch/tpu

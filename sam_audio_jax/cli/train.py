@@ -9,6 +9,7 @@ get over.
 import pathlib
 
 from sam_audio_jax import config, distributed, parallel
+from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.adapter import KEPT, digest
@@ -19,7 +20,6 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.in_training import check_evaluation, training_evaluation
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
-from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import kept_codec, load_start, make_audio_tower, make_codec
 from sam_audio_jax.train.objective import make_separator_training

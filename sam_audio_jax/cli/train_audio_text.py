@@ -11,6 +11,7 @@ of a model read it (docs/training.md, "Audio tower"). Several hosts and exit sta
 """
 
 from sam_audio_jax import config, distributed, parallel
+from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.convert.load import load_text_encoder
 from sam_audio_jax.data.captioned_latents import CaptionedLatents, captioned_batches
@@ -20,7 +21,6 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.audio_text_in_training import audio_text_evaluation
 from sam_audio_jax.train import loop
-from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.audio_text_objective import initial_tower, make_audio_text_training
 from sam_audio_jax.train.config import AudioTextTrainConfig
 from sam_audio_jax.workdir import Workdir

@@ -12,6 +12,7 @@ import jax
 from flax import nnx
 
 from sam_audio_jax import config, distributed, parallel
+from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.codec.principal import principal
@@ -20,7 +21,6 @@ from sam_audio_jax.data.pipeline import BatchStream, ExcerptConfig, codec_excerp
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train import loop
-from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.codec_objective import (
     METRICS,
     evaluate_codec,

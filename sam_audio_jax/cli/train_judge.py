@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from sam_audio_jax import config, distributed, parallel
+from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.data.ratings import (
     RatedExamples,
@@ -21,7 +22,6 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.judge_in_training import judge_evaluation
 from sam_audio_jax.scorers.judge import AXES
 from sam_audio_jax.train import loop
-from sam_audio_jax.train.allocator import keep_freed_memory
 from sam_audio_jax.train.config import JudgeTrainConfig
 from sam_audio_jax.train.judge_cache import open_judge_cache
 from sam_audio_jax.train.judge_objective import make_judge_training

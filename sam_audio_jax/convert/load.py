@@ -9,6 +9,7 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
+from sam_audio_jax.allocator import release_freed
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.folded import folded
 from sam_audio_jax.convert.adapter import (
@@ -43,7 +44,6 @@ from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object
-from sam_audio_jax.nn.call import release_freed
 from sam_audio_jax.nn.storage import Storage, compute_of, stored
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.workdir import Checkpoint, find_checkpoint

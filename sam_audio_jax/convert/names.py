@@ -15,10 +15,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from sam_audio_jax.allocator import release_freed
 from sam_audio_jax.convert.tensors import State, Stored
 from sam_audio_jax.convert.transfer import FLOAT32, shardings, to_device, to_host
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.nn.call import release_freed
 from sam_audio_jax.nn.storage import Storage, matrix_paths, store_pieces
 
 M = TypeVar("M", bound=nnx.Module)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from sam_audio_jax.allocator import release_freed
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.infer.collate import LEAST_TOKENS, Prompts
 from sam_audio_jax.infer.long_audio import (
@@ -28,7 +29,7 @@ from sam_audio_jax.infer.long_audio import (
     solve_windows,
 )
 from sam_audio_jax.infer.solve import Networks, separate_batch, solve_latents
-from sam_audio_jax.nn.call import Compiled, release_freed
+from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.windows import lay_windows
 

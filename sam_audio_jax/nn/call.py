@@ -4,9 +4,7 @@
 parameters. This is the one place where inference does so; training has its own step.
 """
 
-import ctypes
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, TypeVar
 
@@ -16,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from sam_audio_jax import parallel
+from sam_audio_jax.allocator import release_freed
 from sam_audio_jax.nn.stack import stack_bytes, unstacked, with_bits
 
 # Bytes of stacked weights from which on a CPU it pays to unroll the layers: a third of the time of
@@ -121,12 +120,6 @@ class Compiled(Generic[Network]):
 def _is_narrow(network: nnx.Module) -> bool:
     leaves = jax.tree.leaves(nnx.state(network, nnx.Param))
     return any(leaf.dtype in NARROW for leaf in leaves)
-
-
-def release_freed() -> None:
-    """Gives memory that was freed back to the system: glibc keeps much of what XLA frees."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
 
 
 def power_of_two(count: int, *, least: int = 1) -> int:

@@ -37,6 +37,7 @@ from sam_audio_jax.files import PART
 from sam_audio_jax.workdir import Workdir
 from tests.children import ROOT, environment
 from tests.eval.listing import make_folder, three_lines
+from tests.train.metrics import untimed
 
 MARK = "SAM_AUDIO_TEST_KILLS"  # variable by which processes of a round are found
 KILLS_OF_ROUND = 6
@@ -132,14 +133,7 @@ def training_digest(workdir: pathlib.Path) -> Any:
     )
     tree = ocp.load_checkpointables(newest, like)
     leaves = [hashlib.sha256(np.asarray(x).tobytes()).hexdigest() for x in jax.tree.leaves(tree)]
-    metrics = [
-        {
-            name: value
-            for name, value in line.items()
-            if not name.startswith(("seconds_", "input_share"))
-        }
-        for line in run.read_metrics()
-    ]
+    metrics = untimed(run.read_metrics())
     return run.steps(), leaves, metrics, sorted(entry.name for entry in workdir.iterdir())
 
 

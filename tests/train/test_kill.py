@@ -15,6 +15,7 @@ from sam_audio_jax import SAMAudio
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.workdir import Workdir
 from tests.children import environment
+from tests.train.metrics import untimed
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 100
@@ -62,6 +63,11 @@ def finish(process: subprocess.Popen, workdir: pathlib.Path):
     assert process.wait(TIMEOUT_S) == 0, log_of(workdir).read_text()[-2000:]
 
 
+def metrics(workdir: pathlib.Path) -> list[dict]:
+    """The metrics without times."""
+    return untimed(Workdir(workdir).read_metrics())
+
+
 def wait_for_a_new_save(workdir: pathlib.Path, process: subprocess.Popen):
     before = Workdir(workdir).steps()[-1:]
     deadline = time.monotonic() + TIMEOUT_S
@@ -69,14 +75,6 @@ def wait_for_a_new_save(workdir: pathlib.Path, process: subprocess.Popen):
         assert process.poll() is None, "the run ended before all kills"
         assert time.monotonic() < deadline, "nothing was saved"
         time.sleep(0.005)
-
-
-def untimed(workdir: pathlib.Path) -> list[dict]:
-    """The metrics without times."""
-    return [
-        {k: v for k, v in line.items() if not k.startswith(("seconds_", "input_share"))}
-        for line in Workdir(workdir).read_metrics()
-    ]
 
 
 def everything(workdir: pathlib.Path, step: int) -> dict:
@@ -119,7 +117,7 @@ def test_two_kills_at_random_moments_and_a_sigterm_change_nothing(start, whole, 
     assert "saved, run again to go on" in log_of(killed).read_text()
     finish(start(killed), killed)
     assert same(everything(whole, STEPS), everything(killed, STEPS))
-    assert untimed(whole) == untimed(killed)
+    assert metrics(whole) == metrics(killed)
     model = SAMAudio.from_pretrained(killed)
     assert model.sampler == SamplerConfig(method="euler", steps=2)  # as the run's config says
 
@@ -139,4 +137,4 @@ def test_ten_kills_change_nothing_even_without_a_compilation_cache(start, whole,
             kill_around_a_save(start, killed, rng.uniform(0.0, 0.05), **empty)
     finish(start(killed, **empty), killed)
     assert same(everything(whole, STEPS), everything(killed, STEPS))
-    assert untimed(whole) == untimed(killed)
+    assert metrics(whole) == metrics(killed)

@@ -10,19 +10,12 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig
 from sam_audio_jax.workdir import Workdir
+from tests.train.metrics import untimed
 
 
 def distance(state, step):
     """A score that is best at step 10."""
     return {"score": -abs(step - 10.0)}
-
-
-def untimed(lines):
-    """The lines without their times."""
-    return [
-        {k: v for k, v in line.items() if not k.startswith(("seconds_", "input_share"))}
-        for line in lines
-    ]
 
 
 def saved(workdir):

@@ -27,6 +27,7 @@ from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.train.step_timer import StepTimer
 from sam_audio_jax.workdir import Workdir
 from tests.tiny import filled
+from tests.train.metrics import untimed
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
 
@@ -74,14 +75,6 @@ def mesh():
     return parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
 
 
-def timeless(lines: list[dict]) -> list[dict]:
-    """Metrics without times."""
-    return [
-        {k: v for k, v in line.items() if not k.startswith(("seconds_", "input_share"))}
-        for line in lines
-    ]
-
-
 def train(config: TrainConfig, workdir: pathlib.Path, training: tuple):
     start, step, weights = training
     batches = batches_of(config)
@@ -110,9 +103,7 @@ def test_a_run_under_a_budget_goes_on_where_it_was_and_counts_its_frames(
         parts = train(dataclasses.replace(config, steps=steps), tmp_path / "parts", training)
     assert int(parts.step) == 12
     assert same((whole.params, whole.ema), (parts.params, parts.ema))
-    lines, again = (
-        timeless(Workdir(tmp_path / name).read_metrics()) for name in ("whole", "parts")
-    )
+    lines, again = (untimed(Workdir(tmp_path / name).read_metrics()) for name in ("whole", "parts"))
     assert lines == again
     batches = batches_of(config)
     frames_drawn = [next(batches)["valid"].size for _ in range(12)]

@@ -11,7 +11,7 @@ from tests.children import environment
 
 BLOCKS = """
 import ctypes, pathlib
-from sam_audio_jax.train.allocator import keep_freed_memory
+from sam_audio_jax.allocator import keep_freed_memory
 
 keep_freed_memory()
 libc = ctypes.CDLL(None)
@@ -37,7 +37,7 @@ def test_a_freed_block_stays_unless_the_environment_says_otherwise(setting, kept
     run = subprocess.run(
         [sys.executable, "-c", BLOCKS],
         env=environment() | setting,
-        cwd=pathlib.Path(__file__).parents[2],
+        cwd=pathlib.Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=True,

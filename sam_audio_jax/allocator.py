@@ -1,7 +1,9 @@
-"""How a training process on a CPU keeps its memory."""
+"""Memory that was freed: a training keeps it, inference in little memory gives it back."""
 
 import ctypes
 import os
+import sys
+from typing import Any
 
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -17,9 +19,8 @@ def keep_freed_memory() -> None:
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
+    mallopt = _of_glibc("mallopt")
+    if mallopt is None:
         return
     for parameter, value in (
         (_ARENA_MAX, 1),  # other arenas are mapped themselves
@@ -28,3 +29,14 @@ def keep_freed_memory() -> None:
         (_TOP_PAD, 2**28),
     ):
         mallopt(parameter, value)
+
+
+def release_freed() -> None:
+    """Gives memory that was freed back to the system: glibc keeps much of what XLA frees."""
+    if trim := _of_glibc("malloc_trim"):
+        trim(0)
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of glibc; None on other systems."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
