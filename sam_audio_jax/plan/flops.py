@@ -40,9 +40,26 @@ def _walk(jaxpr: core.Jaxpr, times: int, counted: list[Product]) -> None:
         elif name == "conv_general_dilated":
             counted.append(_convolution(equation, times))
         trips = equation.params["length"] if name == "scan" else 1
-        for value in equation.params.values():
-            for inner in _inner(value):
-                _walk(inner, times * trips, counted)
+        for inner in _inside(equation):
+            _walk(inner, times * trips, counted)
+
+
+def _inside(equation: Any) -> list[core.Jaxpr]:
+    """The jaxprs that an equation runs.
+
+    Of branches only one runs: the one with the most operations counts, of equal ones the last,
+    which is the form of all other platforms where a product has one of its own for a CPU.
+    """
+    inner = _inner(tuple(equation.params.values()))
+    if equation.primitive.name != "cond":
+        return inner
+
+    def operations(branch: core.Jaxpr) -> int:
+        counted: list[Product] = []
+        _walk(branch, 1, counted)
+        return total(counted)
+
+    return [max(reversed(inner), key=operations)]
 
 
 def _inner(value: Any) -> list[core.Jaxpr]:

@@ -10,6 +10,7 @@ import pytest
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.data.config import DataConfig, MixConfig
 from sam_audio_jax.data.pipeline import separation_batches
+from sam_audio_jax.nn.linear import product
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import chips, flops
 from sam_audio_jax.plan.estimate import work_of
@@ -41,6 +42,20 @@ def test_convolutions():
 
     arguments = jnp.ones((2, 11, 3)), jnp.ones((5, 3, 7))
     assert flops.total(flops.products(run, *arguments)) == 2 * (2 * 4 * 7) * (5 * 3)
+
+
+def test_of_branches_the_one_with_the_most_work_counts():
+    def run(x, w):
+        return jax.lax.cond(x.sum() > 0, lambda: x @ w @ w, lambda: x @ w)
+
+    assert flops.total(flops.products(run, jnp.ones((8, 16)), jnp.ones((16, 16)))) == 2**13
+
+
+def test_a_product_in_16_bits_counts_once_with_a_result_in_16_bits():
+    x, kernel = jnp.ones((2, 8, 16), jnp.bfloat16), jnp.ones((16, 32), jnp.bfloat16)
+    (counted,) = flops.products(product, x, kernel)
+    assert counted.flops == 2 * 16 * 16 * 32
+    assert counted.moved == 2 * (16 * 16 + 16 * 32 + 16 * 32)
 
 
 @pytest.fixture(scope="module")
