@@ -89,7 +89,7 @@ class Acceptance:
         """The flags of `sam-audio train-judge` for a folder with its tables."""
         command = ["judge_tiny", "--workdir", str(folder / "run"), "--eval-every", "0"]
         command += ["--init-from", str(self.options.encoders), "--steps", str(self.options.steps)]
-        command += ["--data.cache", str(self.out / "encoded")]
+        command += ["--data.cache", str(self.out / "encoded"), "--checkpoint.best-metric", ""]
         return [*command, "--data.table", str(folder / "train.jsonl"), *self.flags]
 
     def _run(self, folder: pathlib.Path) -> None:

@@ -39,7 +39,7 @@ def separate(
     stems = model.separate(mixture, text, sample_rate=sample_rate, refine=refine)
     if stems.sample_rate != sample_rate:
         raise UserError(f"{path} separates at {stems.sample_rate} Hz, not at {sample_rate} Hz")
-    return stems.target[0, : len(mixture)]
+    return stems.target[: len(mixture)]
 
 
 @command

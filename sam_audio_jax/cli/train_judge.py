@@ -19,7 +19,7 @@ from sam_audio_jax.data.ratings import (
     rating_statistics,
 )
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.judge_in_training import judge_evaluation
+from sam_audio_jax.eval.judge_in_training import check_best_metric, judge_evaluation
 from sam_audio_jax.scorers.judge import AXES
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import JudgeTrainConfig
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     cfg = with_tokenizer(cfg)
     pairs = load_ratings(cfg.data.table, cfg.data)
     held_out = load_ratings(cfg.data.valid_table, cfg.data) if cfg.data.valid_table else None
+    check_best_metric(cfg, held_out)
     if cfg.loss == "contrast":  # reads neither ratings nor mixtures
         pairs = [dataclasses.replace(pair, mixture=pair.separated) for pair in pairs]
         mean, std = np.zeros(len(AXES)), np.ones(len(AXES))

@@ -5,7 +5,7 @@ correlations with their intervals are in `WORKDIR/eval/STEP/agreement.json`, and
 `WORKDIR/judge`, a folder that `load_judge` reads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from jaxtyping import Float, PyTree
 
 from sam_audio_jax import parallel
 from sam_audio_jax.convert.judge import save_judge
-from sam_audio_jax.data.ratings import RatedExamples
-from sam_audio_jax.eval.agreement import agreement
+from sam_audio_jax.data.ratings import RatedExamples, RatedPair
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.agreement import Correlation, agreement
 from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.files import write_json
 from sam_audio_jax.scorers.judge import AXES, Judge
@@ -51,17 +52,11 @@ def judge_evaluation(
             return {}
         scores = table_scores(graph, (frozen, state.ema), examples, config.batch, mesh)
         ratings = np.stack([pair.target for pair in examples.pairs])
-        rows = agreement(
-            scores,
-            ratings,
-            AXES,
-            [pair.domain for pair in examples.pairs],
-            [pair.system for pair in examples.pairs],
-        )
+        rows = _agreement(scores, examples.pairs)
         if jax.process_index() == 0:
             path = workdir.evaluation(step) / "agreement.json"
             write_json(path, {"step": step, "correlations": [row.as_dict() for row in rows]})
-        numbers = {f"{r.kind}/{r.level}/{r.axis}/{r.domain}": r.value for r in rows}
+        numbers = {_metric(row): row.value for row in rows}
         errors = np.nanmean(np.abs(scores - ratings), axis=0)
         return numbers | {
             f"mae/{axis}/{ALL}": float(error)
@@ -70,6 +65,42 @@ def judge_evaluation(
         }
 
     return evaluate
+
+
+def check_best_metric(config: JudgeTrainConfig, held_out: Sequence[RatedPair] | None) -> None:
+    """Raises `UserError` for a `checkpoint.best_metric` that no evaluation of the run measures.
+
+    So a run does not find out at its first evaluation.
+    """
+    best = config.checkpoint.best_metric
+    if not best:
+        return
+    if not held_out or config.loss == "contrast":
+        reason = "loss=contrast learns no scores" if held_out else "data.valid_table is empty"
+        raise UserError(
+            f"checkpoint.best_metric={best} is not evaluated, as {reason}; "
+            '--checkpoint.best-metric "" keeps the newest checkpoint'
+        )
+    ratings = np.stack([pair.target for pair in held_out])
+    names = [_metric(row) for row in _agreement(ratings, held_out)]
+    names += [f"mae/{axis}/{ALL}" for axis in AXES]
+    if best not in names:
+        raise UserError(
+            f"checkpoint.best_metric={best} is not evaluated; allowed: {', '.join(names)}"
+        )
+
+
+def _agreement(
+    scores: Float[np.ndarray, "items axes"], pairs: Sequence[RatedPair]
+) -> list[Correlation]:
+    """The agreement of scores with the ratings of the pairs."""
+    domains, systems = ([getattr(pair, name) for pair in pairs] for name in ("domain", "system"))
+    return agreement(scores, np.stack([pair.target for pair in pairs]), AXES, domains, systems)
+
+
+def _metric(row: Correlation) -> str:
+    """The name of a correlation in metrics.jsonl."""
+    return f"{row.kind}/{row.level}/{row.axis}/{row.domain}"
 
 
 def save(

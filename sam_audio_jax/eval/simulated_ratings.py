@@ -19,7 +19,7 @@ import numpy as np
 
 from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, SampleRate, Seed, Size
-from sam_audio_jax.config import to_dict
+from sam_audio_jax.config import differences, to_dict
 from sam_audio_jax.data import pipeline, text
 from sam_audio_jax.data.arrange import Samples
 from sam_audio_jax.data.config import DataConfig, MixConfig, SourceConfig
@@ -122,11 +122,10 @@ def simulate(folder: pathlib.Path, config: SimulationConfig, count: int) -> None
 
     Raises `UserError` for a folder of another plan.
     """
-    plan = to_dict(config)
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / PLAN).exists() and read_json(folder / PLAN) != plan:
-        raise UserError(f"{folder} was made from another plan (see its {PLAN}): name a new folder")
-    write_json(folder / PLAN, plan)
+    if (folder / PLAN).exists() and (differing := differences(read_json(folder / PLAN), config)):
+        raise UserError(f"{folder} was made from another plan: {differing[0]}; name a new folder")
+    write_json(folder / PLAN, to_dict(config))
     simulation = None
     for number in range(count):
         if not (folder / _name(number)).is_dir():

@@ -15,6 +15,7 @@ from sam_audio_jax.data.ratings import RatingsConfig, load_ratings
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.simulated_ratings import UNTOUCHED, SimulationConfig, separate_all, simulate
 from sam_audio_jax.files import read_jsonl
+from tools import simulated_ratings
 
 CONFIG = SimulationConfig(
     source=SourceConfig(split="valid"), mix=MixConfig(seconds=1.0), sample_rate=8000, outputs=9
@@ -66,9 +67,19 @@ def test_a_mixture_is_a_function_of_seed_and_number(folder, tmp_path):
     simulate(copy, CONFIG, 2)
     shutil.rmtree(copy / ".00007.part-1")
     assert files(copy) == before
-    with pytest.raises(UserError, match="was made from another plan"):
+    with pytest.raises(UserError, match="was made from another plan: seed: saved 0, now 1; name"):
         simulate(copy, dataclasses.replace(CONFIG, seed=1), 2)
     assert files(copy) == before
+
+
+def test_a_field_that_is_newer_than_the_folder_has_its_default(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    plan = json.loads((copy / "plan.json").read_text())
+    del plan["mix"]["reverb_share"]
+    (copy / "plan.json").write_text(json.dumps(plan))
+    simulate(copy, CONFIG, 2)
+    assert (copy / "plan.json").read_bytes() == (folder / "plan.json").read_bytes()
 
 
 def test_a_checkpoints_outputs_are_systems_of_their_own(folder, tmp_path):
@@ -92,6 +103,16 @@ def test_a_checkpoints_outputs_are_systems_of_their_own(folder, tmp_path):
     load_ratings(str(copy / "ratings.jsonl"), RatingsConfig())
     with pytest.raises(UserError, match="the name of a system"):
         separate_all(copy, CONFIG, "a/b", separate, 1)
+
+
+def test_a_model_gives_a_waveform_as_long_as_the_mixture():
+    mixture = np.random.default_rng(0).normal(0, 0.1, 8001).astype(np.float32)
+    for refine in (None, "wiener"):
+        wave = simulated_ratings.separate("tiny", refine, mixture, 16000, "speech")
+        assert wave.shape == mixture.shape
+        assert np.abs(wave - mixture).max() > 0.01
+    with pytest.raises(UserError, match="tiny separates at 16000 Hz, not at 8000 Hz"):
+        simulated_ratings.separate("tiny", None, mixture, 8000, "speech")
 
 
 def test_a_parquet_table_is_read_as_its_lines_are(folder):

@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from sam_audio_jax import config
 from sam_audio_jax.data.config import MixConfig, SourceConfig
 from sam_audio_jax.data.degradations import KINDS
+from sam_audio_jax.eval.judge_in_training import check_best_metric
 from sam_audio_jax.eval.simulated_ratings import SimulationConfig, simulate
 from sam_audio_jax.files import read_jsonl
+from sam_audio_jax.train.config import JudgeTrainConfig
 from tools import judge_acceptance
 
 
@@ -17,10 +20,10 @@ def folder(tmp_path_factory):
     """Three mixtures with an output of every kind."""
     folder = tmp_path_factory.mktemp("tables") / "table"
     source = SourceConfig(split="valid")
-    config = SimulationConfig(
+    simulation = SimulationConfig(
         source=source, mix=MixConfig(seconds=0.5), sample_rate=8000, outputs=8, kinds=tuple(KINDS)
     )
-    simulate(folder, config, 3)
+    simulate(folder, simulation, 3)
     return folder
 
 
@@ -29,11 +32,16 @@ def test_trainings_lack_a_kind_or_the_texts_and_a_second_call_trains_nothing(
 ):
     trained = []
 
+    def train(self, run):
+        command = self._command(run)
+        _, _, cfg = config.run_options(command, "", command="", kind=JudgeTrainConfig)
+        check_best_metric(cfg, None)  # no evaluation while it trains
+
     def score(self, run):
         trained.append(run.name)
         return (self.valid.truth + np.random.default_rng(0).normal(size=(1, 4))).tolist()
 
-    monkeypatch.setattr(judge_acceptance.Acceptance, "_run", lambda self, run: None)
+    monkeypatch.setattr(judge_acceptance.Acceptance, "_run", train)
     monkeypatch.setattr(judge_acceptance.Acceptance, "_score", score)
     out = tmp_path / "out"
     tables = ["--train", str(folder), "--valid", str(folder), "--encoders", str(folder)]

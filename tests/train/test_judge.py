@@ -214,6 +214,14 @@ def test_what_cannot_be_trained_is_the_users_error(tmp_path, capsys):
     config.write_text(FILE)
     assert train_judge.main([str(config), "--workdir", str(tmp_path / "run")]) == 2
     assert "data.table is empty: name a table" in capsys.readouterr().err
+    command = [str(config), "--workdir", str(tmp_path / "run"), "--data.table", str(table)]
+    best = ["--checkpoint.best-metric", "pcc/utterance/recall/al"]
+    assert train_judge.main([*command, *best]) == 2
+    assert "is not evaluated, as data.valid_table is empty" in capsys.readouterr().err
+    rated = write_table(tmp_path / "rated")
+    assert train_judge.main([*command, *best, "--data.valid-table", str(rated)]) == 2
+    printed = capsys.readouterr().err
+    assert "recall/al is not evaluated; allowed: pcc/utterance/overall/all, " in printed
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="frozen has wave_encoder, but no weights of it are named"):
         JudgeTrainConfig()
