@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float16, Int, Int32
+import numpy.typing as npt
+from jaxtyping import Bool, Float16, Int, Int32, Shaped
 
 from sam_audio_jax.data import energy
 from sam_audio_jax.data.config import DataConfig
@@ -154,16 +155,18 @@ class CachedExamples:
         """A crop of a record, padded to `frames`; its size is drawn by `size_of(longest, rng)`."""
         record, swapped, start, size, rng = self._crop(index, frames, size_of)
         target, residual = ("residual", "target") if swapped else ("target", "residual")
-        example = {}
-        for name, source in {"mixture": "mixture", "target": target, "residual": residual}.items():
-            example[name] = np.zeros((frames, record.mixture.shape[1]), np.float32)
-            example[name][:size] = getattr(record, source)[start : start + size]
+        sources = {"mixture": "mixture", "target": target, "residual": residual}
+        example = {
+            name: padded_to(getattr(record, source)[start : start + size], frames, np.float32)
+            for name, source in sources.items()
+        }
         if self.segment:
             features = getattr(record, f"{target}_features")
             example |= self._teacher_features(features, start, frames)
-        active = np.zeros((2, frames), bool)
-        for row, source in enumerate((target, residual)):
-            active[row, :size] = getattr(record, f"{source}_active")[start : start + size]
+        active = [
+            padded_to(getattr(record, f"{source}_active")[start : start + size], frames, np.bool_)
+            for source in (target, residual)
+        ]
         texts, others = getattr(record, f"{target}_texts"), getattr(record, f"{residual}_claims")
         example |= self.prompter.draw(texts, active[0], active[1], size, rng, others)
         if self.video_width:
@@ -268,6 +271,8 @@ def crop_start(
     Enough is the shortest sound that counts as one, or the most that any crop has of it. Of
     several targets, that of a pair first, each is left enough of where that can be.
     """
+    if size == len(active[0]):  # one crop, for which nothing is drawn
+        return 0
     fits = np.ones(len(active[0]) - size + 1, bool)
     for one in active:
         active_within = active_in_crops(one, size)
@@ -275,6 +280,17 @@ def crop_start(
         fits = both if (both := fits & (active_within >= enough)).any() else fits
     starts = np.flatnonzero(fits)
     return int(starts[rng.integers(len(starts))])
+
+
+def padded_to(
+    rows: Shaped[np.ndarray, "size *width"], frames: int, dtype: npt.DTypeLike
+) -> Shaped[np.ndarray, "frames *width"]:
+    """The rows as another type, and zeros after them up to `frames`."""
+    if len(rows) == frames:
+        return rows.astype(dtype)
+    whole = np.zeros((frames, *rows.shape[1:]), dtype)
+    whole[: len(rows)] = rows
+    return whole
 
 
 def active_in_crops(active: Bool[np.ndarray, " frames"], size: int) -> Int[np.ndarray, " starts"]:

@@ -77,19 +77,19 @@ def unpack(data: bytes) -> Record:
         if name in fields
     }
     frames = len(latents["mixture"])
-
-    def active(name: str) -> Bool[np.ndarray, " frames"]:
-        return np.unpackbits(np.frombuffer(fields[name], np.uint8), count=frames).astype(bool)
-
     return Record(
         **latents,
         **features,
         **video,
         target_texts=tuple(fields["target_texts"]),
         residual_texts=tuple(fields["residual_texts"]),
-        target_active=active("target_active"),
-        residual_active=active("residual_active"),
+        target_active=_active(fields["target_active"], frames),
+        residual_active=_active(fields["residual_active"], frames),
         category=fields["category"],
         target_claims=tuple(fields.get("target_claims", ())),
         residual_claims=tuple(fields.get("residual_claims", ())),
     )
+
+
+def _active(packed: bytes, frames: int) -> Bool[np.ndarray, " frames"]:
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=frames).view(bool)
