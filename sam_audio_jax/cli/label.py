@@ -76,6 +76,11 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help="phrases, one a line: what has no caption gets the one that CLAP finds the nearest",
     )
+    add(
+        "--phrases",
+        action="store_true",
+        help='captions are sentences: "A dog is barking loudly." prompts as "dog barking"',
+    )
     for name in OPTIONS:
         argument = FLAGS[name].copy()
         if "at_least" in argument:
@@ -92,7 +97,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Labels the inputs of a manifest; 1 says that none of them could be labelled."""
     args = read_options(argv)
-    manifest = read_inputs(args.manifest)
+    manifest = read_inputs(args.manifest, phrases=args.phrases)
     paths = parse_scorers(args.scorers)
     for scorer, path in paths.items():
         if path == RANDOM:
@@ -106,6 +111,7 @@ def main(argv: list[str]) -> int:
         longest_s=args.longest_s,
         per_shard=args.per_shard,
         vocabulary=tuple(vocabulary),
+        phrases=args.phrases,
         **{name: getattr(args, name) for name in OPTIONS},
     )
     check_writable(args.out, "--out")

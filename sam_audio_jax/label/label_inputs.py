@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from sam_audio_jax.data.phrases import noun_verb_phrase
 from sam_audio_jax.encoders.text_form import normalize
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import iter_lines, sha256_of
@@ -54,10 +55,11 @@ class LabelManifest:
         return list(dict.fromkeys(one.caption for one in self.inputs if one.caption))
 
 
-def read_inputs(path: pathlib.Path) -> LabelManifest:
+def read_inputs(path: pathlib.Path, *, phrases: bool = False) -> LabelManifest:
     """Reads every line; one that is malformed, or has the id of another, is an input with a reason.
 
-    Raises UserError for a file that is missing or has no good line.
+    With `phrases` captions that are sentences become noun-verb phrases. Raises UserError for a file
+    that is missing or has no good line.
     """
     inputs, line_of = [], {}
     for number, fields in iter_lines(path):
@@ -66,6 +68,9 @@ def read_inputs(path: pathlib.Path) -> LabelManifest:
             if isinstance(fields, UserError):
                 raise fields
             one = _parse(fields, number, where, path.parent)
+            if phrases:
+                texts = dict.fromkeys(map(noun_verb_phrase, one.texts))
+                one = dataclasses.replace(one, texts=tuple(texts))
             if one.id in line_of:
                 raise UserError(f"{where}: id {shown(one.id)} is that of line {line_of[one.id]}")
             line_of[one.id] = number

@@ -39,6 +39,7 @@ class LabelSettings(Checked, where=""):
     longest_s: Seconds = 60.0  # longer recordings have no label
     per_shard: Size = 64  # inputs of a shard, which a kill loses at most
     vocabulary: tuple[str, ...] = ()  # of the tagger, for inputs without a caption; empty: none
+    phrases: bool = False  # whether captions became noun-verb phrases when they were read
 
     def __post_init__(self):
         super().__post_init__()

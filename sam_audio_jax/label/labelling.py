@@ -98,6 +98,8 @@ def check_label_folder(out: pathlib.Path, plan: dict[str, Any]) -> None:
         raise UserError(f"{out} holds other files and no pseudo-labels")
     saved = read_object(out / PLAN)
     check_format(out / PLAN, saved, FORMAT)
+    if isinstance(settings := saved.get("settings"), dict):  # maybe older than "phrases"
+        saved["settings"] = {"phrases": False} | settings
     now = json.loads(json.dumps(plan))
     for name in now.keys() - {"checkpoint"}:  # it may have moved: its weights are compared
         for key, old, new in json_differences(name, saved.get(name), now[name]):

@@ -30,6 +30,14 @@ def test_both_kinds_of_manifest_say_the_same(tmp_path):
     assert one.spans == (("+", 0.5, 1.0),)
 
 
+def test_captions_that_are_sentences_become_phrases_on_request(tmp_path):
+    line = {"path": "a.wav", "caption": "A dog is barking loudly.", "alt_captions": ["Dog barks"]}
+    (written,) = read(tmp_path, line)
+    assert written.texts == ("a dog is barking loudly", "dog barks")
+    (phrases,) = read_inputs(tmp_path / "manifest.jsonl", phrases=True).inputs
+    assert phrases.texts == ("dog barking",)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

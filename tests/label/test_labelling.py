@@ -17,7 +17,8 @@ from sam_audio_jax.data.config import LabelConfig
 from sam_audio_jax.data.labels import LabelCache, all_entries, read_labels_index, shard_path
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import PART, read_jsonl
+from sam_audio_jax.files import PART, read_jsonl, write_json
+from sam_audio_jax.label.labelling import check_label_folder
 from tests.children import ROOT, environment
 from tests.label.conftest import SETTINGS
 
@@ -89,6 +90,16 @@ def test_another_run_into_the_folder_is_refused(whole, run, labeller, monkeypatc
     monkeypatch.setattr("sam_audio_jax.label.labelling.FORMAT", 0)
     with pytest.raises(UserError, match="has format 1"):
         run(whole)
+
+
+def test_labels_from_before_phrases_go_on_with_captions_as_written(tmp_path):
+    plan = {"format": 1, "settings": {"prompts": "text"}}
+    write_json(tmp_path / "plan.json", plan)
+    now = {"format": 1, "settings": {"prompts": "text", "phrases": False}}
+    check_label_folder(tmp_path, now)
+    now["settings"]["phrases"] = True
+    with pytest.raises(UserError, match=r"another settings\.phrases: False, not True"):
+        check_label_folder(tmp_path, now)
 
 
 @pytest.mark.parametrize(
