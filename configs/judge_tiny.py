@@ -36,7 +36,7 @@ CONFIG = JudgeTrainConfig(
         channels=12,
         mask_attention=True,
     ),
-    data=RatingsConfig(seconds=4.0, tokenizer="", text_tokens=16),
+    data=RatingsConfig(seconds=4.0, tokenizer="", normalizes_text=True, text_tokens=16),
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.99),
     frozen=("wave_encoder", "project", "audio", "text", "widen_text"),
     init_from="runs/encoders/judge",

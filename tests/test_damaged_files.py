@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.convert.folder import open_folder
-from sam_audio_jax.convert.load import SHIPPED
+from sam_audio_jax.convert.model_files import SHIPPED
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import page
 from sam_audio_jax.eval.mixtures import load_bench

@@ -47,9 +47,13 @@ from sam_audio_jax.eval.suite import Suite
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.infer import inputs
-from sam_audio_jax.infer.scorer_files import load_scorers, parse_scorers, with_scorers
+from sam_audio_jax.infer.scorer_files import (
+    load_scorers,
+    own_scorers,
+    parse_scorers,
+    with_scorers,
+)
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.scorers.scorer import Scorer
 from sam_audio_jax.separator.flow import Method, TimeGrid
 from sam_audio_jax.workdir import Workdir
 
@@ -87,10 +91,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     group = parser.add_argument_group("what is measured beside known stems")
     group.add_argument(
         "--scorers",
-        nargs="+",
-        default=[],
+        nargs="*",
         metavar="NAME=PATH",
-        help="judge=DIR clap=FILE aesthetics=DIR imagebind=FILE",
+        help="judge=DIR clap=FILE aesthetics=DIR imagebind=FILE; default: the judge that the model "
+        "ranks with, if it is a shipped one",
     )
     group.add_argument(
         "--distances",
@@ -175,7 +179,7 @@ def main(argv: list[str]) -> None:
     check_out(out)
     bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"
     files = open_files(bench, options)
-    paths = parse_scorers(options.scorers)
+    paths = parse_scorers(options.scorers or ())
     check_scorers(paths, bench, options)
     name = inputs.check_checkpoint(options.workdir or options.checkpoint)
     rank = process_rank(options)
@@ -188,9 +192,12 @@ def main(argv: list[str]) -> None:
         rankers=ranker_paths(options),
         adapters=options.adapter,
     )
+    if options.scorers is None:
+        paths = own_scorers(model.pipeline.rankers)
     scorers = load_scorers(paths, mesh)
     model.pipeline.rankers = with_scorers(model.pipeline.rankers, scorers)
-    solver, measures = solver_choice(options, bench, scorers)
+    solver, distances = solver_choice(options, bench)
+    measures = Measures(scorers, distances, paths)
     suite = suite_of(bench, files, model, solver, options)
     scores = evaluate_model(
         model,
@@ -249,10 +256,8 @@ def check_scorers(paths: dict[str, str], bench: str, options: argparse.Namespace
         )
 
 
-def solver_choice(
-    options: argparse.Namespace, bench: str, scorers: dict[str, Scorer]
-) -> tuple[SolverChoice, Measures]:
-    """How to separate, by the options, else by the preset; and what to measure."""
+def solver_choice(options: argparse.Namespace, bench: str) -> tuple[SolverChoice, tuple[str, ...]]:
+    """How to separate, by the options, else by the preset; and the distances to measure."""
     preset = PRESETS[options.preset] if options.preset else None
 
     def chosen(name: str, default: Any) -> Any:
@@ -268,8 +273,7 @@ def solver_choice(
         predict_spans=chosen("predict_spans", False),
     )
     all_of_them = tuple(DISTANCES) if bench == bench_suite.NAME else ()
-    distances = all_of_them if options.distances is None else tuple(options.distances)
-    return solver, Measures(scorers, distances, parse_scorers(options.scorers))
+    return solver, all_of_them if options.distances is None else tuple(options.distances)
 
 
 def suite_of(

@@ -20,7 +20,8 @@ from sam_audio_jax import config, parallel
 from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli import prepare, train
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.convert.load import SHIPPED, Described, describe_model
+from sam_audio_jax.convert.load import Described, describe_model
+from sam_audio_jax.convert.model_files import shipped_folder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.in_training import check_evaluation
@@ -98,8 +99,7 @@ def main(argv: list[str]) -> int:
 def _absolute(name: str) -> str:
     """A model's name that means the same in every working directory."""
     path = pathlib.Path(name)
-    shipped = path.name == name and (SHIPPED / name).is_dir()
-    return name if shipped or not path.is_dir() else str(path.absolute())
+    return name if shipped_folder(name) or not path.is_dir() else str(path.absolute())
 
 
 def look_at(options: argparse.Namespace, folder: FinetuneFolder) -> OwnRecordings:

@@ -7,7 +7,9 @@ keys and other names of tensors, and its convolutions are stored as they are app
 
     config.json                  the reference's keys
     model.safetensors            tensors under the reference's names
-    sam_audio_jax.json           ours: format, mask_attention, tokenizer, notes; absent in theirs
+    sam_audio_jax.json           ours: format, mask_attention, tokenizer, normalizes_text (whether
+                                 texts are brought to the form of our own models first; False),
+                                 about (a line for reports), notes; absent in theirs
     [tokenizer files]
 """
 
@@ -32,6 +34,7 @@ from sam_audio_jax.convert.model_files import (
     has_tokenizer,
     open_state,
     reading,
+    shipped_folder,
 )
 from sam_audio_jax.convert.names import LINEAR, Row, Table
 from sam_audio_jax.convert.pe_a_frame import CODEC_FIELDS, TOKENIZER, wave_rows
@@ -238,6 +241,15 @@ class JudgeFolder:
             return str(self.folder)
         return self.extra.get("tokenizer") or TOKENIZER
 
+    @property
+    def normalizes_text(self) -> bool:
+        """Whether its tokenizer normalizes texts."""
+        return self.extra.get("normalizes_text", False)
+
+    def read(self, mesh: Mesh | None = None) -> Judge:
+        """Reads the tensors; with a mesh every parameter is sharded while it is read."""
+        return self.table.read(used(self.state, self.table.abstract.config), mesh)
+
 
 def is_released_judge(name: str) -> bool:
     """Whether a name means the released judge on the hub, in any revision."""
@@ -248,15 +260,15 @@ def open_judge(path: str | pathlib.Path, *, compute: Compute = "float32") -> Jud
     """Reads config and headers of a judge, but no tensor.
 
     `path` is a folder with `config.json` and `checkpoint` or `model` (.safetensors, .pt), a Hugging
-    Face id, `NAME@REVISION` of the hub, or `sam-audio-judge`. Raises `UserError` when there is none
-    or when it does not fit; one line names every misfit.
+    Face id, `NAME@REVISION` of the hub, `sam-audio-judge`, or the name of a shipped one. Raises
+    `UserError` when there is none or when it does not fit; one line names every misfit.
     """
     name, revision = str(path), None
     if not pathlib.Path(name).is_dir():
         name, _, named = name.partition("@")
         name = HUB if name == NAME else name
         revision = named or (REVISION if name == HUB else None)
-    folder = find_folder(name, PATTERNS, revision=revision)
+    folder = shipped_folder(name) or find_folder(name, PATTERNS, revision=revision)
     with reading(folder):
         values, extra = read_object(folder / "config.json"), {}
         if (folder / OURS).exists():
@@ -282,9 +294,7 @@ def load_judge(
     With a mesh every parameter is sharded while it is read. The rest is as in `open_judge`.
     """
     stored = open_judge(path, compute=compute)
-    return stored.table.read(
-        used(stored.state, stored.table.abstract.config), mesh
-    ), stored.tokenizer
+    return stored.read(mesh), stored.tokenizer
 
 
 def save_judge(

@@ -30,7 +30,7 @@ from sam_audio_jax.convert.folder import (
     open_folder,
     save_folder,
 )
-from sam_audio_jax.convert.model_files import find_folder, has_tokenizer
+from sam_audio_jax.convert.model_files import find_folder, has_tokenizer, shipped_folder
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_table
 from sam_audio_jax.convert.training_run import (
     abstract_run,
@@ -47,8 +47,6 @@ from sam_audio_jax.files import read_object
 from sam_audio_jax.nn.storage import Storage, compute_of, stored
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.workdir import Checkpoint, find_checkpoint
-
-SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
 
 
 def load_networks(
@@ -249,6 +247,6 @@ def convert(
 
 def _locate(name: str) -> Checkpoint | str:
     """What a name means: a checkpoint of a run, or a model folder or Hugging Face id."""
-    if pathlib.Path(name).name == name and (SHIPPED / name / "config.json").is_file():
-        return str(SHIPPED / name)
+    if (shipped := shipped_folder(name)) is not None:
+        return str(shipped)
     return find_checkpoint(name) or name

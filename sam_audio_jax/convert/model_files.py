@@ -22,6 +22,15 @@ TOKENIZER_FILES = (
 )
 
 
+SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
+
+
+def shipped_folder(name: str) -> pathlib.Path | None:
+    """The folder of a network that the package carries, by its name; None if it carries none."""
+    folder = SHIPPED / name
+    return folder if folder.parent == SHIPPED and (folder / "config.json").is_file() else None
+
+
 def find_folder(
     name: str, patterns: tuple[str, ...], *, revision: str | None = None
 ) -> pathlib.Path:

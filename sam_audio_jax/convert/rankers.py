@@ -27,8 +27,7 @@ from sam_audio_jax.convert import judge
 from sam_audio_jax.convert.clap import load_clap
 from sam_audio_jax.convert.encoders import only_file
 from sam_audio_jax.convert.imagebind import load_imagebind
-from sam_audio_jax.convert.judge import load_judge
-from sam_audio_jax.convert.load import SHIPPED
+from sam_audio_jax.convert.judge import open_judge
 from sam_audio_jax.convert.model_files import find_folder, has_tokenizer
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError, shown
@@ -57,9 +56,12 @@ KEYS: dict[str, dict[str, Any]] = {
 class StoredScorer:
     """A scorer of one score whose network is read when it is first needed."""
 
-    def __init__(self, needs: Needs, axis: str, read: Callable[[], Scorer]):
+    def __init__(
+        self, needs: Needs, axis: str, read: Callable[[], Scorer], source: str | None = None
+    ):
         self.needs: Needs = needs
         self.axes: tuple[str, ...] = (axis,)
+        self.source = source  # of a judge: its name or folder
         self._read = read
         self._error: UserError | None = None
 
@@ -171,8 +173,9 @@ class _Reader:
                 return SpanIoU(fields["metric"], activity)
             case "judge":
                 name = self._checkpoint(kind, fields["checkpoint_or_model_id"], where)
-                read = functools.partial(read_judge, name or judge.HUB, self.mesh)
-                return StoredScorer("text", JUDGE_AXES[0], read)
+                source = name or judge.HUB
+                read = functools.partial(read_judge, source, self.mesh)
+                return StoredScorer("text", JUDGE_AXES[0], read, source)
             case "clap":
                 name = self._checkpoint(kind, fields["checkpoint"], where)
                 return StoredScorer("text", "clap", functools.partial(read_clap, name, self.mesh))
@@ -195,16 +198,15 @@ class _Reader:
         return scorers
 
     def _checkpoint(self, kind: str, name: Any, where: str) -> str | None:
-        """What the caller names, else what the config does: in the model's folder, shipped, any."""
+        """What the caller names, else what the config does: in the model's folder, else any."""
         if kind in self.checkpoints:
             return self.checkpoints[kind]
         if name is None:
             return None
         if not isinstance(name, str) or not name:
             raise UserError(f"config.json: the checkpoint of {where} must be a name or null")
-        for folder in (self.folder, SHIPPED):
-            if folder is not None and (folder / name).exists():
-                return str(folder / name)
+        if self.folder is not None and (self.folder / name).exists():
+            return str(self.folder / name)
         return name
 
 
@@ -226,9 +228,11 @@ def _fields(values: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def read_judge(name: str, mesh: Mesh | None = None) -> JudgeScorer:
-    """The judge of a folder or Hugging Face id, as a scorer. Raises as `load_judge`."""
-    network, tokenizer = load_judge(name, mesh=mesh)
-    return JudgeScorer(network, tokenizer_for(tokenizer), mesh=mesh)
+    """The judge of a name as in `open_judge`, as a scorer. Raises as it does."""
+    stored = open_judge(name)
+    tokenizer = tokenizer_for(stored.tokenizer, normalizes=stored.normalizes_text)
+    about = stored.extra.get("about", "")
+    return JudgeScorer(stored.read(mesh), tokenizer, mesh=mesh, about=about)
 
 
 def read_clap(name: str | None, mesh: Mesh | None = None) -> ClapScorer:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32
 
 from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, Finite, Seconds, Seed, Size, Workers
@@ -49,6 +49,8 @@ class RatingsConfig(Checked, where="data"):
     # Longest part of a clip in a batch: a random one in training, the beginning in evaluation.
     seconds: Seconds = 10.0
     tokenizer: str = "byt5"  # of the judge's text model; empty: that of init_from
+    # Whether texts are brought to the form of `text_form` first; the released judge's are not.
+    normalizes_text: bool = False
     text_tokens: Size = 64  # of each text in a batch
     # A folder that keeps what the frozen parts of the judge make of every sound, so that it is
     # computed once; empty: at every update. Clips are cut to their beginning before it, so that
@@ -208,7 +210,9 @@ class RatedExamples:
         Raises `UserError`, with its id, for sounds that cannot be read or do not fit each other.
         """
         pair = self.pairs[number]
-        ids, mask = _tokens(self.config.tokenizer, pair.text, self.config.text_tokens)
+        ids, mask = _tokenizer(self.config.tokenizer, self.config.normalizes_text)(
+            [pair.text], self.config.text_tokens
+        )
         if ids.max() >= self.judge.text.vocab_size:
             raise UserError(
                 f"data.tokenizer={self.config.tokenizer} gave id {ids.max()}, but "
@@ -273,15 +277,8 @@ def rated_batches(examples: RatedExamples, batch: int, *, index: int, count: int
 
 
 @functools.cache
-def _tokenizer(name: str) -> PretrainedTokenizer:
-    return tokenizer_for(name)
-
-
-def _tokens(
-    name: str, text: str, length: int
-) -> tuple[Int[np.ndarray, "1 tokens"], Bool[np.ndarray, "1 tokens"]]:
-    """Ids and mask of a text, which is read as it is written."""
-    return _tokenizer(name)([text], length)
+def _tokenizer(name: str, normalizes: bool) -> PretrainedTokenizer:
+    return tokenizer_for(name, normalizes=normalizes)
 
 
 @functools.lru_cache(maxsize=KEPT_CLIPS)

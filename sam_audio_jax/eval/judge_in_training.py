@@ -113,7 +113,10 @@ def save(
     if jax.process_count() > 1:
         weights = parallel.gather_to_local(weights)
     if jax.process_index() == 0:
-        notes: dict[str, Any] = {"trained": {"table": config.data.table, "loss": config.loss}}
+        notes: dict[str, Any] = {
+            "trained": {"table": config.data.table, "loss": config.loss},
+            "normalizes_text": config.data.normalizes_text,
+        }
         judge = nnx.merge(graph, *weights)
         save_judge(workdir.judge, judge, config.data.tokenizer, notes, overwrite=True)
 

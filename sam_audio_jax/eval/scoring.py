@@ -95,10 +95,11 @@ class Measures:
 
     def described(self) -> dict[str, str]:
         """What each scorer is, for a reader of the report."""
-        return {
-            name: " of ".join(filter(None, (type(one).__name__, self.sources.get(name))))
-            for name, one in self.scorers.items()
-        }
+        described = {}
+        for name, scorer in self.scorers.items():
+            named = " of ".join(filter(None, (type(scorer).__name__, self.sources.get(name))))
+            described[name] = "; ".join(filter(None, (named, getattr(scorer, "about", ""))))
+        return described
 
     def as_dict(self) -> dict[str, Any]:
         """JSON that distinguishes what is measured."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.audio import Audio, Level
-from sam_audio_jax.convert.load import SHIPPED
+from sam_audio_jax.convert.model_files import SHIPPED
 from sam_audio_jax.encoders.text_form import find_surrogate, has_words
 from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.infer.video_prompts import Clip
@@ -58,7 +58,7 @@ class Item:
 def check_checkpoint(name: str | os.PathLike) -> str:
     """Returns the name as a string; raises UserError if there can be no such checkpoint."""
     name = str(name)
-    shipped = sorted(file.parent.name for file in SHIPPED.glob("*/config.json"))
+    shipped = sorted(file.parent.name for file in SHIPPED.glob("*/checkpoint.safetensors"))
     if name not in shipped and "/" not in name and not pathlib.Path(name).is_dir():
         raise UserError(
             f"no checkpoint {name!r}; shipped: {', '.join(shipped) or 'none'}; else give a "

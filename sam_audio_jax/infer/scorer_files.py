@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.aesthetics import load_aesthetics
+from sam_audio_jax.convert.model_files import shipped_folder
 from sam_audio_jax.convert.rankers import (
     PUBLISHED_WEIGHTS,
+    StoredScorer,
     read_clap,
     read_imagebind,
     read_judge,
@@ -60,6 +62,13 @@ def load_scorers(paths: Mapping[str, str], mesh: Mesh | None = None) -> dict[str
     Raises `UserError` for a file that is not there or does not fit.
     """
     return {name: LOADERS[name](path, mesh) for name, path in paths.items()}
+
+
+def own_scorers(rankers: Rankers) -> dict[str, str]:
+    """The judge that a model ranks with, as a metric, if the package carries it; else {}."""
+    ranker = rankers.model.text
+    source = ranker.source if isinstance(ranker, StoredScorer) else None
+    return {"judge": source} if source and shipped_folder(source) else {}
 
 
 def with_scorers(rankers: Rankers, scorers: Mapping[str, Scorer]) -> Rankers:

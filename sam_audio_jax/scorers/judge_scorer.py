@@ -66,9 +66,13 @@ class JudgeScorer:
         tokenizer: PretrainedTokenizer,
         scoring: JudgeScoring | None = None,
         mesh: Mesh | None = None,
+        about: str = "",
     ):
-        """`tokenizer` is that of the judge (`load_judge`). With a mesh, batches are sharded."""
-        self.config, self.tokenizer = judge.config, tokenizer
+        """`tokenizer` is that of the judge (`load_judge`). With a mesh, batches are sharded.
+
+        `about` says to readers of its scores which judge it is.
+        """
+        self.config, self.tokenizer, self.about = judge.config, tokenizer, about
         self.scoring = scoring or JudgeScoring()
         self._judge = Compiled(judge, mesh)
         self._mean, self._std = (np.asarray(x[...], np.float64) for x in (judge.mean, judge.std))

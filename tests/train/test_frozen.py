@@ -13,7 +13,8 @@ from flax import nnx
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.folder import save_folder
-from sam_audio_jax.convert.load import SHIPPED, load_networks
+from sam_audio_jax.convert.load import load_networks
+from sam_audio_jax.convert.model_files import SHIPPED
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator
