@@ -1,7 +1,8 @@
 """A small judge for a CPU: the same network on the codec of the shipped `tiny` and on word vectors.
 
-Two stages, as the released judge is said to have had: its encoders learn which sound has which
-text, from true stems (`judge_tiny@encoders`), then the rest learns the ratings on these encoders.
+Two stages: its encoders learn which sound has which text, from true stems
+(`judge_tiny@encoders`), then all but codec and text model learn the ratings. The audio encoder
+learns on, unlike that of the released judge: what it needs to hear of damage is not in the texts.
 Tables: docs/scoring.md, "Simulated ratings".
 
 sam-audio convert --from wordllama --to runs/vectors
@@ -38,7 +39,7 @@ CONFIG = JudgeTrainConfig(
     ),
     data=RatingsConfig(seconds=4.0, tokenizer="", normalizes_text=True, text_tokens=16),
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.99),
-    frozen=("wave_encoder", "project", "audio", "text", "widen_text"),
+    frozen=("wave_encoder", "project", "text"),
     init_from="runs/encoders/judge",
     rescale=True,
     checkpoint=CheckpointConfig(
