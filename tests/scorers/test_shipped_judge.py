@@ -1,4 +1,4 @@
-"""The judge that ships: what it is said to be, what it hears, and that `tiny` uses it."""
+"""The judge that ships: what it is said to be, that texts matter to it, and that `tiny` uses it."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_it_is_small_and_says_that_it_is_not_the_released_one(judge):
     assert "/" not in json.loads((folder / "sam_audio_jax.json").read_text())["trained"]["table"]
 
 
-def test_it_hears_which_of_two_sounds_a_text_names(judge):
+def test_it_knows_which_of_two_sounds_a_text_names(judge):
     """Of held-out speech with music: each true stem fits its own text better than the other's."""
     bench = load_bench("embedded")
     items = [one for one in bench.mixtures if one.setting in ("speech", "music") and one.other]
