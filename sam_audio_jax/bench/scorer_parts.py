@@ -188,16 +188,16 @@ def span_iou() -> Call:
     return run, (waves(2, rate),)
 
 
-def _items(title: str, make: Callable[[], Any], amount: float = 2) -> Measurement:
+def _items(title: str, make: Callable[[], Any], amount: float | int = 2) -> Measurement:
     return Measurement(title=title, make=make, amount=amount, unit="items")
 
 
 SCORERS = {
-    "judge": _items("judge, mixture, sound and text, 10 s", judge(JudgeConfig()), 1),
-    "clap": _items("CLAP 630k-best, sound and text, 10 s", clap()),
-    "aesthetics": _items("Audiobox Aesthetics, 10 s", aesthetics()),
-    "imagebind": _items("ImageBind, sound, three spectra an item", imagebind("sounds")),
+    "judge": _items("judge, one sound with mixture and text, 10 s", judge(JudgeConfig()), 1),
+    "clap": _items("CLAP 630k-best, two sounds and texts, 10 s", clap()),
+    "aesthetics": _items("Audiobox Aesthetics, two sounds, 10 s", aesthetics()),
+    "imagebind": _items("ImageBind, two sounds, three spectra each", imagebind("sounds")),
     "imagebind-video": _items("ImageBind, video, 3 of its 15 crops", imagebind("crops"), 1 / 5),
-    "cnn14": _items("PANNs Cnn14, 10 s", cnn14()),
-    "span-iou": _items("SpanIoU, no network, 10 s", span_iou),
+    "cnn14": _items("PANNs Cnn14, two sounds, 10 s", cnn14()),
+    "span-iou": _items("SpanIoU, two sounds, no network, 10 s", span_iou),
 }

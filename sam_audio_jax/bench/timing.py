@@ -66,6 +66,11 @@ def measure(part: Measurement, runs: int, side: Side, clock: Clock = "wall") -> 
 def difference_of(ours: Any, theirs: Any) -> float:
     """The largest difference of two results, over the largest value of PyTorch's."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
+    if ours.size != theirs.size:
+        raise UserError(
+            f"results of {ours.size} and {theirs.size} numbers cannot be compared: "
+            "PyTorch's form is not of this size"
+        )
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 

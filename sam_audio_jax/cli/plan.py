@@ -49,6 +49,7 @@ from sam_audio_jax.train.config import TrainConfig
 SCORERS = "scorers"  # in place of a config
 RUN = BenchmarkRun()
 RUN_FIELDS = ("items", "candidates")
+TRAINING_FLAGS = ("search", "skip_sampler")
 
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -114,8 +115,10 @@ def plan_scoring(options: argparse.Namespace, flags: list[str]) -> int:
     """Plans the scorers; the exit status is 1 where one does not fit."""
     if flags:
         raise UserError(f"unrecognized arguments for `{SCORERS}`: {' '.join(flags)}")
-    if options.search:
-        raise UserError(f"--search is for trainings, not for `{SCORERS}`")
+    if wrong := [
+        f"--{name}" for name in TRAINING_FLAGS if getattr(options, name.replace("-", "_"))
+    ]:
+        raise UserError(f"{wrong[0]} is for trainings, not for `{SCORERS}`")
     if not options.topology:
         raise UserError(f"--topology is needed for `{SCORERS}`, like v5e:16x16")
     given = {name: getattr(options, name) for name in RUN_FIELDS}

@@ -120,7 +120,7 @@ def scorer_text(name: str, f: _Figures, run: BenchmarkRun, target: Slice) -> str
         lines += [
             f"  {one['what']:<14} {one['items']:.3g} items a chip in one run ({run.candidates} "
             f"candidates of {run.seconds:g} s each), {one['flops']:.3g} operations",
-            *_memory_lines(one, one["needed"] + one["free"]),
+            *_memory_lines(one, target.chip.hbm),
             *_collective_lines(one["collectives"]),
             f"  time           {_by_rule(one, '_s', lambda s: f'{1e3 * s:.3g} ms')}",
         ]
@@ -167,6 +167,6 @@ def flags(f: _Figures) -> str:
     return f"{mesh} --separator.dit.remat {f['remat']}"
 
 
-def _gib(size: float) -> str:
+def _gib(size: float | int) -> str:
     """Bytes in GiB."""
     return f"{size / GIB:.2f} GiB"

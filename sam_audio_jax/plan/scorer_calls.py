@@ -53,7 +53,7 @@ class ScorerCall:
     program: Callable[..., Any]
     arrays: tuple[jax.ShapeDtypeStruct, ...]  # of one shard
     static: tuple[tuple[str, Hashable], ...] = ()
-    items: float  # with all candidates
+    items: float | int  # with all candidates
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -206,6 +206,7 @@ def test_the_default_run_is_that_of_the_published_protocol():
         (["scorers"], "--topology is needed for `scorers`"),
         (["scorers", "--topology", "v5e-256", "--batch", "8"], "unrecognized arguments for"),
         (["scorers", "--topology", "v5e-256", "--search"], "--search is for trainings"),
+        (["scorers", "--topology", "v5e-256", "--skip-sampler"], "--skip-sampler is for trainings"),
         (["scorers", "--topology", "v5e-256", "--only", "pesq"], "argument --only: invalid choice"),
         (["scorers", "--topology", "v5e-256", "--candidates", "0"], "0 must be 1 or more"),
         (["small@v5e-256", "--items", "9"], "--items is for `scorers`"),
