@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
         print(json.dumps(dataclasses.asdict(measured)))
         return 0
     runs = f"median (and range) of {options.runs} runs"
-    print(f"{timing.machine()}; {runs}, float32, batch 1 but where more items are told\n")
+    print(f"{timing.machine()}; {runs}, float32, batch 1 unless a row says more\n")
     print(timing.header(against=bool(options.against), clock=options.clock), flush=True)
     for name in options.names:
         for line in TABLES[name]() if name in TABLES else [row_of(name, options)]:

@@ -49,7 +49,7 @@ from sam_audio_jax.train.config import TrainConfig
 SCORERS = "scorers"  # in place of a config
 RUN = BenchmarkRun()
 RUN_FIELDS = ("items", "candidates")
-TRAINING_FLAGS = ("search", "skip_sampler")
+TRAINING_FLAGS = ("search", "skip-sampler")
 
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -121,8 +121,8 @@ def plan_scoring(options: argparse.Namespace, flags: list[str]) -> int:
         raise UserError(f"{wrong[0]} is for trainings, not for `{SCORERS}`")
     if not options.topology:
         raise UserError(f"--topology is needed for `{SCORERS}`, like v5e:16x16")
-    given = {name: getattr(options, name) for name in RUN_FIELDS}
-    run = dataclasses.replace(RUN, **{name: n for name, n in given.items() if n is not None})
+    values = {name: getattr(options, name) for name in RUN_FIELDS}
+    run = dataclasses.replace(RUN, **{name: n for name, n in values.items() if n is not None})
     result = scoring_run.plan_scorers(
         options.only or list(SCORER_CALLS),
         chips.parse(options.topology),

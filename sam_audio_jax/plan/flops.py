@@ -80,9 +80,9 @@ def _bytes(variable: Any) -> int:
 
 
 def _passes(equation: Any) -> int:
-    """How often a TPU multiplies for the precision that is asked for; once by default."""
-    asked = equation.params["precision"] or ()
-    names = {one.name for one in asked if isinstance(one, jax.lax.Precision)}
+    """How often a TPU multiplies for the precision of a product; once by default."""
+    precisions = equation.params["precision"] or ()
+    names = {one.name for one in precisions if isinstance(one, jax.lax.Precision)}
     if equation.invars[0].aval.dtype.itemsize <= 2:
         return 1
     return 6 if "HIGHEST" in names else 3 if "HIGH" in names else 1
