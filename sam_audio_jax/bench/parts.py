@@ -40,7 +40,7 @@ class Measurement:
 
     title: str
     make: Callable[[], Call]
-    amount: int  # of `unit` in one run
+    amount: float | int  # of `unit` in one run
     unit: str
 
 

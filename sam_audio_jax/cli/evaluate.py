@@ -47,6 +47,7 @@ from sam_audio_jax.eval.suite import Suite
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.infer import inputs
+from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.scorer_files import (
     load_scorers,
     own_scorers,
@@ -57,6 +58,7 @@ from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.separator.flow import Method, TimeGrid
 from sam_audio_jax.workdir import Workdir
 
+COMPARED = ("compare", "rows", "out")  # the options of a comparison
 BENCH_ONLY = ("media", "bench_table", "musdb", "settings", "preset")
 
 
@@ -113,9 +115,22 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add_process_options(parser)
     add_mesh_options(parser)
     options = parser.parse_args(argv)
-    if not options.compare and bool(options.workdir) == bool(options.checkpoint):
-        raise UserError("give either --workdir DIR or --checkpoint PATH")
+    _check_subject(parser, options)
     return options
+
+
+def _check_subject(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Raises `UserError` unless one model is to be measured, or two results compared alone."""
+    if not options.compare:
+        if options.rows:
+            raise UserError("--rows is of --compare A B")
+        if bool(options.workdir) == bool(options.checkpoint):
+            raise UserError("give either --workdir DIR or --checkpoint PATH")
+        return
+    for name, value in vars(options).items():
+        if name not in COMPARED and value != parser.get_default(name):
+            shown = "CONFIG" if name == "config" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{shown} is of an evaluation; --compare A B takes --rows and --out")
 
 
 def _add_bench_options(add: Any) -> None:
@@ -249,8 +264,13 @@ def check_scorers(paths: dict[str, str], bench: str, options: argparse.Namespace
     settings = options.settings or (
         PRESETS[options.preset].settings if options.preset else SETTINGS
     )
-    has_video = bench == bench_suite.NAME and bool(set(settings) & set(VISUAL_SETTINGS))
-    if "imagebind" in paths and not (has_video or is_manifest(bench)):
+    if "imagebind" not in paths:
+        return
+    if is_manifest(bench):
+        has_video = any(entry.video is not None for entry in read_manifest(pathlib.Path(bench)))
+    else:
+        has_video = bench == bench_suite.NAME and bool(set(settings) & set(VISUAL_SETTINGS))
+    if not has_video:
         raise UserError(
             "--scorers imagebind scores targets by their masked video, and what is run has none"
         )

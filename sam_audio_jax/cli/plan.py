@@ -2,10 +2,14 @@
 
 sam-audio plan large@v5e-256
 sam-audio plan large --topology v5p:4x8x8 --search
+sam-audio plan scorers --topology v5e:16x16
 
 Compiles the real training step and the real sampler with the TPU's compiler (libtpu, no hardware).
 The compiler makes its least effort, a few minutes of CPU; with --thorough that of a real run, which
 takes about eight times as long: the programs need less memory, and the schedule is the real one.
+
+`scorers` are the networks that score SAM Audio-Bench, compiled as they run: memory, items a second,
+and the chips that score a run of the benchmark in ten minutes (docs/pods.md, "Scorers").
 """
 
 import os
@@ -30,14 +34,22 @@ os.environ.update(  # before JAX is imported: libtpu only compiles, the CPU stay
 )
 
 import argparse
+import dataclasses
 import pathlib
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import check_writable
-from sam_audio_jax.plan import chips, figures
+from sam_audio_jax.plan import chips, figures, scoring_run
 from sam_audio_jax.plan.programs import at_longest_bucket
+from sam_audio_jax.plan.scorer_calls import SCORER_CALLS, BenchmarkRun
 from sam_audio_jax.train.config import TrainConfig
+
+SCORERS = "scorers"  # in place of a config
+RUN = BenchmarkRun()
+RUN_FIELDS = ("items", "candidates")
+TRAINING_FLAGS = ("search", "skip-sampler")
 
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -47,7 +59,9 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         command="plan",
         epilog="Every other --FIELD VALUE overrides a field of the config.",
     )
-    parser.add_argument("config", metavar="CONFIG", help="the training that is planned")
+    parser.add_argument(
+        "config", metavar="CONFIG", help=f"the training that is planned, or `{SCORERS}`"
+    )
     parser.add_argument("--topology", help="v5e:16x16, v5p-512, ...; default: the recipe's slice")
     parser.add_argument("--search", action="store_true", help="try meshes and remat, rank them")
     parser.add_argument(
@@ -62,6 +76,14 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="the compiler's effort of a real run: about 8 times the time, less memory needed",
     )
     parser.add_argument("--skip-sampler", action="store_true", help="plan the training step only")
+    scorers = parser.add_argument_group(f"with `{SCORERS}`")
+    scorers.add_argument(
+        "--only", nargs="+", choices=list(SCORER_CALLS), metavar="NAME", help="some of them"
+    )
+    for name in RUN_FIELDS:
+        scorers.add_argument(
+            f"--{name}", type=at_least(1), metavar="N", help=f"default: {getattr(RUN, name)}"
+        )
     parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file, too")
     return parser.parse_known_args(argv)
 
@@ -72,6 +94,10 @@ def main(argv: list[str]) -> int:
     options, flags = read_options(argv)
     if options.json:
         check_writable(options.json.parent, "--json, the folder")
+    if options.config == SCORERS:
+        return plan_scoring(options, flags)
+    if wrong := [name for name in ("only", *RUN_FIELDS) if getattr(options, name) is not None]:
+        raise UserError(f"--{wrong[0]} is for `{SCORERS}`, not for the training {options.config!r}")
     recipe = options.config.rpartition("@")[2].removeprefix("finetune-")
     target = chips.parse(options.topology or recipe)
     cfg = at_longest_bucket(config.from_cli([options.config, *flags], TrainConfig))
@@ -83,3 +109,26 @@ def main(argv: list[str]) -> int:
     if options.json:
         figures.write(options.json, result)
     return 0 if figures.fits(result) else 1
+
+
+def plan_scoring(options: argparse.Namespace, flags: list[str]) -> int:
+    """Plans the scorers; the exit status is 1 where one does not fit."""
+    if flags:
+        raise UserError(f"unrecognized arguments for `{SCORERS}`: {' '.join(flags)}")
+    if wrong := [
+        f"--{name}" for name in TRAINING_FLAGS if getattr(options, name.replace("-", "_"))
+    ]:
+        raise UserError(f"{wrong[0]} is for trainings, not for `{SCORERS}`")
+    if not options.topology:
+        raise UserError(f"--topology is needed for `{SCORERS}`, like v5e:16x16")
+    values = {name: getattr(options, name) for name in RUN_FIELDS}
+    run = dataclasses.replace(RUN, **{name: n for name, n in values.items() if n is not None})
+    result = scoring_run.plan_scorers(
+        options.only or list(SCORER_CALLS),
+        chips.parse(options.topology),
+        run,
+        thorough=options.thorough,
+    )
+    if options.json:
+        figures.write(options.json, result)
+    return 0 if result["fits"] else 1

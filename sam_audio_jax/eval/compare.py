@@ -75,10 +75,8 @@ def compare(
     ours, theirs = read_scored(first), read_scored(second)
     found = list(_comparisons(ours, theirs, rows, seed))
     if not found:
-        raise UserError(
-            f"{first} and {second} have no score of an item in common: rows "
-            f"{', '.join(ours.rows)} and {', '.join(theirs.rows)}"
-        )
+        reason = _why_nothing(ours, theirs, rows)
+        raise UserError(f"{first} and {second} have no score of an item in common: {reason}")
     lines = [one for one in found if not one.group and one.setting == ALL]
     with whole_folder(pathlib.Path(out)) as folder:
         content = {"a": ours.name, "b": theirs.name, "comparisons": [c.as_dict() for c in found]}
@@ -100,7 +98,10 @@ def read_scored(path: str | pathlib.Path) -> Scored:
     if path.is_dir():
         path /= "results.json"
     if not path.is_file():
-        raise UserError(f"no results at {path}")
+        raise UserError(
+            f"no results at {path}: give the folder that evaluate wrote, its results.json, or a "
+            "table in .jsonl or .csv"
+        )
     if path.suffix == ".json":
         return _from_results(path)
     readers: Mapping[str, Callable[[pathlib.Path], Iterator[tuple[int, Any]]]] = {
@@ -198,6 +199,25 @@ def _comparisons(
                     result = _compared([chosen[key] for key in keys], column, seed)
                     if result is not None:
                         yield Comparison(name, column, setting, group, *result)
+
+
+def _why_nothing(ours: Scored, theirs: Scored, rows: Sequence[str] | None) -> str:
+    """What two results without a comparison differ in: rows, scores or items."""
+    pairs = [(rows[0], rows[1])] if rows else [(row, row) for row in ours.rows]
+    shared = [(ours.rows[one], theirs.rows[other]) for one, other in pairs if other in theirs.rows]
+    if not shared:
+        names = (", ".join(scored.rows) or "none" for scored in (ours, theirs))
+        return f"their rows are {' and '.join(names)}; --rows ROW_OF_A ROW_OF_B compares others"
+    columns = [(one[name], other[name]) for one, other in shared for name in one if name in other]
+    if not columns:
+        names = (
+            ", ".join(dict.fromkeys(itertools.chain(*side))) for side in zip(*shared, strict=True)
+        )
+        return f"their scores are {' and '.join(names)}"
+    if any(_paired(one, other) for one, other in columns):
+        return "none is a number in both"
+    names = ("/".join(filter(None, min(scores))) for scores in columns[0])
+    return f"they are of other items, such as {' and '.join(map(repr, names))}"
 
 
 def _paired(one: Mapping[Key, float], other: Mapping[Key, float]) -> dict[Key, tuple[float, float]]:

@@ -61,6 +61,7 @@ def duration(seconds: float) -> str:
 _WIDTHS = (1536, 2816)
 _TRAIN_STEP_S = (51.0, 58.0)
 _SAMPLER_S = 370.0
+_SCORER_S = 30.0  # of one program of a scorer
 _THOROUGH = 6.0  # times
 
 
@@ -73,3 +74,8 @@ def train_step_s(config: TrainConfig, thorough: bool) -> float:
 def sampler_s(thorough: bool) -> float:
     """The same of a sampler."""
     return _SAMPLER_S * (_THOROUGH if thorough else 1.0)
+
+
+def scorer_s(thorough: bool) -> float:
+    """The same of one program of a scorer."""
+    return _SCORER_S * (_THOROUGH if thorough else 1.0)

@@ -35,7 +35,7 @@ def plan(config: TrainConfig, target: Slice, *, rows: int, thorough: bool) -> Fi
         what = f"compiling 2 {programs}, the sampler for {target.name}"
         with compile_progress.working(what, compile_progress.sampler_s(thorough)):
             program = sample_program(config, mesh, rows=rows * shards, thorough=thorough)
-        figures["sampler"] = _program(program, target) | {"rows": rows * shards}
+        figures["sampler"] = program_figures(program, target) | {"rows": rows * shards}
         print(printout.sampler_text(figures["sampler"]), flush=True)
     return figures
 
@@ -98,7 +98,7 @@ def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figur
     mesh = parallel.make_mesh(config.mesh, target.devices())
     kernel = "splash" if program.kernels else "xla"
     work = work_of(config, config.mesh, target, kernel)
-    figures = _program(program, target) | {
+    figures = program_figures(program, target) | {
         "target": target.name,
         "mesh": mesh_sizes(config.mesh, target.size),
         "remat": config.separator.dit.remat,
@@ -114,7 +114,7 @@ def train_figures(config: TrainConfig, target: Slice, program: Program) -> Figur
     return figures
 
 
-def _program(program: Program, target: Slice) -> Figures:
+def program_figures(program: Program, target: Slice) -> Figures:
     """The figures of one compiled program, for one chip."""
     return {
         # The compiler refuses later than this: its own limit is on the peak, which is lower.

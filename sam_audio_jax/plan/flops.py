@@ -17,6 +17,7 @@ class Product:
     flops: int
     moved: int  # bytes of both operands and the result
     scores: int  # of those, bytes that a fused attention kernel keeps to itself
+    passes: int = 1  # of the matrix unit over bfloat16 parts of the operands; no more operations
 
 
 def products(run: Callable[..., Any], *arguments: Any) -> list[Product]:
@@ -78,6 +79,15 @@ def _bytes(variable: Any) -> int:
     return math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
 
 
+def _passes(equation: Any) -> int:
+    """How often a TPU multiplies for the precision of a product; once by default."""
+    precisions = equation.params["precision"] or ()
+    names = {one.name for one in precisions if isinstance(one, jax.lax.Precision)}
+    if equation.invars[0].aval.dtype.itemsize <= 2:
+        return 1
+    return 6 if "HIGHEST" in names else 3 if "HIGH" in names else 1
+
+
 def _dot(equation: Any, times: int) -> Product:
     """Returns the work of a `dot_general`."""
     (inner, _), (batch, _) = equation.params["dimension_numbers"]
@@ -86,7 +96,7 @@ def _dot(equation: Any, times: int) -> Product:
     sizes = [_bytes(v) for v in (*equation.invars, *equation.outvars)]
     flops = 2 * depth * math.prod(equation.outvars[0].aval.shape)
     # Items and heads are batch dimensions of the products of attention only.
-    return Product(times, flops, sum(sizes), max(sizes) if len(batch) > 1 else 0)
+    return Product(times, flops, sum(sizes), max(sizes) if len(batch) > 1 else 0, _passes(equation))
 
 
 def _convolution(equation: Any, times: int) -> Product:
@@ -97,4 +107,4 @@ def _convolution(equation: Any, times: int) -> Product:
     sizes = [_bytes(v) for v in (*equation.invars, *equation.outvars)]
     flops = 2 * depth * math.prod(equation.outvars[0].aval.shape)
     spread = math.prod(equation.params["lhs_dilation"])  # zeros between samples are no work
-    return Product(times, flops // spread, sum(sizes), 0)
+    return Product(times, flops // spread, sum(sizes), 0, _passes(equation))

@@ -1,9 +1,10 @@
 """The figures of plans and searches as text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sam_audio_jax.plan.chips import GIB, Chip, Slice
+from sam_audio_jax.plan.scorer_calls import BenchmarkRun
 from sam_audio_jax.plan.tiles import Misfit
 
 _Figures = dict[str, Any]
@@ -108,6 +109,45 @@ def sampler_text(f: _Figures) -> str:
     return "\n".join(lines + _collective_lines(f["collectives"]))
 
 
+def scorer_text(name: str, f: _Figures, run: BenchmarkRun, target: Slice) -> str:
+    """The figures of one scorer: each of its programs, its rate, and chips for the run."""
+    mesh = ", ".join(f"{axis} {n}" for axis, n in f["programs"][0]["mesh"].items() if n > 1)
+    lines = [
+        f"{name} on {target.name}, {target.chips} chips: {mesh}; {f['parameters'] / 1e6:.0f} M "
+        f"parameters, {_gib(f['weights'])}"
+    ]
+    for one in f["programs"]:
+        lines += [
+            f"  {one['what']:<14} {one['items']:.3g} items a chip in one run ({run.candidates} "
+            f"candidates of {run.seconds:g} s each), {one['flops']:.3g} operations",
+            *_memory_lines(one, target.chip.hbm),
+            *_collective_lines(one["collectives"]),
+            f"  time           {_by_rule(one, '_s', lambda s: f'{1e3 * s:.3g} ms')}",
+        ]
+    rates = {rule: f[rule] for rule in ("roofline", "realistic") if rule in f}
+    lines += [
+        "  rate           "
+        + ", ".join(f"{one['items_per_s']:.0f} items/s {rule}" for rule, one in rates.items()),
+        f"  chips          for {run.items} items x {run.candidates} candidates in "
+        f"{run.within_s:g} s: "
+        + ", ".join(f"{one['chips']} {rule}" for rule, one in rates.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _by_rule(f: _Figures, key: str, show: Callable[[float], str]) -> str:
+    """A figure by the roofline and, where there is one, by the realistic rule."""
+    found = {rule: f[f"{rule}{key}"] for rule in ("roofline", "realistic")}
+    return ", ".join(f"{show(s)} {rule}" for rule, s in found.items() if s is not None)
+
+
+def all_scorers_text(scorers: Sequence[_Figures]) -> str:
+    """The chips that all scorers need together, each on chips of its own."""
+    rules = [rule for rule in ("roofline", "realistic") if all(rule in one for one in scorers)]
+    sums = (f"{sum(one[rule]['chips'] for one in scorers)} {rule}" for rule in rules)
+    return f"all of them, side by side: {', '.join(sums)} chips"
+
+
 def row(f: _Figures) -> str:
     """One line of a search."""
     mesh = ",".join(str(size) for size in f["mesh"].values())
@@ -127,6 +167,6 @@ def flags(f: _Figures) -> str:
     return f"{mesh} --separator.dit.remat {f['remat']}"
 
 
-def _gib(size: float) -> str:
+def _gib(size: float | int) -> str:
     """Bytes in GiB."""
     return f"{size / GIB:.2f} GiB"

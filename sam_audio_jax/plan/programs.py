@@ -21,6 +21,7 @@ from sam_audio_jax.infer import solve
 from sam_audio_jax.infer.collate import Prompts
 from sam_audio_jax.nn import call
 from sam_audio_jax.plan.collectives import Collective, collectives
+from sam_audio_jax.plan.scorer_calls import ScorerCall
 from sam_audio_jax.separator.model import Separator
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.objective import AbstractTraining, abstract_training
@@ -122,6 +123,23 @@ def sample_program(
     static = (("sampler", config.sampler),)
     program = call.jitted(solve.separate_batch)
     return _compiled(program, (graph, state, (prompts,), static), mesh, thorough)
+
+
+def scorer_program(
+    network: nnx.Module, run: ScorerCall, mesh: Mesh, *, thorough: bool = False
+) -> Program:
+    """One program of a scorer, whose `network` may be abstract, its batch sharded over the mesh."""
+    graph, abstract = nnx.split(network)
+    state = parallel.with_shardings(
+        nnx.as_pure(abstract), parallel.parameter_shardings(abstract, mesh)
+    )
+    shards, sharding = parallel.batch_axis_size(mesh), parallel.batch_sharding(mesh)
+    arrays = tuple(
+        jax.ShapeDtypeStruct((shards * x.shape[0], *x.shape[1:]), x.dtype, sharding=sharding)
+        for x in run.arrays
+    )
+    jitted = call.jitted(run.program)
+    return _compiled(jitted, (graph, state, arrays, run.static), mesh, thorough)
 
 
 def _compiled(jitted: Any, arguments: tuple[PyTree, ...], mesh: Mesh, thorough: bool) -> Program:

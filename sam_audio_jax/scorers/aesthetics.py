@@ -108,9 +108,10 @@ class Aesthetics(nnx.Module):
         return self.raw(wave, lengths) * deviation + mean
 
 
-def _score_pieces(
+def score_pieces(
     network: Aesthetics, source: Array, skipped: Array, lengths: Array, *, shape: PieceShape
 ) -> Float[Array, "batch axes"]:
+    """The scores of pieces whose sources `PieceShape.cut` returned."""
     return network.score(shape.resample(source, skipped, lengths), lengths)
 
 
@@ -155,7 +156,7 @@ class AestheticsScorer:
                 raise UserError("a recording without samples has no aesthetics scores")
             starts = range(0, length, window)
             pieces += [WavePiece(row, start, min(window, length - start)) for start in starts]
-        scores = run_pieces(self.compiled, _score_pieces, waves, pieces, shape, batch=self.windows)
+        scores = run_pieces(self.compiled, score_pieces, waves, pieces, shape, batch=self.windows)
         totals, weights = np.zeros((len(waves), len(AXES))), np.zeros((len(waves), 1))
         for piece, score in zip(pieces, scores.astype(np.float64), strict=True):
             totals[piece.row] += piece.length * score

@@ -108,7 +108,7 @@ class ClapScorer:
         ]
         scoring = self.scoring
         vectors = run_pieces(
-            *(self._network, _embed, waves, pieces, shape),
+            *(self._network, embed_pieces, waves, pieces, shape),
             batch=scoring.batch,
             via_wav=scoring.via_wav,
         )
@@ -145,7 +145,7 @@ class ClapScorer:
         return embed_each(texts, embed, most=self.scoring.batch, shards=shards)
 
 
-def _embed(
+def embed_pieces(
     network: Clap,
     source: Float[Array, "batch source"],
     skipped: Int[Array, " batch"],
@@ -154,5 +154,6 @@ def _embed(
     shape: PieceShape,
     via_wav: bool,
 ) -> Float[Array, "batch embedding"]:
+    """The vectors of pieces whose sources `PieceShape.cut` returned."""
     waves = shape.resample(source, skipped, lengths)
     return network.embed_audio(waves, lengths, via_wav=via_wav)

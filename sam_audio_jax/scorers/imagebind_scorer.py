@@ -23,9 +23,10 @@ CLIPS = 24  # of sound in one batch, for each shard
 Video = Callable[[Float[np.ndarray, " times"]], Iterator[Frames]]
 
 
-def _encode_pieces(
+def encode_pieces(
     network: ImageBind, source: Array, skipped: Array, lengths: Array, *, shape: PieceShape
 ) -> Vectors:
+    """The vectors of clips of sound whose sources `PieceShape.cut` returned."""
     spectra = network.spectra(shape.resample(source, skipped, lengths), lengths)
     return network.encode_spectra(spectra)
 
@@ -78,7 +79,7 @@ class ImageBindScorer:
             starts = views.clip_starts(length / rate, config.clip_s, config.audio_clips)
             first = [int(start * rate) for start in starts]
             pieces += [WavePiece(row, start, min(size, length - start)) for start in first]
-        vectors = run_pieces(self.compiled, _encode_pieces, waves, pieces, shape, batch=self.clips)
+        vectors = run_pieces(self.compiled, encode_pieces, waves, pieces, shape, batch=self.clips)
         return _mean(vectors.reshape(len(waves), config.audio_clips, -1))
 
     def encode_videos(

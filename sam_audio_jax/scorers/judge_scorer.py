@@ -19,7 +19,7 @@ from sam_audio_jax.codec.codec import frame_count
 from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer, pad_tokens
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled, padded_rows
-from sam_audio_jax.scorers.judge import AXES, Judge
+from sam_audio_jax.scorers.judge import AXES, Judge, JudgeConfig
 from sam_audio_jax.scorers.judge_inputs import check_length
 from sam_audio_jax.scorers.pieces import PieceShape, embed_each
 from sam_audio_jax.scorers.scorer import AxisScores, Needs, PromptView
@@ -36,6 +36,15 @@ class JudgeScoring(Checked, where="scoring"):
     # candidates is scored even if it is more.
     batch_s: Seconds = 120.0
     texts: Size = 32  # embedded at once on each shard of a batch
+
+    def window_frames(self, config: JudgeConfig) -> int:
+        """Frames of a window, at least one."""
+        return max(1, round(self.window_s / (config.hop / config.sample_rate)))
+
+    def windows(self, config: JudgeConfig, frames: int, candidates: int) -> int:
+        """Windows of so many frames, with their candidates, on each shard of a batch."""
+        batch = round(self.batch_s / (config.hop / config.sample_rate))
+        return max(1, batch // (frames * (1 + candidates)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +85,7 @@ class JudgeScorer:
         self.scoring = scoring or JudgeScoring()
         self._judge = Compiled(judge, mesh)
         self._mean, self._std = (np.asarray(x[...], np.float64) for x in (judge.mean, judge.std))
-        seconds = self.config.hop / self.config.sample_rate
-        self._window = max(1, round(self.scoring.window_s / seconds))
-        self._batch = round(self.scoring.batch_s / seconds)
+        self._window = self.scoring.window_frames(self.config)
 
     def score(
         self,
@@ -135,7 +142,7 @@ class JudgeScorer:
         """
         count, size = candidates.shape[1], shape.size // self.config.hop
         shards = self._judge.batch_shards
-        most = max(1, self._batch // (size * (1 + count)))
+        most = self.scoring.windows(self.config, size, count)
         for first in range(0, len(windows), most * shards):
             chosen = windows[first : first + most * shards]
             rows = padded_rows(len(chosen), most, shards)
@@ -151,7 +158,7 @@ class JudgeScorer:
             done = [window.counted for window in chosen] + [0] * (rows - len(chosen))
             counted = np.arange(size) >= np.array(done)[:, None]
             sums = self._judge.on_batch(
-                _window_sums, waves, skipped, np.array(ends), counted, texts[items], shape=shape
+                window_sums, waves, skipped, np.array(ends), counted, texts[items], shape=shape
             )
             yield chosen, np.asarray(sums)[: len(chosen)]
 
@@ -177,7 +184,7 @@ class JudgeScorer:
         return embed_each(texts, embed, most=self.scoring.texts, shards=self._judge.batch_shards)
 
 
-def _window_sums(
+def window_sums(
     judge: Judge,
     sources: Float[Array, "batch sounds source"],
     skipped: Int[Array, " batch"],

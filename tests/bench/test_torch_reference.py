@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sam_audio_jax.bench import scorer_parts
 from sam_audio_jax.bench.parts import Forward
 from sam_audio_jax.bench.transformer import forward_inputs
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
+from tests.tiny import JUDGE
 
 pytest.importorskip("torch")
-from sam_audio_jax.bench import torch_reference
+from sam_audio_jax.bench import torch_reference, torch_scorers
 
 DIT = DitConfig(depth=2, width=64, heads=2, mlp=96, dropout=0.0, dtype="float32")
 CODEC = CodecConfig(
@@ -61,3 +63,14 @@ def test_both_sides_agree(forward):
     ours, theirs = np.asarray(run(*arguments)), torch_reference.call(forward)().numpy()
     assert np.std(ours) > 1e-3
     np.testing.assert_allclose(theirs, ours, atol=1e-5 * np.abs(ours).max())
+
+
+@pytest.mark.long
+def test_the_judge_agrees_with_peav_and_modernbert_of_transformers():
+    text = dataclasses.replace(JUDGE.text, vocab_size=20_000)
+    forward = scorer_parts.judge(dataclasses.replace(JUDGE, text=text), seconds=2.0)
+    run, (program, *arrays) = forward()
+    ours = np.asarray(run(program, *arrays))
+    theirs = torch_scorers.call(forward)().numpy()
+    assert np.abs(theirs).max() > 0.01
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())

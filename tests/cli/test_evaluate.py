@@ -12,6 +12,12 @@ BENCH = ("--checkpoint", "tiny", "--bench", "sam-audio-bench")
     [
         ([], "required: --out"),
         (["--out", "o"], "give either --workdir DIR or --checkpoint PATH"),
+        (["--compare", "a", "b", "--out", "o"], "no results at a: give the folder that evaluate"),
+        (
+            ["--compare", "a", "b", "--checkpoint", "tiny", "--out", "o"],
+            "--checkpoint is of an eval",
+        ),
+        (["--checkpoint", "tiny", "--rows", "a", "b", "--out", "o"], "--rows is of --compare A B"),
         (["--checkpoint", "tiny", "--workdir", "w", "--out", "o"], "give either --workdir"),
         (["--workdir", ".", "--bench", "embedded", "--out", "o"], ". is not the workdir of a run"),
         (["--checkpoint", "tiny", "--bench", "nowhere", "--out", "o"], "bench 'nowhere' has no"),
@@ -43,3 +49,14 @@ def test_wrong_use(argv, message, capsys, tmp_path, monkeypatch):
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_scorer_of_videos_needs_a_manifest_with_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.jsonl").write_text('{"id": "a", "audio": "a.wav", "text": "a dog"}\n')
+    argv = ["--checkpoint", "tiny", "--bench", "items.jsonl", "--scorers", "imagebind=x"]
+    assert main([*argv, "--out", "o"]) == 2
+    error = capsys.readouterr().err
+    assert "by their masked video, and what is run has none" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "o").exists()

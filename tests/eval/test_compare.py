@@ -115,4 +115,11 @@ def test_results_without_a_common_score_are_refused(tmp_path, capsys):
     assert "have no score of an item in common" in capsys.readouterr().err
     assert main(["--compare", str(ours), str(tmp_path / "none"), "--out", out]) == 2
     assert "no results at" in capsys.readouterr().err
+    (tmp_path / "c.csv").write_text("id,score\n1,1\n")
+    tables = [str(tmp_path / name) for name in ("b.csv", "c.csv")]
+    assert main(["--compare", *tables, "--out", out]) == 2
+    assert "they are of other items, such as '0' and '1'" in capsys.readouterr().err
+    (tmp_path / "c.csv").write_text("id,mark\n0,1\n")
+    assert main(["--compare", *tables, "--out", out]) == 2
+    assert "their scores are score and mark" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
