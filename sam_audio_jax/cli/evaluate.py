@@ -260,20 +260,27 @@ def open_files(bench: str, options: argparse.Namespace) -> bench_suite.BenchFile
 
 
 def check_scorers(paths: dict[str, str], bench: str, options: argparse.Namespace) -> None:
-    """Raises `UserError` for a scorer of videos where none can be; before anything is loaded."""
-    settings = options.settings or (
-        PRESETS[options.preset].settings if options.preset else SETTINGS
-    )
-    if "imagebind" not in paths:
-        return
+    """Raises `UserError` for a scorer of what no item has; before anything is loaded.
+
+    Every item of SAM Audio-Bench and every fixed mixture has a text.
+    """
     if is_manifest(bench):
-        has_video = any(entry.video is not None for entry in read_manifest(pathlib.Path(bench)))
+        entries = read_manifest(pathlib.Path(bench)) if paths else []
+        has_video = any(entry.video is not None for entry in entries)
+        has_text = any(entry.text for entry in entries)
     else:
-        has_video = bench == bench_suite.NAME and bool(set(settings) & set(VISUAL_SETTINGS))
-    if not has_video:
-        raise UserError(
-            "--scorers imagebind scores targets by their masked video, and what is run has none"
+        settings = options.settings or (
+            PRESETS[options.preset].settings if options.preset else SETTINGS
         )
+        has_video = bench == bench_suite.NAME and bool(set(settings) & set(VISUAL_SETTINGS))
+        has_text = True
+    there = {"their masked video": has_video, "a text": has_text}
+    needs = {"imagebind": "their masked video", "judge": "a text", "clap": "a text"}
+    for name, needed in needs.items():
+        if name in paths and not there[needed]:
+            raise UserError(
+                f"--scorers {name} scores targets by {needed}, and what is run has none"
+            )
 
 
 def solver_choice(options: argparse.Namespace, bench: str) -> tuple[SolverChoice, tuple[str, ...]]:

@@ -8,6 +8,14 @@ from typing import Any
 import jax
 from jax.extend import core
 
+_PRESETS = jax.lax.DotAlgorithmPreset
+PASSES = {  # of the algorithms that take float32 apart; the others multiply once
+    _PRESETS.BF16_BF16_F32_X3: 3,
+    _PRESETS.BF16_BF16_F32_X6: 6,
+    _PRESETS.BF16_BF16_F32_X9: 9,
+    _PRESETS.F32_F32_F32: 6,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Product:
@@ -81,10 +89,12 @@ def _bytes(variable: Any) -> int:
 
 def _passes(equation: Any) -> int:
     """How often a TPU multiplies for the precision of a product; once by default."""
-    precisions = equation.params["precision"] or ()
-    names = {one.name for one in precisions if isinstance(one, jax.lax.Precision)}
     if equation.invars[0].aval.dtype.itemsize <= 2:
         return 1
+    precisions = equation.params["precision"]
+    if isinstance(precisions, _PRESETS):
+        return PASSES.get(precisions, 1)
+    names = {one.name for one in precisions or () if isinstance(one, jax.lax.Precision)}
     return 6 if "HIGHEST" in names else 3 if "HIGH" in names else 1
 
 

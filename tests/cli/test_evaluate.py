@@ -51,12 +51,22 @@ def test_wrong_use(argv, message, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_scorer_of_videos_needs_a_manifest_with_one(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("prompt", "scorer", "message"),
+    [
+        ('"text": "a dog"', "imagebind", "by their masked video, and what is run has none"),
+        ('"spans": [["+", 0, 1]]', "judge", "--scorers judge scores targets by a text, and what"),
+        ('"spans": [["+", 0, 1]]', "clap", "--scorers clap scores targets by a text, and what"),
+    ],
+)
+def test_a_scorer_needs_a_manifest_with_its_prompts(
+    prompt, scorer, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "items.jsonl").write_text('{"id": "a", "audio": "a.wav", "text": "a dog"}\n')
-    argv = ["--checkpoint", "tiny", "--bench", "items.jsonl", "--scorers", "imagebind=x"]
+    (tmp_path / "items.jsonl").write_text(f'{{"id": "a", "audio": "a.wav", {prompt}}}\n')
+    argv = ["--checkpoint", "tiny", "--bench", "items.jsonl", "--scorers", f"{scorer}=x"]
     assert main([*argv, "--out", "o"]) == 2
     error = capsys.readouterr().err
-    assert "by their masked video, and what is run has none" in error
+    assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "o").exists()

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sam_audio_jax.convert.load import SHIPPED
+from sam_audio_jax.convert.model_files import SHIPPED
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.recipes import finetuning, pretraining
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
