@@ -20,7 +20,8 @@ def summary(results: str | pathlib.Path) -> str:
     missing or holds no such table.
     """
     try:
-        cells = read_json(results)["table"]
+        read = read_json(results)
+        cells, scorers = read["table"], read.get("settings", {}).get("scorers", {})
     except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{results} holds no results of an evaluation: {error}") from error
     known = [cell for cell in cells if (cell["setting"], cell["column"]) == (ALL, "sisdri")]
@@ -33,6 +34,7 @@ def summary(results: str | pathlib.Path) -> str:
         lines.append(f"  {row:<18} {cell['mean']:+6.1f} dB {span:<17} {cell['n']} mixtures")
     if scored := [cell for cell in cells if cell["column"] in SHOWN]:
         lines.append("Scores of the target by networks, mean and 95 % interval:")
+        lines += [f"  {name}: {described}" for name, described in scorers.items()]
         lines += map(_scored, scored)
     return "\n".join(lines)
 

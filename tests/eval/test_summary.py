@@ -18,6 +18,17 @@ def test_rows_over_all_settings_are_shown_with_their_intervals(tmp_path):
     assert " ".join(line.split()) == "wiener/text +1.3 dB (+0.3 to +2.2) 15 mixtures"
 
 
+def test_a_score_of_a_network_says_which_one_it_is(tmp_path):
+    cell = {"row": "model/none/text", "setting": "all", "column": "judge_overall"}
+    cell |= {"mean": 3.21, "low": 3.0, "high": 3.4, "n": 5}
+    path = tmp_path / "results.json"
+    scorers = {"judge": "JudgeScorer of judge-tiny; not the released one"}
+    path.write_text(json.dumps({"table": [cell], "settings": {"scorers": scorers}}))
+    _, named, line = summary(path).splitlines()
+    assert named == "  judge: JudgeScorer of judge-tiny; not the released one"
+    assert " ".join(line.split()) == "all, text judge 3.21 (3.00 to 3.40) 5 items"
+
+
 @pytest.mark.parametrize("text", [None, "{", "{}"])
 def test_a_file_without_results_is_the_users_error(text, tmp_path):
     path = tmp_path / "results.json"
