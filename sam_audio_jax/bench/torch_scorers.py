@@ -9,6 +9,7 @@ All of them get the weights that ours gets (`weights.draw`), one array at a time
 """
 
 import collections
+import dataclasses
 import importlib.util
 import os
 import sys
@@ -145,7 +146,9 @@ def _aesthetics(config: Any) -> Built:
         scores = module({"wav": wave[:, None]})
         return torch.stack([scores[axis] for axis in package.AXES_NAME], dim=-1)
 
-    return aesthetics_rows(config), module, run
+    layers = range(config.wavlm.depth)  # its rows leave the number to their table
+    rows = [dataclasses.replace(row, layers=layers) for row in aesthetics_rows(config)]
+    return rows, module, run
 
 
 def _imagebind(config: ImageBindConfig, modality: str) -> Built:
