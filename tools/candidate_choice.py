@@ -22,9 +22,7 @@ from jaxtyping import Float
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import add_ranker_option, at_least, command, ranker_paths
-from sam_audio_jax.eval import distances
 from sam_audio_jax.eval.prompting import PROMPTS, SeparatedMixture, SolverChoice, separate_batch
-from sam_audio_jax.eval.recorded import Rendered
 from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap
 from sam_audio_jax.eval.suite import REFINES, Separation, batches, fixed_suite
 from sam_audio_jax.files import write_json
@@ -32,6 +30,7 @@ from sam_audio_jax.infer.refine import RefineConfig, wiener
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.scorers.scorer import Scorer, best, score_recordings
 from sam_audio_jax.separator.flow import Method
+from tools.sampler_table import improvement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +106,6 @@ def _scored(
 
 def _improvement(separated: SeparatedMixture, refinement: RefineConfig | None) -> float:
     recorded = separated.prompted.recorded
-    assert isinstance(recorded, Rendered)  # as all fixed mixtures are
-    truth, mixture = (one.astype(np.float64) for one in (recorded.target, recorded.mixture))
     target, rate = separated.target, recorded.sample_rate
     if refinement is not None:
         stems = target, separated.residual
@@ -120,7 +117,7 @@ def _improvement(separated: SeparatedMixture, refinement: RefineConfig | None) -
             config=refinement,
             spans=separated.spans,
         )
-    return float(distances.si_sdr_improvement(target.astype(np.float64), truth, mixture))
+    return improvement(recorded, target)
 
 
 def captured(items: Sequence[Candidates], seed: int = 0) -> Interval | None:

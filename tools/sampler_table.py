@@ -107,7 +107,7 @@ def measure(model: SAMAudio, batches: Sequence[EncodedBatch], sampler: SamplerCo
         )
         scores.distance += (error / size).tolist()
         scores.improvement += [
-            _improvement(one.recorded, wave)
+            improvement(one.recorded, wave)
             for one, wave in zip(batch.mixtures, waves, strict=False)
         ]
     return scores
@@ -121,7 +121,8 @@ def _targets(networks: Networks, latents: Latents) -> Any:
     return decode_stems(networks.codec, jnp.asarray(latents), targets_only=True)[:, 0]
 
 
-def _improvement(rendered: Recorded, wave: np.ndarray) -> float:
+def improvement(rendered: Recorded, wave: np.ndarray) -> float:
+    """How far a wave is better than the fixed mixture as its target, SI-SDR in dB."""
     assert isinstance(rendered, Rendered)  # as all fixed mixtures are
     truth, mixture = (one.astype(np.float64) for one in (rendered.target, rendered.mixture))
     estimate = fit(wave, len(truth)).astype(np.float64)

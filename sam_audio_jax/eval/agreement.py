@@ -63,6 +63,7 @@ def agreement(
     systems: Sequence[str],
     *,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> list[Correlation]:
     """Correlations of all axes, domains and levels that have enough rows and are not constant.
 
@@ -86,14 +87,19 @@ def agreement(
                 levels.append(("system", xs, ys))
             for level, left, right in levels:
                 for kind in MEASURES:
-                    found = correlate(kind, left, right, seed=seed)
+                    found = correlate(kind, left, right, seed=seed, resamples=resamples)
                     if found is not None:
                         rows.append(Correlation(axis, domain, level, kind, *found, len(left)))
     return rows
 
 
 def correlate(
-    kind: str, x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"], *, seed: int = 0
+    kind: str,
+    x: Float[np.ndarray, " rows"],
+    y: Float[np.ndarray, " rows"],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float, float] | None:
     """Value, lower and upper end of the interval; None for too few or constant rows.
 
@@ -103,7 +109,7 @@ def correlate(
     value = float(measure(x, y)) if len(x) >= FEWEST else math.nan
     if math.isnan(value):
         return None
-    chosen = np.random.default_rng(seed).integers(0, len(x), (RESAMPLES, len(x)))
+    chosen = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
     values = measure(x[chosen], y[chosen])
     outside = (1 - LEVEL) / 2
     low, high = np.nanquantile(values, [outside, 1 - outside])
