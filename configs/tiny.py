@@ -20,13 +20,14 @@ sam-audio convert --from wordllama --to runs/vectors
 sam-audio train tiny@vectors --data.cache CACHE --workdir runs/vectors_run
 
 `tiny@many-steps` learns all flow times alike, and `tiny@few-steps` goes on from it for few steps of
-the solver (docs/training.md, "Few steps"); both share the cache of `tiny`:
+the solver (docs/training.md, "Few steps"); both share the cache of `words`:
 
-sam-audio train tiny@many-steps --workdir runs/many --data.cache runs/tiny_cache
-sam-audio train tiny@few-steps --workdir runs/few --data.cache runs/tiny_cache --init-from runs/many
+sam-audio train tiny@many-steps --data.cache CACHE --workdir runs/many --init-from tiny
+sam-audio train tiny@few-steps --data.cache CACHE --workdir runs/few --init-from runs/many
 
-Recipes that differ in the prompts (`vectors`, `no-pairs`, `no-absent`, `no-wordings`,
-`no-alternatives`) share the cache of `words`; each of the others has its own.
+Recipes that differ in prompts or flow times (`vectors`, `many-steps`, `few-steps`, `no-pairs`,
+`no-absent`, `no-wordings`, `no-alternatives`) share the cache of `words`; each of the others has
+its own.
 
 Made for two CPU cores: mixtures are rendered and encoded once, latents have 12 channels, the text
 encoder is trained from scratch together with the separator, batches are small, flow times lean
@@ -114,16 +115,17 @@ def _with_vectors(config: TrainConfig, folder: str = "runs/vectors") -> TrainCon
     )
 
 
+VECTORS = _with_vectors(_arranged(*WORDS.values()))
 # Uniform flow times: a model that needs many steps, as the published ones do.
 MANY = dataclasses.replace(
-    CONFIG, flow=FlowConfig(), sampler=SamplerConfig(method="midpoint", steps=16)
+    VECTORS, flow=FlowConfig(), sampler=SamplerConfig(method="midpoint", steps=16)
 )
 
 RECIPES = {
     "many-steps": MANY,
     "few-steps": few_steps(MANY, steps=1_000),
     "words": _arranged(*WORDS.values()),
-    "vectors": _with_vectors(_arranged(*WORDS.values())),
+    "vectors": VECTORS,
     "plain": _arranged(),
     **{
         f"no-{name}": _arranged(*(part for other, part in WORDS.items() if other != name))
