@@ -11,7 +11,6 @@ import argparse
 import pathlib
 import shlex
 import sys
-from typing import Any
 
 from sam_audio_jax import config, distributed
 from sam_audio_jax.allocator import keep_freed_memory
@@ -19,10 +18,9 @@ from sam_audio_jax.cli import train
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.in_training import check_evaluation
-from sam_audio_jax.files import check_writable, read_object, whole_file, write_json
+from sam_audio_jax.files import check_writable, read_object, write_json
 from sam_audio_jax.plan import chips
 from sam_audio_jax.scaling import budget, study_page
-from sam_audio_jax.scaling.analysis import analyse
 from sam_audio_jax.scaling.measured import StudyFolder, rows
 from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
 from sam_audio_jax.train.progress import NotFinite
@@ -153,11 +151,8 @@ def train_all(folder: StudyFolder, planned: list[StudyRun]) -> None:
 def report(folder: StudyFolder, study: StudyConfig) -> None:
     """Writes table, results and page, and prints what they say."""
     measured = rows(study, runs(study), folder)
-    results: dict[str, Any] = analyse(study, measured)
     write_json(folder.table_file, [row.as_dict() for row in measured])
-    write_json(folder.results_file, results)
-    with whole_file(folder.report_file) as part:
-        part.write_text(study_page.write_page(results, measured), encoding="utf-8")
+    results = study_page.write_results(folder, study, measured)
     print(study_page.summary(results))
     for line in study_page.forecast_lines(results.get("losses", {}).get("all", {})):
         print(line)

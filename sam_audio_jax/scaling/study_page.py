@@ -8,11 +8,25 @@ from typing import Any
 import numpy as np
 
 from sam_audio_jax.eval import page
+from sam_audio_jax.files import whole_file, write_json
+from sam_audio_jax.scaling.analysis import analyse
 from sam_audio_jax.scaling.law import Law
-from sam_audio_jax.scaling.measured import MeasuredLoss
+from sam_audio_jax.scaling.measured import MeasuredLoss, StudyFolder
+from sam_audio_jax.scaling.study import StudyConfig
 
 HUES = (210, 28, 130, 345, 265, 50, 185, 310, 95)
 WIDTH, HEIGHT, LEFT, TOP = 560, 300, 56, 10
+
+
+def write_results(
+    folder: StudyFolder, study: StudyConfig, rows: Sequence[MeasuredLoss]
+) -> dict[str, Any]:
+    """Writes what a table shows, as results and as a page; returns the results."""
+    results = analyse(study, rows)
+    write_json(folder.results_file, results)
+    with whole_file(folder.report_file) as part:
+        part.write_text(write_page(results, rows), encoding="utf-8")
+    return results
 
 
 def write_page(results: dict[str, Any], rows: Sequence[MeasuredLoss]) -> str:

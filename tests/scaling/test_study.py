@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sam_audio_jax.scaling.study import StudyConfig, runs
 from sam_audio_jax.scaling.study_page import summary, write_page
 from sam_audio_jax.train.config import OptimConfig
 from tests.train.tiny import CONFIG
+from tools import draw_study
 
 BASE = dataclasses.replace(
     CONFIG, optim=OptimConfig(warmup_steps=10), eval_bench="embedded", batch=4
@@ -143,6 +145,14 @@ def test_a_study_from_its_runs_to_its_page(tmp_path, capsys):
     page = folder.report_file.read_text()
     assert page.count("<svg") == 2
     assert "http" not in page  # it needs no other file
+    shutil.rmtree(folder.path / "runs")
+    for path in (folder.report_file, folder.results_file):
+        path.unlink()
+    assert draw_study.main([str(folder.path)]) == 0
+    assert folder.report_file.read_text() == page
+    assert json.loads(folder.results_file.read_text())["losses"]["all"] == results
+    folder.table_file.write_text('[{"run": "w16"}]')
+    assert draw_study.main([str(folder.path)]) == 2
     assert main([*command, "--base.batch", "8"]) == 2
     assert "belongs to another study (base.batch: saved 4, now 8)" in capsys.readouterr().err
 
