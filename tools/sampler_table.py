@@ -1,6 +1,6 @@
 """How the quality of a checkpoint depends on the evaluations of its velocity, on fixed mixtures.
 
-`python -m tools.sampler_table MODEL --bench DIR [--limit N] [--evaluations 4 8 16] [--out FILE]`
+`python -m tools.sampler_table MODEL --bench DIR [--limit N] [--methods euler ab2] [--out FILE]`
 
 Every mixture is solved from the same noise by each method and grid of times, with as many steps as
 the evaluations allow. The table has the mean improvement of the target's SI-SDR in dB with its 95 %
@@ -46,16 +46,20 @@ class Measured:
     distance: list[float] = dataclasses.field(default_factory=list)  # from `REFERENCE`
 
 
-def samplers(evaluations: Sequence[int]) -> list[SamplerConfig]:
+def samplers(
+    evaluations: Sequence[int],
+    methods: Sequence[Method] = get_args(Method),
+    grids: Sequence[TimeGrid] = get_args(TimeGrid),
+) -> list[SamplerConfig]:
     """Every method and grid that has so many evaluations, and the reference."""
     found = [
         SamplerConfig(method=method, steps=count // each, grid=grid)
         for count in evaluations
-        for method in get_args(Method)
-        for grid in get_args(TimeGrid)
+        for method in methods
+        for grid in grids
         if not count % (each := SamplerConfig(method=method).evaluations_per_step)
     ]
-    return [*found, REFERENCE]
+    return [*found, REFERENCE] if REFERENCE not in found else found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +162,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--prompt", default="text+span", choices=PROMPTS)
     parser.add_argument("--limit", type=at_least(1), help="mixtures used; default: all")
     parser.add_argument("--evaluations", nargs="+", type=at_least(1), default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--methods", nargs="+", choices=get_args(Method), default=get_args(Method))
+    parser.add_argument(
+        "--grids", nargs="+", choices=get_args(TimeGrid), default=get_args(TimeGrid)
+    )
     parser.add_argument("--batch", type=at_least(1), default=8)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file of every mixture's numbers")
     return parser.parse_args(argv)
@@ -176,7 +184,11 @@ def main(argv: list[str]) -> None:
     ]
     measured = {
         sampler: measure(model, groups, sampler)
-        for sampler in tqdm.tqdm(samplers(options.evaluations), desc="solving", unit="sampler")
+        for sampler in tqdm.tqdm(
+            samplers(options.evaluations, options.methods, options.grids),
+            desc="solving",
+            unit="sampler",
+        )
     }
     print(table(measured))
     if options.out:
