@@ -17,10 +17,12 @@ from sam_audio_jax.data.wordings import article
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import FixedMixture, activity
 from sam_audio_jax.eval.recorded import Recorded, Rendered, Wave
+from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.scorers.activity import TimeRange, overlap
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.prompts import Span
 from sam_audio_jax.video.frames import Frames
 
@@ -81,6 +83,11 @@ class SolverChoice:
     candidates: int = 1  # solves, of which the best is kept
     predict_spans: bool = False  # for prompts without spans
     grid: str | None = None
+
+    def sampler(self, default: SamplerConfig) -> SamplerConfig:
+        """The solver's settings, those of `default`, the model's, where nothing is chosen."""
+        options = SeparateOptions(method=self.method, steps=self.steps, grid=self.grid)
+        return options.sampler(default)
 
     def predicts(self, kind: str) -> bool:
         """Whether spans are predicted for prompts of a kind: those that have a text and none."""

@@ -67,7 +67,8 @@ def test_everything_is_written(good):
     results = json.loads((workdir / "out" / "results.json").read_text())
     assert results["mixtures"] == {"sfx": 2, "speech": 1}
     assert results["not_told_apart_by_spans"] == ["b"]
-    assert results["settings"]["seed"] == 7
+    chosen = {"seed": 7, "steps": 2, "method": "midpoint", "grid": "uniform", "level_db": None}
+    assert chosen.items() <= results["settings"].items()  # the method and grid are the model's
     rows = {row["row"] for row in results["items"]}
     assert {"mixture", "codec", "codec+wiener", "oracle", "model/wiener/text+span"} <= rows
     page = (workdir / "out" / "report.html").read_text()
@@ -153,12 +154,13 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate_model(model, folder, out, rank=rank, **QUICK | {"batch": 2})
     assert not out.exists()
-    with pytest.raises(UserError, match="holds an unfinished evaluation of another model or with"):
-        evaluate_model(
-            oracle(), folder, out, rank=rank, **QUICK | {"batch": 2, "solver": SolverChoice(seed=1)}
-        )
-    fresh = oracle()
-    scores = evaluate_model(fresh, folder, out, rank=rank, **QUICK | {"batch": 2})
+    for other in ({"solver": SolverChoice(seed=1)}, {"loaded": {"dtype": "bfloat16"}}):
+        with pytest.raises(UserError, match="an unfinished evaluation of another model or with"):
+            evaluate_model(oracle(), folder, out, rank=rank, **QUICK | {"batch": 2} | other)
+    fresh, named = oracle(), {"loaded": {"checkpoint": "a name of it"}}
+    scores = evaluate_model(fresh, folder, out, rank=rank, **QUICK | {"batch": 2} | named)
+    results = json.loads((out / "results.json").read_text())
+    assert results["settings"]["checkpoint"] == "a name of it"
     whole = oracle()
     assert scores == evaluate_model(whole, folder, tmp_path / "whole", **QUICK | {"batch": 2})
     assert len(fresh.calls) == len(whole.calls) - 1

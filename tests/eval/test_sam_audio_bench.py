@@ -20,7 +20,7 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
-from sam_audio_jax.eval.manifest_suite import manifest_suite
+from sam_audio_jax.eval.manifest_suite import manifest_suite, open_manifest
 from sam_audio_jax.eval.prompting import SolverChoice
 from sam_audio_jax.eval.sam_audio_bench.bench_suite import bench_suite, open_bench
 from sam_audio_jax.eval.sam_audio_bench.presets import PRESETS
@@ -247,7 +247,7 @@ def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path)
         *({"id": name, "audio": "a.wav", "text": name} for name in ("d", "e")),
     ]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    suite = manifest_suite(tmp_path / "m.jsonl", model)
+    suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
     used = {"clap": LevelScorer("text", ("clap",))}
     evaluate_model(model, suite, tmp_path / "out", measures=Measures(used), **OPTIONS)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -256,13 +256,28 @@ def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path)
     assert kinds == {"a": "text", "b": "text+span", "d": "text", "e": "text"}
     assert [one["id"] for one in results["missing"]] == ["c"]
     (tmp_path / "m.jsonl").write_text(json.dumps(lines[2]))
+    suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
     with pytest.raises(UserError, match=r"nothing of m\.jsonl was separated: c: no sound file"):
-        evaluate_model(
-            model, manifest_suite(tmp_path / "m.jsonl", model), tmp_path / "o", **OPTIONS
-        )
-    (tmp_path / "m.jsonl").write_text(json.dumps(lines[0] | {"spans": [["-", 0, 1]]}))
-    with pytest.raises(UserError, match=r"m\.jsonl: item a has a '-' span"):
-        manifest_suite(tmp_path / "m.jsonl", model)
+        evaluate_model(model, suite, tmp_path / "o", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"spans": [["-", 0, 1]]}, "has a '-' span: an evaluation is prompted by"),
+        ({"text": ["rain", "wind"]}, "has several texts: an evaluation is prompted by one text"),
+        ({"like": "b.wav"}, "has an example (like): an evaluation is prompted by one text"),
+        ({"text": None}, "has no prompt: give it a text"),
+    ],
+)
+def test_a_manifest_with_other_prompts_is_refused_in_one_line(fields, message, tmp_path):
+    line = {"id": "a", "audio": "a.wav", "text": "rain"} | fields
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    with pytest.raises(UserError) as error:
+        open_manifest(tmp_path / "m.jsonl")
+    assert str(error.value).startswith("m.jsonl: item a ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_presets_are_allowed_protocols():
