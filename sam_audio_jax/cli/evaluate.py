@@ -195,6 +195,7 @@ def main(argv: list[str]) -> None:
     files = open_files(bench, options)
     paths = parse_scorers(options.scorers or ())
     check_scorers(paths, files, options)
+    solver, distances = solver_choice(options, bench)
     name = inputs.check_checkpoint(options.workdir or options.checkpoint)
     rank = process_rank(options)
     mesh = mesh_of(options, lambda: parameter_bytes(name))
@@ -210,7 +211,8 @@ def main(argv: list[str]) -> None:
         paths = own_scorers(model.pipeline.rankers)
     scorers = load_scorers(paths, mesh, model.pipeline.rankers)
     model.pipeline.rankers = with_scorers(model.pipeline.rankers, scorers)
-    solver, distances = solver_choice(options, bench)
+    if solver.predict_spans:
+        model.pipeline.span_finder.require()
     measures = Measures(scorers, distances, paths)
     suite = suite_of(bench, files, model, solver, options)
     scores = evaluate_model(

@@ -113,7 +113,12 @@ def evaluate_model(
     with contextlib.nullcontext(True) if together else store.claimed() as mine:
         if not mine:
             return None
-        results, cells, examples = run.results(store, work)
+        try:
+            results, cells, examples = run.results(store, work)
+        except UserError:  # nothing was separated: a later call tries all of it again
+            if not together:
+                store.remove()
+            raise
         if not together or jax.process_index() == 0:
             with whole_folder(out_dir, overwrite=True) as folder:
                 report.write(folder, results, cells, examples, workdir)

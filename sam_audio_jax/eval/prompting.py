@@ -75,7 +75,10 @@ def _positive(ranges: Sequence[TimeRange], seconds: float) -> list[tuple[str, fl
 
 @dataclasses.dataclass(frozen=True)
 class SolverChoice:
-    """How all separations of an evaluation are made; None leaves a setting to the model."""
+    """How all separations of an evaluation are made; None leaves a setting to the model.
+
+    Raises `UserError` for a value that is not allowed.
+    """
 
     method: str | None = None
     steps: int | None = None
@@ -83,6 +86,9 @@ class SolverChoice:
     candidates: int = 1  # solves, of which the best is kept
     predict_spans: bool = False  # for prompts without spans
     grid: str | None = None
+
+    def __post_init__(self):
+        SeparateOptions(**dataclasses.asdict(self))  # checks the values
 
     def sampler(self, default: SamplerConfig) -> SamplerConfig:
         """The solver's settings, those of `default`, the model's, where nothing is chosen."""

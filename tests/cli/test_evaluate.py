@@ -29,6 +29,14 @@ BENCH = ("--checkpoint", "tiny", "--bench", "sam-audio-bench")
         (["--checkpoint", "tiny", "--out", "o", "--seed", "-1"], "--seed: -1 must be 0 or more"),
         (["--checkpoint", "tiny", "--out", "o", "--limit", "0"], "--limit: 0 must be 1 or more"),
         (["--checkpoint", "tiny", "--out", "o", "--steps", "x"], "invalid int value: 'x'"),
+        (
+            ["--checkpoint", "tiny", "--out", "o", "--candidates", "1001"],
+            "candidates=1001 must be a whole number from 1 to 1000",
+        ),
+        (
+            ["--checkpoint", "tiny", "--out", "o", "--steps", "1000000"],
+            "steps=1000000 must be a whole number from 1 to 100000",
+        ),
         (["--checkpoint", "tiny", "--stps", "3", "--out", "o"], "--stps"),
         ([*BENCH, "--out", "o"], "--bench sam-audio-bench needs --media DIR"),
         ([*BENCH, "--media", "none", "--out", "o"], "--media none is no folder"),

@@ -8,6 +8,7 @@ import types
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet
 import pytest
 from flax import nnx
 
@@ -295,6 +296,7 @@ def test_presets_are_allowed_protocols():
         ([row("a", 0.0), row("b/c", 0.0)], "row 2"),
         ([row("a", 0.0, spans=[[0.5, 0.2]])], "row 1: span 0.5-0.2 s must have"),
         ([row("a", 0.0, spans=[[0.5]])], "row 1: spans=[[0.5]] must be"),
+        ([row("a", 0.0, mask_bytes="abc")], "column mask_bytes must hold bytes or nulls, not str"),
     ],
 )
 def test_a_table_of_another_layout_is_refused_in_one_line(rows, message, tmp_path):
@@ -303,6 +305,55 @@ def test_a_table_of_another_layout_is_refused_in_one_line(rows, message, tmp_pat
         read_tables(tmp_path, [tmp_path / "t.parquet"])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_table_that_is_there_twice_is_refused_in_one_line(tmp_path):
+    for place in (tmp_path, tmp_path / "data"):
+        write_table(place / "t.parquet", [row("a", 0.0), row("b", 0.0)])
+    with pytest.raises(UserError, match=r"/t\.parquet has the rows of .*, which would count"):
+        read_tables(tmp_path)
+    with pytest.raises(UserError, match=r"t\.parquet is named twice"):
+        read_tables(tmp_path, [tmp_path / "t.parquet"] * 2)
+    write_table(tmp_path / "t.parquet", [row("a", 0.0), row("b", 0.0, description="rain")])
+    assert len(read_tables(tmp_path).clips) == 4  # two prompts of one part
+
+
+def test_a_damaged_column_of_masks_is_the_users_error(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table(path, [row("a", 0.0)])
+    columns = pyarrow.parquet.read_metadata(path).row_group(0)
+    (masks,) = (
+        column
+        for column in map(columns.column, range(columns.num_columns))
+        if column.path_in_schema == "mask_bytes"
+    )
+    start, content = masks.dictionary_page_offset, bytearray(path.read_bytes())
+    content[start : start + 40] = bytes(40)
+    path.write_bytes(content)
+    (clip,) = read_tables(tmp_path).clips  # they are read when an item needs them
+    with pytest.raises(UserError, match=r"mask_bytes of .*t\.parquet cannot be read: "):
+        clip.mask_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting", "reason"),
+    [
+        ({"description": " ?"}, "sfx", "the description of a_b_500_1500, ' ?', has no words"),
+        ({"spans": [[1.0, 2.0]]}, "sfx-span", "a_b_500_1500 has no span that begins before its"),
+        ({"mask_bytes": None}, "sfx-visual", "a_b_500_1500 has no mask in the table"),
+    ],
+)
+def test_an_item_without_its_prompt_is_in_no_number(
+    folder, model, tmp_path, changes, setting, reason
+):
+    write_table(tmp_path / "t.parquet", [row("a_b", 0.5, **changes)])
+    suite = bench_suite(
+        open_bench(folder, [tmp_path / "t.parquet"]), model, SolverChoice(), settings=[setting]
+    )
+    with pytest.raises(UserError, match=r"nothing of sam-audio-bench was separated: ") as error:
+        evaluate_model(model, suite, tmp_path / "out", **OPTIONS)
+    assert reason in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]  # and it is tried anew
 
 
 def test_folders_without_table_or_clips_are_refused_in_one_line(tmp_path):
