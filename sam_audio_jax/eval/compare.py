@@ -149,12 +149,14 @@ def _titles(ours: Scored, theirs: Scored) -> list[str]:
 def _check_recordings(ours: Scored, theirs: Scored) -> None:
     """Raises `UserError` for an item that is longer in one of two reports than in the other."""
     for key, known in ours.described.items():
-        lengths = [one.get("seconds") for one in (known, theirs.described.get(key, {}))]
-        if None not in lengths and abs(lengths[0] - lengths[1]) > SAME_LENGTH_S:
+        other = theirs.described.get(key, {})
+        if not ("seconds" in known and "seconds" in other):
+            continue
+        if abs(known["seconds"] - other["seconds"]) > SAME_LENGTH_S:
             both = " and ".join(_titles(ours, theirs))
             raise UserError(
-                f"{both} are of other recordings: {'/'.join(key)} has {lengths[0]:.2f} and "
-                f"{lengths[1]:.2f} s"
+                f"{both} are of other recordings: {'/'.join(key)} has {known['seconds']:.2f} and "
+                f"{other['seconds']:.2f} s"
             )
 
 

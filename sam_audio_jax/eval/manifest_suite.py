@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture
+from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture, check_spans
 from sam_audio_jax.eval.recorded import ListedItem, Recorded
 from sam_audio_jax.eval.suite import Separation, Suite, choose
 from sam_audio_jax.infer.inputs import check_text
@@ -106,7 +106,7 @@ def _load(entry: Entry, item: ListedItem, rate: int) -> PromptedMixture:
     weights = audio.mixing_weights(loaded.samples, loaded.sample_rate)
     mono = audio.mono(loaded.samples, weights)
     mixture = audio.resample(mono, loaded.sample_rate, rate)
-    return PromptedMixture(
+    prompted = PromptedMixture(
         Recorded(item.of_length(len(mixture) / rate), mixture, rate),
         item.setting,
         True,
@@ -114,3 +114,5 @@ def _load(entry: Entry, item: ListedItem, rate: int) -> PromptedMixture:
         item.spans or None,
         make_clip(entry.video, entry.mask, name=item.id),
     )
+    check_spans(prompted)
+    return prompted

@@ -69,6 +69,13 @@ class PromptedMixture:
         return PromptView(text=item.caption, spans=spans, video=video)
 
 
+def check_spans(prompted: PromptedMixture) -> None:
+    """Raises `UserError` for a mixture that is prompted by spans, all of them behind its end."""
+    if prompted.spans is not None and not prompted.positive_spans():
+        item = prompted.recorded.item
+        raise UserError(f"{item.id} has no span that begins before its end at {item.seconds:g} s")
+
+
 def _positive(ranges: Sequence[TimeRange], seconds: float) -> list[tuple[str, float, float]]:
     return [("+", start, min(end, seconds)) for start, end in ranges if start < seconds]
 

@@ -246,6 +246,7 @@ def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path)
         {"id": "b", "audio": "a.wav", "text": "rain", "spans": [["+", 0.2, 0.5]]},
         {"id": "c", "audio": "absent.wav", "text": "rain"},
         *({"id": name, "audio": "a.wav", "text": name} for name in ("d", "e")),
+        {"id": "f", "audio": "a.wav", "text": "rain", "spans": [["+", 2, 3]]},
     ]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
@@ -255,7 +256,9 @@ def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path)
     rows = {item["id"]: item["row"] for item in results["items"] if item["clap"] > 0}
     kinds = {name: row.removeprefix("model/none/") for name, row in rows.items()}
     assert kinds == {"a": "text", "b": "text+span", "d": "text", "e": "text"}
-    assert [one["id"] for one in results["missing"]] == ["c"]
+    reasons = {one["id"]: one["reason"] for one in results["missing"]}
+    assert list(reasons) == ["c", "f"]
+    assert reasons["f"] == "f has no span that begins before its end at 1 s"
     (tmp_path / "m.jsonl").write_text(json.dumps(lines[2]))
     suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
     with pytest.raises(UserError, match=r"nothing of m\.jsonl was separated: c: no sound file"):

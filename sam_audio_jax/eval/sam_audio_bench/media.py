@@ -9,7 +9,7 @@ from jaxtyping import Float
 from sam_audio_jax import audio
 from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture
+from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture, check_spans
 from sam_audio_jax.eval.recorded import ListedItem, Recorded, Rendered, Wave
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS
 from sam_audio_jax.eval.sam_audio_bench.table import ClipRow, SongRow, milliseconds, unpack_masks
@@ -83,8 +83,7 @@ def load_clip(
         row.spans if kind == "text+span" else None,
         video,
     )
-    if kind == "text+span" and not prompted.positive_spans():
-        raise UserError(f"{row.source}/{row.id} has no span that begins before its end")
+    check_spans(prompted)
     return prompted
 
 
