@@ -141,6 +141,25 @@ def test_two_processes_in_any_order_leave_the_bytes_of_one(oracle, good, folder,
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+class OverallScorer:
+    """Says 3 of everything."""
+
+    needs, axes, about = "nothing", ("overall",), "says <3>"
+
+    def score(self, mixtures, candidates, lengths, sample_rate, prompts):
+        return {"overall": np.full(candidates.shape[:2], 3.0)}
+
+
+def test_beside_known_stems_a_network_is_named_and_comes_second(oracle, folder, tmp_path):
+    measures = scoring.Measures({"judge": OverallScorer()})
+    options = QUICK | {"prompts": ["text", "span"], "with_baselines": True, "measures": measures}
+    evaluate_model(oracle(), folder, tmp_path / "out", **options)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('class="tile"') == 3 + 1
+    assert page.index("<h2>SI-SDR improvement of the") < page.index("<h2>Judge of the target")
+    assert "Networks that scored here: judge: OverallScorer; says &lt;3&gt;" in page
+
+
 def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
     out, rank, model = tmp_path / "out", ProcessRank(), oracle()
     separate, calls = model.separate, iter(range(1))

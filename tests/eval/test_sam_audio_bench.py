@@ -151,6 +151,7 @@ def test_missing_and_broken_clips_are_listed(whole):
     assert len(reasons) == 3
     page = (out / "report.html").read_text()
     assert "n=4 of 6" in page  # sfx: one is missing, one broken
+    assert f"<li>sfx, {name}: no recording VGGSound/" in page
     assert "SoloAudio" in page
     assert "4.35" in page  # published, of the judge, beside ours
 
@@ -246,7 +247,7 @@ def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path)
         {"id": "b", "audio": "a.wav", "text": "rain", "spans": [["+", 0.2, 0.5]]},
         {"id": "c", "audio": "absent.wav", "text": "rain"},
         *({"id": name, "audio": "a.wav", "text": name} for name in ("d", "e")),
-        {"id": "f", "audio": "a.wav", "text": "rain", "spans": [["+", 2, 3]]},
+        {"id": "f & g", "audio": "a.wav", "text": "rain", "spans": [["+", 2, 3]]},
     ]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
@@ -257,8 +258,10 @@ def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path)
     kinds = {name: row.removeprefix("model/none/") for name, row in rows.items()}
     assert kinds == {"a": "text", "b": "text+span", "d": "text", "e": "text"}
     reasons = {one["id"]: one["reason"] for one in results["missing"]}
-    assert list(reasons) == ["c", "f"]
-    assert reasons["f"] == "f has no span that begins before its end at 1 s"
+    assert list(reasons) == ["c", "f & g"]
+    assert reasons["f & g"] == "f & g has no span that begins before its end at 1 s"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<li>text+span, f &amp; g: f &amp; g has no span that begins before" in page
     (tmp_path / "m.jsonl").write_text(json.dumps(lines[2]))
     suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
     with pytest.raises(UserError, match=r"nothing of m\.jsonl was separated: c: no sound file"):
