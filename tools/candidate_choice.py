@@ -23,7 +23,7 @@ from jaxtyping import Float
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import add_ranker_option, at_least, command, ranker_paths
 from sam_audio_jax.eval.prompting import PROMPTS, SeparatedMixture, SolverChoice, separate_batch
-from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap
+from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, interval_text
 from sam_audio_jax.eval.suite import REFINES, Separation, batches, fixed_suite
 from sam_audio_jax.files import write_json
 from sam_audio_jax.infer.refine import RefineConfig, wiener
@@ -149,19 +149,10 @@ def table(items: Sequence[Candidates]) -> str:
         means.append(np.mean([one.best for one in own]))
         gain, share = bootstrap([one.chosen - one.random for one in own]), captured(own)
         cells = [setting, str(len(own)), *(f"{mean:.2f}" for mean in means)]
-        cells.append(_cell(gain, 1, "{:+.2f}"))
-        cells.append(_cell(share, 100, "{:.0f} %"))
+        cells.append(interval_text(gain, "{:+.2f}"))
+        cells.append(interval_text(share, "{:.0f} %", 100.0))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _cell(interval: Interval | None, unit: float, form: str) -> str:
-    if interval is None:
-        return "-"
-    mean, low, high = (
-        form.format(unit * number) for number in (interval.mean, interval.low, interval.high)
-    )
-    return f"{mean} ({low} to {high})"
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:

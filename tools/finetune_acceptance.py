@@ -18,7 +18,7 @@ from sam_audio_jax.cli import finetune
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.data.source import read_objects
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.statistics import ALL
+from sam_audio_jax.eval.statistics import ALL, Interval, interval_text
 from sam_audio_jax.files import check_writable, read_json, write_jsonl
 from sam_audio_jax.finetune.split_sources import HELD_OUT, TRAIN, drawn_by
 
@@ -48,7 +48,7 @@ def compared(full: pathlib.Path, lora: pathlib.Path) -> bool:
     """Prints the gains of both by prompt; returns whether they are as they should be."""
     gains = [
         {
-            gain["prompt"]: gain["difference"]
+            gain["prompt"]: Interval(**gain["difference"])
             for gain in read_json(folder / "gains.json")
             if (gain["column"], gain["refine"], gain["setting"]) == ("sisdri", "wiener", ALL)
         }
@@ -56,14 +56,11 @@ def compared(full: pathlib.Path, lora: pathlib.Path) -> bool:
     ]
     print(f"{'prompt':<10} {'full':>24} {'LoRA':>24}  gain in SI-SDR, dB, 95 % interval")
     for prompt, whole in gains[0].items():
-        cells = [
-            f"{g['mean']:+.2f} ({g['low']:+.2f} to {g['high']:+.2f})"
-            for g in (whole, gains[1][prompt])
-        ]
+        cells = [interval_text(one, "{:+.2f}") for one in (whole, gains[1][prompt])]
         print(f"{prompt:<10} {cells[0]:>24} {cells[1]:>24}")
-    means = [sum(g["mean"] for g in some.values()) / len(some) for some in gains]
+    means = [sum(gain.mean for gain in some.values()) / len(some) for some in gains]
     share = means[1] / means[0] if means[0] > 0 else 0.0
-    improved = any(gain["low"] > 0 for gain in gains[0].values())
+    improved = any(gain.low > 0 for gain in gains[0].values())
     print(f"mean {means[0]:+.2f} and {means[1]:+.2f} dB: LoRA reaches {share:.0%} of the full gain")
     return improved and share >= LEAST_SHARE
 

@@ -35,6 +35,7 @@ from sam_audio_jax.eval.judge_acceptance import (
     order_of_models,
 )
 from sam_audio_jax.eval.judge_in_training import table_scores
+from sam_audio_jax.eval.statistics import Interval, interval_text
 from sam_audio_jax.files import read_json, whole_file, write_json, write_jsonl
 from sam_audio_jax.scorers.judge import AXES
 from sam_audio_jax.train.config import JudgeTrainConfig
@@ -184,8 +185,8 @@ def page(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(one: dict[str, float]) -> str:
-    return f"{one['mean']:.2f} ({one['low']:.2f} to {one['high']:.2f}), n = {one['n']}"
+def _cell(one: dict[str, Any]) -> str:
+    return f"{interval_text(Interval(**one))}, n = {one['n']}"
 
 
 @command

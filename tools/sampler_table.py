@@ -24,7 +24,7 @@ from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.eval import distances
 from sam_audio_jax.eval.prompting import PROMPTS, PromptedMixture, fit
 from sam_audio_jax.eval.recorded import Recorded, Rendered
-from sam_audio_jax.eval.statistics import Interval, bootstrap
+from sam_audio_jax.eval.statistics import bootstrap, interval_text
 from sam_audio_jax.eval.suite import batches, fixed_suite
 from sam_audio_jax.files import write_json
 from sam_audio_jax.infer.buckets import Group
@@ -141,17 +141,9 @@ def table(measured: dict[SamplerConfig, Measured]) -> str:
         gain, distance = bootstrap(scores.improvement), bootstrap(scores.distance)
         lines.append(
             f"| {sampler.evaluations} | {sampler.method} | {sampler.grid} | {sampler.steps} | "
-            f"{_cell(gain, 2)} | {_cell(distance, 4)} |"
+            f"{interval_text(gain)} | {interval_text(distance, '{:.4f}')} |"
         )
     return "\n".join(lines)
-
-
-def _cell(interval: Interval | None, digits: int) -> str:
-    if interval is None:
-        return "-"
-    numbers = (interval.mean, interval.low, interval.high)
-    mean, low, high = (f"{number:.{digits}f}" for number in numbers)
-    return f"{mean} ({low} to {high})"
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:

@@ -35,7 +35,7 @@ from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.compare import compare
 from sam_audio_jax.eval.evaluation import ABSENT_MEDIAN, evaluate_model
-from sam_audio_jax.eval.manifest_suite import is_manifest, manifest_suite
+from sam_audio_jax.eval.manifest_suite import Manifest, is_manifest, manifest_suite, open_manifest
 from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.prompting import KINDS, PROMPTS, SolverChoice
 from sam_audio_jax.eval.sam_audio_bench import bench_suite
@@ -47,7 +47,6 @@ from sam_audio_jax.eval.suite import Suite
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.infer import inputs
-from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.scorer_files import (
     load_scorers,
     own_scorers,
@@ -195,7 +194,8 @@ def main(argv: list[str]) -> None:
     bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"
     files = open_files(bench, options)
     paths = parse_scorers(options.scorers or ())
-    check_scorers(paths, bench, options)
+    check_scorers(paths, files, options)
+    solver, distances = solver_choice(options, bench)
     name = inputs.check_checkpoint(options.workdir or options.checkpoint)
     rank = process_rank(options)
     mesh = mesh_of(options, lambda: parameter_bytes(name))
@@ -209,9 +209,10 @@ def main(argv: list[str]) -> None:
     )
     if options.scorers is None:
         paths = own_scorers(model.pipeline.rankers)
-    scorers = load_scorers(paths, mesh)
+    scorers = load_scorers(paths, mesh, model.pipeline.rankers)
     model.pipeline.rankers = with_scorers(model.pipeline.rankers, scorers)
-    solver, distances = solver_choice(options, bench)
+    if solver.predict_spans:
+        model.pipeline.span_finder.require()
     measures = Measures(scorers, distances, paths)
     suite = suite_of(bench, files, model, solver, options)
     scores = evaluate_model(
@@ -225,6 +226,7 @@ def main(argv: list[str]) -> None:
         listen=options.listen,
         workdir=options.workdir,
         rank=rank,
+        loaded=how_loaded(options, model, solver),
     )
     if scores is None:
         print(
@@ -237,8 +239,22 @@ def main(argv: list[str]) -> None:
     print(f"report: {out / 'report.html'}")
 
 
-def open_files(bench: str, options: argparse.Namespace) -> bench_suite.BenchFiles | None:
-    """The files of SAM Audio-Bench; None for fixed mixtures, of which only the names are checked.
+def how_loaded(
+    options: argparse.Namespace, model: SAMAudio, solver: SolverChoice
+) -> dict[str, Any]:
+    """What was chosen of the model, for the settings of the results."""
+    chosen = {
+        "checkpoint": options.workdir or options.checkpoint,
+        "dtype": options.dtype,
+        "adapters": options.adapter,
+    }
+    if solver.predict_spans:
+        chosen["span_predictor"] = str(model.pipeline.span_finder.source)
+    return chosen
+
+
+def open_files(bench: str, options: argparse.Namespace) -> bench_suite.BenchFiles | Manifest | None:
+    """The files of SAM Audio-Bench, or a manifest; of fixed mixtures only the names are checked.
 
     Raises `UserError` for options of the other bench.
     """
@@ -249,9 +265,10 @@ def open_files(bench: str, options: argparse.Namespace) -> bench_suite.BenchFile
                 raise UserError(f"--{flag} is of --bench {bench_suite.NAME}, not of {bench!r}")
         if not is_manifest(bench):
             folder_of(bench)
-        elif options.prompts:
+            return None
+        if options.prompts:
             raise UserError(f"--prompts is of fixed mixtures; the lines of {bench} have prompts")
-        return None
+        return open_manifest(bench)
     if options.prompts:
         raise UserError(f"--prompts is of fixed mixtures; {bench} has --settings")
     if not options.media:
@@ -259,20 +276,24 @@ def open_files(bench: str, options: argparse.Namespace) -> bench_suite.BenchFile
     return bench_suite.open_bench(options.media, options.bench_table or (), options.musdb)
 
 
-def check_scorers(paths: dict[str, str], bench: str, options: argparse.Namespace) -> None:
+def check_scorers(
+    paths: dict[str, str],
+    files: bench_suite.BenchFiles | Manifest | None,
+    options: argparse.Namespace,
+) -> None:
     """Raises `UserError` for a scorer of what no item has; before anything is loaded.
 
     Every item of SAM Audio-Bench and every fixed mixture has a text.
     """
-    if is_manifest(bench):
-        entries = read_manifest(pathlib.Path(bench)) if paths else []
+    if isinstance(files, Manifest):
+        entries = files.entries.values()
         has_video = any(entry.video is not None for entry in entries)
         has_text = any(entry.text for entry in entries)
     else:
         settings = options.settings or (
             PRESETS[options.preset].settings if options.preset else SETTINGS
         )
-        has_video = bench == bench_suite.NAME and bool(set(settings) & set(VISUAL_SETTINGS))
+        has_video = files is not None and bool(set(settings) & set(VISUAL_SETTINGS))
         has_text = True
     there = {"their masked video": has_video, "a text": has_text}
     needs = {"imagebind": "their masked video", "judge": "a text", "clap": "a text"}
@@ -305,14 +326,16 @@ def solver_choice(options: argparse.Namespace, bench: str) -> tuple[SolverChoice
 
 def suite_of(
     bench: str,
-    files: bench_suite.BenchFiles | None,
+    files: bench_suite.BenchFiles | Manifest | None,
     model: SAMAudio,
     solver: SolverChoice,
     options: argparse.Namespace,
 ) -> str | Suite:
     """What is run; of SAM Audio-Bench notes say which settings are not, and why."""
     if files is None:
-        return manifest_suite(bench, model, options.limit) if is_manifest(bench) else bench
+        return bench
+    if isinstance(files, Manifest):
+        return manifest_suite(files, model, options.limit)
     preset = PRESETS[options.preset] if options.preset else None
     settings: Sequence[str] | None = options.settings
     if settings is None and preset is not None and preset.settings != tuple(SETTINGS):

@@ -14,6 +14,8 @@ from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.data.ratings import (
     RatedExamples,
+    check_sounds,
+    check_tokenizer,
     load_ratings,
     rated_batches,
     rating_statistics,
@@ -46,6 +48,8 @@ def main(argv: list[str]) -> None:
         mean, std = np.zeros(len(AXES)), np.ones(len(AXES))
     else:
         mean, std = rating_statistics(pairs)
+    check_tokenizer(cfg.data)
+    check_sounds(pairs + (held_out or []), cfg.data, cfg.judge)
     keep_freed_memory()
     distributed.initialize()
     workdir = Workdir.open(path, cfg)

@@ -14,7 +14,6 @@ import numpy as np
 from flax import nnx
 
 from sam_audio_jax import parallel
-from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.conv import (
     KERNEL_AXES,
     Output,
@@ -25,6 +24,7 @@ from sam_audio_jax.nn.conv import (
     upsample_by_matrix,
     upsampling_matrix,
 )
+from sam_audio_jax.nn.storage import check_range
 
 M = TypeVar("M", bound=nnx.Module)
 STORED = np.dtype(np.float16)
@@ -81,7 +81,6 @@ def _kernel(
     direction, scale = np.asarray(direction), np.asarray(layer.scale[...])
     norm = np.sqrt(np.sum(np.square(direction), axis=axes, keepdims=True))
     kernel = direction * (scale.reshape(scale_shape) / norm)
-    if np.abs(kernel).max() > np.finfo(STORED).max:
-        raise UserError("a kernel of the codec has values above 65504: use dtype='float32'")
+    check_range(kernel, STORED, what="a kernel of the codec", instead="dtype='float32'")
     kernel = kernel.astype(STORED)
     return jnp.asarray(upsampling_matrix(kernel, stride) if stride else kernel)

@@ -24,6 +24,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from sam_audio_jax.bounds import check
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.convert.codec import FIELDS, UNUSED, encoder_rows
 from sam_audio_jax.convert.folder import FORMAT, OURS, TOKENIZER_NAME, FileDtype
@@ -278,6 +279,9 @@ def open_judge(path: str | pathlib.Path, *, compute: Compute = "float32") -> Jud
         if tokenizer is not None and not TOKENIZER_NAME.fullmatch(str(tokenizer)):
             raise UserError(f"{folder / OURS}: tokenizer {shown(tokenizer)} must be a name")
         masked = extra.get("mask_attention", False)
+        for key, hint in (("mask_attention", bool), ("normalizes_text", bool), ("about", str)):
+            if key in extra:
+                check(hint, extra[key], f"{folder / OURS}: {key}")
         config = judge_config(values, compute=compute, mask_attention=masked)
         state = open_state(folder, "checkpoint", "model")
         table = judge_table(config)

@@ -80,7 +80,8 @@ def open_state(folder: pathlib.Path, *stems: str) -> dict[str, Stored]:
             return _open_parts(index)
         if pickled.exists():
             return open_file(pickled)
-    raise UserError(f"{folder} has neither {stems[0]}.safetensors nor {stems[0]}.pt")
+    names = [f"{stem}{suffix}" for stem in stems for suffix in (".safetensors", ".pt")]
+    raise UserError(f"{folder} has no weights: there is none of {', '.join(names)}")
 
 
 def open_file(path: pathlib.Path) -> dict[str, Stored]:

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,11 +57,12 @@ class StoredScorer:
     """A scorer of one score whose network is read when it is first needed."""
 
     def __init__(
-        self, needs: Needs, axis: str, read: Callable[[], Scorer], source: str | None = None
+        self, kind: str, needs: Needs, axis: str, read: Callable[[], Scorer], source: str | None
     ):
+        self.kind = kind  # of KEYS
         self.needs: Needs = needs
         self.axes: tuple[str, ...] = (axis,)
-        self.source = source  # of a judge: its name or folder
+        self.source = source  # its name, file or folder; None: the published one
         self._read = read
         self._error: UserError | None = None
 
@@ -92,14 +93,20 @@ class StoredScorer:
         return {self.axes[0]: scores[self.axes[0]]}
 
 
-def load_scorer(scorer: Scorer) -> None:
-    """Reads the networks of a ranker that are not there yet. Raises `UserError`."""
+def stored_scorers(scorer: Scorer | None) -> Iterator[StoredScorer]:
+    """Yields the networks of a ranker that are read when they are needed."""
     match scorer:
         case StoredScorer():
-            scorer.load()
+            yield scorer
         case Ensemble():
             for member, _ in scorer.members.values():
-                load_scorer(member)
+                yield from stored_scorers(member)
+
+
+def load_scorer(scorer: Scorer) -> None:
+    """Reads the networks of a ranker that are not there yet. Raises `UserError`."""
+    for stored in stored_scorers(scorer):
+        stored.load()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,14 +182,15 @@ class _Reader:
                 name = self._checkpoint(kind, fields["checkpoint_or_model_id"], where)
                 source = name or judge.HUB
                 read = functools.partial(read_judge, source, self.mesh)
-                return StoredScorer("text", JUDGE_AXES[0], read, source)
+                return StoredScorer(kind, "text", JUDGE_AXES[0], read, source)
             case "clap":
                 name = self._checkpoint(kind, fields["checkpoint"], where)
-                return StoredScorer("text", "clap", functools.partial(read_clap, name, self.mesh))
+                read = functools.partial(read_clap, name, self.mesh)
+                return StoredScorer(kind, "text", "clap", read, name)
             case _:
                 name = self._checkpoint(kind, fields["checkpoint"], where)
                 read = functools.partial(read_imagebind, name, self.mesh)
-                return StoredScorer("video", "imagebind", read)
+                return StoredScorer(kind, "video", "imagebind", read, name)
 
     def _members(self, members: Any, where: str) -> dict[str, tuple[Scorer, float]]:
         if not isinstance(members, Mapping) or not members:

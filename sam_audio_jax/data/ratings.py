@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer, tokenizer_for
 from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.scorers.judge import AXES, JudgeConfig
-from sam_audio_jax.scorers.judge_inputs import judge_inputs
+from sam_audio_jax.scorers.judge_inputs import judge_inputs, pair_frames
 
 KEPT_CLIPS = 64  # decoded recordings that are kept in memory
 FIELDS = ("mixture", "separated", "text", "ratings", "domain", "system", "id")
@@ -157,6 +158,31 @@ def _raters(value: Any, where: str, config: RatingsConfig) -> tuple[float, ...]:
                 f"{config.highest:g}"
             )
     return tuple(float(one) for one in numbers)
+
+
+def check_sounds(pairs: Sequence[RatedPair], config: RatingsConfig, judge: JudgeConfig) -> None:
+    """Raises `UserError`, with its id, for a pair that no batch can have, before any is made.
+
+    That is one with a file that is no sound or has no samples, and one whose sounds do not fit each
+    other. Of files whose structure shows their length only that is read.
+    """
+    most = config.frames(judge) * judge.hop
+
+    @functools.cache
+    def samples(path: str) -> int:
+        known = audio.header_length(path)
+        if known is None:
+            loaded = audio.load(path)
+            known = loaded.samples.shape[-1], loaded.sample_rate
+        return min(-(-known[0] * judge.sample_rate // known[1]), most)
+
+    for pair in pairs:
+        pair_frames(samples(pair.mixture), samples(pair.separated), judge, pair.id)
+
+
+def check_tokenizer(config: RatingsConfig) -> None:
+    """Raises `UserError` for a tokenizer that cannot be read."""
+    _tokenizer(config.tokenizer, config.normalizes_text)
 
 
 def rating_statistics(

@@ -29,6 +29,7 @@ LOWER_IS_BETTER = ("logmel", "logmel_residual", "stft")
 NOT_COMPARED = ("level", "kept")  # more is neither better nor worse
 GROUPS = 3  # of equally many items, by a descriptor of many values
 FEWEST = 10  # items that are split into groups
+SAME_LENGTH_S = 0.1  # by which an item's length differs at most between rates of two models
 
 Key = tuple[str, str]  # setting and id
 
@@ -40,6 +41,7 @@ class Scored:
     name: str
     rows: Mapping[str, Mapping[str, Mapping[Key, float]]]
     described: Mapping[Key, Mapping[str, float]]  # what is known of the items
+    bench: str = ""  # of a report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,21 +72,24 @@ def compare(
     """Compares two results, writes `comparison.json` and `report.html`; returns the main lines.
 
     `rows` are one row of each, as `model/none/text`; by default those that both have. Raises
-    `UserError` for what is no result, and where the two have no score of an item in common.
+    `UserError` for what is no result, where the two have no score of an item in common, and where
+    items of one name are other recordings.
     """
     ours, theirs = read_scored(first), read_scored(second)
+    _check_recordings(ours, theirs)
     found = list(_comparisons(ours, theirs, rows, seed))
     if not found:
         reason = _why_nothing(ours, theirs, rows)
         raise UserError(f"{first} and {second} have no score of an item in common: {reason}")
     lines = [one for one in found if not one.group and one.setting == ALL]
+    names = _titles(ours, theirs)
     with whole_folder(pathlib.Path(out)) as folder:
         content = {"a": ours.name, "b": theirs.name, "comparisons": [c.as_dict() for c in found]}
         (folder / "comparison.json").write_text(json.dumps(content, indent=1))
-        title = f"{ours.name} against {theirs.name}"
+        title = " against ".join(names)
         body = f"<h1>{html.escape(title)}</h1>{_explained()}{_tables(found)}"
         (folder / "report.html").write_text(page.document(title, body), encoding="utf-8")
-    head = f"net win rate of {ours.name} over {theirs.name}, and mean difference:"
+    head = f"net win rate of {' over '.join(names)}, and mean difference:"
     return "\n".join([head, *map(_line, lines)])
 
 
@@ -130,7 +135,29 @@ def _from_results(path: pathlib.Path) -> Scored:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} holds no results of an evaluation: {error!r}") from None
-    return Scored(path.parent.name, rows, known)
+    return Scored(path.parent.name, rows, known, str(results.get("bench", "")))
+
+
+def _titles(ours: Scored, theirs: Scored) -> list[str]:
+    """The names of both, with those of their benches where these differ."""
+    show = ours.bench != theirs.bench
+    return [
+        f"{one.name} (on {one.bench})" if one.bench and show else one.name for one in (ours, theirs)
+    ]
+
+
+def _check_recordings(ours: Scored, theirs: Scored) -> None:
+    """Raises `UserError` for an item that is longer in one of two reports than in the other."""
+    for key, known in ours.described.items():
+        other = theirs.described.get(key, {})
+        if not ("seconds" in known and "seconds" in other):
+            continue
+        if abs(known["seconds"] - other["seconds"]) > SAME_LENGTH_S:
+            both = " and ".join(_titles(ours, theirs))
+            raise UserError(
+                f"{both} are of other recordings: {'/'.join(key)} has {known['seconds']:.2f} and "
+                f"{other['seconds']:.2f} s"
+            )
 
 
 def _csv_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
@@ -138,6 +165,10 @@ def _csv_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
+            names = list(reader.fieldnames or ())
+            if len(set(names)) < len(names):
+                twice = max(names, key=names.count)
+                raise UserError(f"{path} has several columns {twice!r}: give each another name")
             for fields in reader:
                 yield reader.line_num, fields
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -40,6 +40,7 @@ from sam_audio_jax.nn.fingerprint import fingerprint
 from sam_audio_jax.scorers.scorer import WANTED, Scorer
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
+SUITE_SETTINGS = ("limit", "video_text")  # of a suite's identity, that the results show
 SCORES_FORMAT = 3  # of what is measured so far; format 1 had no levels, 2 no descriptors
 _Work = dict[str, Callable[[], scoring.Scores]]  # by the name of each part
 ABSENT_MEDIAN = scoring.ABSENT_LEVEL + statistics.MEDIAN
@@ -64,6 +65,7 @@ def evaluate_model(
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
     rank: ProcessRank | None = None,
+    loaded: Mapping[str, Any] | None = None,
 ) -> dict[str, float] | None:
     """Scores a model on a suite and writes `results.json` and `report.html`.
 
@@ -71,7 +73,9 @@ def evaluate_model(
     `Suite`; `listen` items of each setting can be played in the report and are saved in `audio/`:
     the median, the worst, the best and then others. `workdir` adds the training curve. `out_dir`
     appears whole or not at all and replaces an older one; until then `OUT_DIR.partial` has what is
-    measured, from which a later call goes on.
+    measured, from which a later call goes on. `loaded` says how the model was read, for the
+    settings in `results.json`: its `checkpoint` by name, and what changes its numbers, as the
+    dtype of its matrices.
 
     By `rank` process p of N, none of which waits for the others, measures its share; the last one
     to end writes the results, the others return None, and what another evaluation has left is
@@ -91,7 +95,7 @@ def evaluate_model(
     _check_scorers(suite, measures)
     if solver.predict_spans:
         model.pipeline.span_finder.require()
-    run = _Run(model, suite, solver, measures, batch, listen)
+    run = _Run(model, suite, solver, measures, batch, listen, loaded or {})
     measured = run.identity() | {"baselines": with_baselines}
     together = rank is None and jax.process_count() > 1
     if together:
@@ -109,7 +113,12 @@ def evaluate_model(
     with contextlib.nullcontext(True) if together else store.claimed() as mine:
         if not mine:
             return None
-        results, cells, examples = run.results(store, work)
+        try:
+            results, cells, examples = run.results(store, work)
+        except UserError:  # nothing was separated: a later call tries all of it again
+            if not together:
+                store.remove()
+            raise
         if not together or jax.process_index() == 0:
             with whole_folder(out_dir, overwrite=True) as folder:
                 report.write(folder, results, cells, examples, workdir)
@@ -140,6 +149,7 @@ class _Run:
     measures: scoring.Measures
     batch: int
     listen: int
+    loaded: Mapping[str, Any]  # how the model was read
 
     def rankers(self) -> dict[str, Scorer]:
         """What ranks candidates, by kind of prompt; raises `UserError` where nothing can."""
@@ -151,16 +161,27 @@ class _Run:
         rankers = {kind: scorer_columns.identity(one) for kind, one in self.rankers().items()}
         return {
             **self.suite.identity,
-            **dataclasses.asdict(self.solver),
+            **self.separation_settings(),
             **self.measures.as_dict(),
+            # The same checkpoint has several names; its weights distinguish it.
+            "loaded": {name: one for name, one in self.loaded.items() if name != "checkpoint"},
             "rankers": rankers,
             "missing": [dataclasses.asdict(one) for one in self.suite.missing],
             "batch": self.batch,
             "waves": self.listen > 0,
-            "sample_rate": self.model.sample_rate,
-            "refine": dataclasses.asdict(self.model.pipeline.refinement),
-            "weights": fingerprint(self.model.pipeline.networks),
             "scores": SCORES_FORMAT,
+        }
+
+    def separation_settings(self) -> dict[str, Any]:
+        """How everything is separated: what was chosen, else what the model's own config says."""
+        pipeline = self.model.pipeline
+        return {
+            **dataclasses.asdict(self.solver),
+            **dataclasses.asdict(self.solver.sampler(self.model.sampler)),
+            "refine": dataclasses.asdict(pipeline.refinement),
+            "level_db": pipeline.level_db,
+            "sample_rate": self.model.sample_rate,
+            "weights": fingerprint(pipeline.networks),
         }
 
     def separations(self) -> _Work:
@@ -253,13 +274,17 @@ class _Run:
         summed_up, cells = _summed_up(
             self.suite, scores, known + scores.rows, self.measures.columns, self.solver.seed
         )
+        identity = self.suite.identity
         settings = {
+            **self.loaded,
             "prompts": list(self.suite.kinds),
-            "limit": self.suite.identity.get("limit"),
-            **dataclasses.asdict(self.solver),
-            "rankers": {kind: type(one).__name__ for kind, one in self.rankers().items()},
+            **{name: identity[name] for name in SUITE_SETTINGS if name in identity},
+            **self.separation_settings(),
+            "rankers": {kind: scorer_columns.in_words(one) for kind, one in self.rankers().items()},
             "scorers": self.measures.described(),
-            **_how_measured(self.model.sample_rate),
+            "distances": list(self.measures.distances),
+            "resamples": statistics.RESAMPLES,
+            "level": statistics.LEVEL,
         }
         results = {"bench": self.suite.name, "settings": settings, **summed_up}
         return results, cells, self._examples(store, scores.rows, part_of)
@@ -400,15 +425,6 @@ def scalars(cells: Iterable[statistics.Cell], more: Sequence[str] = ()) -> dict[
             key = f"{cell.column}/{cell.row}/{cell.setting}"
         flat[key] = cell.interval.mean
     return flat
-
-
-def _how_measured(sample_rate: int) -> dict[str, Any]:
-    """The part of the settings that is no option."""
-    return {
-        "sample_rate": sample_rate,
-        "resamples": statistics.RESAMPLES,
-        "level": statistics.LEVEL,
-    }
 
 
 def _table_line(cell: statistics.Cell) -> dict[str, Any]:

@@ -57,11 +57,11 @@ def judge_evaluation(
             path = workdir.evaluation(step) / "agreement.json"
             write_json(path, {"step": step, "correlations": [row.as_dict() for row in rows]})
         numbers = {_metric(row): row.value for row in rows}
-        errors = np.nanmean(np.abs(scores - ratings), axis=0)
+        errors = np.abs(scores - ratings)
         return numbers | {
-            f"mae/{axis}/{ALL}": float(error)
-            for axis, error in zip(AXES, errors, strict=True)
-            if np.isfinite(error)
+            f"mae/{axis}/{ALL}": float(np.nanmean(column))
+            for axis, column in zip(AXES, errors.T, strict=True)
+            if np.isfinite(column).any()
         }
 
     return evaluate

@@ -5,16 +5,17 @@ targets. Items are reported by the kind of their prompt.
 """
 
 import collections
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture
+from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture, check_spans
 from sam_audio_jax.eval.recorded import ListedItem, Recorded
 from sam_audio_jax.eval.suite import Separation, Suite, choose
-from sam_audio_jax.infer.inputs import check_text, require_prompt
+from sam_audio_jax.infer.inputs import check_text
 from sam_audio_jax.infer.manifest import Entry, read_manifest
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.video_prompts import make_clip
@@ -25,24 +26,41 @@ def is_manifest(bench: str) -> bool:
     return bench.endswith(".jsonl")
 
 
-def manifest_suite(path: str | pathlib.Path, model: SAMAudio, limit: int | None = None) -> Suite:
-    """The items of a manifest; a recording that cannot be used is listed in the report.
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A manifest whose lines were checked; no recording is opened."""
 
-    Raises `UserError` for a bad line, an item without a prompt or with "-" spans, and for a video
-    that the model cannot read.
+    name: str  # of the file
+    entries: Mapping[str, Entry]  # by id
+    items: tuple[ListedItem, ...]  # in the order of the lines
+
+
+def open_manifest(path: str | pathlib.Path) -> Manifest:
+    """Reads a manifest.
+
+    Raises `UserError` for a bad line, and for an item without a prompt, with "-" spans, or with a
+    prompt that an evaluation does not have: several texts, an example.
     """
     path = pathlib.Path(path)
     entries = read_manifest(path)
-    listed = {entry.id: _item(entry, path.name) for entry in entries}
-    if any(VIDEO in item.setting for item in listed.values()):
+    items = tuple(_item(entry, path.name) for entry in entries)
+    return Manifest(path.name, {entry.id: entry for entry in entries}, items)
+
+
+def manifest_suite(manifest: Manifest, model: SAMAudio, limit: int | None = None) -> Suite:
+    """The items of a manifest; a recording that cannot be used is listed in the report.
+
+    Raises `UserError` for a video that the model cannot read.
+    """
+    if any(VIDEO in item.setting for item in manifest.items):
         model.pipeline.video_features.require()
-    by_id = {entry.id: entry for entry in entries}
-    chosen = choose(list(listed.values()), limit)
+    by_id = manifest.entries
+    chosen = choose(list(manifest.items), limit)
     kinds = tuple(dict.fromkeys(item.setting for item in chosen))
     return Suite(
-        name=path.name,
+        name=manifest.name,
         identity={
-            "bench": path.name,
+            "bench": manifest.name,
             "limit": limit,
             "items": [[item.id, item.setting, item.caption, item.spans] for item in chosen],
         },
@@ -62,8 +80,14 @@ def manifest_suite(path: str | pathlib.Path, model: SAMAudio, limit: int | None 
 def _item(entry: Entry, where: str) -> ListedItem:
     """An entry, reported with those of its kind of prompt."""
     name = f"{where}: item {entry.id}"
+    for what, there in (("several texts", entry.texts), ("an example (like)", entry.like)):
+        if there:
+            raise UserError(
+                f"{name} has {what}: an evaluation is prompted by one text, spans and a video"
+            )
     text = check_text(entry.text, name)
-    require_prompt(text, entry.spans, entry.video, name)
+    if not (text or entry.spans or entry.video):
+        raise UserError(f"{name} has no prompt: give it a text with words, spans or a video")
     if any(token != "+" for token, _, _ in entry.spans):
         raise UserError(f"{name} has a '-' span: an evaluation is prompted by '+' spans alone")
     parts = {"text": text, "span": entry.spans, VIDEO: entry.video}
@@ -82,7 +106,7 @@ def _load(entry: Entry, item: ListedItem, rate: int) -> PromptedMixture:
     weights = audio.mixing_weights(loaded.samples, loaded.sample_rate)
     mono = audio.mono(loaded.samples, weights)
     mixture = audio.resample(mono, loaded.sample_rate, rate)
-    return PromptedMixture(
+    prompted = PromptedMixture(
         Recorded(item.of_length(len(mixture) / rate), mixture, rate),
         item.setting,
         True,
@@ -90,3 +114,5 @@ def _load(entry: Entry, item: ListedItem, rate: int) -> PromptedMixture:
         item.spans or None,
         make_clip(entry.video, entry.mask, name=item.id),
     )
+    check_spans(prompted)
+    return prompted

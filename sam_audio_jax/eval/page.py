@@ -21,9 +21,9 @@ body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 72rem; background:
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 0; }
 p, summary { max-width: 60rem; } .soft, td small, th small { color: var(--soft); font-weight: 400; }
-.tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.25rem 0; }
-.tile { background: var(--card); border-radius: 8px; padding: .75rem 1rem; min-width: 13rem;
-  flex: 1; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .75rem;
+  margin: 1.25rem 0; }
+.tile { background: var(--card); border-radius: 8px; padding: .75rem 1rem; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.3; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -67,17 +67,17 @@ def number(
     if value is None:
         return "<td>&ndash;</td>"
     if not isinstance(value, Interval):
-        return f"<td>{_signless(value, digits)}</td>"
+        return f"<td>{formatted(value, digits)}</td>"
     items = f", n={value.n}" if percent or (count and value.n != count) else ""
     if percent:
         mean, low, high = (f"{100 * v:.0f}" for v in (value.mean, value.low, value.high))
         return f"<td>{mean} %<small>{low} to {high}{items}</small></td>"
-    mean, low, high = (_signless(v, digits) for v in (value.mean, value.low, value.high))
+    mean, low, high = (formatted(v, digits) for v in (value.mean, value.low, value.high))
     return f"<td>{mean}<small>{low} to {high}{items}</small></td>"
 
 
-def _signless(value: float, digits: int) -> str:
-    """Formats with so many decimals; zero has no sign."""
+def formatted(value: float, digits: int) -> str:
+    """Formats with so many decimals and the sign of minus of HTML; zero has no sign."""
     text = f"{value:.{digits}f}"
     return (text.lstrip("-") if not float(text) else text).replace("-", "&minus;")
 

@@ -17,10 +17,12 @@ from sam_audio_jax.data.wordings import article
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import FixedMixture, activity
 from sam_audio_jax.eval.recorded import Recorded, Rendered, Wave
+from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.scorers.activity import TimeRange, overlap
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.prompts import Span
 from sam_audio_jax.video.frames import Frames
 
@@ -67,13 +69,23 @@ class PromptedMixture:
         return PromptView(text=item.caption, spans=spans, video=video)
 
 
+def check_spans(prompted: PromptedMixture) -> None:
+    """Raises `UserError` for a mixture that is prompted by spans, all of them behind its end."""
+    if prompted.spans is not None and not prompted.positive_spans():
+        item = prompted.recorded.item
+        raise UserError(f"{item.id} has no span that begins before its end at {item.seconds:g} s")
+
+
 def _positive(ranges: Sequence[TimeRange], seconds: float) -> list[tuple[str, float, float]]:
     return [("+", start, min(end, seconds)) for start, end in ranges if start < seconds]
 
 
 @dataclasses.dataclass(frozen=True)
 class SolverChoice:
-    """How all separations of an evaluation are made; None leaves a setting to the model."""
+    """How all separations of an evaluation are made; None leaves a setting to the model.
+
+    Raises `UserError` for a value that is not allowed.
+    """
 
     method: str | None = None
     steps: int | None = None
@@ -81,6 +93,14 @@ class SolverChoice:
     candidates: int = 1  # solves, of which the best is kept
     predict_spans: bool = False  # for prompts without spans
     grid: str | None = None
+
+    def __post_init__(self):
+        SeparateOptions(**dataclasses.asdict(self))  # checks the values
+
+    def sampler(self, default: SamplerConfig) -> SamplerConfig:
+        """The solver's settings, those of `default`, the model's, where nothing is chosen."""
+        options = SeparateOptions(method=self.method, steps=self.steps, grid=self.grid)
+        return options.sampler(default)
 
     def predicts(self, kind: str) -> bool:
         """Whether spans are predicted for prompts of a kind: those that have a text and none."""

@@ -161,15 +161,19 @@ def _find(cells: Sequence[Cell], row: str, setting: str, column: str) -> Interva
 
 
 def _tiles(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
-    """The main numbers: of known stems three, else the first of each kind of prompt."""
+    """The main numbers: three of known stems, and of networks the one of each kind of prompt.
+
+    Beside those of known stems it is that of the first kind alone.
+    """
     prompts = results["settings"]["prompts"]
+    judged = prompts[:1] if any(cell.column == "sisdri" for cell in cells) else prompts
     wanted = [
         (f"model/wiener/{prompts[0]}", "sisdri", "SI-SDR improvement, refined"),
         (f"model/none/{prompts[0]}", "sisdri", "SI-SDR improvement, as generated"),
         (f"model/wiener/{prompts[0]}", "following", "Follows its prompt, refined"),
     ]
     for column in ("judge_overall", "clap", "imagebind"):
-        wanted += [(f"model/none/{prompt}", column, TABLES[column]) for prompt in prompts]
+        wanted += [(f"model/none/{prompt}", column, TABLES[column]) for prompt in judged]
     tiles = []
     for row, column, what in wanted:
         interval = _find(cells, row, ALL, column)
@@ -177,11 +181,12 @@ def _tiles(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
             continue
         scale, unit = (100, " %") if column == "following" else (1, "")
         unit = " dB" if column == "sisdri" else unit
-        mean, low, high = (scale * v for v in (interval.mean, interval.low, interval.high))
         digits = 0 if column == "following" else _digits(column)
+        numbers = (interval.mean, interval.low, interval.high)
+        mean, low, high = (page.formatted(scale * one, digits) for one in numbers)
         tiles.append(
-            f'<div class="tile">{what}<b>{mean:.{digits}f}{unit}</b><span class="soft">'
-            f"{low:.{digits}f} to {high:.{digits}f}, {interval.n} mixtures, "
+            f'<div class="tile">{what}<b>{mean}{unit}</b><span class="soft">'
+            f"{low} to {high}, {interval.n} mixtures, "
             f"prompt: {html.escape(row.split('/')[2])}</span></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
@@ -196,6 +201,9 @@ def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     listed, missing = sum(results["mixtures"].values()), len(results["missing"])
     columns = {cell.column for cell in cells}
     meaning = " ".join(text for column, text in MEANING.items() if column in columns)
+    scorers = results["settings"].get("scorers", {})
+    named = "; ".join(f"{name}: {described}" for name, described in scorers.items())
+    meaning += f" Networks that scored here: {html.escape(named)}." if named else ""
     without = f" {missing} of them are in no number (see below)." if missing else ""
     return (
         f"<h1>Evaluation on {html.escape(results['bench'])}</h1>"
@@ -217,7 +225,9 @@ def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         for setting, count in listed.items()
     }
     parts = []
-    for column in dict.fromkeys([*TABLES, *results["columns"]]):
+    stems_known = any(cell.row in NAMES for cell in cells)
+    first = ("sisdri", "sisdri_residual", "logmel", "logmel_residual") if stems_known else ()
+    for column in dict.fromkeys([*first, *TABLES, *results["columns"]]):
         groups: dict[str, dict[str, list[Interval | float | None]]] = {}
         for cell in cells:
             if cell.column == column:
@@ -254,8 +264,9 @@ def _missing(results: Mapping[str, Any]) -> str:
     for one in results["missing"][:MOST_MISSING]:
         lines.append("{setting}, {id}: {reason}".format(**one))
     if (more := len(results["missing"]) - MOST_MISSING) > 0:
-        lines.append(f'<li>and {more} more: results.json, "missing"</li>')
-    return f"<h2>In no number</h2><ul>{''.join(lines)}</ul>" if lines else ""
+        lines.append(f'and {more} more: results.json, "missing"')
+    listed = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<h2>In no number</h2><ul>{listed}</ul>" if lines else ""
 
 
 def _row_names(row: str) -> tuple[str, str]:
@@ -341,7 +352,7 @@ def _score(example: PlayedItem) -> str:
         return ""
     if example.column == "sisdri":
         refined = "" if example.refined is None else " (refined)"
-        return f": SI-SDR improved by {example.score:.1f} dB{refined}"
+        return f": SI-SDR improved by {page.formatted(example.score, 1)} dB{refined}"
     return f": {html.escape(TABLES.get(example.column, example.column))} {example.score:.2f}"
 
 

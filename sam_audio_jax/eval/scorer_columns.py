@@ -57,6 +57,17 @@ def score_targets(
     return columns
 
 
+def in_words(scorer: Scorer) -> str:
+    """What a scorer is, for a reader of the results: `5 x clap + 1 x judge of FOLDER`."""
+    match scorer:
+        case Ensemble():
+            members = scorer.members.values()
+            return " + ".join(f"{weight:g} x {in_words(one)}" for one, weight in members)
+        case StoredScorer():
+            return " of ".join(filter(None, (scorer.kind, scorer.source)))
+    return type(scorer).__name__
+
+
 def identity(scorer: Scorer) -> Any:
     """JSON that distinguishes scorers: the class, its settings, the weights of its networks."""
     if isinstance(scorer, Ensemble):

@@ -30,6 +30,15 @@ class Interval:
         return dataclasses.asdict(self)
 
 
+def interval_text(interval: Interval | None, form: str = "{:.2f}", unit: float = 1.0) -> str:
+    """`MEAN (LOW to HIGH)`, each times `unit` and in this form; `-` where nothing was measured."""
+    if interval is None:
+        return "-"
+    numbers = (interval.mean, interval.low, interval.high)
+    mean, low, high = (form.format(unit * number) for number in numbers)
+    return f"{mean} ({low} to {high})"
+
+
 def bootstrap(
     values: Sequence[float],
     *,

@@ -16,17 +16,20 @@ def summary(results: str | pathlib.Path) -> str:
     """The main means of `results.json`, with their intervals and numbers of items.
 
     That is the SI-SDR improvement of the target over all settings, for each row, where stems are
-    known, and the scores of networks for each setting and prompt. Raises `UserError` if the file is
-    missing or holds no such table.
+    known, the scores of networks for each setting and prompt, and how many items are in no number.
+    Raises `UserError` if the file is missing or holds no such table.
     """
     try:
         read = read_json(results)
         cells, scorers = read["table"], read.get("settings", {}).get("scorers", {})
+        missing, listed = len(read.get("missing", ())), sum(read.get("mixtures", {}).values())
     except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{results} holds no results of an evaluation: {error}") from error
     known = [cell for cell in cells if (cell["setting"], cell["column"]) == (ALL, "sisdri")]
     lines = []
-    if known or not cells:
+    if not cells:
+        lines.append("No score was measured: no stems are known, and --scorers names no network.")
+    if known:
         lines.append("SI-SDR improvement of the target over the mixture, mean and 95 % interval:")
     for cell in known:
         row = cell["row"].removeprefix("model/")
@@ -36,6 +39,8 @@ def summary(results: str | pathlib.Path) -> str:
         lines.append("Scores of the target by networks, mean and 95 % interval:")
         lines += [f"  {name}: {described}" for name, described in scorers.items()]
         lines += map(_scored, scored)
+    if missing:
+        lines.append(f"{missing} of {listed} items are in no number: the report lists them.")
     return "\n".join(lines)
 
 

@@ -19,6 +19,8 @@ def read_json(path: str | os.PathLike) -> Any:
     """Raises `UserError` when the file is missing, unreadable or no JSON."""
     try:
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no file {path}") from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{path} cannot be read as JSON: {first_line(error)}") from error
 

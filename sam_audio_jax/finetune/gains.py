@@ -10,7 +10,7 @@ from sam_audio_jax.eval import page
 from sam_audio_jax.eval.compare import Key, read_scored
 from sam_audio_jax.eval.prompting import PROMPTS
 from sam_audio_jax.eval.report import TABLES
-from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap
+from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, interval_text
 from sam_audio_jax.eval.suite import REFINES
 
 COLUMNS = ("sisdri", "sisdri_residual", "logmel")
@@ -71,8 +71,7 @@ def gain_lines(gains: Sequence[Gain]) -> list[str]:
             change = gain.difference
             lines.append(
                 f"  {gain.prompt:<10} {gain.before.mean:+5.1f} -> {gain.after.mean:+5.1f} dB, gain "
-                f"{change.mean:+.1f} ({change.low:+.1f} to {change.high:+.1f}), "
-                f"{change.n} mixtures"
+                f"{interval_text(change, '{:+.1f}')}, {change.n} mixtures"
             )
     return lines
 

@@ -169,10 +169,15 @@ def _cast(value: Any, dtype: str) -> Any:
     return value.astype(dtype)
 
 
-def check_range(value: Any, dtype: np.dtype) -> None:
-    """Raises `UserError` for values that float16 does not hold; other dtypes hold all."""
+def check_range(
+    value: Any, dtype: np.dtype, *, what: str = "a matrix", instead: str = "bfloat16"
+) -> None:
+    """Raises `UserError` for values that float16 does not hold; other dtypes hold all.
+
+    `what` has them, and `instead` is a dtype in which the network can be kept.
+    """
     if dtype == np.float16 and float(abs(value).max()) > float(np.finfo(np.float16).max):
-        raise UserError("a matrix has values above 65504, too large for float16: use bfloat16")
+        raise UserError(f"{what} has values above 65504, too large for float16: use {instead}")
 
 
 def check_storage(storage: str, *, on_mesh: bool) -> Storage:

@@ -41,17 +41,10 @@ def judge_inputs(
         raise UserError(
             f"{len(separated)} separated sounds were given with {len(mixtures)} mixtures"
         )
-    sizes = []
-    for number, pair in enumerate(zip(mixtures, separated, strict=True)):
-        for clip in pair:
-            check_length(len(clip), config, f"clip {number}")
-        counts = [frame_count(len(clip), config.hop) for clip in pair]
-        if counts[0] != counts[1]:
-            raise UserError(
-                f"clip {number}: the mixture has {len(pair[0])} samples, the separated sound "
-                f"{len(pair[1])}; both must have the same number of frames of {config.hop}"
-            )
-        sizes.append(counts[0])
+    sizes = [
+        pair_frames(len(one), len(other), config, f"clip {number}")
+        for number, (one, other) in enumerate(zip(mixtures, separated, strict=True))
+    ]
     longest = max(sizes, default=0) if frames is None else frames
     if max(sizes, default=0) > longest:
         raise UserError(f"a clip has {max(sizes)} frames, more than {longest}")
@@ -63,6 +56,22 @@ def judge_inputs(
 
     valid = np.arange(longest) < np.array(sizes)[:, None]
     return JudgeInputs(batch(mixtures), batch(separated), valid)
+
+
+def pair_frames(mixture: int, separated: int, config: JudgeConfig, name: str) -> int:
+    """The frames of a pair of clips of so many samples.
+
+    Raises `UserError` for clips of other numbers of frames, and for one that is too short.
+    """
+    for samples in (mixture, separated):
+        check_length(samples, config, name)
+    frames, others = (frame_count(samples, config.hop) for samples in (mixture, separated))
+    if frames != others:
+        raise UserError(
+            f"{name}: the mixture has {mixture} samples, the separated sound {separated}; both "
+            f"must have the same number of frames of {config.hop}"
+        )
+    return frames
 
 
 def check_length(samples: int, config: JudgeConfig, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sam_audio_jax.cli import evaluate
 from sam_audio_jax.cli.evaluate import main
 
 BENCH = ("--checkpoint", "tiny", "--bench", "sam-audio-bench")
@@ -28,6 +29,14 @@ BENCH = ("--checkpoint", "tiny", "--bench", "sam-audio-bench")
         (["--checkpoint", "tiny", "--out", "o", "--seed", "-1"], "--seed: -1 must be 0 or more"),
         (["--checkpoint", "tiny", "--out", "o", "--limit", "0"], "--limit: 0 must be 1 or more"),
         (["--checkpoint", "tiny", "--out", "o", "--steps", "x"], "invalid int value: 'x'"),
+        (
+            ["--checkpoint", "tiny", "--out", "o", "--candidates", "1001"],
+            "candidates=1001 must be a whole number from 1 to 1000",
+        ),
+        (
+            ["--checkpoint", "tiny", "--out", "o", "--steps", "1000000"],
+            "steps=1000000 must be a whole number from 1 to 100000",
+        ),
         (["--checkpoint", "tiny", "--stps", "3", "--out", "o"], "--stps"),
         ([*BENCH, "--out", "o"], "--bench sam-audio-bench needs --media DIR"),
         ([*BENCH, "--media", "none", "--out", "o"], "--media none is no folder"),
@@ -70,3 +79,18 @@ def test_a_scorer_needs_a_manifest_with_its_prompts(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_a_judge_that_ranks_and_measures_is_read_once(tmp_path, monkeypatch, capsys):
+    called = {}
+
+    def evaluate_model(model, suite, out, **options):
+        called.update(options, model=model, suite=suite)
+
+    monkeypatch.setattr(evaluate, "evaluate_model", evaluate_model)
+    argv = ["--checkpoint", "tiny", "--candidates", "2", "--dtype", "bfloat16"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    judge = called["measures"].scorers["judge"]
+    assert judge is called["model"].pipeline.rankers.model.text.load()
+    assert called["loaded"] == {"checkpoint": "tiny", "dtype": "bfloat16", "adapters": []}
+    assert "is done" in capsys.readouterr().err

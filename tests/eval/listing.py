@@ -10,6 +10,7 @@ from sam_audio_jax import audio
 from sam_audio_jax.infer.refine import DEFAULT
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.separator.flow import SamplerConfig
 
 RATE = 8_000
 
@@ -93,6 +94,7 @@ class Oracle(SAMAudio):
             sample_rate=codec.config.sample_rate,
             level_db=None,
             refinement=DEFAULT,
+            sampler=SamplerConfig(),
         )
         self.known = {one.mixture.tobytes(): one for one in mixtures}
         self.ignores_prompts, self.broken = ignores_prompts, broken

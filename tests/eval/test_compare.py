@@ -11,7 +11,7 @@ from sam_audio_jax.eval.compare import compare, read_scored
 COUNT = 12
 
 
-def report(folder, scores, *, lower=None):
+def report(folder, scores, *, lower=None, seconds=10.0, bench="embedded"):
     """A report's results.json of items whose scores are given, with what is known of them."""
     folder.mkdir()
     items = [
@@ -20,11 +20,12 @@ def report(folder, scores, *, lower=None):
         for n, score in enumerate(scores)
     ]
     described = [
-        {"id": one["id"], "setting": one["setting"], "seconds": 10.0, "overlap": n / COUNT}
+        {"id": one["id"], "setting": one["setting"], "seconds": seconds, "overlap": n / COUNT}
         | {"sources": 2 + n % 2}
         for n, one in enumerate(items)
     ]
-    (folder / "results.json").write_text(json.dumps({"items": items, "described": described}))
+    results = {"bench": bench, "items": items, "described": described}
+    (folder / "results.json").write_text(json.dumps(results))
     return folder
 
 
@@ -96,6 +97,7 @@ def test_a_report_and_a_table_are_compared_by_named_rows(tmp_path):
         ("a.jsonl", '{"id": "x", "score": true}\n', "line 1: score must be a number, not True"),
         ("a.csv", "id,score\n", "a.csv has no scores"),
         ("a.json", '{"items": [{"id": 1}]}', "a.json holds no results of an evaluation"),
+        ("a.csv", "id,mark,mark\nx,1,2\n", "a.csv has several columns 'mark': give each another"),
         ("a.txt", "", "must be a report, a results.json, or a table"),
     ],
 )
@@ -105,6 +107,20 @@ def test_what_is_no_result_is_refused_in_one_line(name, text, message, tmp_path)
         read_scored(tmp_path / name)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_items_of_one_name_that_are_other_recordings_are_refused(tmp_path):
+    ours = report(tmp_path / "a", [1.0] * 2)
+    theirs = report(tmp_path / "b", [0.0] * 2, seconds=10.5, bench="mine.jsonl")
+    with pytest.raises(UserError) as error:
+        compare(ours, theirs, tmp_path / "out")
+    assert str(error.value) == (
+        "a (on embedded) and b (on mine.jsonl) are of other recordings: music/0 has 10.00 and "
+        "10.50 s"
+    )
+    assert not (tmp_path / "out").exists()
+    copied = report(tmp_path / "c", [0.0] * 2, seconds=10.02, bench="copy")  # another codec's rate
+    assert "of a (on embedded) over c (on copy), " in compare(ours, copied, tmp_path / "out")
 
 
 def test_results_without_a_common_score_are_refused(tmp_path, capsys):

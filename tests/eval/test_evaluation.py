@@ -67,7 +67,8 @@ def test_everything_is_written(good):
     results = json.loads((workdir / "out" / "results.json").read_text())
     assert results["mixtures"] == {"sfx": 2, "speech": 1}
     assert results["not_told_apart_by_spans"] == ["b"]
-    assert results["settings"]["seed"] == 7
+    chosen = {"seed": 7, "steps": 2, "method": "midpoint", "grid": "uniform", "level_db": None}
+    assert chosen.items() <= results["settings"].items()  # the method and grid are the model's
     rows = {row["row"] for row in results["items"]}
     assert {"mixture", "codec", "codec+wiener", "oracle", "model/wiener/text+span"} <= rows
     page = (workdir / "out" / "report.html").read_text()
@@ -140,6 +141,25 @@ def test_two_processes_in_any_order_leave_the_bytes_of_one(oracle, good, folder,
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+class OverallScorer:
+    """Says 3 of everything."""
+
+    needs, axes, about = "nothing", ("overall",), "says <3>"
+
+    def score(self, mixtures, candidates, lengths, sample_rate, prompts):
+        return {"overall": np.full(candidates.shape[:2], 3.0)}
+
+
+def test_beside_known_stems_a_network_is_named_and_comes_second(oracle, folder, tmp_path):
+    measures = scoring.Measures({"judge": OverallScorer()})
+    options = QUICK | {"prompts": ["text", "span"], "with_baselines": True, "measures": measures}
+    evaluate_model(oracle(), folder, tmp_path / "out", **options)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('class="tile"') == 3 + 1
+    assert page.index("<h2>SI-SDR improvement of the") < page.index("<h2>Judge of the target")
+    assert "Networks that scored here: judge: OverallScorer; says &lt;3&gt;" in page
+
+
 def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
     out, rank, model = tmp_path / "out", ProcessRank(), oracle()
     separate, calls = model.separate, iter(range(1))
@@ -153,12 +173,13 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate_model(model, folder, out, rank=rank, **QUICK | {"batch": 2})
     assert not out.exists()
-    with pytest.raises(UserError, match="holds an unfinished evaluation of another model or with"):
-        evaluate_model(
-            oracle(), folder, out, rank=rank, **QUICK | {"batch": 2, "solver": SolverChoice(seed=1)}
-        )
-    fresh = oracle()
-    scores = evaluate_model(fresh, folder, out, rank=rank, **QUICK | {"batch": 2})
+    for other in ({"solver": SolverChoice(seed=1)}, {"loaded": {"dtype": "bfloat16"}}):
+        with pytest.raises(UserError, match="an unfinished evaluation of another model or with"):
+            evaluate_model(oracle(), folder, out, rank=rank, **QUICK | {"batch": 2} | other)
+    fresh, named = oracle(), {"loaded": {"checkpoint": "a name of it"}}
+    scores = evaluate_model(fresh, folder, out, rank=rank, **QUICK | {"batch": 2} | named)
+    results = json.loads((out / "results.json").read_text())
+    assert results["settings"]["checkpoint"] == "a name of it"
     whole = oracle()
     assert scores == evaluate_model(whole, folder, tmp_path / "whole", **QUICK | {"batch": 2})
     assert len(fresh.calls) == len(whole.calls) - 1

@@ -8,6 +8,7 @@ import types
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet
 import pytest
 from flax import nnx
 
@@ -20,7 +21,7 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
-from sam_audio_jax.eval.manifest_suite import manifest_suite
+from sam_audio_jax.eval.manifest_suite import manifest_suite, open_manifest
 from sam_audio_jax.eval.prompting import SolverChoice
 from sam_audio_jax.eval.sam_audio_bench.bench_suite import bench_suite, open_bench
 from sam_audio_jax.eval.sam_audio_bench.presets import PRESETS
@@ -150,6 +151,7 @@ def test_missing_and_broken_clips_are_listed(whole):
     assert len(reasons) == 3
     page = (out / "report.html").read_text()
     assert "n=4 of 6" in page  # sfx: one is missing, one broken
+    assert f"<li>sfx, {name}: no recording VGGSound/" in page
     assert "SoloAudio" in page
     assert "4.35" in page  # published, of the judge, beside ours
 
@@ -245,24 +247,44 @@ def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path)
         {"id": "b", "audio": "a.wav", "text": "rain", "spans": [["+", 0.2, 0.5]]},
         {"id": "c", "audio": "absent.wav", "text": "rain"},
         *({"id": name, "audio": "a.wav", "text": name} for name in ("d", "e")),
+        {"id": "f & g", "audio": "a.wav", "text": "rain", "spans": [["+", 2, 3]]},
     ]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    suite = manifest_suite(tmp_path / "m.jsonl", model)
+    suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
     used = {"clap": LevelScorer("text", ("clap",))}
     evaluate_model(model, suite, tmp_path / "out", measures=Measures(used), **OPTIONS)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     rows = {item["id"]: item["row"] for item in results["items"] if item["clap"] > 0}
     kinds = {name: row.removeprefix("model/none/") for name, row in rows.items()}
     assert kinds == {"a": "text", "b": "text+span", "d": "text", "e": "text"}
-    assert [one["id"] for one in results["missing"]] == ["c"]
+    reasons = {one["id"]: one["reason"] for one in results["missing"]}
+    assert list(reasons) == ["c", "f & g"]
+    assert reasons["f & g"] == "f & g has no span that begins before its end at 1 s"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<li>text+span, f &amp; g: f &amp; g has no span that begins before" in page
     (tmp_path / "m.jsonl").write_text(json.dumps(lines[2]))
+    suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
     with pytest.raises(UserError, match=r"nothing of m\.jsonl was separated: c: no sound file"):
-        evaluate_model(
-            model, manifest_suite(tmp_path / "m.jsonl", model), tmp_path / "o", **OPTIONS
-        )
-    (tmp_path / "m.jsonl").write_text(json.dumps(lines[0] | {"spans": [["-", 0, 1]]}))
-    with pytest.raises(UserError, match=r"m\.jsonl: item a has a '-' span"):
-        manifest_suite(tmp_path / "m.jsonl", model)
+        evaluate_model(model, suite, tmp_path / "o", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"spans": [["-", 0, 1]]}, "has a '-' span: an evaluation is prompted by"),
+        ({"text": ["rain", "wind"]}, "has several texts: an evaluation is prompted by one text"),
+        ({"like": "b.wav"}, "has an example (like): an evaluation is prompted by one text"),
+        ({"text": None}, "has no prompt: give it a text"),
+    ],
+)
+def test_a_manifest_with_other_prompts_is_refused_in_one_line(fields, message, tmp_path):
+    line = {"id": "a", "audio": "a.wav", "text": "rain"} | fields
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    with pytest.raises(UserError) as error:
+        open_manifest(tmp_path / "m.jsonl")
+    assert str(error.value).startswith("m.jsonl: item a ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_presets_are_allowed_protocols():
@@ -280,6 +302,7 @@ def test_presets_are_allowed_protocols():
         ([row("a", 0.0), row("b/c", 0.0)], "row 2"),
         ([row("a", 0.0, spans=[[0.5, 0.2]])], "row 1: span 0.5-0.2 s must have"),
         ([row("a", 0.0, spans=[[0.5]])], "row 1: spans=[[0.5]] must be"),
+        ([row("a", 0.0, mask_bytes="abc")], "column mask_bytes must hold bytes or nulls, not str"),
     ],
 )
 def test_a_table_of_another_layout_is_refused_in_one_line(rows, message, tmp_path):
@@ -288,6 +311,55 @@ def test_a_table_of_another_layout_is_refused_in_one_line(rows, message, tmp_pat
         read_tables(tmp_path, [tmp_path / "t.parquet"])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_table_that_is_there_twice_is_refused_in_one_line(tmp_path):
+    for place in (tmp_path, tmp_path / "data"):
+        write_table(place / "t.parquet", [row("a", 0.0), row("b", 0.0)])
+    with pytest.raises(UserError, match=r"/t\.parquet has the rows of .*, which would count"):
+        read_tables(tmp_path)
+    with pytest.raises(UserError, match=r"t\.parquet is named twice"):
+        read_tables(tmp_path, [tmp_path / "t.parquet"] * 2)
+    write_table(tmp_path / "t.parquet", [row("a", 0.0), row("b", 0.0, description="rain")])
+    assert len(read_tables(tmp_path).clips) == 4  # two prompts of one part
+
+
+def test_a_damaged_column_of_masks_is_the_users_error(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table(path, [row("a", 0.0)])
+    columns = pyarrow.parquet.read_metadata(path).row_group(0)
+    (masks,) = (
+        column
+        for column in map(columns.column, range(columns.num_columns))
+        if column.path_in_schema == "mask_bytes"
+    )
+    start, content = masks.dictionary_page_offset, bytearray(path.read_bytes())
+    content[start : start + 40] = bytes(40)
+    path.write_bytes(content)
+    (clip,) = read_tables(tmp_path).clips  # they are read when an item needs them
+    with pytest.raises(UserError, match=r"mask_bytes of .*t\.parquet cannot be read: "):
+        clip.mask_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting", "reason"),
+    [
+        ({"description": " ?"}, "sfx", "the description of a_b_500_1500, ' ?', has no words"),
+        ({"spans": [[1.0, 2.0]]}, "sfx-span", "a_b_500_1500 has no span that begins before its"),
+        ({"mask_bytes": None}, "sfx-visual", "a_b_500_1500 has no mask in the table"),
+    ],
+)
+def test_an_item_without_its_prompt_is_in_no_number(
+    folder, model, tmp_path, changes, setting, reason
+):
+    write_table(tmp_path / "t.parquet", [row("a_b", 0.5, **changes)])
+    suite = bench_suite(
+        open_bench(folder, [tmp_path / "t.parquet"]), model, SolverChoice(), settings=[setting]
+    )
+    with pytest.raises(UserError, match=r"nothing of sam-audio-bench was separated: ") as error:
+        evaluate_model(model, suite, tmp_path / "out", **OPTIONS)
+    assert reason in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]  # and it is tried anew
 
 
 def test_folders_without_table_or_clips_are_refused_in_one_line(tmp_path):

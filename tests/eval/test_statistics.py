@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sam_audio_jax.eval.statistics import aggregate, bootstrap, net_win_rate
+from sam_audio_jax.eval.statistics import (
+    Interval,
+    aggregate,
+    bootstrap,
+    interval_text,
+    net_win_rate,
+)
 
 
 def test_interval_is_that_of_the_normal_theory():
@@ -29,6 +35,13 @@ def test_gaps_are_left_out_and_counted():
     interval = bootstrap([1.0, math.nan, 3.0])
     assert interval is not None
     assert (interval.mean, interval.n) == (2.0, 2)
+
+
+def test_intervals_in_words():
+    interval = Interval(0.125, -0.5, 1.0, 3)
+    assert interval_text(interval) == "0.12 (-0.50 to 1.00)"
+    assert interval_text(interval, "{:+.0f} %", 100.0) == "+12 % (-50 % to +100 %)"
+    assert interval_text(None) == "-"
 
 
 @pytest.mark.golden

@@ -29,6 +29,16 @@ def test_a_score_of_a_network_says_which_one_it_is(tmp_path):
     assert " ".join(line.split()) == "all, text judge 3.21 (3.00 to 3.40) 5 items"
 
 
+def test_what_has_no_score_and_what_is_in_no_number_is_said(tmp_path):
+    path = tmp_path / "results.json"
+    results = {"table": [], "mixtures": {"sfx": 3, "speech": 1}, "missing": [{}, {}]}
+    path.write_text(json.dumps(results))
+    assert summary(path).splitlines() == [
+        "No score was measured: no stems are known, and --scorers names no network.",
+        "2 of 4 items are in no number: the report lists them.",
+    ]
+
+
 @pytest.mark.parametrize("text", [None, "{", "{}"])
 def test_a_file_without_results_is_the_users_error(text, tmp_path):
     path = tmp_path / "results.json"

@@ -1,18 +1,21 @@
 """The judge that ships: what it is said to be, that texts matter to it, and that `tiny` uses it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from sam_audio_jax import SAMAudio
+from sam_audio_jax.convert.folder import OURS
 from sam_audio_jax.convert.judge import open_judge
+from sam_audio_jax.convert.model_files import shipped_folder
 from sam_audio_jax.convert.rankers import open_rankers, read_judge
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench, render
 from sam_audio_jax.eval.scoring import Measures
 from sam_audio_jax.infer.rerank import Rankers
-from sam_audio_jax.infer.scorer_files import own_scorers
+from sam_audio_jax.infer.scorer_files import load_scorers, own_scorers
 from sam_audio_jax.scorers.scorer import PromptView, score_recordings
 
 NAME = "judge-tiny"
@@ -69,9 +72,30 @@ def test_tiny_ranks_and_is_measured_by_it(monkeypatch):
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     stems = model.separate(wave, "dog barking", sample_rate=16_000, candidates=2)
     assert stems.scores.shape == (2,)
+    (judge,) = load_scorers({"judge": str(shipped_folder(NAME))}).values()
+    assert judge is not model.pipeline.rankers.model.text.load()
+    (judge,) = load_scorers({"judge": NAME}, rankers=model.pipeline.rankers).values()
+    assert judge is model.pipeline.rankers.model.text.load()
     # Only what the package carries is a metric that nobody asked for.
     for config in ({}, {"text_ranker": {"kind": "judge", "checkpoint_or_model_id": "a/b"}}):
         assert own_scorers(Rankers(open_rankers(config))) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalizes_text": "no"}, "normalizes_text='no' must be True or False"),
+        ({"about": ["a judge"]}, "about=['a judge'] must be a text"),
+        ({"mask_attention": "yes"}, "mask_attention='yes' must be True or False"),
+    ],
+)
+def test_values_of_another_kind_in_its_folder_are_refused(changes, message, tmp_path):
+    folder = shutil.copytree(shipped_folder(NAME), tmp_path / "judge")
+    values = json.loads((folder / OURS).read_text())
+    (folder / OURS).write_text(json.dumps(values | changes))
+    with pytest.raises(UserError) as error:
+        open_judge(folder)
+    assert message in str(error.value)
 
 
 def test_it_is_no_separator():

@@ -205,6 +205,36 @@ def test_a_wrong_line_is_named(tmp_path, changes, message):
         load_ratings(str(table), RatingsConfig())
 
 
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (None, "0.separated.wav cannot be decoded as sound"),
+        (0, "0.separated.wav has no samples"),
+        (3, "0.separated.wav has 3 samples at 200 Hz, too few for the judge"),
+        (40, "0.separated.wav: the mixture has 50 samples, the separated sound 40; both must"),
+    ],
+)
+def test_broken_sounds_are_found_before_a_workdir_is_made(tmp_path, samples, message, capsys):
+    table = write_table(tmp_path / "data")
+    sound = tmp_path / "data" / "0.separated.wav"
+    if samples is None:
+        sound.write_text("no sound")
+    else:
+        soundfile.write(sound, np.zeros(samples, np.float32), RATE)
+    (tmp_path / "experiment.py").write_text(FILE)
+    command = [str(tmp_path / "experiment.py"), "--workdir", str(tmp_path / "run")]
+    whole = write_table(tmp_path / "whole")
+    for tables in ((table, whole), (whole, table)):
+        names = ["--data.table", str(tables[0]), "--data.valid-table", str(tables[1])]
+        assert train_judge.main([*command, *names]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert train_judge.main([*command, "--data.table", str(whole), "--data.tokenizer", "no"]) == 2
+    assert "no tokenizer 'no'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_cannot_be_trained_is_the_users_error(tmp_path, capsys):
     table = write_table(tmp_path, [LINE | {"ratings": {"overall": 3}}] * 3)
     pairs = load_ratings(str(table), RatingsConfig())

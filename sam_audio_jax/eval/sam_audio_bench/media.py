@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax import audio
+from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture
+from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture, check_spans
 from sam_audio_jax.eval.recorded import ListedItem, Recorded, Rendered, Wave
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS
 from sam_audio_jax.eval.sam_audio_bench.table import ClipRow, SongRow, milliseconds, unpack_masks
@@ -62,17 +63,19 @@ def load_clip(
 ) -> PromptedMixture:
     """The sound of a clip with its prompt; `text` says whether a video has the text beside it.
 
-    Raises `UserError` for a file that cannot be decoded or is too short, and for a mask that is
-    missing, broken or empty.
+    Raises `UserError` for a text without words where it prompts, for spans behind the end, for a
+    file that cannot be decoded or is too short, and for a mask that is missing, broken or empty.
     """
     kind = SETTINGS[item.setting].kind
+    if kind != VIDEO:
+        _check_words(row)
     start, seconds = row.start if whole else 0.0, row.stop - row.start
     mixture = _mono(_part(path, start, seconds), rate)
     item = item.of_length(len(mixture) / rate)
     video = None
     if kind == VIDEO:
         video = masked_video(row, path, whole, f"{row.source}/{row.id}")
-    return PromptedMixture(
+    prompted = PromptedMixture(
         Recorded(item, mixture, rate),
         kind,
         True,
@@ -80,6 +83,14 @@ def load_clip(
         row.spans if kind == "text+span" else None,
         video,
     )
+    check_spans(prompted)
+    return prompted
+
+
+def _check_words(row: ClipRow | SongRow) -> None:
+    """Raises `UserError` for a text by which nothing is asked for."""
+    if not has_words(row.text):
+        raise UserError(f"the description of {row.id}, {row.text!r}, has no words")
 
 
 def masked_video(row: ClipRow, path: pathlib.Path, whole: bool, name: str) -> Clip:
@@ -101,6 +112,7 @@ def load_song(row: SongRow, folder: pathlib.Path, item: ListedItem, rate: int) -
     The residual is what the mixture has besides it. A stem that is silent in this part is no
     reference: nothing can be compared with it.
     """
+    _check_words(row)
     seconds = row.stop - row.start
     part = _part(folder / f"{MIXTURE}.wav", row.start, seconds)
     weights = audio.mixing_weights(part.samples, part.sample_rate)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import itertools
 import pathlib
 import zipfile
 import zlib
@@ -53,7 +54,7 @@ class ClipRow:
     text: str
     spans: tuple[TimeRange, ...]  # of the part
     values: tuple[str, ...]  # of `paper_eval_sets`
-    mask_bytes: Callable[[], bytes | None]
+    mask_bytes: Callable[[], bytes | None] = dataclasses.field(compare=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,8 @@ def read_tables(media: pathlib.Path, named: Sequence[str | pathlib.Path] = ()) -
     """
     if named:
         files = [pathlib.Path(one) for one in named]
+        if len(set(files)) < len(files):
+            raise UserError(f"{max(files, key=files.count)} is named twice")
         kinds = {path: _kind(path) for path in files}
         for kind in kinds.values():
             if isinstance(kind, UserError):
@@ -99,13 +102,18 @@ def read_tables(media: pathlib.Path, named: Sequence[str | pathlib.Path] = ()) -
                 f"{media} holds no table of SAM Audio-Bench{seen}: put its *.parquet there, or "
                 "name it by --bench-table"
             )
-    clips: list[ClipRow] = []
-    songs: list[SongRow] = []
+    rows: dict[pathlib.Path, list[Any]] = {}
     for path, kind in kinds.items():
-        if kind is CLIP_COLUMNS:
-            clips += _clip_rows(path)
-        else:
-            songs += _song_rows(path)
+        of_file = list(_clip_rows(path) if kind is CLIP_COLUMNS else _song_rows(path))
+        for other, known in rows.items():
+            if known == of_file:  # but for the masks, which are not read
+                raise UserError(
+                    f"{path} has the rows of {other}, which would count twice: leave one of them"
+                )
+        rows[path] = of_file
+    every = list(itertools.chain.from_iterable(rows.values()))
+    clips = [row for row in every if isinstance(row, ClipRow)]
+    songs = [row for row in every if isinstance(row, SongRow)]
     return Tables(tuple(_numbered(clips)), tuple(_numbered(songs)), tuple(kinds))
 
 
@@ -147,7 +155,16 @@ def _rows(path: pathlib.Path, columns: Mapping[str, Any]) -> Iterator[tuple[int,
         yield number, row
 
 
+def _check_masks(path: pathlib.Path) -> None:
+    """Raises `UserError` for a column of masks that holds no bytes; it is read later."""
+    kind = pyarrow.parquet.read_schema(path).field(MASKS).type
+    binary = (pyarrow.types.is_binary, pyarrow.types.is_large_binary, pyarrow.types.is_null)
+    if not any(matches(kind) for matches in binary):
+        raise UserError(f"{path}: column {MASKS} must hold bytes or nulls, not {kind}")
+
+
 def _clip_rows(path: pathlib.Path) -> Iterator[ClipRow]:
+    _check_masks(path)
     masks = _LazyColumn(path, MASKS)
     for number, row in _rows(path, CLIP_COLUMNS):
         where = f"{path} row {number}"
@@ -210,7 +227,11 @@ class _LazyColumn:
     @functools.cached_property
     def column(self) -> pyarrow.ChunkedArray:
         """All of its values."""
-        return pyarrow.parquet.read_table(self.path, columns=[self.name]).column(self.name)
+        try:
+            return pyarrow.parquet.read_table(self.path, columns=[self.name]).column(self.name)
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = first_line(error)
+            raise UserError(f"{self.name} of {self.path} cannot be read: {reason}") from None
 
     def reader(self, row: int) -> Callable[[], bytes | None]:
         """Returns a function that reads the value of a row, from 0."""
