@@ -9,7 +9,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -22,7 +22,8 @@ from sam_audio_jax.files import write_jsonl
 
 RATE, HOP, CHANNELS = 48_000, 1_920, 128  # of the released codec
 RECORDINGS, RECORDING_S = 12, 60.0
-WARM = 3  # examples before the clock runs
+WARM = 3  # calls before the clock runs
+BATCH = 32
 ROUNDS, LEAST_S = 5, 0.8  # rounds, of which the median counts, and CPU seconds of each at least
 HEADER = (
     "| examples from | length | examples/s and core | x real time | read |\n|---|---|---|---|---|"
@@ -70,24 +71,39 @@ def rows(lengths_s: tuple[float, ...] = LENGTHS_S) -> Iterator[str]:
             for seconds in lengths_s:
                 yield measure(mixed(source, seconds), seconds).row("TFDS, 16-bit samples, 48 kHz")
             for seconds in lengths_s:
-                cached, size = latents(folder / f"latents {seconds}", source, seconds)
-                rate = measure(cached, seconds)
+                config, size = latents(folder / f"latents {seconds}", source, seconds)
+                rate = measure(pipeline.examples(config, RATE, HOP), seconds)
                 yield dataclasses.replace(rate, bytes_read=size).row("latents")
+                rate = measure_batches(config, seconds)
+                yield dataclasses.replace(rate, bytes_read=size).row(f"latents, batches of {BATCH}")
 
 
 def measure(examples: Any, seconds: float) -> ExampleRate:
-    """The rate at which a list makes its examples, one after another: the median of some rounds."""
+    """The rate at which a list makes its examples, one after another."""
+    return ExampleRate(calls_per_second(examples.__getitem__), seconds, 0.0)
+
+
+def measure_batches(config: DataConfig, seconds: float) -> ExampleRate:
+    """The rate at which training gets its examples: in batches, which a thread makes."""
+    batches = pipeline.separation_batches(config, RATE, HOP, BATCH)
+    rate = BATCH * calls_per_second(lambda _: next(batches))
+    batches.close()
+    return ExampleRate(rate, seconds, 0.0)
+
+
+def calls_per_second(call: Callable[[int], Any]) -> float:
+    """Calls with rising numbers in a second of CPU time: the median of some rounds."""
     for number in range(WARM):
-        examples[number]
+        call(number)
     rates, first = [], WARM
     for _ in range(ROUNDS):
         count, start = 0, time.process_time()
         while (spent := time.process_time() - start) < LEAST_S:
-            examples[first + count]
+            call(first + count)
             count += 1
         rates.append(count / spent)
         first += count
-    return ExampleRate(float(np.median(rates)), seconds, 0.0)
+    return float(np.median(rates))
 
 
 def mixed(source: SourceConfig, seconds: float) -> Any:
@@ -158,8 +174,8 @@ def tfds_source(folder: pathlib.Path) -> SourceConfig:
     return SourceConfig(tfds=(str(builder.data_path),), tfds_fields=fields)
 
 
-def latents(folder: pathlib.Path, source: SourceConfig, seconds: float) -> tuple[Any, float]:
-    """Examples from a cache of random latents of the released size; bytes of a record."""
+def latents(folder: pathlib.Path, source: SourceConfig, seconds: float) -> tuple[DataConfig, float]:
+    """A cache of random latents of the released size: its config, and the bytes of a record."""
     samples = round(seconds * RATE / HOP) * HOP
     mix = MixConfig(seconds=seconds, recipes=(("sfx", "sfx", 1.0),))
     config = DataConfig(source=source, mix=mix, cache=str(folder))
@@ -182,7 +198,7 @@ def latents(folder: pathlib.Path, source: SourceConfig, seconds: float) -> tuple
         recipe=pipeline.recipe(config),
     )
     size = sum(path.stat().st_size for path in folder.glob("*.arrayrecord")) / 64
-    return pipeline.examples(config, RATE, HOP), size
+    return config, size
 
 
 def drawn(config: DataConfig) -> Any:

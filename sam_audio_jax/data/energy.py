@@ -71,5 +71,5 @@ def activity(
 
 def overlap(one: Bool[np.ndarray, " frames"], other: Bool[np.ndarray, " frames"]) -> float:
     """Intersection over union of two activities; 1 when both are silent."""
-    union = (one | other).sum()
-    return float((one & other).sum() / union) if union else 1.0
+    union = np.count_nonzero(one | other)
+    return np.count_nonzero(one & other) / union if union else 1.0

@@ -2,8 +2,9 @@
 
 Example `i` is a function of (seed, i) alone, and of its bucket where lengths vary. Keys and shapes:
 `valid` bool [frames], `text_ids` int32 and `text_mask` bool [text_tokens], `anchors` int32 [frames]
-(ids of `separator.prompts.ANCHOR_IDS`), and mixture, target, residual as float32 [samples] or
-[frames, channels]. A cache with features adds `teacher_features` float16 [segments,
+(ids of `separator.prompts.ANCHOR_IDS`), and mixture, target, residual as float32 [samples], or of a
+cache as they are stored, float16 [frames, channels], which the training step widens; such arrays
+may be read-only views of a record. A cache with features adds `teacher_features` float16 [segments,
 width], those of the target, and `teacher_features_offset` float32 [], the frames of the first
 segment that are before the example. Data with video features adds `video` float16 [frames, width],
 those of the target; zeros where it has none, and where they were dropped.
@@ -15,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Bool, Float16, Int, Int32, Shaped
 
 from sam_audio_jax.data import energy
@@ -157,14 +157,14 @@ class CachedExamples:
         target, residual = ("residual", "target") if swapped else ("target", "residual")
         sources = {"mixture": "mixture", "target": target, "residual": residual}
         example = {
-            name: padded_to(getattr(record, source)[start : start + size], frames, np.float32)
+            name: padded_to(getattr(record, source)[start : start + size], frames)
             for name, source in sources.items()
         }
         if self.segment:
             features = getattr(record, f"{target}_features")
             example |= self._teacher_features(features, start, frames)
         active = [
-            padded_to(getattr(record, f"{source}_active")[start : start + size], frames, np.bool_)
+            padded_to(getattr(record, f"{source}_active")[start : start + size], frames)
             for source in (target, residual)
         ]
         texts, others = getattr(record, f"{target}_texts"), getattr(record, f"{residual}_claims")
@@ -283,12 +283,12 @@ def crop_start(
 
 
 def padded_to(
-    rows: Shaped[np.ndarray, "size *width"], frames: int, dtype: npt.DTypeLike
+    rows: Shaped[np.ndarray, "size *width"], frames: int
 ) -> Shaped[np.ndarray, "frames *width"]:
-    """The rows as another type, and zeros after them up to `frames`."""
+    """The rows, and zeros after them up to `frames`; where none are missing, a view of the rows."""
     if len(rows) == frames:
-        return rows.astype(dtype)
-    whole = np.zeros((frames, *rows.shape[1:]), dtype)
+        return rows
+    whole = np.zeros((frames, *rows.shape[1:]), rows.dtype)
     whole[: len(rows)] = rows
     return whole
 

@@ -8,6 +8,8 @@ on with other workers or, for the same global batch, with other processes.
 
 import atexit
 import dataclasses
+import functools
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -53,23 +55,6 @@ class BucketItems(Items, Protocol):
     """Items that a schedule can also have at a length of a bucket."""
 
     def in_bucket(self, index: int, bucket: Bucket) -> _Batch: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Random access to `rows` items of every `batch`, from the `first` on."""
-
-    items: Items
-    batch: int
-    first: int
-    rows: int
-
-    def __len__(self) -> int:
-        return len(self.items) // self.batch * self.rows
-
-    def __getitem__(self, index: int) -> _Batch:
-        number, row = divmod(index, self.rows)
-        return self.items[number * self.batch + self.first + row]
 
 
 class BatchStream(Iterator[_Batch]):
@@ -148,14 +133,8 @@ class BatchStream(Iterator[_Batch]):
 
     def _dataset(self) -> grain.MapDataset:
         """This process's rows of every batch to come."""
-        if isinstance(self.batch, Schedule):
-            items = cast(BucketItems, self.items)
-            rows = _BucketRows(items, self.batch, self.process_index, self.process_count)
-            return grain.MapDataset.source(rows)[self._returned :]
-        rows = self.batch // self.process_count
-        mine = _Rows(self.items, self.batch, self.process_index * rows, rows)
-        dataset = grain.MapDataset.source(mine)[self._returned * rows :]
-        return dataset.batch(rows, drop_remainder=True)
+        batches = _Batches(self.items, self.batch, self.process_index, self.process_count)
+        return grain.MapDataset.source(batches)[self._returned :]
 
     def get_state(self) -> dict[str, int]:
         """What a checkpoint keeps: the number of batches returned so far."""
@@ -167,24 +146,49 @@ class BatchStream(Iterator[_Batch]):
         self._returned = int(state["batches"])
 
 
-class _BucketRows:
-    """Random access to one process's rows of every step of a schedule."""
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """Random access to one process's rows of every batch."""
 
-    def __init__(
-        self, items: BucketItems, schedule: Schedule, process_index: int, process_count: int
-    ):
-        self.items, self.schedule = items, schedule
-        self.process_index, self.process_count = process_index, process_count
+    items: Items
+    batch: int | Schedule
+    process_index: int
+    process_count: int
 
     def __len__(self) -> int:
-        return 2**32
+        return len(self.items) // self.batch if isinstance(self.batch, int) else 2**32
 
     def __getitem__(self, index: int) -> _Batch:
-        bucket, first = self.schedule.bucket(index), self.schedule.first(index)
-        rows = bucket.rows // self.process_count
+        if isinstance(self.batch, int):
+            of_all, first, get = self.batch, index * self.batch, self.items.__getitem__
+        else:
+            bucket, first = self.batch.bucket(index), self.batch.first(index)
+            items = cast(BucketItems, self.items)
+            of_all, get = bucket.rows, functools.partial(items.in_bucket, bucket=bucket)
+        rows = of_all // self.process_count
         first += self.process_index * rows
-        examples = [self.items.in_bucket(number, bucket) for number in range(first, first + rows)]
-        return {name: np.stack([one[name] for one in examples]) for name in examples[0]}
+        return _stacked((get(number) for number in range(first, first + rows)), rows)
+
+
+def _stacked(examples: Iterator[_Batch], rows: int) -> _Batch:
+    """The examples as arrays with an axis more, each copied before the next one is made.
+
+    So an example is copied out of the caches of the core, and its memory serves the next one.
+    Raises `ValueError` for examples whose arrays differ in name, shape or type.
+    """
+    first = next(examples)
+    batch = {name: np.empty((rows, *value.shape), value.dtype) for name, value in first.items()}
+    for row, example in enumerate(itertools.chain([first], examples)):
+        if example.keys() != batch.keys():
+            raise ValueError(f"examples have {sorted(batch)} and {sorted(example)}")
+        for name, value in example.items():
+            if (value.shape, value.dtype) != (first[name].shape, first[name].dtype):
+                raise ValueError(
+                    f"{name} of examples is {first[name].dtype}{list(first[name].shape)} and "
+                    f"{value.dtype}{list(value.shape)}"
+                )
+            batch[name][row] = value
+    return batch
 
 
 def _end_with_parent(worker: int, workers: int) -> None:

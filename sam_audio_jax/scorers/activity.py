@@ -60,8 +60,10 @@ class Overlap:
 
 def runs(active: Bool[np.ndarray, " cells"]) -> list[tuple[int, int]]:
     """Returns the (start, end) of every run of True, end excluded."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], active.astype(np.int8), [0]))))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+    padded = np.zeros(len(active) + 2, bool)
+    padded[1:-1] = active
+    edges = np.flatnonzero(padded[1:] != padded[:-1]).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def to_pcm(wave: Float[np.ndarray, " samples"]) -> Int[np.ndarray, " samples"]:

@@ -22,8 +22,10 @@ def batch_shapes(
     data, codec = config.data, config.codec
     frames = example_frames(data, codec.sample_rate, codec.hop)
     tokens = data.prompts.text_tokens
-    signal = (frames, codec.codebook_dim) if data.encoded else (frames * codec.hop,)
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = dict.fromkeys(SIGNALS, (signal, jnp.float32))
+    signal: tuple[tuple[int, ...], Any] = ((frames * codec.hop,), jnp.float32)
+    if data.encoded:
+        signal = ((frames, codec.codebook_dim), jnp.float16)
+    shapes = dict.fromkeys(SIGNALS, signal)
     shapes |= {
         "valid": ((frames,), jnp.bool_),
         "text_ids": ((tokens,), jnp.int32),

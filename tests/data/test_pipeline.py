@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.data import energy, records
+from sam_audio_jax.data.pipeline import BatchStream
 from sam_audio_jax.errors import UserError
 from tests.data.toy import (
     HOP,
@@ -29,10 +30,13 @@ def cache(world, tmp_path_factory) -> str:
 
 def test_batches_have_fixed_shapes_masks_and_spans_inside(world, cache):
     cfg = config(world, short_share=0.5)
-    for source, signal in ((cfg, (16000,)), (replaced(cfg, cache=cache), (FRAMES, 4))):
+    for source, signal, dtype in (
+        (cfg, (16000,), np.float32),
+        (replaced(cfg, cache=cache), (FRAMES, 4), np.float16),
+    ):
         for batch in take(separation(source, 6), 4):
             assert {name: (rows.shape, rows.dtype) for name, rows in batch.items()} == {
-                **{name: ((6, *signal), np.float32) for name in records.SIGNALS},
+                **{name: ((6, *signal), dtype) for name in records.SIGNALS},
                 **{"valid": ((6, FRAMES), bool), "text_mask": ((6, 40), bool)},
                 **{"text_ids": ((6, 40), np.int32)},
                 "anchors": ((6, FRAMES), np.int32),
@@ -45,6 +49,23 @@ def test_batches_have_fixed_shapes_masks_and_spans_inside(world, cache):
                 assert not batch[name][beyond].any()
             assert (batch["anchors"] <= 3).all()
             assert batch["text_mask"].any(axis=1).all()
+
+
+class Growing:
+    """Examples of which the third has another shape."""
+
+    def __len__(self):
+        return 2**32
+
+    def __getitem__(self, index):
+        return {"wave": np.zeros(4 if index < 2 else 5, np.float32)}
+
+
+def test_examples_that_do_not_fit_into_one_array_are_refused():
+    batches = BatchStream(Growing(), 4, process_index=0, process_count=1)
+    with pytest.raises(ValueError, match=r"wave of examples is float32\[4\] and float32\[5\]"):
+        next(batches)
+    batches.close()
 
 
 def test_waves_add_up(world):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.data.config import DataConfig, MixConfig
-from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.nn.linear import product
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import chips, flops
@@ -93,13 +93,30 @@ def test_rematerialisation_is_counted_but_not_useful(small):
     assert work.seconds < work.realistic <= work.seconds / 0.669
 
 
-def test_shapes_are_those_of_real_batches():
+def test_shapes_are_those_of_real_batches(tmp_path):
     codec = CodecConfig(
         encoder_rates=(4, 4, 4, 10), decoder_rates=(10, 4, 4, 4), sample_rate=16_000
     )
-    config = TrainConfig(codec=codec, data=DataConfig(mix=MixConfig(seconds=2.0)), batch=2)
-    real = next(separation_batches(config.data, codec.sample_rate, codec.hop, 2))
-    shapes = batch_shapes(config, 2)
-    assert {k: (v.shape, v.dtype) for k, v in real.items()} == {
-        k: (v.shape, np.dtype(v.dtype)) for k, v in shapes.items()
-    }
+    data = DataConfig(mix=MixConfig(seconds=2.0))
+    mixer = pipeline.mixer(data, codec.sample_rate, codec.hop)
+    shards.write_cache(
+        tmp_path / "cache",
+        lambda number: mixer.draw(np.random.default_rng(number)),
+        lambda waves: np.zeros((len(waves), mixer.samples // codec.hop, codec.codebook_dim)),
+        items=2,
+        per_shard=2,
+        batch=2,
+        sample_rate=codec.sample_rate,
+        hop=codec.hop,
+        samples=mixer.samples,
+        codec="zeros",
+        recipe=pipeline.recipe(data),
+    )
+    for cache in ("", str(tmp_path / "cache")):
+        config = TrainConfig(codec=codec, data=dataclasses.replace(data, cache=cache), batch=2)
+        batches = pipeline.separation_batches(config.data, codec.sample_rate, codec.hop, 2)
+        real, shapes = next(batches), batch_shapes(config, 2)
+        batches.close()
+        assert {k: (v.shape, v.dtype) for k, v in real.items()} == {
+            k: (v.shape, np.dtype(v.dtype)) for k, v in shapes.items()
+        }

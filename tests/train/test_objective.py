@@ -12,7 +12,13 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator
-from sam_audio_jax.train.objective import make_model, make_separator_training, to_latents
+from sam_audio_jax.train.objective import (
+    STEMS,
+    make_model,
+    make_separator_training,
+    separation_loss,
+    to_latents,
+)
 from tests.tiny import filled
 from tests.train.batches import FRAMES, random_batch
 
@@ -94,6 +100,15 @@ def test_waves_are_encoded_and_latents_are_used_unchanged(codec):
     again = to_latents(codec, named | {"mixture": latents[0].astype(jnp.float16)})
     assert again[0].dtype == jnp.float32
     np.testing.assert_array_equal(again[2], latents[2])
+
+
+def test_cached_latents_in_16_bits_have_the_loss_of_the_same_numbers_in_32(codec):
+    prompted = filled(lambda: make_model(TINY))
+    batch = random_batch(FRAMES, TINY.codec.codebook_dim)
+    narrow = batch | {name: batch[name].astype(np.float16) for name in STEMS}
+    wide = narrow | {name: narrow[name].astype(np.float32) for name in STEMS}
+    loss = jax.jit(lambda x: separation_loss(prompted, codec, x, jax.random.key(0), TINY)[0])
+    assert float(loss(narrow)) == float(loss(wide)) != 0
 
 
 def test_a_codec_of_other_sizes_is_the_users_error(codec):
