@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pyloudnorm
 from jaxtyping import Complex, Float, Float32
 
 LOUDNESS_FLOOR_LUFS = -70.0  # BS.1770's absolute gate: what "silent" measures as
@@ -59,8 +58,10 @@ def istft(
 
 
 @functools.cache
-def _meter(sample_rate: int) -> pyloudnorm.Meter:
-    """Returns the meter of a rate; its filters are designed once."""
+def _meter(sample_rate: int) -> Any:
+    """Returns the `pyloudnorm.Meter` of a rate; its filters are designed once."""
+    import pyloudnorm  # not above: it imports scipy.signal, 50 MB that a separation does not need
+
     return pyloudnorm.Meter(sample_rate)
 
 

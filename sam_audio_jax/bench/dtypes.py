@@ -1,4 +1,4 @@
-"""How far bfloat16 leads away from float32, for `small` at full size; docs/numerics.md."""
+"""How far bfloat16 and int8 lead away from float32, for `small` at full size; docs/numerics.md."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from sam_audio_jax.bench.transformer import (
     random_latents,
 )
 from sam_audio_jax.bench.weights import random_network
+from sam_audio_jax.nn.storage import check_storage, stored
 from sam_audio_jax.separator.flow import SamplerConfig, sample
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 
@@ -23,14 +24,17 @@ DTYPES = (  # of the parameters and of the products; the first pair is what the 
     ("float32", "float32"),
     ("float32", "bfloat16"),
     ("bfloat16", "bfloat16"),
+    ("int8", "bfloat16"),  # as inference keeps them: only the matrices (nn/storage.py)
 )
 
 
 def rows() -> Iterator[str]:
     """Yields the lines of a table: the error of one velocity, and of each stem after the solver.
 
-    An error is |a - b| / |b|, where b is computed in float32 throughout.
+    An error is |a - b| / |b|, where b is computed in float32 throughout. Raises `UserError`
+    without Qwix.
     """
+    check_storage("int8", on_mesh=False)
     yield f"small, {FRAMES} frames, midpoint, {STEPS} steps; |a - b| / |b| against float32\n"
     yield "| parameters | compute | one velocity | target | residual |\n|---|---|---|---|---|"
     weights, exact = None, None
@@ -39,7 +43,11 @@ def rows() -> Iterator[str]:
         graph = nnx.graphdef(nnx.eval_shape(_maker(config)))
         if weights is None:
             weights = nnx.as_pure(nnx.state(random_network(_maker(config))))
-        state = jax.tree.map(lambda x, to=parameters: x.astype(to), weights)
+        if parameters == "int8":
+            graph, kept = nnx.split(stored(nnx.merge(graph, weights), "int8"))
+            state = nnx.as_pure(kept)
+        else:
+            state = jax.tree.map(lambda x, to=parameters: x.astype(to), weights)
         results = solve(graph, state, config)
         exact = results if exact is None else exact
         errors = [

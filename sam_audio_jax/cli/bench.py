@@ -6,7 +6,7 @@ arithmetic runs in PyTorch, in turns with ours in one process, and the results a
 peaks are of processes that run one side alone.
 
 `data` is how many training examples one core makes, from files, TFDS and latents. `dtypes` is not
-about time: how far bfloat16 leads away from float32, for `small` at full size.
+about time: how far bfloat16 and int8 lead away from float32, for `small` at full size.
 
 `scorers` are all scorers at their published sizes with random weights, each also by its name. With
 `--against torch` the originals run with the same weights, where their packages are installed, in

@@ -7,6 +7,7 @@ real programs, which takes up to a few minutes for a large model (--no-memory le
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
@@ -58,7 +59,10 @@ def main(argv: list[str]) -> None:
     if options.no_memory:
         return
     peaks: dict[str, dict[str, dict[str, int]]] = {}
-    print("\npeak memory of one call, in MB: weights + program + recording + process")
+    print(
+        "\npeak memory of one call, in MB: weights + program + recording + process; where reading "
+        "the weights takes more than that, reading + process"
+    )
     print(f"  {'dtype':<9}" + "".join(f"{length:>44}" for length in SECONDS))
     for storage in _storages(options.dtype):
         peaks[storage] = peaks_of(describe_model(name, storage))
@@ -127,24 +131,18 @@ def _licence(folder: pathlib.Path) -> str:
 
 
 def peaks_of(model: Described) -> dict[str, dict[str, int]]:
-    """Weights, program, recording and process, and their sum, in bytes, for each length."""
+    """The fields of `Peak` and its total, in bytes, for each length."""
     networks = Networks(model.codec, model.prompted.text_encoder, model.prompted.separator)
     sampler = from_dict(SamplerConfig, model.sampler)
-    account = functools.partial(memory.peak_of_call, networks)
+    account = functools.partial(memory.peak_of_call, networks, read_whole=model.read_whole)
     peaks = {key: account(s, sampler, LongAudioConfig()) for key, s in SECONDS.items()}
-    return {
-        key: {
-            "weights": peak.weights,
-            "program": peak.program,
-            "waves": peak.waves,
-            "process": peak.process,
-            "total": peak.total,
-        }
-        for key, peak in peaks.items()
-    }
+    return {key: {**dataclasses.asdict(peak), "total": peak.total} for key, peak in peaks.items()}
 
 
 def _cell(peak: dict[str, int]) -> str:
-    parts = [peak[key] for key in ("weights", "program", "waves", "process")]
+    keys = ("weights", "program", "waves", "process")
+    if peak["total"] == peak["reading"] + peak["process"]:
+        keys = ("reading", "process")
+    parts = [peak[key] for key in keys]
     sums = " + ".join(f"{part / 1e6:,.0f}" for part in parts)
     return f"{peak['total'] / 1e6:,.0f} = {sums}"

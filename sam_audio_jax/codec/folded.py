@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from sam_audio_jax import parallel
+from sam_audio_jax.allocator import release_freed
 from sam_audio_jax.nn.conv import (
     KERNEL_AXES,
     Output,
@@ -66,6 +67,7 @@ def folded(network: M) -> M:
             if fold := folds.get(type(layer)):
                 setattr(module, name, fold(layer))
                 del layer.direction  # modules are in cycles: it goes at once
+    release_freed()
     return network
 
 

@@ -30,6 +30,7 @@ from jax.sharding import Mesh
 
 from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.codec.folded import folded
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert import audio_tower
 from sam_audio_jax.convert.audio_tower import StoredAudioTower, open_audio_tower
@@ -187,12 +188,14 @@ def load_folder(
     compute: Compute | None = None,
     mesh: Mesh | None = None,
     storage: Storage = "float32",
+    folds: bool = False,
 ) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
     """Reads codec, text encoder with separator, tokenizer name, and everything else worth keeping.
 
     `path` is a folder or a Hugging Face id; `compute` the dtype of the transformers' products
-    (default: that of `storage`, the form of their matrices); the codec is float32. With a mesh
-    every parameter is sharded while it is read. The last result holds the other values of
+    (default: that of `storage`, the form of their matrices); the codec is float32, and with `folds`
+    it is folded before anything else is read, which bounds the memory of loading. With a mesh every
+    parameter is sharded while it is read. The last result holds the other values of
     `sam_audio_jax.json`, under "upstream" the config, under "rest" the tensors that were not read,
     still in their file, under "audio_tower" the tower, if there is one, unread too, and under
     "folder" where all of it is. `save_folder` takes it back. Raises as `open_folder`.
@@ -201,6 +204,8 @@ def load_folder(
     text, sizes = folder.text_encoder.table.abstract.config, folder.separator.table.abstract.config
     prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
     codec = folder.codec.read(mesh)
+    if folds:
+        folded(codec)
     prompted.text_encoder = folder.text_encoder.read(mesh, storage)
     prompted.separator = folder.separator.read(mesh, storage)
     return codec, prompted, folder.contents.tokenizer, extras_of(folder)

@@ -9,7 +9,6 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.allocator import release_freed
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.folded import folded
 from sam_audio_jax.convert.adapter import (
@@ -69,11 +68,7 @@ def load_networks(
     """
     named = [parse_adapter(text) for text in adapters]
     opened = [(open_adapter(one.name), one.scale) for one in named]
-    codec, prompted, text_folder, upstream = _load(name, mesh, storage, opened)
-    if storage != "float32" and mesh is None:
-        folded(codec)
-        release_freed()
-    return codec, prompted, text_folder, upstream
+    return _load(name, mesh, storage, opened)
 
 
 def _load(
@@ -87,12 +82,15 @@ def _load(
         tokenizer, own = run_settings(found)
         return codec, prompted, tokenizer, extra | own
     read_as: Storage = "float32" if adapters else storage
+    folds = storage != "float32" and mesh is None
     match found:
         case Checkpoint() as checkpoint:
-            networks = load_run(checkpoint, mesh=mesh, storage=read_as, compute=storage)
+            networks = load_run(
+                checkpoint, mesh=mesh, storage=read_as, compute=storage, folds=folds
+            )
         case folder:
             compute = compute_of(storage)
-            networks = load_folder(folder, mesh=mesh, storage=read_as, compute=compute)
+            networks = load_folder(folder, mesh=mesh, storage=read_as, compute=compute, folds=folds)
     if adapters:
         prompted = networks[1]
         merge_adapters(prompted, adapters, name)
@@ -166,6 +164,7 @@ class Described:
     sampler: dict[str, Any]
     tokenizer: str  # a name, or a folder with its files
     tower: int = 0  # parameters of the vision tower in the folder, 0 without one
+    read_whole: bool = False  # in float32, before the matrices are brought to their form
 
 
 def describe_model(name: str, storage: Storage = "float32") -> Described:
@@ -180,6 +179,7 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
                 upstream={},
                 sampler=checkpoint.fields("separator").get("sampler", {}),
                 tokenizer=run_settings(checkpoint)[0],
+                read_whole=True,
             )
         case path:
             model = open_folder(path, compute=compute_of(storage))

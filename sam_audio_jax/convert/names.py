@@ -137,7 +137,8 @@ class Table(Generic[M]):
         form of its matrices, each of which is brought to it as soon as it is read.
         """
         graph, abstract = nnx.split(self.abstract)
-        network = nnx.merge(graph, abstract)
+        # With variables of its own: else the table would hold what is read, too.
+        network = nnx.merge(graph, abstract, copy=True)
         narrowed = set(matrix_paths(network)) if storage != "float32" else set()
         stacked = {row.ours for row in self.rows if row.stacked}
         sharding, pieces = shardings(abstract, mesh), self._arrays(state)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint.experimental.v1 as ocp
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
@@ -19,6 +18,7 @@ from jaxtyping import PyTree
 from sam_audio_jax import parallel
 from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.codec.folded import folded
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.audio_tower import open_audio_tower
 from sam_audio_jax.convert.codec import load_codec_folder
@@ -39,17 +39,20 @@ def load_run(
     mesh: Mesh | None = None,
     storage: Storage = "float32",
     compute: Storage | None = None,
+    folds: bool = False,
 ) -> tuple[Codec, PromptedSeparator, str, dict[str, Any]]:
     """Reads the networks of a separator's run; the result is that of `folder.load_folder`.
 
     Another `storage` than float32 also sets the dtype of products, which is else the run's;
-    `compute` sets it to that of another storage. The run has the weights of all of its network:
-    one that trains adapters does not. Raises `UserError` for the run of something else, and for a
-    checkpoint of another config.
+    `compute` sets it to that of another storage; `folds` as in `load_folder`. The run has the
+    weights of all of its network: one that trains adapters does not. Raises `UserError` for the run
+    of something else, and for a checkpoint of another config.
     """
     codec_folder, folder = checkpoint.workdir.codec, checkpoint.folder
     text, separator = _sizes(checkpoint.fields("separator"), compute or storage)
     codec = load_codec_folder(codec_folder, mesh=mesh)
+    if folds:
+        folded(codec)
     prompted = _read_module(
         folder, lambda: PromptedSeparator(text, separator, rngs=nnx.Rngs(0)), mesh=mesh
     )
@@ -168,6 +171,8 @@ def read_item(checkpoint: pathlib.Path, item: str, like: PyTree) -> PyTree:
     """
     if not (checkpoint / item).is_dir():
         raise UserError(f"no {item} in checkpoint {checkpoint}")
+    import orbax.checkpoint.experimental.v1 as ocp  # not above: 25 MB, for runs alone
+
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:

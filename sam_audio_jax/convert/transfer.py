@@ -5,7 +5,7 @@ The host holds the shards of its devices, and one tensor on its way to or from t
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -15,10 +15,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding
 
 from sam_audio_jax import parallel
-from sam_audio_jax.nn.storage import check_range
+from sam_audio_jax.nn.storage import aligned_empty, check_range
 
 FLOAT32 = np.dtype(np.float32)
-LINE = 64  # bytes; JAX's CPU device uses an array that starts on a cache line without a copy
 
 
 def shardings(abstract: Any, mesh: Mesh | None) -> dict[tuple, Sharding | None]:
@@ -49,7 +48,8 @@ def to_device(
         indices = sharding.addressable_devices_indices_map(shape)
     bounds = {device: _bounds(index, shape) for device, index in indices.items()}
     shards = {
-        bound: _aligned([stop - start for start, stop in bound], dtype) for bound in bounds.values()
+        bound: aligned_empty([stop - start for start, stop in bound], dtype)
+        for bound in bounds.values()
     }
     slices = {bound: tuple(slice(start, stop) for start, stop in bound) for bound in shards}
     for layer, piece in enumerate(pieces):
@@ -85,11 +85,3 @@ def to_host(value: jax.Array, layer: int | None = None) -> np.ndarray:
 
 def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
-
-
-def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array that starts on a cache line."""
-    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    raw = np.empty(size + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
-    return raw[start : start + size].view(dtype).reshape(shape)

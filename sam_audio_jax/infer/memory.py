@@ -7,6 +7,7 @@ libraries and the compiled programs themselves take is that of this process.
 
 import dataclasses
 import gc
+import math
 import pathlib
 import resource
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from sam_audio_jax.allocator import release_freed
@@ -29,9 +29,11 @@ from sam_audio_jax.infer.long_audio import (
     solve_windows,
 )
 from sam_audio_jax.infer.solve import Networks, separate_batch, solve_latents
-from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.call import Compiled, is_narrow
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.windows import lay_windows
+
+COPIES = 3  # of a matrix in float32 while it is quantised: as read, transposed, scaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,23 +44,60 @@ class Peak:
     program: int  # arguments other than the weights, results and temporaries of the largest program
     waves: int  # the recording and its stems
     process: int  # Python, libraries, compiled programs
+    reading: int  # weights while they are read, and what brings them to their form
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return self.weights + self.program + self.waves + self.process
+        """The peak of the process: when the call runs, or before that when the weights are read."""
+        return self.process + max(self.reading, self.weights + self.program + self.waves)
+
+
+def _leaves(network: nnx.Module) -> list[Any]:
+    return jax.tree.leaves(nnx.as_pure(nnx.state(network)))
 
 
 def weight_bytes(network: nnx.Module) -> int:
     """Bytes of the parameters of a network, which may be abstract."""
-    leaves = jax.tree.leaves(nnx.as_pure(nnx.state(network)))
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in _leaves(network))
+
+
+def reading_bytes(networks: Networks, *, whole: bool = False) -> int:
+    """Bytes at most while the networks are read from a folder, one after the other.
+
+    `whole`: text encoder and separator are read together in float32, as those of a training run
+    are, and narrowed then, matrix by matrix.
+    """
+    codec = weight_bytes(networks.codec)
+    prompted = (networks.text_encoder, networks.separator)
+    # A codec is folded beside what was read of it, from float32 to float16.
+    most = 3 * codec if is_narrow(networks.codec) else codec
+    if whole:
+        leaves = [leaf for network in prompted for leaf in _leaves(network)]
+        most = max(most, codec + 4 * sum(leaf.size for leaf in leaves))
+        if is_narrow(networks):
+            most += max(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+        return most
+    held = codec
+    for network in prompted:
+        held += weight_bytes(network)
+        largest = max(math.prod(leaf.shape[-2:]) for leaf in _leaves(network))
+        most = max(most, held + COPIES * 4 * largest)
+    return most
 
 
 def peak_of_call(
-    networks: Networks, seconds: float, sampler: SamplerConfig, config: LongAudioConfig
+    networks: Networks,
+    seconds: float,
+    sampler: SamplerConfig,
+    config: LongAudioConfig,
+    *,
+    read_whole: bool = False,
 ) -> Peak:
-    """The peak of separating one mono recording by a text; `networks` are abstract."""
+    """The peak of separating one mono recording by a text; `networks` are abstract.
+
+    `read_whole` as in `reading_bytes`. Programs that were compiled before are forgotten.
+    """
+    jax.clear_caches()
     codec = networks.codec.config
     frames = codec.frames(round(seconds * codec.sample_rate))
     longest = config.longest(codec, networks.separator.config.dit.max_positions)
@@ -71,6 +110,7 @@ def peak_of_call(
         program=needed,
         waves=3 * 4 * frames * codec.hop,
         process=resident(),
+        reading=reading_bytes(networks, whole=read_whole),
     )
 
 

@@ -54,7 +54,7 @@ class Compiled(Generic[Network]):
         self.network, self.mesh = network, mesh
         on_cpu = mesh is None and parallel.platform() == "cpu"
         self._unrolled = on_cpu and stack_bytes(network) >= LARGE_STACK
-        self.saves_memory = on_cpu and _is_narrow(network)
+        self.saves_memory = on_cpu and is_narrow(network)
         self._options = CPU_OPTIONS if self._unrolled else ()
         if self.saves_memory:
             self._options += SAVING_OPTIONS
@@ -117,7 +117,8 @@ class Compiled(Generic[Network]):
             return run(jax.device_put(arrays, sharding), tuple(static.items()))
 
 
-def _is_narrow(network: nnx.Module) -> bool:
+def is_narrow(network: nnx.Module) -> bool:
+    """Whether any parameter is kept in less than float32; the network may be abstract."""
     leaves = jax.tree.leaves(nnx.state(network, nnx.Param))
     return any(leaf.dtype in NARROW for leaf in leaves)
 

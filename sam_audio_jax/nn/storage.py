@@ -8,7 +8,7 @@ bfloat16 network) stay float32. docs/inference.md has the sizes and the errors.
 import functools
 import importlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import jax
@@ -24,6 +24,7 @@ Compute = Literal["float32", "bfloat16"]  # dtype of matrix products
 Storage = Literal["float32", "bfloat16", "float16", "int8"]
 STORAGES: tuple[Storage, ...] = ("float32", "bfloat16", "float16", "int8")
 MATRICES = ("kernel", "embedding")  # names of parameters in modules that have a dtype
+LINE = 64  # bytes; JAX's CPU device uses an array that starts on a cache line without a copy
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -129,11 +130,11 @@ def quantized(layer: nnx.Linear, pieces: Iterable[np.ndarray] | None = None) -> 
     if pieces is None and not isinstance(kernel, jax.ShapeDtypeStruct):
         pieces = iter(kernel.reshape(-1, *matrix))
     if pieces is not None:
-        flat_values = np.empty((math.prod(stack), *matrix), np.int8)
+        flat_values = aligned_empty((math.prod(stack), *matrix), np.dtype(np.int8))
         flat_scale = np.empty((math.prod(stack), 1, matrix[-1]), np.float32)
         for number, piece in enumerate(pieces):
             flat_values[number], flat_scale[number] = _quantize(np.asarray(piece))
-        values = jnp.asarray(flat_values.reshape(values.shape))
+        values = jax.device_put(flat_values.reshape(values.shape))
         scale = jnp.asarray(flat_scale.reshape(scale.shape))
     # Logical axes of the kernel, which has none outside a network.
     axes = cast(Any, layer.kernel).get_metadata().get("out_sharding")
@@ -145,6 +146,14 @@ def quantized(layer: nnx.Linear, pieces: Iterable[np.ndarray] | None = None) -> 
     return QuantizedLinear(
         nnx.Param(values, **names), nnx.Param(scale, **scales), bias, str(layer.dtype)
     )
+
+
+def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array that starts on a cache line."""
+    size = dtype.itemsize * math.prod(shape)
+    raw = np.empty(size + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 @jax.jit

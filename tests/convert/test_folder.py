@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert.folder import load_folder, save_folder
+from sam_audio_jax.convert.folder import load_folder, open_folder, save_folder
 from sam_audio_jax.errors import UserError
 
 FILES = ("checkpoint.safetensors", "t5/model.safetensors")
@@ -44,6 +44,13 @@ def test_there_and_back_changes_no_bit(reference, loaded, tmp_path):
     config = json.loads((reference / "config.json").read_text())
     saved = json.loads((tmp_path / "new" / "config.json").read_text())
     assert {key: saved[key] for key in config} == config
+
+
+def test_what_is_read_is_held_by_the_network_alone(reference):
+    codec = open_folder(reference).codec
+    codec.read()
+    leaves = jax.tree.leaves(nnx.as_pure(nnx.state(codec.table.abstract)))
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
 
 
 @pytest.mark.golden

@@ -2,7 +2,7 @@
 
 Not a test file. Arguments: a model folder, the dtype in which it is kept, the
 longest recording in seconds that is solved in one piece, seconds of each call. Prints the peaks as
-a JSON list.
+a JSON list. What a separation by text does not need must not have been imported.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ def main(folder: str, dtype: Storage, one_shot: str, *seconds: str) -> None:
     sampler = SamplerConfig(method="euler", steps=2)
     config = LongAudioConfig(window_s=1.0, overlap_s=0.25, one_shot_s=float(one_shot))
     peaks = [memory.peak_of_call(networks, float(s), sampler, config) for s in seconds]
+    assert not {"scipy.signal", "pyloudnorm", "orbax.checkpoint"} & set(sys.modules)
     print(json.dumps([dataclasses.asdict(peak) for peak in peaks]))
 
 

@@ -1,5 +1,6 @@
 """The memory of a call, stated from shapes and compiled programs alone."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -37,6 +38,21 @@ def test_weights_are_counted_without_being_read(folder, model, storage):
     assert counted == whole if storage == "float32" else counted < whole
 
 
+def test_reading_takes_the_weights_and_what_narrows_them(folder):
+    networks = networks_of(folder, "bfloat16")
+    codec = memory.weight_bytes(networks.codec)
+    prompted = [networks.text_encoder, networks.separator]
+    narrow = codec + sum(map(memory.weight_bytes, prompted))
+    in_float32 = networks_of(folder, "float32")
+    whole = memory.weight_bytes(in_float32)
+    assert memory.reading_bytes(in_float32, whole=True) == whole
+    one_by_one = memory.reading_bytes(networks)
+    assert narrow < one_by_one
+    # A run's matrices are float32 until all of them are read; the codec is folded by then.
+    unfolded = memory.weight_bytes(in_float32.codec)
+    assert memory.reading_bytes(networks, whole=True) > codec + whole - unfolded
+
+
 @pytest.mark.processes
 def test_the_account_is_that_of_the_programs_that_run(folder, model):
     """In a process without type checks, which know no shape in place of an array."""
@@ -53,6 +69,7 @@ def test_the_account_is_that_of_the_programs_that_run(folder, model):
     arrays = 4 * (frames * hop + frames * 16 + 2 * frames * hop)
     assert arrays < short.program < 100 * arrays
     assert short.total == short.weights + short.program + short.waves + short.process
+    assert short.weights <= short.reading < short.total - short.process
     assert short.weights == memory.weight_bytes(model.pipeline.networks)
     assert short.process > 1e8  # JAX alone has more
     assert long.program > short.program  # in windows
@@ -93,8 +110,14 @@ def test_the_command_lists_parts_and_peaks(folder, tmp_path, capsys, monkeypatch
     (named / "config.json").unlink()
     (named / "config.json").write_text(json.dumps(config | {"text_ranker": ranker}))
     (named / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
-    peak = memory.Peak(weights=4_000_000, program=3_000_000, waves=2_000_000, process=1_000_000)
-    monkeypatch.setattr(memory, "peak_of_call", lambda *_: peak)
+    peak = memory.Peak(
+        weights=4_000_000,
+        program=3_000_000,
+        waves=2_000_000,
+        process=1_000_000,
+        reading=5_000_000,
+    )
+    monkeypatch.setattr(memory, "peak_of_call", lambda *_, **__: peak)
     file = tmp_path / "peaks.json"
     assert info.main([str(named), "--dtype", "bfloat16", "--json", str(file)]) == 0
     printed = capsys.readouterr().out
@@ -104,6 +127,9 @@ def test_the_command_lists_parts_and_peaks(folder, tmp_path, capsys, monkeypatch
     assert "text_ranker" in printed
     assert "10 = 4 + 3 + 2 + 1" in printed
     assert json.loads(file.read_text())["bfloat16"]["10 min"]["total"] == 10_000_000
+    peak = dataclasses.replace(peak, reading=11_000_000)
+    assert info.main([str(named), "--dtype", "bfloat16"]) == 0
+    assert "12 = 11 + 1" in capsys.readouterr().out
     assert info.main([str(named), "--no-memory"]) == 0
     assert "peak memory" not in capsys.readouterr().out
     assert info.main(["nothing"]) == 2
