@@ -18,6 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from jax.sharding import Mesh
+
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import (
     add_adapter_option,
@@ -207,14 +209,12 @@ def main(argv: list[str]) -> None:
         rankers=ranker_paths(options),
         adapters=options.adapter,
     )
-    if options.scorers is None:
-        paths = own_scorers(model.pipeline.rankers)
-    scorers = load_scorers(paths, mesh, model.pipeline.rankers)
-    model.pipeline.rankers = with_scorers(model.pipeline.rankers, scorers)
+    measures = load_measures(model, None if options.scorers is None else paths, distances, mesh)
     if solver.predict_spans:
         model.pipeline.span_finder.require()
-    measures = Measures(scorers, distances, paths)
     suite = suite_of(bench, files, model, solver, options)
+    if files is not None and not measures.scorers:
+        print("note: without --scorers only known stems are compared with", file=sys.stderr)
     scores = evaluate_model(
         model,
         suite,
@@ -237,6 +237,20 @@ def main(argv: list[str]) -> None:
     print(summary(out / "results.json"))
     print_following(scores)
     print(f"report: {out / 'report.html'}")
+
+
+def load_measures(
+    model: SAMAudio, paths: dict[str, str] | None, distances: tuple[str, ...], mesh: Mesh | None
+) -> Measures:
+    """What is measured; None: by the judge that the model ranks with, if it is a shipped one.
+
+    The scorers rank the candidates of a model that names no rankers.
+    """
+    if paths is None:
+        paths = own_scorers(model.pipeline.rankers)
+    scorers = load_scorers(paths, mesh, model.pipeline.rankers)
+    model.pipeline.rankers = with_scorers(model.pipeline.rankers, scorers)
+    return Measures(scorers, distances, paths)
 
 
 def how_loaded(
@@ -305,7 +319,10 @@ def check_scorers(
 
 
 def solver_choice(options: argparse.Namespace, bench: str) -> tuple[SolverChoice, tuple[str, ...]]:
-    """How to separate, by the options, else by the preset; and the distances to measure."""
+    """How to separate, by the options, else by the preset; and the distances to measure.
+
+    Raises `UserError` for a value that is not allowed, and for a ranker of one candidate.
+    """
     preset = PRESETS[options.preset] if options.preset else None
 
     def chosen(name: str, default: Any) -> Any:
@@ -320,6 +337,8 @@ def solver_choice(options: argparse.Namespace, bench: str) -> tuple[SolverChoice
         candidates=chosen("candidates", 1),
         predict_spans=chosen("predict_spans", False),
     )
+    if options.ranker and solver.candidates == 1:
+        raise UserError("--ranker chooses among candidates: give --candidates 2 or more with it")
     all_of_them = tuple(DISTANCES) if bench == bench_suite.NAME else ()
     return solver, all_of_them if options.distances is None else tuple(options.distances)
 

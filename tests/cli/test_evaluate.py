@@ -37,6 +37,10 @@ BENCH = ("--checkpoint", "tiny", "--bench", "sam-audio-bench")
             ["--checkpoint", "tiny", "--out", "o", "--steps", "1000000"],
             "steps=1000000 must be a whole number from 1 to 100000",
         ),
+        (
+            ["--checkpoint", "tiny", "--out", "o", "--ranker", "judge=judge-tiny"],
+            "--ranker chooses among candidates: give --candidates 2 or more",
+        ),
         (["--checkpoint", "tiny", "--stps", "3", "--out", "o"], "--stps"),
         ([*BENCH, "--out", "o"], "--bench sam-audio-bench needs --media DIR"),
         ([*BENCH, "--media", "none", "--out", "o"], "--media none is no folder"),
