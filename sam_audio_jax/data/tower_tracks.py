@@ -41,7 +41,7 @@ PROBE_TIMES, PROBE_SIZE = 2, 32  # pictures by which a tower is recognised, and 
 log = logging.getLogger(__name__)
 
 # The tower's vectors of a clip at some times, in seconds.
-Encode = Callable[[Clip, Float[np.ndarray, " times"]], Float[np.ndarray, "times width"]]
+EncodeClip = Callable[[Clip, Float[np.ndarray, " times"]], Float[np.ndarray, "times width"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class TowerTracks(VideoTracks):
 
     recordings: Sequence[Recording]
     sample_rate: int
-    encode: Encode
+    encode: EncodeClip
     folder: pathlib.Path
     refusals: Refusals = dataclasses.field(default_factory=Refusals)
     refused: set[str] = dataclasses.field(default_factory=set)  # keys
@@ -104,7 +104,7 @@ def open_tower_tracks(
     mixer: Mixer,
     sample_rate: int,
     hop: int,
-    encode: Encode,
+    encode: EncodeClip,
     *,
     name: str,
     folder: str | os.PathLike,
