@@ -1,9 +1,10 @@
 """Renders training mixtures and encodes them once: `sam-audio prepare CONFIG --out DIR`.
 
 Train from the cache with `--data.cache DIR`. With `--alignment.weight` above 0 the cache also holds
-the teacher features of the alignment loss. A second call resumes, or extends with more --items. Any
-number of processes may make one cache, each with its own --process I --processes N and the same
-folder; they need not meet, and the last one to end finishes it.
+the teacher features of the alignment loss, and with `--vision-checkpoint MODEL` those that the
+vision tower of a model makes of recordings with a video and a mask. A second call resumes, or
+extends with more --items. Any number of processes may make one cache, each with its own --process I
+--processes N and the same folder; they need not meet, and the last one to end finishes it.
 """
 
 import argparse
@@ -25,12 +26,13 @@ from sam_audio_jax.cli.command import (
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.data.blended_examples import named_recipe
+from sam_audio_jax.data.tower_tracks import TowerTracks, open_tower_tracks
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.frozen import make_codec, make_teacher
+from sam_audio_jax.train.frozen import make_codec, make_teacher, open_vision
 
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -94,6 +96,14 @@ def main(argv: list[str]) -> None:
     compiled = Compiled(codec, mesh)
     shares = compiled.batch_shards
     rank = process_rank(options)
+    video = pipeline.video_tracks(mixer, hop)
+    if (vision := open_vision(cfg, codec, mesh)) is not None:
+        video = open_tower_tracks(
+            *(mixer, rate, hop, vision.at),
+            name=cfg.vision_checkpoint,
+            folder=options.out,
+            rank=rank,
+        )
     finished = shards.write_cache(
         options.out,
         lambda number: mixer.draw(np.random.default_rng((data.seed, 1, number))),
@@ -107,9 +117,11 @@ def main(argv: list[str]) -> None:
         recipe=pipeline.recipe(data),
         batch=shares * -(-options.batch // shares),
         teacher=make_cache_teacher(cfg, rate, mesh),
-        video=pipeline.video_tracks(mixer, hop),
+        video=video,
         rank=rank,
     )
+    if isinstance(video, TowerTracks) and len(video.refusals):
+        print(f"videos that are not used: {video.refusals} (their sound is)", file=sys.stderr)
     if not finished:
         print(
             f"process {rank.index} of {rank.count} is done; the last one finishes {options.out}",

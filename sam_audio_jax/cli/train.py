@@ -51,6 +51,11 @@ def kept_base(
 
 def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
     """Trains the separator of a config in one workdir, from its newest checkpoint on."""
+    if cfg.vision_checkpoint and not cfg.data.encoded:
+        raise UserError(
+            f"vision_checkpoint={cfg.vision_checkpoint} is read by `sam-audio prepare` alone, and "
+            "there is no data.cache: make one, or leave it empty"
+        )
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
     codec = frozen_codec(workdir, cfg)

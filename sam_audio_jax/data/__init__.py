@@ -5,7 +5,8 @@
 3. `mix.py` draws a `Mixture` (`mixture.py`) of recordings from `catalogue.py`, by their captions
    and those near them (`likeness.py`), that `arrange.py` lays out in time and `equaliser.py`
    filters: the waves mixture, target and residual, the texts of the last two (`text.py`), and where
-   their recordings lie, from which `video_tracks.py` lays out the features of their videos.
+   their recordings lie, from which `video_tracks.py` lays out the features of their videos, which
+   `tower_tracks.py` makes where a cache is made with a vision tower.
 4. With a cache: `shards.py` stores the mixtures of step 3 as `Record`: latents, texts, activities
    and the features of videos and of the teacher.
 5. `examples.py` reads a `Mixture`, or a crop of a `Record`, and writes the keys `mixture`,

@@ -62,7 +62,7 @@ SHARDS = "[0-9]*.arrayrecord"
 SILENCE = "silence.msgpack"
 CHECKED = (
     *("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher"),
-    "video_width",
+    *("video_width", "vision"),
 )
 
 Encode = Callable[[Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch frames channels"]]
@@ -127,6 +127,8 @@ def write_cache(
         "teacher": teacher.name if teacher else "",
         "segment_s": teacher.segment_s if teacher else 0.0,
         "video_width": video.width if video else 0,
+        "vision": video.name if video else "",
+        "vision_probe": list(video.probe) if video else [],
         "probe": list(probe_of(probe)),
     }
     rank = rank or ProcessRank()
@@ -167,6 +169,8 @@ def _shards_of(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
             )
     if not is_same_codec(saved["probe"], now["probe"]):
         raise UserError(f"{folder} was made with other weights of codec {plan['codec']}")
+    if not is_same_codec(saved["vision_probe"], now["vision_probe"]):
+        raise UserError(f"{folder} was made with other weights of the tower {plan['vision']}")
     return {int(path.stem) for path in folder.glob(SHARDS)}
 
 
@@ -271,6 +275,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         "teacher": "",
         "segment_s": 0.0,
         "video_width": 0,
+        "vision": "",
+        "vision_probe": [],
     } | read_json(path)
     check_format(path, index, FORMAT)
     recipe = migrated_recipe(index["recipe"])

@@ -2,7 +2,8 @@
 
 A recording may have features of its video, one vector for each of equal parts of its length: a
 NumPy file `[parts, width]` that its manifest names as `video_features`. They are what the vision
-tower gives for pictures of the sounding object (`infer/video_prompts.py`).
+tower gives for pictures of the sounding object (`infer/video_prompts.py`). For recordings with a
+masked video `prepare` makes them itself (`tower_tracks.py`).
 """
 
 import dataclasses
@@ -28,6 +29,20 @@ class VideoTracks:
     lengths: Sequence[int]  # samples of each recording
     width: int
     hop: int  # samples of a latent frame
+    name: str = ""  # of the tower that makes them; empty: they are files that manifests name
+    probe: tuple[float, ...] = ()  # what that tower gives for a fixed picture
+
+    def track(self, number: int) -> Float[np.ndarray, "parts width"] | None:
+        """The vectors of a recording; None if it has no features."""
+        path = self.paths[number]
+        if path is None:
+            return None
+        track = read_features(path)
+        if track.shape[1] != self.width:
+            raise UserError(
+                f"video features {path} have {track.shape[1]} numbers, not {self.width}"
+            )
+        return track
 
     def frames(
         self, places: Sequence[Placement], count: int
@@ -39,14 +54,9 @@ class VideoTracks:
         features = np.zeros((count, self.width), np.float16)
         begins = np.arange(count) * self.hop
         for place in places:
-            path = self.paths[place.number]
-            if path is None:
+            track = self.track(place.number)
+            if track is None:
                 continue
-            track = read_features(path)
-            if track.shape[1] != self.width:
-                raise UserError(
-                    f"video features {path} have {track.shape[1]} numbers, not {self.width}"
-                )
             shown = (begins >= place.offset) & (begins < place.offset + place.samples)
             source = place.start + (begins[shown] - place.offset) * place.speed
             rows = (source * len(track) / self.lengths[place.number]).astype(np.int64)
@@ -54,7 +64,7 @@ class VideoTracks:
         return features
 
 
-class _VideoPaths(Sequence):
+class VideoPaths(Sequence):
     """The files of video features of all recordings, looked up one by one."""
 
     def __init__(self, recordings: Sequence[Recording]):
@@ -67,7 +77,7 @@ class _VideoPaths(Sequence):
         return self.recordings[number].video_features
 
 
-class _Lengths(Sequence):
+class Lengths(Sequence):
     """The samples of all recordings, looked up one by one."""
 
     def __init__(self, waves: WaveReader, recordings: Sequence[Recording]):
@@ -95,8 +105,8 @@ def open_video_tracks(table: RecordingTable, waves: WaveReader, hop: int) -> Vid
     if len(path_of) > 1:
         found = ", ".join(f"{path} has {width}" for width, path in path_of.items())
         raise UserError(f"video features must have one width: {found}")
-    lengths = _Lengths(waves, table.recordings)
-    return VideoTracks(_VideoPaths(table.recordings), lengths, next(iter(path_of)), hop)
+    lengths = Lengths(waves, table.recordings)
+    return VideoTracks(VideoPaths(table.recordings), lengths, next(iter(path_of)), hop)
 
 
 @functools.lru_cache(maxsize=256)

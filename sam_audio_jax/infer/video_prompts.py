@@ -141,10 +141,16 @@ class VideoFeatures:
         Raises UserError if there is no tower, or if the video or its mask cannot be read or do not
         fit each other.
         """
+        return self.at(clip, latent_times(count, self.codec.hop, self.codec.sample_rate))
+
+    def at(
+        self, clip: Clip, times: Float[np.ndarray, " times"]
+    ) -> Float[np.ndarray, "times video_width"]:
+        """Returns one vector for each of rising times, in seconds; raises as a call."""
         stored = self.require()
         (features,) = encode_clips(
             self.tower,
-            [clip.frames(count, self.codec)],
+            [clip.at(times)],
             size=stored.image_size,
             normalize=stored.normalize,
             mesh=self.mesh,

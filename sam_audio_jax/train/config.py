@@ -333,6 +333,9 @@ class TrainConfig(RunConfig):
     # Weights of the text encoder where `init_from` is empty or has one of other sizes: t5-base, a
     # folder of `sam-audio convert`, or a model, named as above; "random": for tests and plans.
     text_checkpoint: str = ""
+    # A model folder with a vision tower, by which `sam-audio prepare` makes the video features of
+    # recordings with a masked video; empty: only those that manifests name.
+    vision_checkpoint: str = ""
     train_text: bool = False  # False: the text encoder stays as it starts (published)
     # Of the evaluations, and the default of the model that comes out.
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig, metadata=FREE)

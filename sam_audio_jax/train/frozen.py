@@ -20,7 +20,7 @@ from sam_audio_jax.config import from_dict, misfit, to_dict
 from sam_audio_jax.convert.audio_tower import open_audio_tower, save_audio_tower
 from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.convert.codec import load_codec_folder
-from sam_audio_jax.convert.load import load_codec, load_networks, load_text_encoder
+from sam_audio_jax.convert.load import load_codec, load_extras, load_networks, load_text_encoder
 from sam_audio_jax.encoders.audio_tower import AudioTower
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
@@ -28,6 +28,7 @@ from sam_audio_jax.encoders.text_means import TextMeans
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json, write_json
+from sam_audio_jax.infer.video_prompts import VideoFeatures, stored_tower
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.model import PromptedSeparator, project_text
 from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
@@ -93,6 +94,23 @@ def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
     if config.teacher_checkpoint != RANDOM:
         return load_cnn14(config.teacher_checkpoint, config.teacher, mesh)
     return parallel.init_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
+
+
+def open_vision(config: TrainConfig, codec: Codec, mesh: Mesh | None) -> VideoFeatures | None:
+    """The vision tower that `vision_checkpoint` names, which is loaded when it is used.
+
+    None where the config names none. Raises `UserError` for a model without a tower.
+    """
+    name = config.vision_checkpoint
+    if not name:
+        return None
+    tower = stored_tower(load_extras(name), mesh)
+    if tower is None:
+        raise UserError(
+            f"vision_checkpoint={name} has no vision tower: name a model folder that has one, as "
+            "`sam-audio convert --tower` makes it"
+        )
+    return VideoFeatures(tower, codec.config, config.separator.video_width, mesh)
 
 
 def make_audio_tower(

@@ -17,7 +17,8 @@ def batch_shapes(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch of `separation_batches`: latents with a cache, else waves.
 
-    With alignment a cache is assumed to hold the teacher's features.
+    With alignment a cache is assumed to hold the teacher's features, and with a vision tower those
+    of videos.
     """
     data, codec = config.data, config.codec
     frames = example_frames(data, codec.sample_rate, codec.hop)
@@ -25,7 +26,7 @@ def batch_shapes(
     signal: tuple[tuple[int, ...], Any] = ((frames * codec.hop,), jnp.float32)
     if data.encoded:
         signal = ((frames, codec.codebook_dim), jnp.float16)
-    shapes = dict.fromkeys(SIGNALS, signal)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = dict.fromkeys(SIGNALS, signal)
     shapes |= {
         "valid": ((frames,), jnp.bool_),
         "text_ids": ((tokens,), jnp.int32),
@@ -37,6 +38,8 @@ def batch_shapes(
         count = segments_around(frames, teacher.segment_s * codec.sample_rate / codec.hop)
         shapes["teacher_features"] = ((count, teacher.width), jnp.float16)
         shapes["teacher_features_offset"] = ((), jnp.float32)
+    if config.vision_checkpoint and data.encoded:
+        shapes["video"] = ((frames, config.separator.video_width), jnp.float16)
     return {
         name: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
         for name, (shape, dtype) in shapes.items()

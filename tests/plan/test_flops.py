@@ -10,6 +10,7 @@ import pytest
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.data.config import DataConfig, MixConfig
+from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.nn.linear import product
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import chips, flops
@@ -99,6 +100,8 @@ def test_shapes_are_those_of_real_batches(tmp_path):
     )
     data = DataConfig(mix=MixConfig(seconds=2.0))
     mixer = pipeline.mixer(data, codec.sample_rate, codec.hop)
+    count, width = len(mixer.catalogue.table.recordings), TrainConfig().separator.video_width
+    blind = VideoTracks([None] * count, [0] * count, width, codec.hop)
     shards.write_cache(
         tmp_path / "cache",
         lambda number: mixer.draw(np.random.default_rng(number)),
@@ -111,9 +114,11 @@ def test_shapes_are_those_of_real_batches(tmp_path):
         samples=mixer.samples,
         codec="zeros",
         recipe=pipeline.recipe(data),
+        video=blind,
     )
-    for cache in ("", str(tmp_path / "cache")):
-        config = TrainConfig(codec=codec, data=dataclasses.replace(data, cache=cache), batch=2)
+    for cache, tower in (("", ""), (str(tmp_path / "cache"), "any")):
+        cached = dataclasses.replace(data, cache=cache)
+        config = TrainConfig(codec=codec, data=cached, batch=2, vision_checkpoint=tower)
         batches = pipeline.separation_batches(config.data, codec.sample_rate, codec.hop, 2)
         real, shapes = next(batches), batch_shapes(config, 2)
         batches.close()
