@@ -12,6 +12,7 @@ and as in the held-out loss. The text encoder is frozen, as published: word vect
 (`tiny@vectors`), so N is all that learns. The data is that of `tiny@words`; a cache of 6,016
 mixtures (13.4 h) is read 5.3 times by the longest runs.
 
+`scaling_tiny@hour` is a smaller one, whose results are in docs/scaling_study.
 `scaling_tiny@rates-mup` and `scaling_tiny@rates-standard` look for the best rate at four widths.
 """
 
@@ -62,4 +63,19 @@ def _rates(kind: str) -> StudyConfig:
     )
 
 
-RECIPES = {"rates-mup": _rates("mup"), "rates-standard": _rates("standard")}
+# The study of docs/scaling_study: what an hour of one core allows.
+HOUR = dataclasses.replace(
+    CONFIG,
+    base=dataclasses.replace(
+        BASE,
+        separator=dataclasses.replace(
+            BASE.separator, dit=dataclasses.replace(BASE.separator.dit, dtype="bfloat16")
+        ),
+        eval_scores="none",
+    ),
+    widths=(16, 24, 32, 48, 64, 96, 128, 192),
+    steps=(125, 250, 500, 1_000),
+    seeds_up_to=32,
+)
+
+RECIPES = {"rates-mup": _rates("mup"), "rates-standard": _rates("standard"), "hour": HOUR}
