@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from sam_audio_jax.bounds import Checked, NonNegative, Seconds, Seed, Share, Workers
-from sam_audio_jax.codec.probe import is_same_codec
+from sam_audio_jax.codec.probe import is_same_network
 from sam_audio_jax.config import FREE
 from sam_audio_jax.data.examples import active_in_crops, crop_start
 from sam_audio_jax.data.excerpts import shuffled
@@ -119,7 +119,7 @@ class CaptionedLatents:
                 raise UserError(
                     f"{other.cache.folder} has {name} {theirs}, {self.cache.folder} has {ours}"
                 )
-        if not is_same_codec(self.cache.index["probe"], other.cache.index["probe"]):
+        if not is_same_network(self.cache.index["probe"], other.cache.index["probe"]):
             raise UserError(
                 f"{other.cache.folder} was made with another codec than {self.cache.folder}"
             )

@@ -31,7 +31,7 @@ from array_record.python import (
 )
 from jaxtyping import Float, Float16
 
-from sam_audio_jax.codec.probe import is_same_codec, probe_noise, probe_of
+from sam_audio_jax.codec.probe import is_same_network, probe_noise, probe_of
 from sam_audio_jax.config import to_dict
 from sam_audio_jax.data.arrange import Placement
 from sam_audio_jax.data.config import MixConfig, SourceConfig
@@ -167,9 +167,9 @@ def _shards_of(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:
                 f"{folder} holds a cache with another {differing}: {old!r}, not {new!r}; choose "
                 "another folder"
             )
-    if not is_same_codec(saved["probe"], now["probe"]):
+    if not is_same_network(saved["probe"], now["probe"]):
         raise UserError(f"{folder} was made with other weights of codec {plan['codec']}")
-    if not is_same_codec(saved["vision_probe"], now["vision_probe"]):
+    if not is_same_network(saved["vision_probe"], now["vision_probe"]):
         raise UserError(f"{folder} was made with other weights of the tower {plan['vision']}")
     return {int(path.stem) for path in folder.glob(SHARDS)}
 

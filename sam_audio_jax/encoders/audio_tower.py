@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from sam_audio_jax import parallel
 from sam_audio_jax.bounds import Checked, Finite, SampleRate, Size
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.codec.probe import is_same_codec, probe_noise, probe_of
+from sam_audio_jax.codec.probe import is_same_network, probe_noise, probe_of
 from sam_audio_jax.encoders.peav import Peav, PeavConfig
 from sam_audio_jax.encoders.text_means import TextMeans, unit
 from sam_audio_jax.errors import UserError
@@ -97,7 +97,7 @@ class AudioTextSpace(Checked, where="space"):
                 f"makes them of {config.hop} at {config.sample_rate} Hz"
             )
         now = latents_probe(codec, self.noise_frames)
-        if not is_same_codec(self.latents, now):
+        if not is_same_network(self.latents, now):
             raise UserError(f"{whose} was trained on the latents of another codec")
         known = np.asarray(words_probe(texts))
         wanted = np.asarray(self.words)
