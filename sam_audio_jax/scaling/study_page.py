@@ -199,7 +199,7 @@ def _chart(title: str, marks: Sequence[tuple[Any, ...]]) -> str:
         line = " ".join(f"{across(a)},{down(b)}" for a, b in zip(series[2], series[3], strict=True))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
         if name:
-            legend.append(f'<span style="color:{colour}">&#9679;</span> N = {name}')
+            legend.append(f'<span style="color:{colour}">&#9679;</span>&nbsp;N&nbsp;=&nbsp;{name}')
     caption = html.escape(title) + ("<br>" + " &nbsp; ".join(legend) if legend else "")
     return (
         f"<figure><figcaption>{caption}</figcaption>"
@@ -228,7 +228,9 @@ def _rates(found: Sequence[dict[str, Any]]) -> str:
     for number, one in enumerate(found):
         curve = (np.array(one["rates"]), np.array(one["losses"]))
         marks.append((f"width {one['width']}", number, *curve, *curve))
-    return _chart("Loss over the rate", marks).replace("N = width", "width") if marks else ""
+    return (
+        _chart("Loss over the rate", marks).replace("N&nbsp;=&nbsp;width", "width") if marks else ""
+    )
 
 
 def _definitions(definitions: dict[str, str]) -> str:
