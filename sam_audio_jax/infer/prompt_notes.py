@@ -7,9 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.separator.prompts import Span, frame_spans
+
+# On 160 held-out mixtures, by text, 56 % of the targets of sounds that were not there were below
+# this level and 6 % of those of sounds that were, nearly all of which the model had not found.
+FAINT_DB = -15.0
+QUIET_DB = -40.0  # of the loudest second of a recording; what is below it is not compared
 
 
 def text_notes(original: str | None, text: str, tokenizer: Any) -> Iterator[str]:
@@ -49,3 +55,36 @@ def prediction_notes(spans: Sequence[Span], predicted: Sequence[Span], text: str
         yield "without a text no spans are predicted"
     elif not predicted:
         yield "no spans were found: its text sounds nowhere for the predictor"
+
+
+def faint_notes(
+    target: Float[np.ndarray, " samples"],
+    mixture: Float[np.ndarray, " samples"],
+    sample_rate: int,
+    text: str,
+) -> Iterator[str]:
+    """Of a generated target that is far below its recording in every second of it.
+
+    A sound that is short is loud in its second, so that the length of the recording says nothing.
+    """
+    wanted, whole = (_power_by_second(wave, sample_rate) for wave in (target, mixture))
+    if not text or not whole.any():
+        return
+    heard = whole >= 10 ** (QUIET_DB / 10) * whole.max()
+    level = 10 * np.log10(max((wanted[heard] / whole[heard]).max(), 1e-10))
+    if level < FAINT_DB:
+        yield (
+            f"hardly anything of {text!r} was found: its target is at least {-level:.0f} dB below "
+            "the recording in every second; if the sound is there, mark it with a span"
+        )
+
+
+def _power_by_second(
+    wave: Float[np.ndarray, " samples"], sample_rate: int
+) -> Float[np.ndarray, " seconds"]:
+    """The mean square of each second, of the last one with zeros to its end."""
+    whole = len(wave) // sample_rate * sample_rate
+    rows = [wave[:whole].reshape(-1, sample_rate), wave[None, whole:]]
+    # Summed up in float64 without a copy of an hour in it.
+    sums = [np.einsum("st,st->s", row, row, dtype=np.float64) for row in rows if row.size]
+    return np.concatenate(sums) / sample_rate if sums else np.zeros(0)

@@ -311,20 +311,24 @@ class Pipeline:
         chosen = self._choose(cuts, [item.wave for item in items], views, rankers)
         stems = []
         for item, view, cut, (best, scores) in zip(items, views, cuts, chosen, strict=True):
+            notes = self._notes(item, view, cut[best][0], options)
             target, *others = item.level.undo(cut[best])
             # Where it was not decoded nothing reads it: zeros that take no memory.
             residual = others[0] if others else np.broadcast_to(np.float32(0), target.shape)
-            notes = self._prediction_notes(item, view, options)
             stems.append(Stems(target, residual, self.sample_rate, scores, view.spans, notes))
         return stems
 
-    @staticmethod
-    def _prediction_notes(
-        item: Item, view: PromptView, options: SeparateOptions
+    def _notes(
+        self,
+        item: Item,
+        view: PromptView,
+        target: Float[np.ndarray, " samples"],
+        options: SeparateOptions,
     ) -> tuple[str, ...]:
-        if not options.predict_spans:
-            return ()
-        notes = prompt_notes.prediction_notes(item.spans, view.spans, item.text)
+        """What is to be known of an item's target, as generated, and of its predicted spans."""
+        notes = [*prompt_notes.faint_notes(target, item.wave, self.sample_rate, item.text)]
+        if options.predict_spans:
+            notes += prompt_notes.prediction_notes(item.spans, view.spans, item.text)
         return tuple(f"{item.name}: {note}" for note in notes)
 
     def separate_batch(

@@ -1,9 +1,10 @@
 """A prompt, or a part of one, that has no effect is named."""
 
+import numpy as np
 import pytest
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.prompt_notes import prediction_notes, span_notes
+from sam_audio_jax.infer.prompt_notes import faint_notes, prediction_notes, span_notes
 from tests import tiny
 
 RATE = 8_000  # with frames of 40 ms
@@ -36,6 +37,25 @@ def test_predictions_without_effect():
     assert "none are predicted" in own
     assert "without a text" in silent
     assert "no spans were found" in nothing
+
+
+def test_targets_in_which_hardly_anything_is(noise_of):
+    mixture = noise_of(600.5)
+    short = np.zeros_like(mixture)
+    short[-RATE // 4 :] = mixture[-RATE // 4 :]  # a quarter of a second, at the end of ten minutes
+    level = 10 ** (-16 / 20)
+    (note,) = faint_notes(level * mixture, mixture, RATE, "dog")
+    assert "hardly anything of 'dog' was found" in note
+    assert "at least 16 dB below" in note
+    assert not list(faint_notes(level * mixture, mixture, RATE, ""))  # nothing was named
+    assert not list(faint_notes(level * mixture + short, mixture, RATE, "dog"))
+    assert not list(faint_notes(10 ** (-14 / 20) * mixture, mixture, RATE, "dog"))
+    assert list(faint_notes(np.zeros_like(mixture), mixture, RATE, "dog"))
+    assert not list(faint_notes(np.zeros_like(mixture), np.zeros_like(mixture), RATE, "dog"))
+    # Where the recording is all but silent its noise is not compared.
+    quiet = np.concatenate([1e-3 * mixture[: 5 * RATE], mixture])
+    leak = np.concatenate([1e-3 * mixture[: 5 * RATE], level * mixture])
+    assert list(faint_notes(leak, quiet, RATE, "dog"))
 
 
 def test_notes_reach_a_caller(model, noise_of):
