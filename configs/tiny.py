@@ -5,19 +5,18 @@ The shipped model is `tiny@vectors`; its model card has each stage.
 sam-audio prepare tiny --out runs/tiny_cache --items 3000
 sam-audio train tiny --workdir runs/tiny --data.cache runs/tiny_cache
 
-`tiny@words` is arranged for prompts by text: both prompts of a mixture, absent sounds, near
-classes, several wordings, recordings drawn by their captions, filters, offsets. `tiny@no-NAME` is
-the same without one of these, to see what it does; `tiny@plain` is without all of them.
-
-sam-audio prepare tiny@words --data.source.manifests A/manifest.jsonl B/manifest.jsonl --out CACHE
-sam-audio train tiny@words --data.cache CACHE --workdir runs/words
-sam-audio train tiny@no-absent --data.cache CACHE --workdir runs/no_absent
-
-`tiny@vectors` is `words` with frozen word vectors as its text encoder, which know words that no
-caption has:
+`tiny@vectors` is arranged for prompts by text: both prompts of a mixture, absent sounds, near
+classes, several wordings, recordings drawn by their captions, filters, offsets. Its text encoder
+are frozen word vectors, which know words that no caption has:
 
 sam-audio convert --from wordllama --to runs/vectors
+sam-audio prepare tiny@words --data.source.manifests A/manifest.jsonl B/manifest.jsonl --out CACHE
 sam-audio train tiny@vectors --data.cache CACHE --workdir runs/vectors_run
+
+`tiny@no-NAME` is the same without one of these, to see what it does; `tiny@plain` is without all of
+them, and `tiny@words` trains a text encoder of its own instead of the vectors.
+
+sam-audio train tiny@no-absent --data.cache CACHE --workdir runs/no_absent
 
 `tiny@many-steps` learns all flow times alike, and `tiny@few-steps` goes on from it for few steps of
 the solver (docs/training.md, "Few steps"); both share the cache of `words`:
@@ -126,11 +125,16 @@ RECIPES = {
     "few-steps": few_steps(MANY, steps=1_000),
     "words": _arranged(*WORDS.values()),
     "vectors": VECTORS,
-    "plain": _arranged(),
+    "plain": _with_vectors(_arranged()),
     **{
-        f"no-{name}": _arranged(*(part for other, part in WORDS.items() if other != name))
+        f"no-{name}": _with_vectors(
+            _arranged(*(part for other, part in WORDS.items() if other != name))
+        )
         for name in WORDS
     },
-    "no-speed": _arranged(*WORDS.values(), {"mix": {"speed_share": 0.0}}),
-    **{f"no-{name}": _arranged(*WORDS.values(), part) for name, part in USUAL.items()},
+    "no-speed": _with_vectors(_arranged(*WORDS.values(), {"mix": {"speed_share": 0.0}})),
+    **{
+        f"no-{name}": _with_vectors(_arranged(*WORDS.values(), part))
+        for name, part in USUAL.items()
+    },
 }
