@@ -26,7 +26,7 @@ from sam_audio_jax.eval.prompting import PROMPTS, SeparatedMixture, SolverChoice
 from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, interval_text
 from sam_audio_jax.eval.suite import REFINES, Separation, batches, fixed_suite
 from sam_audio_jax.files import write_json
-from sam_audio_jax.infer.refine import RefineConfig, wiener
+from sam_audio_jax.infer.refine import RefineConfig
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.scorers.scorer import Scorer, best, score_recordings
 from sam_audio_jax.separator.flow import Method
@@ -105,19 +105,8 @@ def _scored(
 
 
 def _improvement(separated: SeparatedMixture, refinement: RefineConfig | None) -> float:
-    recorded = separated.prompted.recorded
-    target, rate = separated.target, recorded.sample_rate
-    if refinement is not None:
-        stems = target, separated.residual
-        (target,), _ = wiener(
-            recorded.mixture[None],
-            *stems,
-            sample_rate=rate,
-            stem_rate=rate,
-            config=refinement,
-            spans=separated.spans,
-        )
-    return improvement(recorded, target)
+    stems = separated.target, separated.residual
+    return improvement(separated.prompted.recorded, stems, separated.spans, refinement)
 
 
 def captured(items: Sequence[Candidates], seed: int = 0) -> Interval | None:

@@ -4,7 +4,8 @@
 
 Every mixture is solved from the same noise by each method and grid of times, with as many steps as
 the evaluations allow. The table has the mean improvement of the target's SI-SDR in dB with its 95 %
-interval, and the distance of the latents from those of 64 midpoint steps, relative to their norm.
+interval, of the recording as the model's mask divides it or, with `--refine none`, of the generated
+target; and the distance of the latents from those of 64 midpoint steps, relative to their norm.
 """
 
 import argparse
@@ -25,14 +26,16 @@ from sam_audio_jax.eval import distances
 from sam_audio_jax.eval.prompting import PROMPTS, PromptedMixture, fit
 from sam_audio_jax.eval.recorded import Recorded, Rendered
 from sam_audio_jax.eval.statistics import bootstrap, interval_text
-from sam_audio_jax.eval.suite import batches, fixed_suite
+from sam_audio_jax.eval.suite import REFINES, batches, fixed_suite
 from sam_audio_jax.files import write_json
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.collate import Prompts, collate_items
 from sam_audio_jax.infer.options import SeparateOptions
+from sam_audio_jax.infer.refine import RefineConfig, wiener
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.solve import Networks, decode_stems, encode_mixture, solve_latents
 from sam_audio_jax.separator.flow import Method, SamplerConfig, TimeGrid
+from sam_audio_jax.separator.prompts import Span
 
 Latents = Float[np.ndarray, "rows frames state"]
 REFERENCE = SamplerConfig(method="midpoint", steps=64)
@@ -98,21 +101,27 @@ class EncodedBatch:
         return cls(mixtures, prompts, _latents(model, prompts, REFERENCE))
 
 
-def measure(model: SAMAudio, batches: Sequence[EncodedBatch], sampler: SamplerConfig) -> Measured:
+def measure(
+    model: SAMAudio,
+    batches: Sequence[EncodedBatch],
+    sampler: SamplerConfig,
+    refinement: RefineConfig | None,
+) -> Measured:
     """The scores of one sampler on all batches: its program is compiled once."""
     scores = Measured()
+    alone = refinement is None
     for batch in batches:
         count = len(batch.mixtures)
         latents = _latents(model, batch.prompts, sampler)
-        waves = np.asarray(model.pipeline.compiled.on_batch(_targets, latents))
+        waves = np.asarray(model.pipeline.compiled.on_batch(_stems, latents, targets_only=alone))
         error, size = (
             np.linalg.norm(one[:count].reshape(count, -1), axis=1)
             for one in (latents - batch.exact, batch.exact)
         )
         scores.distance += (error / size).tolist()
         scores.improvement += [
-            improvement(one.recorded, wave)
-            for one, wave in zip(batch.mixtures, waves, strict=False)
+            improvement(one.recorded, stems, one.positive_spans() or (), refinement)
+            for one, stems in zip(batch.mixtures, waves, strict=False)
         ]
     return scores
 
@@ -121,16 +130,30 @@ def _latents(model: SAMAudio, prompts: Prompts, sampler: SamplerConfig) -> Laten
     return np.asarray(model.pipeline.compiled.on_batch(solve_latents, prompts, sampler=sampler))
 
 
-def _targets(networks: Networks, latents: Latents) -> Any:
-    return decode_stems(networks.codec, jnp.asarray(latents), targets_only=True)[:, 0]
+def _stems(networks: Networks, latents: Latents, *, targets_only: bool) -> Any:
+    return decode_stems(networks.codec, jnp.asarray(latents), targets_only=targets_only)
 
 
-def improvement(rendered: Recorded, wave: np.ndarray) -> float:
-    """How far a wave is better than the fixed mixture as its target, SI-SDR in dB."""
+def improvement(
+    rendered: Recorded,
+    stems: Sequence[Float[np.ndarray, " _"]],
+    spans: Sequence[Span],
+    refinement: RefineConfig | None,
+) -> float:
+    """How far a target is better than the fixed mixture, SI-SDR in dB.
+
+    `stems` are generated, the target first, at the rate of the mixture. With a refinement the
+    target is what their mask leaves of the mixture, and they have a residual, too.
+    """
     assert isinstance(rendered, Rendered)  # as all fixed mixtures are
+    fitted = [fit(stem, len(rendered.target)) for stem in stems]
+    target, rate = fitted[0], rendered.sample_rate
+    if refinement is not None:
+        recording = rendered.mixture[None]
+        rates = {"sample_rate": rate, "stem_rate": rate}
+        (target,), _ = wiener(recording, *fitted, config=refinement, spans=spans, **rates)
     truth, mixture = (one.astype(np.float64) for one in (rendered.target, rendered.mixture))
-    estimate = fit(wave, len(truth)).astype(np.float64)
-    return float(distances.si_sdr_improvement(estimate, truth, mixture))
+    return float(distances.si_sdr_improvement(target.astype(np.float64), truth, mixture))
 
 
 def table(measured: dict[SamplerConfig, Measured]) -> str:
@@ -158,6 +181,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--grids", nargs="+", choices=get_args(TimeGrid), default=get_args(TimeGrid)
     )
+    parser.add_argument("--refine", choices=REFINES, default="wiener", help="of the targets")
     parser.add_argument("--batch", type=at_least(1), default=8)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file of every mixture's numbers")
     return parser.parse_args(argv)
@@ -174,8 +198,9 @@ def main(argv: list[str]) -> None:
         EncodedBatch.of(model, [separation.load() for separation in group], options.batch)
         for group in tqdm.tqdm(batches(right, options.batch), desc="reference", unit="batch")
     ]
+    refinement = model.pipeline.refinement if options.refine == "wiener" else None
     measured = {
-        sampler: measure(model, groups, sampler)
+        sampler: measure(model, groups, sampler, refinement)
         for sampler in tqdm.tqdm(
             samplers(options.evaluations, options.methods, options.grids),
             desc="solving",
