@@ -128,13 +128,17 @@ def evaluate_model(
 
 
 def _measure(store: ScoreStore, work: _Work, rank: ProcessRank, progress: bool) -> None:
-    """Does this process's share of the work, but for what is measured already."""
+    """Does this process's share of the work, but for what is measured already.
+
+    A part with items that failed in an earlier call is measured again: their files may be mended.
+    """
     own = list(work)[rank.index :: rank.count]
-    missing = [part for part in own if not store.has(part)]
+    again = {part for part in own if store.has(part) and store.get(part)[0]["failed"]}
+    missing = [part for part in own if part in again or not store.has(part)]
     done = len(own) - len(missing)
     bar = {"total": len(own), "initial": done, "desc": "evaluating", "unit": "batch"}
     for part in tqdm.tqdm(missing, **bar, disable=not progress):
-        if not store.has(part):
+        if part in again or not store.has(part):
             scores = work[part]()
             store.put(part, scores.as_json(), scores.waves)
 

@@ -268,6 +268,33 @@ def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path)
         evaluate_model(model, suite, tmp_path / "o", **OPTIONS)
 
 
+def test_what_failed_is_tried_again_by_the_call_that_goes_on(model, tmp_path, monkeypatch):
+    wave = 0.1 * np.random.default_rng(0).standard_normal((1, 8_000)).astype(np.float32)
+    audio.write_wav(tmp_path / "a.wav", wave, 8_000)
+    lines = [{"id": name, "audio": f"{name}.wav", "text": "rain"} for name in ("b", "a")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    used = {"clap": LevelScorer("text", ("clap",))}
+
+    def run():
+        suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
+        options = OPTIONS | {"batch": 1}
+        evaluate_model(model, suite, tmp_path / "out", measures=Measures(used), **options)
+        return json.loads((tmp_path / "out" / "results.json").read_text())
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "separate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run()  # b.wav is missing; the separation of a.wav is interrupted
+    assert len(list((tmp_path / "out.partial").glob("separations-*.npz"))) == 1
+    audio.write_wav(tmp_path / "b.wav", 0.5 * wave, 8_000)
+    results = run()
+    assert not results["missing"]
+    assert {item["id"] for item in results["items"] if item["clap"] > 0} == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
