@@ -2,10 +2,10 @@
 
 A frozen encoder gives the same at every update, so its outputs are stored as float16: latents, or
 the frames of the audio transformer where that is frozen, too. A folder serves any number of tables
-and trainings that have these weights; sounds that it lacks are added.
+and trainings that have these weights; sounds that it lacks, or whose files have changed, are added.
 
     PROBE/00003/values.npy    [sounds, frames, width], zeros behind the end of a sound
-    PROBE/00003/sounds.json   paths and frames of its sounds
+    PROBE/00003/sounds.json   paths and frames of its sounds, and stamps of their files
 """
 
 import functools
@@ -20,7 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from sam_audio_jax.codec.codec import pad_to_hop
-from sam_audio_jax.data.encoded_sounds import SOUNDS, VALUES, EncodedSounds, Stage
+from sam_audio_jax.data.encoded_sounds import SOUNDS, VALUES, EncodedSounds, Stage, stamp_of
 from sam_audio_jax.data.ratings import RatedPair, clip
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder, write_json
@@ -57,7 +57,7 @@ def open_judge_cache(
     folder = pathlib.Path(config.data.cache) / _probe(judge, stage, frames)
     known = EncodedSounds(stage, folder)
     paths = dict.fromkeys(path for pair in pairs for path in (pair.mixture, pair.separated))
-    missing = [path for path in paths if path not in known]
+    missing = [path for path in paths if not known.is_current(path)]
     for shard in tqdm.tqdm(range(0, len(missing), PER_SHARD), "encoding", leave=False):
         _write_shard(folder, judge, stage, frames, missing[shard : shard + PER_SHARD])
     return EncodedSounds(stage, folder) if missing else known
@@ -69,12 +69,14 @@ def _write_shard(
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{len(list(folder.glob('[0-9]*'))):05d}"
     with whole_folder(folder / name) as part:
+        stamps = [stamp_of(path) for path in paths]
         values, counts = [], []
         for rows, lengths in _encoded(judge, stage, frames, paths):
             values.append(rows.astype(np.float16))
             counts += lengths
         np.save(part / VALUES, np.concatenate(values))
-        write_json(part / SOUNDS, {"paths": list(paths), "frames": counts}, indent=None)
+        index = {"paths": list(paths), "frames": counts, "stamps": stamps}
+        write_json(part / SOUNDS, index, indent=None)
 
 
 def _encoded(

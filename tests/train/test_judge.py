@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.data.ratings import (
     RatedExamples,
     RatingsConfig,
+    clip,
     load_ratings,
     rating_statistics,
 )
@@ -347,6 +349,13 @@ def test_scores_from_encoded_sounds_are_those_from_waves(tmp_path, stage):
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         scores.append(np.asarray(scores_of(graph, kind)(frozen, params, batch)))
     np.testing.assert_allclose(scores[0], scores[1], atol=0.02)  # float16 on the disk
+    before = encoded[pairs[0].separated]
+    shutil.copy(pairs[1].separated, pairs[0].separated)  # another sound under the same name
+    clip.cache_clear()  # as in another process
+    changed = open_judge_cache(config, judge, pairs)
+    assert changed is not None
+    assert not np.array_equal(changed[pairs[0].separated], before)
+    np.testing.assert_array_equal(changed[pairs[0].separated], encoded[pairs[1].separated])
 
 
 def test_the_contrast_is_low_where_sounds_and_texts_agree():
