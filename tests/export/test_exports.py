@@ -12,9 +12,12 @@ import soundfile
 
 from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.cli import main
+from sam_audio_jax.convert.load import load_networks
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.export import exported_folder, stablehlo
+from sam_audio_jax.export.networks import programs_of
 from sam_audio_jax.export.solver_steps import solver_steps
+from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.separator.flow import SamplerConfig, sample
 from tests.children import ROOT, environment
 
@@ -26,6 +29,16 @@ import runpy, sys
 sys.modules["sam_audio_jax"] = None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+# Runs models where neither the package nor JAX can be imported.
+RUN_ONNX = """
+import sys
+sys.modules["sam_audio_jax"] = sys.modules["jax"] = None
+import numpy, onnxruntime
+for path in sys.argv[1:]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, dict(numpy.load(path + ".npz")))
+    numpy.save(path + ".npy", result)
 """
 PROMPTS = {"text": "A woman  speaking.", "spans": [("+", 0.5, 1.1)], "seed": 3}
 
@@ -90,6 +103,33 @@ def test_a_program_that_differs_is_not_written(tmp_path, monkeypatch):
             "tiny", tmp_path / "out", "stablehlo", seconds=1.0, tokens=8, report=print
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+@pytest.mark.processes
+def test_onnx_models_give_what_the_networks_give_without_the_package(tmp_path):
+    pytest.importorskip("jax2onnx", reason="the extra [onnx] and jax2onnx are not installed")
+    folder = tmp_path / "models"
+    words = ["--format", "onnx", "--seconds", "2", "--tokens", "8", "--out", str(folder)]
+    assert main(["export", "tiny", *words]) == 0
+    codec, prompted, _, _ = load_networks("tiny")
+    fixed = {"batch": 1, "frames": 50, "tokens": 8}  # of the velocity; sizes of others are open
+    wanted = {}
+    for program in programs_of(codec, prompted):
+        path = folder / f"{program.name}.onnx"
+        sizes = fixed if program.name == "velocity" else {"batch": 2, "frames": 31, "tokens": 5}
+        inputs = program.draw_inputs(sizes, seed=7)
+        np.savez(f"{path}.npz", **inputs)
+        wanted[path] = np.asarray(Compiled(program.network)(program.call, *inputs.values()))
+    subprocess.run(
+        [sys.executable, "-c", RUN_ONNX, *map(str, wanted)],
+        env=environment() | {"PYTHONPATH": ""},
+        check=True,
+        timeout=300,
+    )
+    for path, network in wanted.items():
+        difference = np.abs(np.load(f"{path}.npy") - network).max() / np.abs(network).max()
+        assert difference < 1e-4, path.name
 
 
 def test_a_missing_converter_is_named(tmp_path, monkeypatch, capsys):
