@@ -18,6 +18,8 @@ from sam_audio_jax.separator.model import Separator
 
 CODEC_S = 4  # seconds of sound for the codec
 STEMS_S = 10  # and for one stem or three
+STEMS = ("speech", "music", "effects")
+MANY_STEPS = {"method": "midpoint", "steps": 16}  # as published
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,17 +75,16 @@ def separation(minutes: int) -> Call:
     return lambda wave: separate(wave).target, (wave,)
 
 
-def stems(*texts: str) -> Call:
+def stems(*texts: str, **solver: Any) -> Call:
     """Returns the separation of 10 s of noise by the shipped model: joint stems of the texts.
 
-    One text is separated as any call does, refined. The solver is midpoint with 16 steps.
+    One text is separated as any call does, refined. `solver` is `method` and `steps` where they are
+    not the model's own.
     """
     model = SAMAudio.from_pretrained("tiny")
     rate = model.sample_rate
     wave = np.random.default_rng(0).standard_normal(STEMS_S * rate, np.float32) / 10
-    separate = functools.partial(
-        model.separate, sample_rate=rate, method="midpoint", steps=16, refine="wiener"
-    )
+    separate = functools.partial(model.separate, sample_rate=rate, refine="wiener", **solver)
     if len(texts) == 1:
         return lambda wave: separate(wave, texts[0]).target, (wave,)
     joint = functools.partial(separate, text=list(texts), joint=True)
@@ -142,14 +143,26 @@ PARTS = {
         unit="s",
     ),
     "stem": Measurement(
-        title="separate 10 s by one text, tiny, midpoint 16",
+        title="separate 10 s by one text, tiny",
         make=lambda: stems("speech"),
         amount=STEMS_S,
         unit="s",
     ),
     "stems": Measurement(
+        title="separate 10 s into three joint stems, tiny",
+        make=lambda: stems(*STEMS),
+        amount=STEMS_S,
+        unit="s",
+    ),
+    "stem-16": Measurement(
+        title="separate 10 s by one text, tiny, midpoint 16",
+        make=lambda: stems("speech", **MANY_STEPS),
+        amount=STEMS_S,
+        unit="s",
+    ),
+    "stems-16": Measurement(
         title="separate 10 s into three joint stems, tiny, midpoint 16",
-        make=lambda: stems("speech", "music", "effects"),
+        make=lambda: stems(*STEMS, **MANY_STEPS),
         amount=STEMS_S,
         unit="s",
     ),
