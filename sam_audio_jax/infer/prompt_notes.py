@@ -70,8 +70,8 @@ def faint_notes(
     wanted, whole = (_power_by_second(wave, sample_rate) for wave in (target, mixture))
     if not text or not whole.any():
         return
-    heard = whole >= 10 ** (QUIET_DB / 10) * whole.max()
-    level = 10 * np.log10(max((wanted[heard] / whole[heard]).max(), 1e-10))
+    audible = whole >= 10 ** (QUIET_DB / 10) * whole.max()
+    level = 10 * np.log10(max((wanted[audible] / whole[audible]).max(), 1e-10))
     if level < FAINT_DB:
         yield (
             f"hardly anything of {text!r} was found: its target is at least {-level:.0f} dB below "
