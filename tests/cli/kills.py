@@ -2,19 +2,18 @@
 
 python -m tests.cli.kills [--kills 25] [--seed 0] [--only NAME ...] [--folder DIR]
 
-Each of `train`, `separate --manifest`, `evaluate`, `prepare` and `label` is killed so many times,
-in rounds that have one process or two by turns: from the first import on, in the middle of saves
-and of the last clean-up. The one that is killed is any of the processes, or all at once. A round
-ends with a start that nothing disturbs; then its results must be those of the undisturbed run, to
-the byte (training: parameters, averages, moments and metrics without times), with nothing beside
-them, no process and no shared memory.
+Each of `train`, `separate --manifest`, `evaluate`, `prepare` (also with a vision tower that looks
+at videos) and `label` is killed so many times, in rounds that have one process or two by turns:
+from the first import on, in the middle of saves and of the last clean-up. The one that is killed is
+any of the processes, or all at once. A round ends with a start that nothing disturbs; then its
+results must be those of the undisturbed run, to the byte (training: parameters, averages, moments
+and metrics without times), with nothing beside them, no process and no shared memory.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import random
@@ -33,14 +32,18 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 import soundfile
 
-from sam_audio_jax.files import PART
+from sam_audio_jax.files import PART, write_jsonl
 from sam_audio_jax.workdir import Workdir
 from tests.children import ROOT, environment
 from tests.eval.listing import make_folder, three_lines
+from tests.tower_model import write_model
 from tests.train.metrics import untimed
+from tests.video.clips import HEIGHT, WIDTH, disc
+from tests.video.clips import write as write_video
 
 MARK = "SAM_AUDIO_TEST_KILLS"  # variable by which processes of a round are found
 KILLS_OF_ROUND = 6
+FRAMES = 7  # pictures of a video
 TIMEOUT_S = 600  # of a start that nothing disturbs
 SOON_S = 60  # until what a killed process started has ended
 CONFIG = "tests/train/tiny.py"
@@ -77,6 +80,11 @@ def victims(inputs: pathlib.Path) -> list[Victim]:
     def prepare(out: pathlib.Path) -> list[str]:
         return ["prepare", CONFIG, "--out", str(out), "--items", "512", *data]
 
+    def prepare_videos(out: pathlib.Path) -> list[str]:
+        films = ["--data.source.manifests", str(inputs / "films" / "manifest.jsonl")]
+        tower = ["--vision-checkpoint", str(inputs / "vision")]
+        return ["prepare", CONFIG, "--out", str(out), "--items", "256", *films, *tower]
+
     def label(out: pathlib.Path) -> list[str]:
         options = ["--checkpoint", str(inputs / "folder"), "--per-shard", "2", "--steps", "1"]
         filters = ["--filters", "silence", "remix", "agreement_noise"]
@@ -87,12 +95,13 @@ def victims(inputs: pathlib.Path) -> list[Victim]:
         Victim("separate", separate, files_digest),
         Victim("evaluate", evaluate, files_digest),
         Victim("prepare", prepare, files_digest),
+        Victim("prepare-videos", prepare_videos, files_digest),
         Victim("label", label, files_digest),
     ]
 
 
 def make_inputs(folder: pathlib.Path) -> None:
-    """Recordings, a manifest of items, a bench, and a model that was trained for two steps."""
+    """Recordings with and without videos, items, a bench, a vision tower, and a trained model."""
     rng = np.random.default_rng(0)
     (folder / "tones").mkdir(parents=True)
     lines, items = [], []
@@ -109,8 +118,18 @@ def make_inputs(folder: pathlib.Path) -> None:
             | {"duration": seconds, "license": "CC0-1.0"}
         )
         items.append({"id": name["id"], "audio": str(path), "text": name["caption"]})
-    for path, values in (("tones/manifest.jsonl", lines), ("items.jsonl", items)):
-        (folder / path).write_text("".join(json.dumps(line) + "\n" for line in values))
+    write_jsonl(folder / "tones" / "manifest.jsonl", lines)
+    write_jsonl(folder / "items.jsonl", items)
+    (folder / "films").mkdir()
+    for number, line in enumerate(lines):
+        np.savez(folder / "films" / f"{number}.npz", mask=disc(FRAMES))
+        brightness = np.uint8(40 + 10 * number)
+        pictures = np.broadcast_to(brightness, (FRAMES, HEIGHT, WIDTH, 3))
+        write_video(folder / "films" / f"{number}.mp4", pictures)
+        line |= {"path": str(folder / "tones" / line["path"])}
+        line |= {"video": f"{number}.mp4", "mask": f"{number}.npz"}
+    write_jsonl(folder / "films" / "manifest.jsonl", lines)
+    write_model(folder / "vision")
     make_folder(folder / "bench", three_lines())
     trained = victims(folder)[0].arguments(folder / "model")
     command = [sys.executable, "-m", "sam_audio_jax.cli", *trained, "--steps", "2"]

@@ -7,7 +7,9 @@ from tests.cli import kills
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 
-@pytest.mark.parametrize("name", ["train", "separate", "evaluate", "prepare", "label"])
+@pytest.mark.parametrize(
+    "name", ["train", "separate", "evaluate", "prepare", "prepare-videos", "label"]
+)
 def test_25_kills_change_nothing(name, tmp_path):
     """Takes many minutes: each command starts about forty times, once or twice at a time."""
     kills.make_inputs(tmp_path / "inputs")
