@@ -6,8 +6,9 @@ Each source DIR holds manifest.jsonl and, with songs, songs.jsonl. The new folde
 manifest.jsonl that names the sound where it is, and a mixtures.jsonl for `sam-audio evaluate
 --bench DIR`: `count` mixtures of each setting, of two sources but for the stems of songs. Each line
 says whether its caption is one of the training recordings (`seen`), another wording of it
-(`alt_caption`) and a caption of a sound that is not there (`absent`). The same folders, count and
-seed give the same lines.
+(`alt_caption`), a caption of a sound that is not there (`absent`), and for its two sounds other
+recordings of the same caption (`example`, `other_example`), of the validation split or else of
+training. The same folders, count and seed give the same lines.
 """
 
 import argparse
@@ -54,7 +55,8 @@ class Bench:
 
     def __init__(self, folders: Sequence[pathlib.Path], seed: int):
         manifests = [str(folder / "manifest.jsonl") for folder in folders]
-        train = {normalize(one.caption): one for one in load_manifests(manifests, "train")}
+        recordings = load_manifests(manifests, "train")
+        train = {normalize(one.caption): one for one in recordings}
         self.known = frozenset(train)
         self.absent = [text.texts_of(train[caption])[0] for caption in sorted(train)]
         self.make = Composer(folders, self.known, seed)
@@ -63,6 +65,12 @@ class Bench:
         for clip in self.make.clips.values():
             if not clip.song:
                 self.captions[clip.category].setdefault(clip.caption, []).append(clip)
+        # Recordings of each caption: those of the validation split, and those of training.
+        self.examples: dict[str, tuple[list[Recording], list[Recording]]] = {}
+        for number, clips in enumerate((self.make.clips.values(), recordings)):
+            for clip in clips:
+                if not clip.song:
+                    self.examples.setdefault(normalize(clip.caption), ([], []))[number].append(clip)
 
     def lines(self, count: int) -> list[Line]:
         """`count` mixtures of each setting."""
@@ -157,7 +165,27 @@ class Bench:
         if alternatives:
             line["alt_caption"] = alternatives[int(self.rng.integers(len(alternatives)))]
         line["absent"] = self._absent(likeness.Present(target.claims, residual.claims))
+        present = target.sources | residual.sources
+        for name, sound in (("example", target), ("other_example", residual)):
+            if example := self._example(sound, present, number):
+                line[name] = example.id
         return line
+
+    def _example(self, sound: Sound, present: frozenset[str], number: int) -> Recording | None:
+        """Another recording of a sound, of a source that the mixture does not have.
+
+        The source of a voice is its speaker, of whom another recording is an example, too.
+        """
+        (clip, *more) = sound.clips
+        if more or clip.song:
+            return None
+        for recordings in self.examples[normalize(clip.caption)]:
+            others = [one for one in recordings if one.source_id not in present]
+            if clip.category == "speech":
+                others = [one for one in recordings if one.id != clip.id]
+            if others:
+                return others[number % len(others)]
+        return None
 
     def _absent(self, present: likeness.Present) -> str:
         """The caption of a training recording that cannot be taken for anything present."""
@@ -174,6 +202,7 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path, count: int, seed: 
     lines = Bench(folders, seed).lines(count)
     events = [event for line in lines for event in line["target"] + line["residual"]]
     used = {event["clip"] for event in events}
+    used |= {line[name] for line in lines for name in ("example", "other_example") if name in line}
     with whole_folder(out) as part:
         named = []
         for folder in folders:
@@ -202,6 +231,7 @@ def main(argv: list[str]) -> None:
             "captions": len({line["caption"] for line in chosen}),
             "of a seen caption": sum(line["seen"] for line in chosen),
             "with another wording": sum("alt_caption" in line for line in chosen),
+            "with an example": sum("example" in line for line in chosen),
         }
         print(setting, json.dumps(found))
 

@@ -23,6 +23,7 @@ from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines, report, scorer_columns, scoring, statistics
 from sam_audio_jax.eval.prompting import (
+    EXAMPLES,
     PROMPTS,
     VIDEO,
     PromptedMixture,
@@ -95,6 +96,8 @@ def evaluate_model(
     _check_scorers(suite, measures)
     if solver.predict_spans:
         model.pipeline.span_finder.require()
+    if set(suite.kinds) & set(EXAMPLES):
+        model.pipeline.like_vectors.require()
     run = _Run(model, suite, solver, measures, batch, listen, loaded or {})
     measured = run.identity() | {"baselines": with_baselines}
     together = rank is None and jax.process_count() > 1

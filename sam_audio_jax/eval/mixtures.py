@@ -64,6 +64,9 @@ class FixedMixture:
     seen: bool | None = None  # whether a training recording has the caption; None: not listed
     alt_caption: str = ""  # another text for the target
     absent: str = ""  # the caption of a sound that is not in the mixture
+    # Other recordings of what the two stems are, by clip; by path in a loaded bench.
+    example: str = ""
+    other_example: str = ""
 
     @property
     def seconds(self) -> float:
@@ -119,10 +122,19 @@ def load_bench(bench: str | pathlib.Path) -> Bench:
         for event in item.target + item.residual:
             if event.clip not in recordings:
                 raise _wrong(listing, item, f"clip {event.clip!r} is not in manifest.jsonl")
-    named = tuple(
-        dataclasses.replace(item, other=_other_source(item, recordings)) for item in mixtures
-    )
+        for example in filter(None, (item.example, item.other_example)):
+            if example not in recordings:
+                raise _wrong(listing, item, f"example {example!r} is not in manifest.jsonl")
     clips = {name: recording.path for name, recording in recordings.items()}
+    named = tuple(
+        dataclasses.replace(
+            item,
+            other=_other_source(item, recordings),
+            example=clips.get(item.example, ""),
+            other_example=clips.get(item.other_example, ""),
+        )
+        for item in mixtures
+    )
     return Bench(str(bench), listing, named, clips)
 
 
@@ -227,6 +239,8 @@ def _mixture(entry: dict[str, Any], line: int, path: pathlib.Path) -> FixedMixtu
         seen=_field(entry, "seen", bool, where, missing=None),
         alt_caption=_field(entry, "alt_caption", str, where, missing=""),
         absent=_field(entry, "absent", str, where, missing=""),
+        example=_field(entry, "example", str, where, missing=""),
+        other_example=_field(entry, "other_example", str, where, missing=""),
     )
     check_file_name(item.id, where)
     if item.samples > LONGEST_S * item.sample_rate:

@@ -37,7 +37,9 @@ WORDINGS: dict[str, Callable[[FixedMixture], str]] = {
 }
 VIDEO = "video"  # the kind of a masked video alone
 ABSENT = "absent"  # the kind that asks for a sound which is not there
-KINDS = (*PROMPTS, *WORDINGS, ABSENT)
+LIKE = "like"  # the kind of an example alone
+EXAMPLES = (LIKE, "text+like")
+KINDS = (*PROMPTS, *EXAMPLES, *WORDINGS, ABSENT)
 SAME_ACTIVITY = 0.9  # overlap of target's and residual's spans above which spans name neither
 
 
@@ -51,6 +53,7 @@ class PromptedMixture:
     text: str | None
     spans: tuple[TimeRange, ...] | None
     video: Clip | None = None
+    like: str | None = None  # the file of an example
 
     @property
     def length(self) -> int:
@@ -105,7 +108,7 @@ class SolverChoice:
 
     def predicts(self, kind: str) -> bool:
         """Whether spans are predicted for prompts of a kind: those that have a text and none."""
-        return self.predict_spans and "span" not in kind and kind != VIDEO
+        return self.predict_spans and "span" not in kind and kind not in (VIDEO, LIKE)
 
     def arguments(self, kind: str) -> dict[str, Any]:
         """What differs from the defaults of `SAMAudio.separate`, for prompts of a kind."""
@@ -121,7 +124,7 @@ class SolverChoice:
         """
         if self.candidates == 1:
             return None
-        text = "text" if "text" in kind or (kind != VIDEO and "span" not in kind) else ""
+        text = "text" if "text" in kind or kind in WORDINGS or kind == ABSENT else ""
         spans = (("+", 0.0, 1.0),) if "span" in kind else ()
         view = PromptView(text=text, spans=spans, video=_no_frames if VIDEO in kind else None)
         rankers, name = model.pipeline.rankers, f"prompts by {kind}"
@@ -158,7 +161,7 @@ def prompted_mixtures(
             raise UserError(f"prompt {kind!r} must be one of {', '.join(KINDS)}")
         if kind in WORDINGS and "text" not in kinds:
             raise UserError(f"prompt {kind!r} is compared with 'text': name both")
-        if kind not in PROMPTS and not any(_words(kind, one.item) for one in mixtures):
+        if kind not in PROMPTS and not any(_own(kind, one.item) for one in mixtures):
             raise UserError(f"no mixture has a prompt {kind!r}; see docs/data.md, 'Fixed mixtures'")
     prompted, alike = [], []
     for rendered in mixtures:
@@ -168,8 +171,11 @@ def prompted_mixtures(
         if item.other and not distinct:
             alike.append(item.id)
         for kind in kinds:
+            if kind in EXAMPLES:
+                prompted += _by_examples(rendered, kind)
+                continue
             if kind not in PROMPTS:
-                if words := _words(kind, item):
+                if words := _own(kind, item):
                     prompted.append(PromptedMixture(rendered, kind, True, words, None))
                 continue
             if kind != "text" and not item.spans:
@@ -181,9 +187,22 @@ def prompted_mixtures(
     return prompted, alike
 
 
-def _words(kind: str, item: FixedMixture) -> str:
-    """The text of a wording or of an absent sound; "" where the mixture has none."""
+def _own(kind: str, item: FixedMixture) -> str:
+    """The text of a wording or of an absent sound, the file of an example; "" for none."""
+    if kind in EXAMPLES:
+        return item.example
     return item.absent if kind == ABSENT else WORDINGS[kind](item)
+
+
+def _by_examples(rendered: Rendered[FixedMixture], kind: str) -> Iterator[PromptedMixture]:
+    """The mixture with the example of its target, and with that of a residual of one source."""
+    item = rendered.item
+    pairs = [(True, item.caption, item.example)] if item.example else []
+    if pairs and item.other and item.other_example:
+        pairs.append((False, item.other, item.other_example))
+    for right, caption, example in pairs:
+        text = caption if "text" in kind else None
+        yield PromptedMixture(rendered, kind, right, text, None, like=example)
 
 
 def _prompted(
@@ -211,11 +230,13 @@ def separate_batch(
     The batch is filled up to `rows` with repetitions, so that each length compiles once.
     """
     filled = [batch[row % len(batch)] for row in range(rows)]
-    videos: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    if any(one.like is not None for one in batch):
+        others["like"] = [one.like for one in filled]
     if any(one.video is not None for one in batch):
         clips = [one.video for one in filled]
-        videos["video"] = [None if clip is None else clip.source for clip in clips]
-        videos["mask"] = [None if clip is None else clip.mask for clip in clips]
+        others["video"] = [None if clip is None else clip.source for clip in clips]
+        others["mask"] = [None if clip is None else clip.mask for clip in clips]
     with warnings.catch_warnings():
         # Notes on prompts that the evaluation chose, by numbers that nobody gave: scores say more.
         warnings.filterwarnings("ignore", message=r"item \d+: ", category=UserWarning)
@@ -225,7 +246,7 @@ def separate_batch(
             spans=[one.positive_spans() for one in filled],
             sample_rate=batch[0].recorded.sample_rate,
             seed=solver.seed,
-            **videos,
+            **others,
             **solver.arguments(batch[0].kind),
         )
     for one, stems in zip(batch, separated, strict=False):

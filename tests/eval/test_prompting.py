@@ -6,8 +6,9 @@ import pytest
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench, render
-from sam_audio_jax.eval.prompting import ABSENT, KINDS, PROMPTS, prompted_mixtures
+from sam_audio_jax.eval.prompting import ABSENT, EXAMPLES, KINDS, PROMPTS, prompted_mixtures
 from sam_audio_jax.eval.suite import batches, fixed_suite
+from tests.eval.listing import write_lines
 
 
 @pytest.fixture
@@ -64,7 +65,8 @@ def test_other_wordings_and_absent_sounds_are_prompts_of_mixtures_that_list_them
     listed = {"alt_caption": "noise of air", "absent": "piano", "seen": True}
     item = dataclasses.replace(mixtures[0].item, **listed)
     mixtures[0] = dataclasses.replace(mixtures[0], item=item)
-    prompted, _ = prompted_mixtures(mixtures, KINDS)
+    kinds = [kind for kind in KINDS if kind not in EXAMPLES]
+    prompted, _ = prompted_mixtures(mixtures, kinds)
     own = {p.kind: p.text for p in prompted if p.right and p.recorded is mixtures[0]}
     assert own["capitals"] == "HISS"
     assert own["full-stop"] == "Hiss."
@@ -74,3 +76,26 @@ def test_other_wordings_and_absent_sounds_are_prompts_of_mixtures_that_list_them
     others = {p.kind for p in prompted if p.recorded is mixtures[1]}
     assert others == {"text", "text+span", "span", "capitals", "full-stop", "sound-of"}
     assert all(p.right for p in prompted if p.kind not in PROMPTS)
+
+
+def test_examples_are_prompts_of_mixtures_that_list_them(bench_folder, lines):
+    lines[0] |= {"example": "beep", "other_example": "hiss"}
+    lines[1] |= {"example": "beep"}  # of its residual there is none, so that no prompt is wrong
+    write_lines(bench_folder / "mixtures.jsonl", lines)
+    bench = load_bench(bench_folder)
+    mixtures = [render(bench, item) for item in bench.mixtures]
+    prompted, _ = prompted_mixtures(mixtures, EXAMPLES)
+    beep, hiss = (str(bench_folder / f"{name}.wav") for name in ("beep", "hiss"))
+    assert [(p.recorded.item.id, p.kind, p.right, p.text, p.like) for p in prompted] == [
+        ("a", "like", True, None, beep),
+        ("a", "like", False, None, hiss),
+        ("a", "text+like", True, "hiss", beep),
+        ("a", "text+like", False, "hum", hiss),
+        ("b", "like", True, None, beep),
+        ("b", "text+like", True, "hum", beep),
+    ]
+    with pytest.raises(UserError, match="no mixture has a prompt 'like'"):
+        prompted_mixtures(mixtures[2:], ["like"])
+    write_lines(bench_folder / "mixtures.jsonl", [lines[0] | {"example": "x"}])
+    with pytest.raises(UserError, match=r"mixture a: example 'x' is not in manifest\.jsonl"):
+        load_bench(bench_folder)

@@ -10,9 +10,11 @@ import soundfile
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.cli import separate
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.options import SeparateOptions
 from tests import audio_text
+from tests.eval.listing import make_folder, three_lines
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,24 @@ def test_a_model_without_a_tower_refuses_examples(folder, model, sounds, tmp_pat
         model.separate(sounds[0], **arguments | {"like": np.zeros(400, np.float32)})
     scorer = model.audio_text_scorer()
     assert scorer.embedder.frames == audio_text.FRAMES
+
+
+def test_an_evaluation_by_examples_asks_a_model_with_a_tower(model, tmp_path):
+    lines = three_lines()
+    lines[0] |= {"example": "beep", "other_example": "hiss"}
+    make_folder(tmp_path / "bench", lines)
+    quick = {"prompts": ["like", "text+like"], "listen": 0, "with_baselines": False}
+    evaluate_model(model, tmp_path / "bench", tmp_path / "out", progress=False, **quick)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    rows = {row["row"]: row for row in results["following"]}
+    assert rows.keys() == {
+        f"model/{refine}/{kind}" for refine in ("none", "wiener") for kind in quick["prompts"]
+    }
+    for row in rows.values():
+        assert row["id"] == "a"
+        assert row["sisdr_right"] != row["sisdr_wrong"]
+    blind = SAMAudio.from_pretrained("tiny")
+    blind.pipeline.like_vectors.tower = None
+    with pytest.raises(UserError, match="has no audio tower"):
+        evaluate_model(blind, tmp_path / "bench", tmp_path / "blind", **quick)
+    assert not (tmp_path / "blind").exists()

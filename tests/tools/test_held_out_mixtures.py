@@ -24,7 +24,8 @@ def test_the_bench_holds_validation_recordings_by_their_paths(folder):
     bench = load_bench(folder)
     assert len(bench.mixtures) == 3 * len(held_out_mixtures.SETTINGS)
     held_out = {r.id for r in load_manifest(embedded()) if r.split == "valid"}
-    assert set(bench.clips) <= held_out
+    for item in bench.mixtures:
+        assert {event.clip for event in item.target + item.residual} <= held_out
     assert {path.name for path in folder.iterdir()} == {"manifest.jsonl", "mixtures.jsonl"}
     for item in bench.mixtures[::5]:
         render(bench, item)  # checks the listed peak
@@ -40,6 +41,21 @@ def test_prompts_are_true_of_the_target_alone_or_of_nothing(folder):
         assert item.seen == (item.caption in known or item.caption == "music playing")
         assert item.alt_caption != item.caption
         assert item.other or item.setting in ("instr", "music")
+
+
+def test_examples_are_other_recordings_of_the_same_caption(folder):
+    bench = load_bench(folder)
+    recordings = {one.path: one for one in load_manifest(folder / "manifest.jsonl")}
+    found = 0
+    for item in bench.mixtures:
+        sides = [(item.example, item.target, (item.caption,))]
+        sides.append((item.other_example, item.residual, item.residual_captions))
+        for example, events, captions in sides:
+            if example:
+                found += 1
+                assert recordings[example].caption in captions
+                assert recordings[example].id not in {event.clip for event in events}
+    assert found > len(bench.mixtures) / 2
 
 
 def test_the_same_seed_gives_the_same_lines(folder, tmp_path):
