@@ -11,7 +11,8 @@
                                   training data (encoders/text_form.py) or read as they are;
                                   known: the sounds it has learned (infer/known_sounds.py);
                                   refine: how its stems become a mask (infer/refine.py);
-                                  ignored_spans: tokens of spans that its training did not have
+                                  ignored_spans: tokens of spans that its training did not have;
+                                  vision: sizes of its vision tower; absent: the released one's
 
 An official folder has neither of the last two: its text encoder is the `t5-base` of config.json.
 Tensors of other networks (vision tower, rankers, span predictor) stay in their file until a folder
@@ -63,6 +64,7 @@ PATTERNS = ("config.json", "checkpoint.*", "t5/*", f"{audio_tower.FOLDER}/*", OU
 TEXT_PATTERNS = ("config.json", "model*.safetensors*", *TOKENIZER_FILES)
 CODEC_PREFIX = "audio_codec."
 TOWER_PREFIX = "vision_encoder."
+TOWER_SIZES = "vision"  # of OURS: sizes of a vision tower that is not the released one
 VIDEO_GATE = "align_masked_video.gate"  # of the separator: 0 until it is trained on videos
 OTHER_PREFIXES = (  # of networks that a folder may hold and that are not read with it
     TOWER_PREFIX,
@@ -347,7 +349,10 @@ def _with_tower(contents: Contents, other: ModelFolder, *, export: bool) -> Cont
         )
     rest = {name: t for name, t in contents.state.items() if not name.startswith(TOWER_PREFIX)}
     config = dict(contents.config) | {"vision_encoder": settings}
-    return dataclasses.replace(contents, config=config, state=rest | tower)
+    extra = {name: value for name, value in contents.extra.items() if name != TOWER_SIZES}
+    if TOWER_SIZES in other.contents.extra:
+        extra[TOWER_SIZES] = other.contents.extra[TOWER_SIZES]
+    return dataclasses.replace(contents, config=config, extra=extra, state=rest | tower)
 
 
 def _folded(contents: Contents) -> Contents:

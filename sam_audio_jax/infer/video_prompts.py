@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.config import from_dict
+from sam_audio_jax.convert.folder import TOWER_SIZES
 from sam_audio_jax.convert.vision import SAM_AUDIO_PREFIX, released_config, vision_from_reference
 from sam_audio_jax.encoders.clips import encode_clips
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
@@ -72,12 +73,12 @@ class StoredTower:
 def stored_tower(extra: Mapping[str, Any], mesh: Mesh | None = None) -> StoredTower | None:
     """Returns the tower in the extras of `load_networks`, None if there is none.
 
-    A tower of another size than the released one has its config in the extras, under "vision".
+    A tower of another size than the released one has its config in the extras, under `TOWER_SIZES`.
     """
     state = extra.get("rest", {})
     if not any(name.startswith(SAM_AUDIO_PREFIX) for name in state):
         return None
-    released, own = extra["upstream"]["vision_encoder"], extra.get("vision")
+    released, own = extra["upstream"]["vision_encoder"], extra.get(TOWER_SIZES)
 
     def load() -> VisionEncoder:
         config = from_dict(VisionConfig, own) if own else released_config(released)
