@@ -88,7 +88,7 @@ def separate(model: SAMAudio, clips: Sequence[Clip]) -> list[dict[str, Wave]]:
             mixtures, sample_rate=rate, refine="wiener", unprompted=name == "none", **prompt
         )
         for targets, one in zip(found, stems, strict=True):
-            targets[name] = one.target[0]
+            targets[name] = one.target
     return found
 
 
