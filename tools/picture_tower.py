@@ -59,7 +59,7 @@ SIZES = VisionConfig(
 )
 OPTIM = OptimConfig(peak_lr=1e-3, warmup_steps=100, weight_decay=0.1, ema_decay=0.99)
 STEPS, BATCH = 1_500, 64
-TURN_DEG, STRETCH, COLOUR = 20.0, 0.2, 0.35  # largest changes of a picture
+ROTATION_DEG, STRETCH, COLOUR = 20.0, 0.2, 0.35  # largest changes of a picture
 LOOKS = 1_024  # pictures by which the tower is measured
 
 Batch = dict[str, np.ndarray]
@@ -103,7 +103,7 @@ class Looks:
 
 def changed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The object turned and stretched a little."""
-    turned = picture.rotate(rng.uniform(-TURN_DEG, TURN_DEG), Image.Resampling.BILINEAR, True)
+    turned = picture.rotate(rng.uniform(-ROTATION_DEG, ROTATION_DEG), Image.Resampling.BILINEAR, True)
     stretch = np.exp(rng.uniform(-STRETCH, STRETCH))
     return turned.resize((max(1, round(turned.width * stretch)), turned.height))
 

@@ -38,7 +38,7 @@ class Motion:
     end: tuple[float, float]
     share: tuple[float, float]  # size at either place
     flipped: bool
-    turns: float  # there and back in a scene
+    cycles: float  # there and back in a scene
     phase: float  # where in this way it begins, 0 to 1
 
     @classmethod
@@ -50,13 +50,13 @@ class Motion:
             end=(float(places[1, 0]), float(places[1, 1])),
             share=(float(rng.uniform(*SHARES)), float(rng.uniform(*SHARES))),
             flipped=bool(rng.random() < 0.5),
-            turns=float(rng.uniform(0.5, 2.0)),
+            cycles=float(rng.uniform(0.5, 2.0)),
             phase=float(rng.random()),
         )
 
     def pose(self, time: float) -> tuple[float, float, float]:
         """Column, row and size at a time, 0 to 1, in shares of a scene's side."""
-        way = 0.5 - 0.5 * np.cos(2 * np.pi * (self.phase + self.turns * time))
+        way = 0.5 - 0.5 * np.cos(2 * np.pi * (self.phase + self.cycles * time))
         pairs = zip((*self.begin, self.share[0]), (*self.end, self.share[1]), strict=True)
         column, row, share = (float((1 - way) * a + way * b) for a, b in pairs)
         return column, row, share
@@ -84,7 +84,7 @@ class Scene:
         visible = np.zeros((len(self.objects), SIZE, SIZE), bool)
         for number in self.order:
             motion = self.motions[number]
-            sprite, corner = _placed(self.objects[number], motion.flipped, motion.pose(time))
+            sprite, corner = _sprite(self.objects[number], motion.flipped, motion.pose(time))
             canvas.paste(sprite, corner, sprite)
             alpha = Image.new("L", (SIZE, SIZE))
             alpha.paste(sprite.getchannel("A"), corner)
@@ -101,7 +101,7 @@ class Scene:
         return np.stack(pictures), np.stack(visible, axis=1)
 
 
-def _placed(
+def _sprite(
     picture: Image.Image, flipped: bool, pose: tuple[float, float, float]
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The object in its size, and where its upper left corner is."""

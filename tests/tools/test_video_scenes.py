@@ -35,9 +35,9 @@ def folder(source, tmp_path_factory) -> pathlib.Path:
 
 def test_of_two_objects_in_one_place_the_one_in_front_is_seen():
     red, blue = (Image.new("RGBA", (9, 9), colour) for colour in ("red", "blue"))
-    still = Motion((0.5, 0.5), (0.5, 0.5), (0.5, 0.5), flipped=False, turns=1.0, phase=0.0)
+    still = Motion((0.5, 0.5), (0.5, 0.5), (0.5, 0.5), flipped=False, cycles=1.0, phase=0.0)
     black = np.zeros((SIZE, SIZE, 3), np.uint8)
-    small = Motion((0.5, 0.5), (0.5, 0.5), (0.25, 0.25), flipped=False, turns=1.0, phase=0.0)
+    small = Motion((0.5, 0.5), (0.5, 0.5), (0.25, 0.25), flipped=False, cycles=1.0, phase=0.0)
     picture, (behind, front) = Scene(black, (red, blue), (still, small), (0, 1)).at(0.3)
     assert front.sum() == (SIZE // 4) ** 2
     assert behind.sum() == (SIZE // 2) ** 2 - front.sum()
