@@ -103,7 +103,9 @@ class Looks:
 
 def changed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The object turned and stretched a little."""
-    turned = picture.rotate(rng.uniform(-ROTATION_DEG, ROTATION_DEG), Image.Resampling.BILINEAR, True)
+    turned = picture.rotate(
+        rng.uniform(-ROTATION_DEG, ROTATION_DEG), Image.Resampling.BILINEAR, True
+    )
     stretch = np.exp(rng.uniform(-STRETCH, STRETCH))
     return turned.resize((max(1, round(turned.width * stretch)), turned.height))
 

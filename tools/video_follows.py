@@ -113,19 +113,19 @@ def score(clip: Clip, targets: Mapping[str, Wave]) -> Scores:
     return {column: (rows[0][column] + rows[1][column]) / 2 for column in rows[0]}
 
 
-def table(scored: Mapping[str, Sequence[Scores]]) -> str:
-    """A line for each folder."""
-    columns = (*PROMPTS, *FOLLOWS)
-    lines = [f"| scenes | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
-    for name, scores in scored.items():
-        cells = []
-        for column in columns:
-            interval = bootstrap([one[column] for one in scores])
-            share = column in FOLLOWS
-            form, unit = ("{:.0f} %", 100.0) if share else ("{:.1f}", 1.0)
-            cells.append(interval_text(interval, form, unit))
-        lines.append(f"| {name} ({len(scores)}) | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def header() -> str:
+    """The first two lines of the table."""
+    columns = ("scenes", *PROMPTS, *FOLLOWS)
+    return f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
+
+
+def row(name: str, scores: Sequence[Scores]) -> str:
+    """The line of a folder: means with their intervals."""
+    cells = [f"{name} ({len(scores)})"]
+    for column in (*PROMPTS, *FOLLOWS):
+        form, unit = ("{:.0f} %", 100.0) if column in FOLLOWS else ("{:.1f}", 1.0)
+        cells.append(interval_text(bootstrap([one[column] for one in scores]), form, unit))
+    return f"| {' | '.join(cells)} |"
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -141,12 +141,13 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 
 @command
 def main(argv: list[str]) -> None:
-    """Prints the table."""
+    """Prints the table, each line when its folder is measured."""
     options = read_options(argv)
     model = SAMAudio.from_pretrained(options.model)
     if options.exponent is not None:
         pipeline = model.pipeline
         pipeline.refinement = dataclasses.replace(pipeline.refinement, exponent=options.exponent)
+    print(header())
     scored: dict[str, list[Scores]] = {}
     for folder in options.scenes:
         clips, scores = load_clips(folder, options.limit), []
@@ -155,7 +156,7 @@ def main(argv: list[str]) -> None:
             targets = separate(model, batch)
             scores += [score(clip, found) for clip, found in zip(batch, targets, strict=True)]
         scored[folder.name] = scores
-    print(table(scored))
+        print(row(folder.name, scores), flush=True)
     if options.out:
         write_json(options.out, scored)
 

@@ -53,11 +53,12 @@ def test_a_separation_follows_where_the_right_mask_is_better_than_the_wrong_one(
         assert scores["none"] == pytest.approx(0, abs=0.1)
 
 
-def test_the_table_has_a_line_for_each_folder_with_intervals_over_scenes(clips):
+def test_a_line_of_the_table_has_a_cell_for_each_column_with_its_interval(clips):
     scores = video_follows.score(
         clips[0], video_follows.separate(Model(clips, obeys=True), clips)[0]
     )
-    lines = video_follows.table({"known": [scores, scores]}).splitlines()
-    assert len(lines) == 3
-    assert lines[2].startswith("| known (2) | ")
-    assert "100 % (100 % to 100 %)" in lines[2]
+    line = video_follows.row("known", [scores, scores])
+    assert line.startswith("| known (2) | ")
+    assert line.endswith("| 100 % (100 % to 100 %) | 100 % (100 % to 100 %) |")
+    names, rule = video_follows.header().splitlines()
+    assert line.count("|") == names.count("|") == rule.count("|")
