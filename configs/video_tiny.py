@@ -3,7 +3,7 @@
 python -m tools.video_scenes --source DATA --count 400 --out runs/scenes
 sam-audio convert --from wordllama --to runs/vectors
 python -m tools.picture_tower --source DATA --words runs/vectors --out runs/picture_tower
-sam-audio prepare video_tiny --data.source.manifests runs/scenes/manifest.jsonl --items 1536 \\
+sam-audio prepare video_tiny --data.source.manifests runs/scenes/manifest.jsonl --items 512 \\
     --out runs/video_cache
 sam-audio train video_tiny --data.source.manifests runs/scenes/manifest.jsonl \\
     --data.cache runs/video_cache --workdir runs/video --init-from tiny
@@ -54,5 +54,6 @@ CONFIG = dataclasses.replace(
         ),
     ),
     optim=OptimConfig(peak_lr=7e-4, warmup_steps=100, ema_decay=0.998, weight_decay=0.05),
+    batch=4,
     steps=3_000,
 )

@@ -58,7 +58,7 @@ SIZES = VisionConfig(
     dtype="bfloat16",
 )
 OPTIM = OptimConfig(peak_lr=1e-3, warmup_steps=100, weight_decay=0.1, ema_decay=0.99)
-STEPS, BATCH = 1_500, 64
+STEPS, BATCH = 800, 64
 ROTATION_DEG, STRETCH, COLOUR = 20.0, 0.2, 0.35  # largest changes of a picture
 LOOKS = 1_024  # pictures by which the tower is measured
 
@@ -102,7 +102,7 @@ class Looks:
 
 
 def changed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The object turned and stretched a little."""
+    """The object rotated and stretched a little."""
     turned = picture.rotate(
         rng.uniform(-ROTATION_DEG, ROTATION_DEG), Image.Resampling.BILINEAR, True
     )
