@@ -76,7 +76,7 @@ def load_clips(folder: pathlib.Path, limit: int | None = None) -> list[Clip]:
 
 def separate(model: SAMAudio, clips: Sequence[Clip]) -> list[dict[str, Wave]]:
     """The targets of each scene, by prompt: "mask 0", "mask 1", "none", "text 0", "text 1"."""
-    prompts: dict[str, dict[str, list[Any]]] = {"none": {}}
+    prompts: dict[str, dict[str, Any]] = {"none": {}}
     for number in (0, 1):
         masks = [clip.masks[number] for clip in clips]
         prompts[f"mask {number}"] = {"video": [clip.video for clip in clips], "mask": masks}

@@ -115,7 +115,7 @@ class Composer:
         levels = LEVEL_DB, LEVEL_DB - self.rng.uniform(-SNR_DB, SNR_DB)
         for wave, level in zip(waves, levels, strict=True):
             wave *= np.float32(10 ** (level / 20) / max(energy.active_rms(wave, SAMPLE_RATE), 1e-6))
-        gain = min(1.0, PEAK / float(np.abs([*waves, sum(waves)]).max()))
+        gain = min(1.0, PEAK / float(np.abs([*waves, waves[0] + waves[1]]).max()))
         return [wave * np.float32(gain) for wave in waves]
 
 

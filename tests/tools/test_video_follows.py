@@ -1,6 +1,7 @@
 """What `follows` counts: stems of a model that obeys its mask, and of one that does not."""
 
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,11 +31,13 @@ class Model:
         for number, clip in enumerate(self.clips):
             np.testing.assert_array_equal(mixtures[number], clip.stems[0] + clip.stems[1])
             wave = 0.5 * clip.mixture
-            if mask is not None or text is not None:
-                prompts, own = (clip.masks, mask) if mask else (clip.captions, text)
-                which = prompts.index(own[number])
-                if mask is not None and not self.obeys:
-                    which = 1 - which
+            which = None
+            if mask is not None:
+                which = clip.masks.index(mask[number])
+                which = which if self.obeys else 1 - which
+            elif text is not None:
+                which = clip.captions.index(text[number])
+            if which is not None:
                 wave = clip.stems[which] + 0.1 * clip.stems[1 - which]
             results.append(types.SimpleNamespace(target=wave))
         return results
@@ -42,7 +45,8 @@ class Model:
 
 @pytest.mark.parametrize("obeys", [True, False])
 def test_a_separation_follows_where_the_right_mask_is_better_than_the_wrong_one(clips, obeys):
-    found = video_follows.separate(Model(clips, obeys=obeys), clips)
+    model: Any = Model(clips, obeys=obeys)
+    found = video_follows.separate(model, clips)
     for clip, targets in zip(clips, found, strict=True):
         scores = video_follows.score(clip, targets)
         assert scores["follows"] == obeys
@@ -54,9 +58,8 @@ def test_a_separation_follows_where_the_right_mask_is_better_than_the_wrong_one(
 
 
 def test_a_line_of_the_table_has_a_cell_for_each_column_with_its_interval(clips):
-    scores = video_follows.score(
-        clips[0], video_follows.separate(Model(clips, obeys=True), clips)[0]
-    )
+    model: Any = Model(clips, obeys=True)
+    scores = video_follows.score(clips[0], video_follows.separate(model, clips)[0])
     line = video_follows.row("known", [scores, scores])
     assert line.startswith("| known (2) | ")
     assert line.endswith("| 100 % (100 % to 100 %) | 100 % (100 % to 100 %) |")
