@@ -3,7 +3,7 @@
 python -m tools.video_scenes --source DATA --count 400 --out runs/scenes
 sam-audio convert --from wordllama --to runs/vectors
 python -m tools.picture_tower --source DATA --words runs/vectors --out runs/picture_tower
-sam-audio prepare video_tiny --data.source.manifests runs/scenes/manifest.jsonl --items 512 \\
+sam-audio prepare video_tiny --data.source.manifests runs/scenes/manifest.jsonl --items 192 \\
     --out runs/video_cache
 sam-audio train video_tiny --data.source.manifests runs/scenes/manifest.jsonl \\
     --data.cache runs/video_cache --workdir runs/video --init-from tiny
