@@ -3,7 +3,8 @@
 Trains every run of the study, the cheapest first, each in its own workdir DIR/runs/NAME, and writes
 DIR/table.json, DIR/results.json and DIR/report.html. The same call goes on after a stop, and with
 more widths, steps or seeds it trains only what is new. Nothing is trained with --plan, which says
-what the study costs, with --jobs, which prints a command for each run on a slice, and with --table.
+what the study costs, with --jobs, which prints a command for each run on a slice, with --table, and
+with --scores, which separates and scores mixtures with what the runs have kept, on one host.
 On several hosts run the same command with --run NAME on each.
 """
 
@@ -22,6 +23,7 @@ from sam_audio_jax.files import check_writable, read_object, write_json
 from sam_audio_jax.plan import chips
 from sam_audio_jax.scaling import budget, study_page
 from sam_audio_jax.scaling.measured import StudyFolder, rows
+from sam_audio_jax.scaling.scores import measure_scores
 from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
 from sam_audio_jax.train.progress import NotFinite
 
@@ -50,6 +52,9 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--jobs", choices=SCRIPTS, help="print a command of launch/tpu for each run"
     )
     parser.add_argument("--table", action="store_true", help="read the runs again, train nothing")
+    parser.add_argument(
+        "--scores", action="store_true", help="measure separation scores of trained runs"
+    )
     return parser.parse_known_args(argv)
 
 
@@ -71,6 +76,11 @@ def main(argv: list[str]) -> None:
                 print(job(options, flags, run))
         return
     check_evaluation(study.base)
+    if options.scores:
+        claim(folder, study)
+        measure_scores(study, folder, planned)
+        report(folder, study)
+        return
     keep_freed_memory()
     distributed.initialize()
     claim(folder, study)

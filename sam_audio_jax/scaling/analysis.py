@@ -5,19 +5,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.scaling import parabolas
-from sam_audio_jax.scaling.intervals import Uncertainty, uncertainty
+from sam_audio_jax.scaling.intervals import LEVEL, Uncertainty, uncertainty
 from sam_audio_jax.scaling.law import Fit, Law, Values, fit
-from sam_audio_jax.scaling.measured import MeasuredLoss
+from sam_audio_jax.scaling.measured import PROMPTS, SISDRI, MeasuredLoss
 from sam_audio_jax.scaling.optimum import PerUnit, best_size
-from sam_audio_jax.scaling.points import Points, points
+from sam_audio_jax.scaling.prediction import Reach, held_out, points_of, without_least_data
+from sam_audio_jax.scaling.rates import best_rates
 from sam_audio_jax.scaling.sizes import parameters, resized
 from sam_audio_jax.scaling.study import StudyConfig, per_step
 
-ALL = "all"
 PARAMETERS = ("E", "A", "alpha", "B", "beta")
+BEST_JUDGED = 5.0  # on the scale of judges
 Results = dict[str, Any]
 
 
@@ -34,7 +37,7 @@ def analyse(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> Results:
         return results | {"rates": best_rates(usable)}
     domains = sorted({domain for row in usable for domain in row.losses}, key=_all_first)
     found = {domain: _of_losses(study, usable, domain) for domain in domains}
-    scored = sorted({name for row in usable for name in row.scores}, key=_all_first)
+    scored = {name: None for row in usable for name in row.scores}
     scores = {name: _of_scores(usable, name) for name in scored}
     return results | {"losses": found, "scores": scores}
 
@@ -53,6 +56,7 @@ def definitions(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> dict[str, s
         repeat = "every mixture is made anew; the recordings in them repeat"
     text = "trained" if base.train_text else "frozen"
     alignment = base.alignment.weight
+    scores = {"scores": _scores_in_words(study)} if any(row.scores for row in rows) else {}
     return {
         "N": "parameters of the separator with the projections of its conditions; not the codec, "
         f"nor the text encoder ({text}, the same in all sizes), nor an alignment head",
@@ -64,7 +68,8 @@ def definitions(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> dict[str, s
         if study.weights == "averaged"
         else "live",
         "losses": "held-out flow loss, prompts by text alone, at flow times 1/8, 3/8, 5/8 and 7/8 "
-        f"with fixed noise, on {base.eval_bench}",
+        f"with fixed noise, on {_mixtures(study)}",
+        **scores,
         "training": f"rate constant after {base.optim.warmup_steps} steps of warm-up, "
         f"{base.parametrisation.kind} parametrisation, batch {base.batch}, "
         + (f"alignment of weight {alignment:g}" if alignment else "no alignment"),
@@ -73,18 +78,28 @@ def definitions(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> dict[str, s
     }
 
 
+def _mixtures(study: StudyConfig) -> str:
+    """What losses and scores are of."""
+    limit = study.base.eval_limit
+    return study.base.eval_bench + (f", {limit} mixtures of it" if limit else "")
+
+
+def _scores_in_words(study: StudyConfig) -> str:
+    """What scores are, and how they are fitted."""
+    sampler = study.base.sampler
+    stems = "as generated" if study.refine == "none" else "as a mask on the mixture"
+    text = f"SI-SDR improvement of the target ({stems}) over the mixture"
+    if study.judge:
+        text += f", and its overall score by {study.judge}"
+    return (
+        f"{text}; of averaged weights, {sampler.steps} {sampler.method} steps, prompted by "
+        f"{' and by '.join(PROMPTS)}, on {_mixtures(study)}; fitted as the ratio of powers"
+        + (", the judge's as its distance from 5" if study.judge else "")
+    )
+
+
 def _all_first(name: str) -> tuple[bool, str]:
     return not name.startswith(ALL), name
-
-
-def _points(rows: Sequence[MeasuredLoss], values: Sequence[float]) -> Points:
-    names = {name: number for number, name in enumerate(dict.fromkeys(row.run for row in rows))}
-    return points(
-        [row.parameters for row in rows],
-        [row.seconds for row in rows],
-        values,
-        [names[row.run] for row in rows],
-    )
 
 
 def _of_losses(study: StudyConfig, rows: Sequence[MeasuredLoss], domain: str) -> Results:
@@ -92,15 +107,16 @@ def _of_losses(study: StudyConfig, rows: Sequence[MeasuredLoss], domain: str) ->
     rows = [row for row in rows if domain in row.losses]
     values = [row.losses[domain] for row in rows]
     try:
-        fitted = fit(_points(rows, values))
+        fitted = fit(points_of(rows, values))
     except UserError as error:
         return {"missing": str(error)}
     sure = uncertainty(fitted)
     cost = _per_second(rows)
     found = law_figures(fitted, sure) | {"held_out": held_out(rows, values)}
+    found["without_least_data"] = without_least_data(rows, values, found["intervals"])
     if domain != ALL:
         return found
-    reach = _Reach(rows)
+    reach = Reach(rows)
     found["optimum"] = [
         _optimum(fitted, sure, budget, cost, reach) for budget in study.forecast_budgets
     ]
@@ -129,66 +145,13 @@ def law_figures(fitted: Fit, sure: Uncertainty) -> Results:
     }
 
 
-def held_out(rows: Sequence[MeasuredLoss], values: Sequence[float]) -> Results:
-    """The test of the law: the largest run is left out of a fit, which then predicts its loss.
-
-    The error is a share of the spread between the largest and the smallest loss, as most of a loss
-    is irreducible; the naive guess is the loss of the second largest run. Every run of the largest
-    run's size is left out.
-    """
-    at = max(
-        range(len(rows)), key=lambda number: (rows[number].operations, rows[number].parameters)
-    )
-    largest, truth = rows[at], values[at]
-    kept = [number for number, row in enumerate(rows) if row.width != largest.width]
-    try:
-        fitted = fit(_points([rows[k] for k in kept], [values[k] for k in kept]))
-    except UserError as error:
-        return {"missing": str(error)}
-    interval = uncertainty(fitted).of_new_run(fitted.law, largest.parameters, largest.seconds)
-    second = max(kept, key=lambda number: rows[number].operations)
-    spread = max(values) - min(values)
-    return {
-        "run": largest.run,
-        "step": largest.step,
-        "loss": truth,
-        "predicted": interval.as_dict(),
-        "inside": truth in interval,
-        "error_of_spread": abs(interval.value - truth) / spread,
-        "naive_run": rows[second].run,
-        "naive_error_of_spread": abs(values[second] - truth) / spread,
-        "extrapolated": _Reach([rows[k] for k in kept]).words(
-            largest.parameters, largest.seconds, largest.operations
-        ),
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reach:
-    """How far beyond the runs of a fit something lies."""
-
-    rows: Sequence[MeasuredLoss]
-
-    def words(self, n: float | int, seconds: float, spent: float | int) -> str:
-        """`extrapolated 12 times in N, ...`, of what lies beyond the largest run."""
-        of = {
-            "N": n / max(row.parameters for row in self.rows),
-            "D": seconds / max(row.seconds for row in self.rows),
-            "C": spent / max(row.operations for row in self.rows),
-        }
-        beyond = [f"{ratio:.3g} times in {name}" for name, ratio in of.items() if ratio > 1.005]
-        return f"extrapolated {', '.join(beyond)}" if beyond else "within the runs of the fit"
-
-
 def _per_second(rows: Sequence[MeasuredLoss]) -> PerUnit:
     """Operations for a second of training data by N, as counted at the study's sizes."""
     of = {row.parameters: row.operations / row.seconds for row in rows}
     return PerUnit(np.array(list(of)), np.array(list(of.values())))
 
 
-def _optimum(
-    fitted: Fit, sure: Uncertainty, budget: float, cost: PerUnit, reach: _Reach
-) -> Results:
+def _optimum(fitted: Fit, sure: Uncertainty, budget: float, cost: PerUnit, reach: Reach) -> Results:
     """The best size for a budget, its data and its loss."""
     around = (float(fitted.points.n.min()), float(fitted.points.n.max()))
 
@@ -211,7 +174,7 @@ def _optimum(
 
 
 def _forecast(
-    law: Law, sure: Uncertainty, study: StudyConfig, width: int, hours: float, reach: _Reach
+    law: Law, sure: Uncertainty, study: StudyConfig, width: int, hours: float, reach: Reach
 ) -> Results:
     """The loss of a training of another width and amount of data, under the study's conditions."""
     config = resized(study.base, width)
@@ -261,41 +224,51 @@ def _parabolas(
 
 
 def _of_scores(rows: Sequence[MeasuredLoss], name: str) -> Results:
-    """The fit of an SI-SDR improvement, by the ratio of powers that it stands for."""
+    """The fit of a score, as a loss; and at each amount of data how it changes with the size."""
     rows = [row for row in rows if name in row.scores]
+    found: Results = {"scores": len(rows), "by_size": _by_size(rows, name)}
     try:
-        fitted = fit(_points(rows, [10 ** (-row.scores[name] / 10) for row in rows]))
+        fitted = fit(points_of(rows, [as_loss(name, row.scores[name]) for row in rows]))
     except UserError as error:
-        return {"missing": str(error)}
-    return law_figures(fitted, uncertainty(fitted))
+        return found | {"missing": str(error)}
+    return found | law_figures(fitted, uncertainty(fitted))
 
 
-def best_rates(rows: Sequence[MeasuredLoss]) -> list[Results]:
-    """For each width the rate with the lowest loss, by a parabola in its logarithm, over all seeds.
+def as_loss(name: str, score: float) -> float:
+    """A score as what falls towards a floor: the ratio of powers of an SI-SDR improvement, or how
+    far a judge's score is from the best one."""
+    if name.startswith(f"{SISDRI}/"):
+        return 10 ** (-score / 10)
+    return BEST_JUDGED - score
 
-    `inside` is False where the minimum is at an end of the sweep, so that the sweep is too narrow.
+
+def as_score(name: str, loss: Values) -> Values:
+    """What `as_loss` makes a loss of."""
+    values = np.asarray(loss, np.float64)
+    return -10 * np.log10(values) if name.startswith(f"{SISDRI}/") else BEST_JUDGED - values
+
+
+def _by_size(rows: Sequence[MeasuredLoss], name: str) -> list[Results]:
+    """What a doubling of N adds to a score, at each amount of data of three or more sizes.
+
+    A straight line in log N by least squares over runs: no law, and not to be extrapolated.
     """
     found = []
-    for width in sorted({row.width for row in rows}):
-        own = [row for row in rows if row.width == width]
-        rates = sorted({row.rate for row in own})
-        means = [float(np.mean([r.losses[ALL] for r in own if r.rate == rate])) for rate in rates]
-        at = int(np.argmin(means))
-        inside = 0 < at < len(rates) - 1
-        best = rates[at]
-        if inside:
-            near = slice(at - 1, at + 2)
-            square, line, _ = np.polyfit(np.log(rates[near]) - np.log(best), means[near], 2)
-            best = float(best * np.exp(-line / (2 * square))) if square > 0 else best
-        seeds = len({row.seed for row in own})
+    for seconds in sorted({row.seconds for row in rows}):
+        own = [row for row in rows if row.seconds == seconds]
+        doublings = np.log2([row.parameters for row in own])
+        if len(np.unique(doublings)) < 3 or len(own) < 4:
+            continue
+        line = stats.linregress(doublings, [row.scores[name] for row in own])
+        half = line.stderr * stats.t.ppf((1 + LEVEL) / 2, len(own) - 2)
         found.append(
             {
-                "width": width,
-                "rates": rates,
-                "losses": means,
-                "best": best,
-                "inside": inside,
-                "seeds": seeds,
+                "hours": seconds / 3600,
+                "runs": len(own),
+                "per_doubling": line.slope,
+                "low": line.slope - half,
+                "high": line.slope + half,
+                "at_one": line.intercept,
             }
         )
     return found

@@ -1,13 +1,14 @@
 """The table of a study: one row for each measured loss, read from the workdirs of its runs.
 
-    DIR/study.json      the study's config at its newest start
-    DIR/runs/NAME/      the workdir of one run, as of `sam-audio train`
-    DIR/diverged.json   {NAME: why it was ended}
-    DIR/table.json      the rows
-    DIR/results.json    fits and forecasts; DIR/report.html shows them
+    DIR/study.json          the study's config at its newest start
+    DIR/runs/NAME/          the workdir of one run, as of `sam-audio train`
+    DIR/diverged.json       {NAME: why it was ended}
+    DIR/scores/NAME-STEP/   the evaluation of a state of a run, as of `sam-audio evaluate`
+    DIR/table.json          the rows
+    DIR/results.json        fits and forecasts; DIR/report.html shows them
 
-The table is a function of what the runs have logged, so that a study that was killed and goes on
-has the same.
+The table is a function of what the runs have logged and of their evaluations, so that a study that
+was killed and goes on has the same.
 """
 
 import dataclasses
@@ -22,7 +23,9 @@ from sam_audio_jax.scaling.study import StudyConfig, StudyRun
 from sam_audio_jax.workdir import Workdir
 
 LOSS = "flow_loss"
-SCORE = "sisdri/none"  # of the target, as generated
+PROMPTS = ("text", "text+span")  # by which scores are measured
+SISDRI, JUDGE = "sisdri", "judge"  # kinds of scores, and how an evaluation calls them
+COLUMNS = {"sisdri": SISDRI, "judge_overall": JUDGE}
 TAIL = 3  # lines of metrics at the end of a run whose training loss is looked at
 
 
@@ -40,7 +43,7 @@ class MeasuredLoss:
     unique_seconds: float | None  # of D, mixtures that differ; None: all do, their sounds repeat
     operations: int  # C
     losses: dict[str, float]  # flow loss by domain
-    scores: dict[str, float]  # SI-SDR improvement by domain and kind of prompt, in dB
+    scores: dict[str, float]  # by KIND/DOMAIN/PROMPT: SI-SDR improvement in dB, judge's score
     diverged: str  # why the run is left out of fits; empty: it is not
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,6 +80,10 @@ class StudyFolder:
     def workdir(self, run: StudyRun) -> Workdir:
         """The workdir of a run."""
         return Workdir(self.path / "runs" / run.name)
+
+    def scores(self, run: StudyRun, step: int) -> pathlib.Path:
+        """The folder of the evaluation of a run's state."""
+        return self.path / "scores" / f"{run.name}-{step}"
 
     def diverged(self) -> dict[str, str]:
         """Why runs were ended, by their name."""
@@ -121,11 +128,41 @@ def rows(study: StudyConfig, runs: list[StudyRun], folder: StudyFolder) -> list[
                     unique_seconds=None if unique is None else min(unique, seconds),
                     operations=run.operations(line["step"]),
                     losses=_losses(line, study.weights),
-                    scores=_named(line, SCORE),
+                    scores=read_scores(study, folder, run, line["step"]),
                     diverged=reason,
                 )
             )
     return measurements
+
+
+def score_conditions(study: StudyConfig) -> dict[str, Any]:
+    """What scores depend on besides the weights, as the settings of an evaluation name it."""
+    return {
+        "bench": study.base.eval_bench,
+        "limit": study.base.eval_limit or None,
+        "prompts": list(PROMPTS),
+        "judge": study.judge,
+        **dataclasses.asdict(study.base.sampler),
+    }
+
+
+def read_scores(
+    study: StudyConfig, folder: StudyFolder, run: StudyRun, step: int
+) -> dict[str, float]:
+    """The scores of a state, KIND/DOMAIN/PROMPT; none if it was not evaluated in this way."""
+    file = folder.scores(run, step) / "results.json"
+    if not file.is_file():
+        return {}
+    results = read_object(file)
+    settings = results["settings"]
+    if any(settings.get(name) != value for name, value in score_conditions(study).items()):
+        return {}
+    found = {}
+    for cell in results["table"]:
+        refine, prompt = cell["row"].removeprefix("model/").split("/")
+        if refine == study.refine and cell["column"] in COLUMNS:
+            found[f"{COLUMNS[cell['column']]}/{cell['setting']}/{prompt}"] = cell["mean"]
+    return found
 
 
 def unique_seconds(study: StudyConfig) -> float | None:

@@ -26,7 +26,8 @@ SEED_OF_AMOUNT = 1_000  # between the seeds of a grid's amounts of data
 class StudyConfig(Checked, where=""):
     """What is trained. Widths, steps, budgets and seeds may be added later: nothing is redone."""
 
-    # Everything that the runs share; width, depth, heads, mlp, steps and seed are the study's.
+    # Everything that the runs share; width, depth, heads, mlp, steps, seed, eval_at and eval_scores
+    # are the study's.
     base: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     design: Literal["long", "grid", "isoflop", "rates"] = "long"
     widths: tuple[Size, ...] = dataclasses.field(default=(), metadata=FREE)
@@ -38,6 +39,11 @@ class StudyConfig(Checked, where=""):
     # Widths above this one have one seed only; 0: all have all.
     seeds_up_to: Annotated[int, Range(0, 1_000_000)] = dataclasses.field(default=0, metadata=FREE)
     weights: Literal["averaged", "live"] = dataclasses.field(default="averaged", metadata=FREE)
+    # Stems whose scores are fitted: as generated (none), or as a mask on the mixture (wiener) where
+    # the codec does not keep the wave, as that of `tiny`.
+    refine: Literal["none", "wiener"] = dataclasses.field(default="none", metadata=FREE)
+    # Whose overall score is measured, too: judge-tiny, sam-audio-judge or a folder; empty: none.
+    judge: str = dataclasses.field(default="", metadata=FREE)
     # (width, hours of training data) whose loss is forecast.
     forecasts: tuple[tuple[Size, Positive], ...] = dataclasses.field(default=(), metadata=FREE)
     # Operations of training for which the best size is forecast.
@@ -135,7 +141,7 @@ def _runs_of(study: StudyConfig, width: int) -> Iterator[StudyRun]:
 def _run(base: TrainConfig, name: str, seed: int, measured: tuple[int, ...]) -> StudyRun:
     """A run that is measured after these steps and ends with the last of them.
 
-    Of separation scores only those of the last step are measured.
+    It measures held-out losses alone; scores are measured afterwards (`scores.py`).
     """
     config = dataclasses.replace(
         base,
@@ -143,6 +149,6 @@ def _run(base: TrainConfig, name: str, seed: int, measured: tuple[int, ...]) -> 
         steps=measured[-1],
         eval_every=0,
         eval_at=measured,
-        eval_scores="none" if base.eval_scores == "none" else "last",
+        eval_scores="none",
     )
     return StudyRun(name, config, measured)

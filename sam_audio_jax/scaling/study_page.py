@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 
 from sam_audio_jax.eval import page
+from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.files import whole_file, write_json
-from sam_audio_jax.scaling.analysis import analyse
+from sam_audio_jax.scaling.analysis import analyse, as_score
+from sam_audio_jax.scaling.charts import Series, chart
 from sam_audio_jax.scaling.law import Law
-from sam_audio_jax.scaling.measured import MeasuredLoss, StudyFolder
+from sam_audio_jax.scaling.measured import JUDGE, SISDRI, MeasuredLoss, StudyFolder
+from sam_audio_jax.scaling.rates import rate_lines
 from sam_audio_jax.scaling.study import StudyConfig
 
-HUES = (210, 28, 130, 345, 265, 50, 185, 310, 95)
-WIDTH, HEIGHT, LEFT, TOP = 560, 300, 56, 10
+TITLES = {
+    SISDRI: "SI-SDR improvement, dB",
+    JUDGE: "Judge of the target, overall, 1 to 5",
+}
 
 
 def write_results(
@@ -38,6 +43,7 @@ def write_page(results: dict[str, Any], rows: Sequence[MeasuredLoss]) -> str:
     else:
         for domain, found in results["losses"].items():
             body.append(_domain(domain, found, usable))
+        body.append(_scores(results["scores"], usable))
     if results["left_out"]:
         body.append("<h2>Left out</h2><ul>")
         body += [
@@ -58,11 +64,30 @@ def summary(results: dict[str, Any]) -> str:
         return "No run is measured yet."
     if "missing" in found:
         return f"No law is fitted yet: {found['missing']}."
+    lines = law_lines(found)
+    lines += [score_line(name, one) for name, one in results["scores"].items() if is_whole(name)]
+    return " ".join(filter(None, lines))
+
+
+def is_whole(name: str) -> bool:
+    """Whether a score is the mean over all domains."""
+    return name.split("/")[1] == ALL
+
+
+def law_lines(found: dict[str, Any]) -> list[str]:
+    """A law, its tests, and whether it holds without the smallest amount of data."""
+    test = found["held_out"]
+    least = without_least_line(found["without_least_data"])
+    return [law_line(found), held_out_line(test), equal_data_line(test), least]
+
+
+def law_line(found: dict[str, Any], name: str = "L") -> str:
+    """A law with its intervals in a sentence."""
     law, sure = found["law"], found["intervals"]
     text = (
-        f"L(N, D) = {law['E']:.4g} + {law['A']:.4g} / N^{law['alpha']:.3f} + {law['B']:.4g} / "
-        f"D^{law['beta']:.3f}, D in seconds, from {found['points']} losses of {found['runs']} "
-        "runs; "
+        f"{name}(N, D) = {law['E']:.4g} + {law['A']:.4g} / N^{law['alpha']:.3f} + {law['B']:.4g} / "
+        f"D^{law['beta']:.3f}, D in seconds, from {found['points']} measurements of "
+        f"{found['runs']} runs; "
         + ", ".join(
             f"{name} {sure[name]['low']:.3g} to {sure[name]['high']:.3g}"
             for name in ("E", "alpha", "beta")
@@ -70,10 +95,10 @@ def summary(results: dict[str, Any]) -> str:
         + " (90 %)."
     )
     if found["undetermined"]:
-        text += " The losses do not fix this law: an exponent or a factor is at the edge."
+        text += " The measurements do not fix this law: an exponent or a factor is at the edge."
     if found["outliers"]:
-        text += f" {found['outliers']} losses are outliers."
-    return f"{text} {held_out_line(found['held_out'])}"
+        text += f" {found['outliers']} of them are outliers."
+    return text
 
 
 def held_out_line(test: dict[str, Any]) -> str:
@@ -91,17 +116,50 @@ def held_out_line(test: dict[str, Any]) -> str:
     )
 
 
-def rate_lines(found: Sequence[dict[str, Any]]) -> list[str]:
-    """The best rate of each width, and how far it moves."""
-    lines = [
-        f"width {one['width']}: best rate {one['best']:.3g} of {len(one['rates'])} ({one['seeds']} "
-        f"seeds){'' if one['inside'] else ', AT THE END of the sweep'}."
-        for one in found
-    ]
-    if len(found) > 1:
-        best = [one["best"] for one in found]
-        lines.append(f"From width to width the best rate moves by {max(best) / min(best):.2f}.")
-    return lines
+def equal_data_line(test: dict[str, Any]) -> str:
+    """The same test at each amount of data; empty where it cannot be made."""
+    tests = test.get("equal_data")
+    if not tests:
+        return ""
+    closer = sum(one["error_of_spread"] < one["naive_error_of_spread"] for one in tests)
+    each = "; ".join(
+        f"{one['hours']:.3g} h {one['error_of_spread']:.1%}"
+        f"{'' if one['inside'] else ' and OUTSIDE the interval'} "
+        f"({one['naive_error_of_spread']:.1%})"
+        for one in tests
+    )
+    return (
+        "At equal data the prediction of the largest size is off, as a share of the spread between "
+        f"sizes there, by (in brackets: the second largest size's loss): {each}. It is closer than "
+        f"the second largest size at {closer} of {len(tests)} amounts."
+    )
+
+
+def without_least_line(found: dict[str, Any]) -> str:
+    """What the law is without the smallest amount of data."""
+    if "missing" in found:
+        return f"Without the smallest amount of data no law can be fitted: {found['missing']}."
+    law = found["law"]
+    moved = f"{', '.join(found['moved'])} outside" if found["moved"] else "all inside"
+    return (
+        f"Without the losses after {found['hours']:.3g} h: E {law['E']:.4g}, alpha "
+        f"{law['alpha']:.3f}, beta {law['beta']:.3f}, {moved} the intervals above. "
+        f"{held_out_line(found['held_out'])}"
+    )
+
+
+def score_line(name: str, found: dict[str, Any]) -> str:
+    """What a score does with the size, and whether it has a law."""
+    kind, domain, prompt = name.split("/")
+    text = f"{TITLES[kind]}, {domain}, by {prompt}: "
+    text += "; ".join(
+        f"{one['per_doubling']:+.3g} ({one['low']:+.3g} to {one['high']:+.3g}) with each doubling "
+        f"of N at {one['hours']:.3g} h, {one['runs']} runs"
+        for one in found["by_size"]
+    )
+    if "missing" in found:
+        return f"{text}{'. ' if found['by_size'] else ''}No law is fitted: {found['missing']}."
+    return f"{text}. As a loss: {law_line(found, 'S')}"
 
 
 def forecast_lines(found: dict[str, Any]) -> list[str]:
@@ -136,23 +194,22 @@ def _domain(domain: str, found: dict[str, Any], rows: Sequence[MeasuredLoss]) ->
         return f"{head}<p>No law: {html.escape(found['missing'])}.</p>"
     law = Law(**found["law"])
     own = [row for row in rows if domain in row.losses]
-    lines = [held_out_line(found["held_out"]), *forecast_lines(found)]
-    text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    lines = [*law_lines(found), *forecast_lines(found)]
+    text = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)
     charts = _losses_chart(own, domain, law) + _fit_chart(own, domain, law)
     return f'{head}{text}<div class="charts">{charts}</div>'
 
 
 def _losses_chart(rows: Sequence[MeasuredLoss], domain: str, law: Law) -> str:
     """Loss against data, a colour for each size, with the law as lines."""
-    marks = []
+    series = []
     for number, n in enumerate(sorted({row.parameters for row in rows})):
         own = [row for row in rows if row.parameters == n]
         d = np.array([row.seconds / 3600 for row in own])
         line = np.geomspace(d.min(), d.max(), 30)
-        marks.append(
-            (f"{n:.3g}", number, d, [row.losses[domain] for row in own], line, law(n, 3600 * line))
-        )
-    return _chart("Loss over hours of training data; lines are the law", marks)
+        losses = [row.losses[domain] for row in own]
+        series.append(Series(f"N = {n:.3g}", number, d, losses, line, law(n, 3600 * line)))
+    return chart("Loss over hours of training data; lines are the law", series)
 
 
 def _fit_chart(rows: Sequence[MeasuredLoss], domain: str, law: Law) -> str:
@@ -161,75 +218,82 @@ def _fit_chart(rows: Sequence[MeasuredLoss], domain: str, law: Law) -> str:
     fitted = law(
         np.array([row.parameters for row in rows]), np.array([row.seconds for row in rows])
     )
-    ends = np.array([losses.min(), losses.max()])
-    return _chart("Measured over fitted loss", [("", 0, fitted, losses, ends, ends)])
+    ends = [losses.min(), losses.max()]
+    return chart("Measured over fitted loss", [Series("", 0, fitted, losses, ends, ends)])
 
 
-def _chart(title: str, marks: Sequence[tuple[Any, ...]]) -> str:
-    """Points and lines on two logarithmic axes, as SVG."""
-    x = np.concatenate([np.concatenate([one[2], one[4]]) for one in marks])
-    y = np.concatenate([np.concatenate([one[3], one[5]]) for one in marks])
-    low_x, high_x, low_y, high_y = (_padded(x)[0], _padded(x)[1], *_padded(y))
-
-    def across(value: float) -> float:
-        share = math.log(value / low_x) / math.log(high_x / low_x)
-        return round(LEFT + (WIDTH - LEFT - 10) * share, 1)
-
-    def down(value: float) -> float:
-        share = math.log(high_y / value) / math.log(high_y / low_y)
-        return round(TOP + (HEIGHT - TOP - 34) * share, 1)
-
-    bottom = HEIGHT - 34
-    parts = [
-        f'<path class="grid" d="M{LEFT} {down(t)}H{WIDTH - 10}"/>'
-        f'<text x="{LEFT - 6}" y="{down(t) + 4}" text-anchor="end">{t:.3g}</text>'
-        for t in _ticks(low_y, high_y)
-    ]
-    parts += [
-        f'<text x="{across(t)}" y="{bottom + 18}" text-anchor="middle">{t:.3g}</text>'
-        for t in _ticks(low_x, high_x)
-    ]
-    legend = []
-    for name, number, *series in marks:
-        colour = f"hsl({HUES[number % len(HUES)]} 65% 50%)"
-        points = zip(series[0], series[1], strict=True)
-        parts += [
-            f'<circle cx="{across(a)}" cy="{down(b)}" r="3" fill="{colour}"/>' for a, b in points
-        ]
-        line = " ".join(f"{across(a)},{down(b)}" for a, b in zip(series[2], series[3], strict=True))
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
-        if name:
-            legend.append(f'<span style="color:{colour}">&#9679;</span>&nbsp;N&nbsp;=&nbsp;{name}')
-    caption = html.escape(title) + ("<br>" + " &nbsp; ".join(legend) if legend else "")
-    return (
-        f"<figure><figcaption>{caption}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
-        f"{''.join(parts)}</svg></figure>"
-    )
+def _scores(found: dict[str, Any], rows: Sequence[MeasuredLoss]) -> str:
+    """The section of the scores: of each domain and kind of prompt a sentence and its charts."""
+    if not found:
+        return ""
+    body = ["<h2>Scores</h2>"]
+    for name, one in found.items():
+        own = [row for row in rows if name in row.scores]
+        charts = _score_by_size(name, one, own)
+        if len({row.seconds for row in own}) > 1:
+            charts += _score_by_data(name, one, own)
+        text = html.escape(score_line(name, one))
+        body.append(f'<p>{text}</p><div class="charts">{charts}</div>')
+    return "".join(body)
 
 
-def _padded(values: np.ndarray) -> tuple[float, float]:
-    """The range of positive values with a margin on a logarithmic axis."""
-    low, high = float(values.min()), float(values.max())
-    margin = max((high / low) ** 0.05, 1.001)
-    return low / margin, high * margin
+def _score_title(name: str, over: str) -> str:
+    kind, domain, prompt = name.split("/")
+    return f"{TITLES[kind]}: {domain}, by {prompt}, over {over}"
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Five numbers that are evenly spread over a logarithmic axis, rounded to two digits."""
-    spread = np.geomspace(low, high, 7)[1:-1]
-    digits = 2 if high / low > 2 else 3
-    return [float(f"{value:.{digits}g}") for value in spread]
+def _score_by_size(name: str, found: dict[str, Any], rows: Sequence[MeasuredLoss]) -> str:
+    """A score against N, a colour for each amount of data; its law, else the line in log N."""
+    series = []
+    lines = {one["hours"]: one for one in found["by_size"]}
+    for number, seconds in enumerate(sorted({row.seconds for row in rows})):
+        own = [row for row in rows if row.seconds == seconds]
+        n = np.array([row.parameters for row in own], np.float64)
+        grid, values = np.geomspace(n.min(), n.max(), 30), np.array([])
+        if "law" in found:
+            values = as_score(name, Law(**found["law"])(grid, seconds))
+        elif line := lines.get(seconds / 3600):
+            values = line["at_one"] + line["per_doubling"] * np.log2(grid)
+        scores = [row.scores[name] for row in own]
+        legend = f"{seconds / 3600:.3g} h"
+        series.append(Series(legend, number, n, scores, grid[: len(values)], values))
+    return chart(_score_title(name, "N"), series, logarithmic=False)
+
+
+def _score_by_data(name: str, found: dict[str, Any], rows: Sequence[MeasuredLoss]) -> str:
+    """A score against D, a colour for each size, with its law if there is one."""
+    series = []
+    for number, n in enumerate(sorted({row.parameters for row in rows})):
+        own = [row for row in rows if row.parameters == n]
+        hours = np.array([row.seconds / 3600 for row in own])
+        grid, values = np.geomspace(hours.min(), hours.max(), 30), np.array([])
+        if "law" in found:
+            values = as_score(name, Law(**found["law"])(n, 3600 * grid))
+        scores = [row.scores[name] for row in own]
+        series.append(Series(f"N = {n:.3g}", number, hours, scores, grid[: len(values)], values))
+    title = _score_title(name, "hours of training data")
+    return chart(title, series, logarithmic=False)
 
 
 def _rates(found: Sequence[dict[str, Any]]) -> str:
-    """Loss against rate for each width."""
-    marks = []
-    for number, one in enumerate(found):
-        curve = (np.array(one["rates"]), np.array(one["losses"]))
-        marks.append((f"width {one['width']}", number, *curve, *curve))
+    """Loss against rate for each width, and the table of it."""
+    if not found:
+        return ""
+    series = [
+        Series(f"width {one['width']}", number, *(2 * (one["rates"], one["losses"])))
+        for number, one in enumerate(found)
+    ]
+    rates = sorted({rate for one in found for rate in one["rates"]})
+    lines = []
+    for one in found:
+        of = dict(zip(one["rates"], zip(one["losses"], one["spreads"], strict=True), strict=True))
+        cells = [f"{of[rate][0]:.4f} ({of[rate][1]:.4f})" if rate in of else "" for rate in rates]
+        lines.append([f"width {one['width']}", *cells])
+    table = page.cells_table(("", *(f"{rate:g}" for rate in rates)), lines)
     return (
-        _chart("Loss over the rate", marks).replace("N&nbsp;=&nbsp;width", "width") if marks else ""
+        f'<div class="charts">{chart("Loss over the rate", series)}</div>'
+        "<h2>Losses by rate</h2><p>Means of the seeds, in brackets highest less lowest.</p>"
+        f"{table}"
     )
 
 

@@ -10,9 +10,16 @@ import pytest
 from sam_audio_jax.cli import main
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.plan import operations
-from sam_audio_jax.scaling.analysis import analyse, best_rates
+from sam_audio_jax.scaling.analysis import analyse
 from sam_audio_jax.scaling.law import Law
-from sam_audio_jax.scaling.measured import MeasuredLoss, StudyFolder, divergence, rows
+from sam_audio_jax.scaling.measured import (
+    MeasuredLoss,
+    StudyFolder,
+    divergence,
+    rows,
+)
+from sam_audio_jax.scaling.prediction import held_out, without_least_data
+from sam_audio_jax.scaling.rates import best_rates, rate_lines
 from sam_audio_jax.scaling.study import StudyConfig, runs
 from sam_audio_jax.scaling.study_page import summary, write_page
 from sam_audio_jax.train.config import OptimConfig
@@ -191,7 +198,7 @@ def test_best_rates_are_minima_of_parabolas_and_say_when_the_sweep_is_too_narrow
     )
     measured = []
     for run in runs(config):
-        best = 3e-3 if run.width == 16 else 5e-4
+        best = 3e-3 * 1.1**run.config.seed if run.width == 16 else 5e-4
         loss = 1 + 0.1 * np.log(run.config.optim.peak_lr / best) ** 2
         measured.append(
             dataclasses.replace(
@@ -203,10 +210,67 @@ def test_best_rates_are_minima_of_parabolas_and_say_when_the_sweep_is_too_narrow
             )
         )
     narrow, wide = best_rates(measured)[::-1]
-    assert wide["best"] == pytest.approx(3e-3, rel=1e-6)
+    assert wide["best"] == pytest.approx(3.3e-3, rel=1e-6)
+    assert wide["of_seeds"] == pytest.approx([3e-3, 3.3e-3, 3.63e-3], rel=1e-6)
     assert (wide["inside"], narrow["inside"], wide["seeds"]) == (True, False, 3)
-    text = summary({"design": "rates", "rates": [wide, narrow]})
-    assert "AT THE END of the sweep" in text
+    assert (narrow["of_seeds"], narrow["spreads"]) == ([None] * 3, [0.0] * 4)
+    assert min(wide["spreads"]) > 0
+    moved = rate_lines([wide, narrow])
+    assert "(0.003 to 0.00363 by single seeds)" in moved[0]
+    assert "AT THE END of the sweep" in moved[1]
+    assert moved[2].endswith("by a factor of at least 3.30.")
+    assert rate_lines([wide, wide])[2].endswith("by a factor of 1.00.")
+    results = analyse(config, measured)
+    cell = f"{wide['losses'][1]:.4f} ({wide['spreads'][1]:.4f})"
+    assert cell in write_page(results, measured)
+
+
+def test_the_largest_size_is_predicted_at_every_amount_of_data_and_without_the_least():
+    """The law without the least amount shows that the first losses are not of the law."""
+    config = study()
+    measured, losses = [], []
+    for run in runs(config):
+        for step in run.measured:
+            n, seconds = run.parameters, run.seconds(step)
+            measured.append(
+                dataclasses.replace(
+                    ROW,
+                    run=run.name,
+                    width=run.width,
+                    parameters=n,
+                    step=step,
+                    seconds=seconds,
+                    operations=run.operations(step),
+                )
+            )
+            losses.append(float(LAW(n, seconds)))
+    tests = held_out(measured, losses)["equal_data"]
+    assert [round(one["hours"] * 3600) for one in tests] == [4 * step for step in STEPS]
+    for one in tests:
+        assert one["error_of_spread"] < 0.01 < one["naive_error_of_spread"]
+    least = min(row.seconds for row in measured)
+    wrong = [
+        1.2 * value if row.seconds == least else value
+        for row, value in zip(measured, losses, strict=True)
+    ]
+    found = analyse(config, _with_losses(measured, wrong))["losses"]["all"]
+    without = found["without_least_data"]
+    assert without["hours"] == least / 3600
+    assert without["law"]["beta"] == pytest.approx(LAW.beta, rel=1e-3)
+    assert "beta" in without["moved"]
+    assert (
+        "beta"
+        not in without_least_data(
+            measured, losses, {name: {"low": 0.0, "high": 9.0} for name in ("E", "alpha", "beta")}
+        )["moved"]
+    )
+
+
+def _with_losses(measured, losses):
+    return [
+        dataclasses.replace(row, losses={"all": value})
+        for row, value in zip(measured, losses, strict=True)
+    ]
 
 
 def test_a_plan_says_what_a_study_costs_and_needs_a_share_of_the_peak(tmp_path, capsys):
