@@ -1,4 +1,7 @@
-"""A study of real trainings in processes of its own: killed and resumed it has the same table."""
+"""A study of real trainings in processes of its own: killed and resumed it has the same table.
+
+What the runs have kept can then be scored.
+"""
 
 import json
 import pathlib
@@ -24,7 +27,6 @@ BASE = dataclasses.replace(
     checkpoint=CheckpointConfig(every_steps=5, keep_last=1),
     eval_bench="embedded",
     eval_limit=2,
-    eval_scores="none",
     log_every=5,
 )
 CONFIG = StudyConfig(base=BASE, widths=(8, 16), steps=(10, 20, 40))
@@ -49,7 +51,7 @@ def wait_for(path: pathlib.Path, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def test_a_killed_study_goes_on_to_the_same_table_and_can_be_extended(tmp_path):
+def test_a_killed_study_goes_on_to_the_same_table_can_be_extended_and_scored(tmp_path):
     study, whole, killed = tmp_path / "study.py", tmp_path / "whole", tmp_path / "killed"
     study.write_text(FILE)
     finish(start(study, whole))
@@ -70,3 +72,8 @@ def test_a_killed_study_goes_on_to_the_same_table_and_can_be_extended(tmp_path):
     assert extended[: len(table)] == table
     assert extended[-1]["run"] == "w24-s0"
     assert (killed / "runs" / "w8-s0" / "metrics.jsonl").stat().st_mtime_ns == before
+    finish(start(study, killed, "--widths", "8", "16", "24", "--run", "w24-s0", "--scores"))
+    scored = json.loads((killed / "table.json").read_text())
+    assert [row | {"scores": {}} for row in scored] == extended
+    assert [bool(row["scores"]) for row in scored] == 8 * [False] + [True]
+    assert {"sisdri/all/text", "sisdri/all/text+span"} <= scored[-1]["scores"].keys()
