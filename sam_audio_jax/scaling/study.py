@@ -95,7 +95,8 @@ class StudyRun:
 
 def per_step(config: TrainConfig) -> int:
     """`operations.of_step` without what changes no operation, so that a size is counted once."""
-    return operations.of_step(dataclasses.replace(config, seed=0, steps=1, eval_at=()))
+    optim = dataclasses.replace(config.optim, peak_lr=1.0)
+    return operations.of_step(dataclasses.replace(config, seed=0, steps=1, eval_at=(), optim=optim))
 
 
 def runs(study: StudyConfig) -> list[StudyRun]:
