@@ -259,16 +259,19 @@ def _by_size(rows: Sequence[MeasuredLoss], name: str) -> list[Results]:
         doublings = np.log2([row.parameters for row in own])
         if len(np.unique(doublings)) < 3 or len(own) < 4:
             continue
-        line = stats.linregress(doublings, [row.scores[name] for row in own])
-        half = line.stderr * stats.t.ppf((1 + LEVEL) / 2, len(own) - 2)
+        scores = np.array([row.scores[name] for row in own])
+        slope, at_one = map(float, np.polyfit(doublings, scores, 1))
+        left = scores - at_one - slope * doublings
+        variance = np.sum(left**2) / (len(own) - 2) / np.sum((doublings - doublings.mean()) ** 2)
+        half = float(np.sqrt(variance) * stats.t.ppf((1 + LEVEL) / 2, len(own) - 2))
         found.append(
             {
                 "hours": seconds / 3600,
                 "runs": len(own),
-                "per_doubling": line.slope,
-                "low": line.slope - half,
-                "high": line.slope + half,
-                "at_one": line.intercept,
+                "per_doubling": slope,
+                "low": slope - half,
+                "high": slope + half,
+                "at_one": at_one,
             }
         )
     return found

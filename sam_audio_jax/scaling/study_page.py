@@ -208,16 +208,17 @@ def _losses_chart(rows: Sequence[MeasuredLoss], domain: str, law: Law) -> str:
         d = np.array([row.seconds / 3600 for row in own])
         line = np.geomspace(d.min(), d.max(), 30)
         losses = [row.losses[domain] for row in own]
-        series.append(Series(f"N = {n:.3g}", number, d, losses, line, law(n, 3600 * line)))
+        series.append(
+            Series(f"N = {n:.3g}", number, d, losses, line, np.asarray(law(n, 3600 * line)))
+        )
     return chart("Loss over hours of training data; lines are the law", series)
 
 
 def _fit_chart(rows: Sequence[MeasuredLoss], domain: str, law: Law) -> str:
     """Measured against fitted loss."""
     losses = np.array([row.losses[domain] for row in rows])
-    fitted = law(
-        np.array([row.parameters for row in rows]), np.array([row.seconds for row in rows])
-    )
+    n, d = ([getattr(row, name) for row in rows] for name in ("parameters", "seconds"))
+    fitted = np.asarray(law(np.array(n), np.array(d)))
     ends = [losses.min(), losses.max()]
     return chart("Measured over fitted loss", [Series("", 0, fitted, losses, ends, ends)])
 
@@ -251,7 +252,7 @@ def _score_by_size(name: str, found: dict[str, Any], rows: Sequence[MeasuredLoss
         n = np.array([row.parameters for row in own], np.float64)
         grid, values = np.geomspace(n.min(), n.max(), 30), np.array([])
         if "law" in found:
-            values = as_score(name, Law(**found["law"])(grid, seconds))
+            values = np.asarray(as_score(name, Law(**found["law"])(grid, seconds)))
         elif line := lines.get(seconds / 3600):
             values = line["at_one"] + line["per_doubling"] * np.log2(grid)
         scores = [row.scores[name] for row in own]
@@ -268,7 +269,7 @@ def _score_by_data(name: str, found: dict[str, Any], rows: Sequence[MeasuredLoss
         hours = np.array([row.seconds / 3600 for row in own])
         grid, values = np.geomspace(hours.min(), hours.max(), 30), np.array([])
         if "law" in found:
-            values = as_score(name, Law(**found["law"])(n, 3600 * grid))
+            values = np.asarray(as_score(name, Law(**found["law"])(n, 3600 * grid)))
         scores = [row.scores[name] for row in own]
         series.append(Series(f"N = {n:.3g}", number, hours, scores, grid[: len(values)], values))
     title = _score_title(name, "hours of training data")
