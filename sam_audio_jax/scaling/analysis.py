@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,14 +13,19 @@ from sam_audio_jax.scaling.intervals import LEVEL, Uncertainty, uncertainty
 from sam_audio_jax.scaling.law import Fit, Law, Values, fit
 from sam_audio_jax.scaling.measured import PROMPTS, SISDRI, MeasuredLoss
 from sam_audio_jax.scaling.optimum import PerUnit, best_size
-from sam_audio_jax.scaling.prediction import Reach, held_out, points_of, without_least_data
+from sam_audio_jax.scaling.prediction import (
+    Reach,
+    Results,
+    held_out,
+    points_of,
+    without_least_data,
+)
 from sam_audio_jax.scaling.rates import best_rates
 from sam_audio_jax.scaling.sizes import parameters, resized
 from sam_audio_jax.scaling.study import StudyConfig, per_step
 
 PARAMETERS = ("E", "A", "alpha", "B", "beta")
 BEST_JUDGED = 5.0  # on the scale of judges
-Results = dict[str, Any]
 
 
 def analyse(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> Results:

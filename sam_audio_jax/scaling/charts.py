@@ -10,7 +10,7 @@ import numpy as np
 HUES = (210, 28, 130, 345, 265, 50, 185, 310, 95)
 WIDTH, HEIGHT, LEFT, TOP = 560, 300, 56, 10
 BOTTOM, RIGHT = HEIGHT - 34, WIDTH - 10
-Numbers = Sequence[float] | np.ndarray
+Coordinates = Sequence[float] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Series:
 
     name: str  # in the legend; empty: not there
     colour: int  # a number
-    x: Numbers
-    y: Numbers
-    line_x: Numbers = ()
-    line_y: Numbers = ()
+    x: Coordinates
+    y: Coordinates
+    line_x: Coordinates = ()
+    line_y: Coordinates = ()
 
 
 def chart(title: str, series: Sequence[Series], *, logarithmic: bool = True) -> str:
@@ -62,7 +62,7 @@ def chart(title: str, series: Sequence[Series], *, logarithmic: bool = True) -> 
 
 
 def _axis(
-    values: Sequence[Numbers], start: int, end: int, logarithmic: bool
+    values: Sequence[Coordinates], start: int, end: int, logarithmic: bool
 ) -> tuple[Callable[[float], float], list[float]]:
     """Where a value is between two places of the picture, and five numbers for the axis."""
     every = np.concatenate([np.asarray(some, np.float64) for some in values])

@@ -1,14 +1,12 @@
 """What a sweep of the rate shows: the best rate of each width, and how far it moves."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.scaling.measured import MeasuredLoss
-
-Results = dict[str, Any]
+from sam_audio_jax.scaling.prediction import Results
 
 
 def best_rates(rows: Sequence[MeasuredLoss]) -> list[Results]:
