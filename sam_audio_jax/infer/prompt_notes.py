@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax.codec.codec import CodecConfig
+from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.separator.prompts import Span, frame_spans
 
 # On 160 held-out mixtures, by text, 56 % of the targets of sounds that were not there were below
@@ -45,6 +46,18 @@ def span_notes(
             yield f"{named} has no effect: no frame of {frame_ms:g} ms begins in it"
         elif not (owner == number).any():
             yield f"{named} has no effect: later spans cover it"
+
+
+def target_notes(
+    item: Item,
+    target: Float[np.ndarray, " samples"],
+    sample_rate: int,
+    predicted: Sequence[Span] | None,
+) -> Iterator[str]:
+    """Of the generated target of an item, and of its spans if they were `predicted`."""
+    yield from faint_notes(target, item.wave, sample_rate, item.text)
+    if predicted is not None:
+        yield from prediction_notes(item.spans, predicted, item.text)
 
 
 def prediction_notes(spans: Sequence[Span], predicted: Sequence[Span], text: str) -> Iterator[str]:

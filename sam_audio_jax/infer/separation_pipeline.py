@@ -311,25 +311,14 @@ class Pipeline:
         chosen = self._choose(cuts, [item.wave for item in items], views, rankers)
         stems = []
         for item, view, cut, (best, scores) in zip(items, views, cuts, chosen, strict=True):
-            notes = self._notes(item, view, cut[best][0], options)
+            predicted = view.spans if options.predict_spans else None
+            found = prompt_notes.target_notes(item, cut[best][0], self.sample_rate, predicted)
+            notes = tuple(f"{item.name}: {note}" for note in found)
             target, *others = item.level.undo(cut[best])
             # Where it was not decoded nothing reads it: zeros that take no memory.
             residual = others[0] if others else np.broadcast_to(np.float32(0), target.shape)
             stems.append(Stems(target, residual, self.sample_rate, scores, view.spans, notes))
         return stems
-
-    def _notes(
-        self,
-        item: Item,
-        view: PromptView,
-        target: Float[np.ndarray, " samples"],
-        options: SeparateOptions,
-    ) -> tuple[str, ...]:
-        """What is to be known of an item's target, as generated, and of its predicted spans."""
-        notes = [*prompt_notes.faint_notes(target, item.wave, self.sample_rate, item.text)]
-        if options.predict_spans:
-            notes += prompt_notes.prediction_notes(item.spans, view.spans, item.text)
-        return tuple(f"{item.name}: {note}" for note in notes)
 
     def separate_batch(
         self, batch: Batch, options: SeparateOptions, noise: Any = None
