@@ -22,14 +22,14 @@ with three seeds; their results are in docs/scaling_rates.
 
 import dataclasses
 
-from tiny import RECIPES as TINY
+from tiny import VECTORS, in_bfloat16
 
 from sam_audio_jax.scaling.study import StudyConfig
 from sam_audio_jax.separator.flow import FlowConfig
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig, ParametrisationConfig
 
 BASE = dataclasses.replace(
-    TINY["vectors"],
+    VECTORS,
     flow=FlowConfig(),
     optim=OptimConfig(peak_lr=1e-3, warmup_steps=50, ema_decay=0.999, weight_decay=0.05),
     # `tiny` was tuned at a width of 192 with heads of 48.
@@ -37,13 +37,7 @@ BASE = dataclasses.replace(
     checkpoint=CheckpointConfig(every_steps=500, every_minutes=5.0, keep_last=1, keep_best=0),
     eval_bench="embedded",
 )
-# In bfloat16, which is faster on a CPU that multiplies in it.
-FAST = dataclasses.replace(
-    BASE,
-    separator=dataclasses.replace(
-        BASE.separator, dit=dataclasses.replace(BASE.separator.dit, dtype="bfloat16")
-    ),
-)
+FAST = in_bfloat16(BASE)
 CONFIG = StudyConfig(
     base=BASE,
     design="long",

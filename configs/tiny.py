@@ -114,6 +114,12 @@ def _with_vectors(config: TrainConfig, folder: str = "runs/vectors") -> TrainCon
     )
 
 
+def in_bfloat16(config: TrainConfig) -> TrainConfig:
+    """The config with products in 16 bits: faster on a CPU that multiplies in them."""
+    dit = dataclasses.replace(config.separator.dit, dtype="bfloat16")
+    return dataclasses.replace(config, separator=dataclasses.replace(config.separator, dit=dit))
+
+
 VECTORS = _with_vectors(_arranged(*WORDS.values()))
 # Uniform flow times: a model that needs many steps, as the published ones do.
 MANY = dataclasses.replace(

@@ -15,16 +15,13 @@ All numbers are ours.
 
 import dataclasses
 
-from tiny import VECTORS
+from tiny import VECTORS, in_bfloat16
 
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.train.config import OptimConfig
 
 CONFIG = dataclasses.replace(
-    VECTORS,
-    separator=dataclasses.replace(
-        VECTORS.separator, dit=dataclasses.replace(VECTORS.separator.dit, dtype="bfloat16")
-    ),
+    in_bfloat16(VECTORS),
     vision_checkpoint="runs/picture_tower",
     data=dataclasses.replace(
         VECTORS.data,
