@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import tqdm
-from jaxtyping import Float32
 
 from sam_audio_jax import audio, config
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.eval.distances import si_sdr_improvement
+from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.eval.statistics import bootstrap, interval_text
 from sam_audio_jax.files import read_jsonl, write_json
 from sam_audio_jax.infer.separate import SAMAudio
@@ -33,7 +33,6 @@ PROMPTS = ("right", "wrong", "none", "text", "wrong text")
 FOLLOWS = {"follows": ("right", "wrong"), "text follows": ("text", "wrong text")}
 BATCH = 8  # scenes separated at once
 
-Wave = Float32[np.ndarray, " samples"]
 Scores = dict[str, float]  # of a scene, by column
 
 

@@ -23,7 +23,7 @@ import av
 import numpy as np
 import soundfile
 import tqdm
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from sam_audio_jax import audio, config
 from sam_audio_jax.cli.command import at_least, command
@@ -31,6 +31,7 @@ from sam_audio_jax.data import energy, likeness
 from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.source import load_manifest
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.files import read_object, whole_folder, write_jsonl
 from tools.scene_pictures import Scene
 from tools.scene_pictures import read_object as read_picture
@@ -47,7 +48,6 @@ UNSEEN = pathlib.Path(__file__).with_name("unseen_pictures.json")
 ENCODER = {"flags": "+qscale", "qscale": "3"}  # of MPEG-4; x264 gives other bytes in each call
 NAMES = "ab"  # of the two objects of a scene
 
-Wave = Float32[np.ndarray, " samples"]
 Pictures = Mapping[str, Sequence[pathlib.Path]]  # by caption
 Line = dict[str, Any]
 

@@ -199,12 +199,7 @@ def _lines(workdir: Workdir, group: str) -> list[dict[str, Any]]:
 
 def _losses(line: dict[str, Any], weights: str) -> dict[str, float]:
     """Held-out loss by domain."""
-    return _named(line, f"{LOSS}/{weights}")
-
-
-def _named(line: dict[str, Any], prefix: str) -> dict[str, float]:
-    """The numbers of a line whose names begin with `PREFIX/`, by the rest of the name."""
-    start = f"{prefix}/"
+    start = f"{LOSS}/{weights}/"
     return {
         name.removeprefix(start): float(value)
         for name, value in line.items()
