@@ -71,11 +71,11 @@ def _rates(kind: str) -> StudyConfig:
     )
 
 
-# The study of docs/scaling_study: what an hour of one core allows.
+# The study of docs/scaling_study: what five quarters of an hour of one core allow.
 HOUR = dataclasses.replace(
     CONFIG,
     base=FAST,
-    widths=(16, 24, 32, 48, 64, 96, 128, 192),
+    widths=(16, 24, 32, 48, 64, 96, 128, 192, 256),
     steps=(125, 250, 500, 1_000),
     seeds_up_to=32,
 )

@@ -33,7 +33,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("folder", type=pathlib.Path, metavar="DIR", help="of the study")
     folder = StudyFolder(parser.parse_args(argv).folder)
     results = study_page.write_results(folder, *read_study(folder))
-    print(study_page.summary(results))
+    for line in study_page.summary_lines(results):
+        print(line)
     print(f"report: {folder.report_file}")
 
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Float32, Key, PyTree, UInt8
 from PIL import Image
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import at_least, command, new_folder
+from sam_audio_jax.cli.command import at_least, check_to_make, command
 from sam_audio_jax.config import to_dict
 from sam_audio_jax.convert.folder import TOWER_SIZES, save_folder
 from sam_audio_jax.convert.load import load_networks, load_text_encoder
@@ -197,7 +197,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser = config.ArgumentParser(__doc__, command="picture_tower")
     parser.add_argument("--source", type=pathlib.Path, action="append", required=True)
     parser.add_argument("--words", required=True, help="model folder of the word vectors")
-    parser.add_argument("--out", required=True, help="model folder to make")
+    parser.add_argument(
+        "--out", type=config.local_folder, required=True, help="model folder to make"
+    )
     parser.add_argument("--model", default="tiny", help="what the tower is put into")
     parser.add_argument("--unseen", type=pathlib.Path, help="folder of the stamps of Tux Paint")
     parser.add_argument("--steps", type=at_least(1), default=STEPS)
@@ -209,13 +211,13 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Trains and writes one tower, and says how often it finds the captions."""
     options = read_options(argv)
-    out = new_folder(options.out, "--out")
+    check_to_make(options.out, "--out")
     known = captions_of(known_pictures([str(one / "manifest.jsonl") for one in options.source]))
     vectors = word_vectors(options.words, list(known.values()))
     tower = PictureTower(SIZES, vectors.shape[1], rngs=nnx.Rngs(options.seed))
     looks = Looks(list(known), range(len(known)), options.seed)
     tower = train(tower, looks, vectors, options.steps)
-    save(tower.vision, options.model, out)
+    save(tower.vision, options.model, options.out)
     looks = Looks(list(known), range(len(known)), options.seed + 1)
     print(f"known pictures, {len(known)}: {found_share(tower, looks, vectors):.0%} found")
     if options.unseen:

@@ -75,18 +75,10 @@ def at_least(minimum: int) -> Callable[[str], int]:
     return parse
 
 
-def new_folder(text: str, option: str) -> pathlib.Path:
-    """The folder that an option names, to be made by the command.
-
-    Raises `UserError` for no name, for a folder that has something in it, and for a place that
-    cannot be written to.
-    """
-    if not text:
-        raise UserError(f"{option} is empty: name the folder to make")
-    folder = pathlib.Path(text)
+def check_to_make(folder: pathlib.Path, option: str) -> None:
+    """Raises `UserError` for a folder that has something in it, and for one that cannot be made."""
     check_new_folder(folder, option)
     check_writable(folder, option)
-    return folder
 
 
 def add_mesh_options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ import argparse
 import sys
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import add_adapter_option, command, new_folder
+from sam_audio_jax.cli.command import add_adapter_option, check_to_make, command
 from sam_audio_jax.convert.folder import open_folder, reads_video
 from sam_audio_jax.convert.load import convert
 
@@ -25,7 +25,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     """The options of the command. Raises `UserError` for what cannot be understood."""
     parser = config.ArgumentParser(__doc__, command="convert")
     parser.add_argument("--from", dest="source", required=True, help="the model to read")
-    parser.add_argument("--to", required=True, help="folder to make; must not exist or be empty")
+    parser.add_argument(
+        "--to",
+        type=config.local_folder,
+        required=True,
+        help="folder to make; must not exist or be empty",
+    )
     parser.add_argument("--export", action="store_true", help="write it for upstream's code")
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), help="of the files; default: as in the source"
@@ -39,18 +44,18 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Converts one model; a note says when an export lacks its vision tower."""
     options = read_options(argv)
-    folder = new_folder(options.to, "--to")
+    check_to_make(options.to, "--to")
     complete = convert(
         options.source,
-        options.to,
+        str(options.to),
         dtype=options.dtype,
         fold=options.export,
         tower=options.tower,
         adapters=options.adapter,
     )
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in options.to.iterdir())
     print(f"{options.to}: {', '.join(names)}", file=sys.stderr)
-    if options.tower and not reads_video(open_folder(folder).contents.state):
+    if options.tower and not reads_video(open_folder(options.to).contents.state):
         print(
             "note: the model was never trained on videos: it ignores what the tower sees",
             file=sys.stderr,

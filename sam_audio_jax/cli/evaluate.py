@@ -76,7 +76,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         help="embedded, sam-audio-bench, a folder with manifest and mixtures.jsonl, or a manifest "
         "of recordings and prompts, .jsonl as of separate",
     )
-    parser.add_argument("--out", required=True, help="folder to make; must not exist")
+    parser.add_argument(
+        "--out", type=config.local_folder, required=True, help="folder to make; must not exist"
+    )
     parser.add_argument(
         "--prompts",
         nargs="+",
@@ -184,7 +186,7 @@ def main(argv: list[str]) -> None:
     """Evaluates one model and prints the means; what can be refused is refused before loading."""
     options = read_options(argv)
     cfg = config.from_cli([options.config]) if options.config else None
-    out = pathlib.Path(options.out)
+    out = options.out
     if options.compare:
         check_out(out)
         first, second = options.compare

@@ -14,7 +14,7 @@ import sys
 from typing import get_args
 
 from sam_audio_jax import config
-from sam_audio_jax.cli.command import at_least, command, new_folder
+from sam_audio_jax.cli.command import at_least, check_to_make, command
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.export.exported_folder import Form, export_model
 from sam_audio_jax.infer.inputs import check_checkpoint
@@ -25,7 +25,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser = config.ArgumentParser(__doc__, command="export")
     parser.add_argument("model", help="shipped name, workdir or step, folder, Hugging Face id")
     parser.add_argument("--format", required=True, choices=get_args(Form))
-    parser.add_argument("--out", required=True, help="folder to make; must not exist or be empty")
+    parser.add_argument(
+        "--out",
+        type=config.local_folder,
+        required=True,
+        help="folder to make; must not exist or be empty",
+    )
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="of sound in a velocity of onnx"
     )
@@ -41,10 +46,10 @@ def main(argv: list[str]) -> None:
     options = read_options(argv)
     if not 0 < options.seconds < float("inf"):
         raise UserError(f"--seconds {options.seconds} must be above 0")
-    folder = new_folder(options.out, "--out")
+    check_to_make(options.out, "--out")
     export_model(
         check_checkpoint(options.model),
-        folder,
+        options.out,
         options.format,
         seconds=options.seconds,
         tokens=options.tokens,

@@ -49,7 +49,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("sounds", metavar="SOUNDS", help="folder of classes or of songs, or a manifest .jsonl")
     add("--from", dest="source", help="the model to start from: shipped name, workdir, folder, id")
-    add("--workdir", type=pathlib.Path, required=True, help="folder to make, or to go on in")
+    add("--workdir", type=config.local_folder, required=True, help="folder to make, or to go on in")
     add("--lora", type=at_least(1), metavar="RANK", help="train adapters of this rank alone")
     add("--check", action="store_true", help="look at the recordings and stop")
     add("--layout", choices=("classes", "songs"), help="of the folder; default: by its names")

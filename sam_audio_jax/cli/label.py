@@ -51,7 +51,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser = config.ArgumentParser(__doc__, command="label")
     add = parser.add_argument
     add("manifest", type=pathlib.Path, metavar="MANIFEST", help="recordings with captions, JSONL")
-    add("--out", type=pathlib.Path, required=True, help="folder of the labels")
+    add("--out", type=config.local_folder, required=True, help="folder of the labels")
     add("--checkpoint", default="tiny", help="shipped name, workdir or step, folder, HF id")
     add("--prompts", default="text", choices=KINDS, help="what the model is prompted by")
     add(

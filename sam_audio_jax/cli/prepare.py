@@ -8,7 +8,6 @@ extends with more --items. Any number of processes may make one cache, each with
 """
 
 import argparse
-import pathlib
 import sys
 
 import numpy as np
@@ -43,7 +42,9 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         epilog="Every other --FIELD VALUE overrides a field of the config.",
     )
     parser.add_argument("config", metavar="CONFIG", help="of the training; names the codec")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the cache")
+    parser.add_argument(
+        "--out", required=True, type=config.local_folder, help="folder of the cache"
+    )
     parser.add_argument("--recipe", help="of data.blend, by its name; each has its own cache")
     parser.add_argument(
         "--items", type=at_least(1), default=20_000, help="mixtures, whole shards of 64"

@@ -9,7 +9,6 @@ On several hosts run the same command with --run NAME on each.
 """
 
 import argparse
-import pathlib
 import shlex
 import sys
 
@@ -39,7 +38,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "of its trainings.",
     )
     parser.add_argument("config", metavar="STUDY", help="a file or a shipped name")
-    parser.add_argument("--workdir", type=pathlib.Path, help="of the study; made if absent")
+    parser.add_argument("--workdir", type=config.local_folder, help="of the study; made if absent")
     parser.add_argument("--run", nargs="+", metavar="NAME", help="train these runs only")
     parser.add_argument("--plan", action="store_true", help="print what the study costs")
     parser.add_argument("--topology", help="slice of the plan: v5e-8, v5p:4x8x8, ...")
@@ -76,6 +75,9 @@ def main(argv: list[str]) -> None:
                 print(job(options, flags, run))
         return
     check_evaluation(study.base)
+    if (options.scores or options.table) and not folder.config_file.is_file():
+        option = "--scores" if options.scores else "--table"
+        raise UserError(f"{folder.path} holds no study: train it without {option} first")
     if options.scores:
         claim(folder, study)
         measure_scores(study, folder, planned)
@@ -163,7 +165,8 @@ def report(folder: StudyFolder, study: StudyConfig) -> None:
     measured = rows(study, runs(study), folder)
     write_json(folder.table_file, [row.as_dict() for row in measured])
     results = study_page.write_results(folder, study, measured)
-    print(study_page.summary(results))
+    for line in study_page.summary_lines(results):
+        print(line)
     for line in study_page.forecast_lines(results.get("losses", {}).get("all", {})):
         print(line)
     for name, reason in results["left_out"].items():

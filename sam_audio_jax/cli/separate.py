@@ -49,7 +49,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("input", nargs="?", help="a sound or video file")
     add("--manifest", type=pathlib.Path, help="many items, JSONL")
-    add("--out", type=pathlib.Path, required=True, help="folder of the results")
+    add("--out", type=config.local_folder, required=True, help="folder of the results")
     add(
         "--text",
         action="append",

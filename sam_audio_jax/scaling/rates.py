@@ -13,7 +13,8 @@ def best_rates(rows: Sequence[MeasuredLoss]) -> list[Results]:
     """For each width the rate with the lowest loss, by a parabola in its logarithm, over all seeds.
 
     `inside` is False where the minimum is at an end of the sweep, so that the sweep is too narrow;
-    `of_seeds` are the best rates of each seed alone, None where it is at an end.
+    `spreads` are highest less lowest loss of the seeds, None of a single one; `of_seeds` are the
+    best rates of each seed alone, None where it is at an end.
     """
     found = []
     for width in sorted({row.width for row in rows}):
@@ -33,7 +34,9 @@ def best_rates(rows: Sequence[MeasuredLoss]) -> list[Results]:
                 "width": width,
                 "rates": rates,
                 "losses": means,
-                "spreads": [max(values) - min(values) for values in losses],
+                "spreads": [
+                    max(values) - min(values) if len(values) > 1 else None for values in losses
+                ],
                 "best": best,
                 "inside": inside,
                 "seeds": len(seeds),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from sam_audio_jax import parallel
 from sam_audio_jax.convert.load import parameter_bytes
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.prompting import SolverChoice
 from sam_audio_jax.eval.scoring import Measures
@@ -32,16 +33,23 @@ from sam_audio_jax.scorers.scorer import Scorer
 def measure_scores(study: StudyConfig, folder: StudyFolder, planned: Sequence[StudyRun]) -> None:
     """Scores every kept state of the runs that has no scores yet; a killed call is continued.
 
-    Raises `UserError` for a judge that cannot be read.
+    Raises `UserError` where no run has kept a state that was measured, and for a judge that cannot
+    be read.
     """
     ended = folder.diverged()
-    states = [
+    kept = [
         (run, step)
         for run in planned
         if run.name not in ended
         for step in folder.workdir(run).steps()
-        if step in run.measured and not read_scores(study, folder, run, step)
+        if step in run.measured
     ]
+    if not kept:
+        raise UserError(
+            f"none of the {len(planned)} runs in {folder.path} has kept its state at a step that "
+            "was measured: finish their training first"
+        )
+    states = [state for state in kept if not read_scores(study, folder, *state)]
     if not states:
         return
     largest = max((run.parameters, str(folder.workdir(run).path)) for run, _ in states)[1]

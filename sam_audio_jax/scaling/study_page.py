@@ -36,7 +36,8 @@ def write_results(
 
 def write_page(results: dict[str, Any], rows: Sequence[MeasuredLoss]) -> str:
     """The whole page."""
-    body = ["<h1>Scaling study</h1>", f"<p>{html.escape(summary(results))}</p>"]
+    body = ["<h1>Scaling study</h1>"]
+    body += [f"<p>{html.escape(line)}</p>" for line in summary_lines(results)]
     usable = [row for row in rows if not row.diverged]
     if results["design"] == "rates":
         body.append(_rates(results["rates"]))
@@ -55,18 +56,19 @@ def write_page(results: dict[str, Any], rows: Sequence[MeasuredLoss]) -> str:
     return page.document("Scaling study", "".join(body))
 
 
-def summary(results: dict[str, Any]) -> str:
-    """What the study shows, in sentences."""
+def summary_lines(results: dict[str, Any]) -> list[str]:
+    """What the study shows, a line for each thing that it shows."""
     if results["design"] == "rates":
-        return " ".join(rate_lines(results["rates"])) or "No run is measured yet."
+        return rate_lines(results["rates"]) or ["No run is measured yet."]
     found = results["losses"].get("all")
     if found is None:
-        return "No run is measured yet."
+        return ["No run is measured yet."]
     if "missing" in found:
-        return f"No law is fitted yet: {found['missing']}."
+        return [f"No law is fitted yet: {found['missing']}."]
     lines = law_lines(found)
-    lines += [score_line(name, one) for name, one in results["scores"].items() if is_whole(name)]
-    return " ".join(filter(None, lines))
+    return lines + [
+        score_line(name, one) for name, one in results["scores"].items() if is_whole(name)
+    ]
 
 
 def is_whole(name: str) -> bool:
@@ -78,7 +80,8 @@ def law_lines(found: dict[str, Any]) -> list[str]:
     """A law, its tests, and whether it holds without the smallest amount of data."""
     test = found["held_out"]
     least = without_least_line(found["without_least_data"])
-    return [law_line(found), held_out_line(test), equal_data_line(test), least]
+    lines = [law_line(found), held_out_line(test), equal_data_line(test), least]
+    return [line for line in lines if line]
 
 
 def law_line(found: dict[str, Any], name: str = "L") -> str:
@@ -195,7 +198,7 @@ def _domain(domain: str, found: dict[str, Any], rows: Sequence[MeasuredLoss]) ->
     law = Law(**found["law"])
     own = [row for row in rows if domain in row.losses]
     lines = [*law_lines(found), *forecast_lines(found)]
-    text = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)
+    text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     charts = _losses_chart(own, domain, law) + _fit_chart(own, domain, law)
     return f'{head}{text}<div class="charts">{charts}</div>'
 
@@ -287,8 +290,12 @@ def _rates(found: Sequence[dict[str, Any]]) -> str:
     rates = sorted({rate for one in found for rate in one["rates"]})
     lines = []
     for one in found:
-        of = dict(zip(one["rates"], zip(one["losses"], one["spreads"], strict=True), strict=True))
-        cells = [f"{of[rate][0]:.4f} ({of[rate][1]:.4f})" if rate in of else "" for rate in rates]
+        measured = zip(one["losses"], one["spreads"], strict=True)
+        of = {
+            rate: f"{loss:.4f} ({'1 seed' if spread is None else f'{spread:.4f}'})"
+            for rate, (loss, spread) in zip(one["rates"], measured, strict=True)
+        }
+        cells = [of.get(rate, "") for rate in rates]
         lines.append([f"width {one['width']}", *cells])
     table = page.cells_table(("", *(f"{rate:g}" for rate in rates)), lines)
     return (

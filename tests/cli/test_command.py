@@ -7,7 +7,18 @@ import sys
 import pytest
 
 from sam_audio_jax import config
-from sam_audio_jax.cli import convert, evaluate, prepare, separate, train, train_codec
+from sam_audio_jax.cli import (
+    convert,
+    evaluate,
+    export,
+    finetune,
+    label,
+    prepare,
+    scaling,
+    separate,
+    train,
+    train_codec,
+)
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.errors import UserError
 
@@ -128,3 +139,32 @@ def test_a_place_is_tried_before_any_work(main, argv, place, tmp_path, capsys):
     assert text.startswith("error: ")
     assert text.count("\n") == 1
     assert place in text
+
+
+@pytest.mark.parametrize(
+    ("main", "argv"),
+    [
+        (separate.main, ["a.wav", "--text", "dog", "--out"]),
+        (evaluate.main, ["--checkpoint", "tiny", "--out"]),
+        (convert.main, ["--from", "tiny", "--to"]),
+        (export.main, ["tiny", "--format", "onnx", "--out"]),
+        (prepare.main, ["tiny", "--out"]),
+        (label.main, ["a.jsonl", "--out"]),
+        (train.main, ["tiny", "--workdir"]),
+        (finetune.main, ["a.jsonl", "--workdir"]),
+        (scaling.main, ["scaling_tiny", "--workdir"]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("place", "message"), [("gs://bucket/x", "is an address; mount"), ("", "the name is empty")]
+)
+def test_an_address_or_no_name_is_no_folder(
+    main, argv, place, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main([*argv, place]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert message in text
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.cli import main
+from sam_audio_jax.cli.scaling import claim
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.scaling import scores
 from sam_audio_jax.scaling.analysis import analyse, as_loss, as_score
@@ -136,6 +137,7 @@ def test_kept_states_without_scores_are_evaluated_once(tmp_path, monkeypatch, ca
     file.write_text(FILE)
     command = ["scaling", str(file), "--workdir", str(folder.path), "--scores"]
     command += ["--widths", "16", "32"]
+    claim(folder, config)
     assert main(command) == 0
     first, _, *others = (run.name for run in planned)
     assert seen == [(first, 800)] + [(name, step) for name in others for step in (800, 1600)]
@@ -146,6 +148,20 @@ def test_kept_states_without_scores_are_evaluated_once(tmp_path, monkeypatch, ca
     capsys.readouterr()
     assert main([*command, "--refine", "mask"]) == 2
     assert "none" in capsys.readouterr().err
+
+
+def test_scores_without_kept_states_are_refused(tmp_path, capsys):
+    file = tmp_path / "study.py"
+    file.write_text(FILE)
+    folder = StudyFolder(tmp_path / "out")
+    command = ["scaling", str(file), "--workdir", str(folder.path), "--scores"]
+    assert main(command) == 2
+    assert "holds no study: train it without --scores first" in capsys.readouterr().err
+    assert not folder.path.exists()
+    claim(folder, study())
+    assert main(command) == 2
+    assert "none of the 7 runs" in capsys.readouterr().err
+    assert not folder.table_file.exists()
 
 
 def test_axes_may_be_linear():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.cli import main
+from sam_audio_jax.cli.scaling import claim
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.plan import operations
 from sam_audio_jax.scaling.analysis import analyse
@@ -21,7 +22,7 @@ from sam_audio_jax.scaling.measured import (
 from sam_audio_jax.scaling.prediction import held_out, without_least_data
 from sam_audio_jax.scaling.rates import best_rates, rate_lines
 from sam_audio_jax.scaling.study import StudyConfig, runs
-from sam_audio_jax.scaling.study_page import summary, write_page
+from sam_audio_jax.scaling.study_page import summary_lines, write_page
 from sam_audio_jax.train.config import OptimConfig
 from tests.train.tiny import CONFIG
 from tools import draw_study
@@ -124,6 +125,10 @@ def test_a_study_from_its_runs_to_its_page(tmp_path, capsys):
     command = ["scaling", str(config), "--workdir", str(folder.path), "--table"]
     small = [*command, "--widths", "16", "32", "48", "64"]
     planned = runs(study(seeds=2, seeds_up_to=32))
+    assert main(small) == 2
+    assert "holds no study: train it without --table first" in capsys.readouterr().err
+    assert not folder.path.exists()
+    claim(folder, study())
     for run in planned[:2]:
         write_run(folder, run, until=400, noise=0.002)
     assert main(small) == 0
@@ -186,10 +191,12 @@ def test_a_diverged_run_is_marked_and_left_out(tmp_path):
 def test_too_few_runs_give_a_sentence_and_no_law(tmp_path):
     config = study(widths=(16, 32))
     folder, planned = StudyFolder(tmp_path), runs(config)
-    assert summary(analyse(config, rows(config, planned, folder))) == "No run is measured yet."
+    lines = summary_lines(analyse(config, rows(config, planned, folder)))
+    assert lines == ["No run is measured yet."]
     for run in planned:
         write_run(folder, run)
-    assert "3 or more sizes" in summary(analyse(config, rows(config, planned, folder)))
+    (line,) = summary_lines(analyse(config, rows(config, planned, folder)))
+    assert "3 or more sizes" in line
 
 
 def test_best_rates_are_minima_of_parabolas_and_say_when_the_sweep_is_too_narrow():
@@ -223,6 +230,9 @@ def test_best_rates_are_minima_of_parabolas_and_say_when_the_sweep_is_too_narrow
     results = analyse(config, measured)
     cell = f"{wide['losses'][1]:.4f} ({wide['spreads'][1]:.4f})"
     assert cell in write_page(results, measured)
+    alone = [row for row in measured if row.seed == 0]
+    one_seed = f"{best_rates(alone)[0]['losses'][1]:.4f} (1 seed)"
+    assert one_seed in write_page(analyse(config, alone), alone)
 
 
 def test_the_largest_size_is_predicted_at_every_amount_of_data_and_without_the_least():
