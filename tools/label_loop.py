@@ -13,9 +13,7 @@ stopped is continued by the same one; each step is a command of `sam-audio` in i
 """
 
 import dataclasses
-import json
 import pathlib
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -30,7 +28,7 @@ from sam_audio_jax.data.label_scores import LABEL_SCORES, failing
 from sam_audio_jax.data.labels import INDEX, SCORES
 from sam_audio_jax.data.source import read_source
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_jsonl, read_object, whole_folder, write_json, write_jsonl
+from sam_audio_jax.files import read_jsonl, whole_folder, write_jsonl
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.label.group_labels import GroupLabeller
 from sam_audio_jax.label.label_inputs import read_inputs
@@ -42,6 +40,7 @@ from sam_audio_jax.label.prompt_kinds import KINDS
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.workdir import Workdir
 from tools import label_loop_page
+from tools.experiment import claim, run
 
 ARMS = ("half", "all", "filtered", "random", "true")
 FILTERS = ("silence", "remix", "agreement_noise")
@@ -74,15 +73,7 @@ class Loop:
 
     def claim(self) -> None:
         """Writes the options. Raises UserError for a folder of another experiment."""
-        options = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        file = self.out / "loop.json"
-        if file.is_file() and (saved := read_object(file)) != options:
-            changed = [name for name in options if saved.get(name) != options[name]]
-            raise UserError(f"{self.out} is of another experiment: {', '.join(changed)} differ")
-        if self.out.exists() and not file.is_file() and any(self.out.iterdir()):
-            raise UserError(f"{self.out} holds other files: give the path of a new folder")
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_json(file, options)
+        claim(self.out, "loop.json", dataclasses.asdict(self))
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -192,14 +183,6 @@ def label_truly(loop: Loop) -> None:
     model = SAMAudio.from_pretrained(checkpoint)
     labeller = TrueLabeller(model, settings, LabelNetworks(), "true stems")
     label(labeller, manifest, out, make_plan(labeller, manifest))
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Runs a command of `sam-audio`. Raises UserError if it fails; it says why on stderr."""
-    print("sam-audio " + " ".join(arguments), file=sys.stderr, flush=True)
-    status = subprocess.run([sys.executable, "-m", "sam_audio_jax.cli", *arguments]).returncode
-    if status:
-        raise UserError(f"sam-audio {arguments[0]} ended with status {status}")
 
 
 def train(loop: Loop, workdir: pathlib.Path, steps: int, flags: Sequence[str]) -> None:

@@ -1,0 +1,35 @@
+"""What the tools that run several commands of `sam-audio` share: the folder, and the runs."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_object, write_json
+
+
+def claim(out: pathlib.Path, file_name: str, options: Mapping[str, Any]) -> None:
+    """Writes the options of an experiment into its folder; every call for it must share them.
+
+    Raises UserError for a folder of another experiment, and for one that holds other files.
+    """
+    options = json.loads(json.dumps(options, default=str))
+    file = out / file_name
+    if file.is_file() and (saved := read_object(file)) != options:
+        changed = [name for name in options if saved.get(name) != options[name]]
+        raise UserError(f"{out} is of another experiment: {', '.join(changed)} differ")
+    if out.exists() and not file.is_file() and any(out.iterdir()):
+        raise UserError(f"{out} holds other files: give the path of a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(file, options)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Runs a command of `sam-audio`. Raises UserError if it fails; it says why on stderr."""
+    print("sam-audio " + " ".join(arguments), file=sys.stderr, flush=True)
+    status = subprocess.run([sys.executable, "-m", "sam_audio_jax.cli", *arguments]).returncode
+    if status:
+        raise UserError(f"sam-audio {arguments[0]} ended with status {status}")

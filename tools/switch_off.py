@@ -1,0 +1,159 @@
+"""What each part of the recipe of `tiny` is worth: the same training with one part switched off.
+
+python -m tools.switch_off --cache CACHE --bench BENCH --out runs/switch_off --steps 1500
+
+Trains `tiny@vectors`, the recipe of the shipped model, and each recipe that differs from it in one
+part of its prompts, from scratch, with equal updates, seed and mixtures: all read the one cache of
+`tiny@words`. All are evaluated on the held-out mixtures of BENCH, refined. OUT/table.md has the
+means, and what each part that is off changes, over pairs of the same mixture, with intervals. A
+call that was stopped is continued by the same one; each step is a command of `sam-audio` in its own
+process. Flags of the config are for all trainings.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sam_audio_jax import config
+from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.mixtures import load_bench
+from sam_audio_jax.eval.prompting import ABSENT, WORDINGS
+from sam_audio_jax.eval.scoring import ABSENT_LEVEL, REWORDED
+from sam_audio_jax.eval.statistics import bootstrap, interval_text
+from sam_audio_jax.files import read_object, whole_file
+from sam_audio_jax.workdir import Workdir
+from tools.experiment import claim, run
+
+WHOLE = "vectors"  # the recipe with all parts on
+PARTS = {
+    WHOLE: "all parts",
+    "words": "a text encoder of its own instead of frozen word vectors",
+    "no-pairs": "without both prompts of a mixture in one batch",
+    "no-absent": "without prompts for sounds that are absent",
+    "no-wordings": "without other wordings",
+    "no-alternatives": "without alternative captions",
+}
+PROMPTS = ("text", "text+span", *WORDINGS, ABSENT)
+ABSENT_COLUMN = "absent sound, median, dB of the mixture"
+Scores = dict[tuple[str, ...], float]  # by mixture, and by wording
+Results = Mapping[str, Any]
+
+
+def _items(results: Results, kind: str, column: str) -> Scores:
+    """A column of the refined stems by one kind of prompt."""
+    return {
+        (item["setting"], item["id"]): float(item[column])
+        for item in results["items"]
+        if item["row"] == f"model/wiener/{kind}" and item.get(column) is not None
+    }
+
+
+def _following(results: Results) -> Scores:
+    """100 where the text of a mixture of two sources is followed, else 0."""
+    return {
+        (item["setting"], item["id"]): 100.0 * item["following"]
+        for item in results["following"]
+        if item["row"] == "model/wiener/text"
+    }
+
+
+def _reworded(results: Results) -> Scores:
+    """What each other wording changes, by mixture and wording."""
+    return {
+        (item["setting"], item["id"], item["row"]): float(item[REWORDED])
+        for item in results["reworded"]
+        if item["row"].startswith("model/wiener/") and item[REWORDED] is not None
+    }
+
+
+def columns_of(results: Results, known: Collection[str], new: Collection[str]) -> dict[str, Scores]:
+    """What the table shows of one evaluation; `known` and `new` are ids of mixtures."""
+    by_text = _items(results, "text", "sisdri")
+    return {
+        "text, dB": by_text,
+        "known captions": {key: value for key, value in by_text.items() if key[1] in known},
+        "new captions": {key: value for key, value in by_text.items() if key[1] in new},
+        "text + span, dB": _items(results, "text+span", "sisdri"),
+        "follows its text, %": _following(results),
+        "other wording, dB": _reworded(results),
+        ABSENT_COLUMN: _items(results, ABSENT, ABSENT_LEVEL),
+    }
+
+
+def table(found: Mapping[str, dict[str, Scores]]) -> str:
+    """A line for each recipe, and under it the paired change against the whole recipe."""
+    heads = list(found[WHOLE])
+    lines = ["| recipe | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for recipe, columns in found.items():
+        means, changes = [], []
+        for name, scores in columns.items():
+            statistic = np.median if name == ABSENT_COLUMN else np.mean
+            whole = found[WHOLE][name]
+            pairs = [value - whole[key] for key, value in scores.items() if key in whole]
+            means.append(
+                interval_text(bootstrap([*scores.values()], statistic=statistic), "{:.1f}")
+            )
+            changes.append(interval_text(bootstrap(pairs, statistic=statistic), "{:+.1f}"))
+        lines.append(f"| `{recipe}`, {PARTS[recipe]} | " + " | ".join(means) + " |")
+        if recipe != WHOLE:
+            lines.append("| change | " + " | ".join(changes) + " |")
+    return "\n".join(lines)
+
+
+def measure(options: argparse.Namespace, flags: Sequence[str], recipe: str) -> Results:
+    """Trains and evaluates one recipe, where an earlier call has not; returns its results."""
+    workdir, out = options.out / "runs" / recipe, options.out / "eval" / recipe
+    if options.steps not in Workdir(workdir).steps():
+        numbers = ["--steps", str(options.steps), "--seed", str(options.seed)]
+        fixed = ["--data.cache", str(options.cache), "--eval-bench", "", "--max-minutes", "0"]
+        run(["train", f"tiny@{recipe}", "--workdir", str(workdir), *numbers, *fixed, *flags])
+    if not (out / "results.json").is_file():
+        limit = [] if options.limit is None else ["--limit", str(options.limit)]
+        bench = ["--bench", options.bench, "--out", str(out), "--prompts", *PROMPTS]
+        run(["evaluate", "--checkpoint", str(workdir), *bench, "--listen", "0", *limit])
+    return read_object(out / "results.json")
+
+
+def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of the tool, and flags of the config. Raises `UserError` for wrong ones."""
+    parser = config.ArgumentParser(__doc__, command="switch_off")
+    parser.add_argument("--cache", type=pathlib.Path, required=True, help="of `tiny@words`")
+    parser.add_argument("--bench", required=True, help="held-out mixtures: embedded, or a folder")
+    parser.add_argument("--out", type=config.local_folder, required=True)
+    parser.add_argument("--steps", type=at_least(1), default=1500, help="of each training")
+    parser.add_argument("--limit", type=at_least(1), help="so many held-out mixtures")
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument(
+        "--recipes", nargs="+", default=[*PARTS][1:], choices=[*PARTS][1:], metavar="NAME"
+    )
+    options, flags = parser.parse_known_args(argv)
+    if not (options.cache / "cache.json").is_file():
+        raise UserError(f"--cache {options.cache} is no latent cache: make it by sam-audio prepare")
+    return options, flags
+
+
+@command
+def main(argv: list[str]) -> None:
+    """Runs, or continues, the trainings, and writes the table of those that were asked for."""
+    options, flags = read_options(argv)
+    shared = {name: getattr(options, name) for name in ("cache", "bench", "steps", "limit", "seed")}
+    claim(options.out, "switch_off.json", shared | {"flags": flags})
+    mixtures = load_bench(options.bench).mixtures
+    known, new = ({one.id for one in mixtures if one.seen is seen} for seen in (True, False))
+    found = {
+        name: columns_of(measure(options, flags, name), known, new)
+        for name in (WHOLE, *options.recipes)
+    }
+    text = table(found)
+    with whole_file(options.out / "table.md") as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
