@@ -99,6 +99,8 @@ def part_lines(name: str, model: Described) -> list[str]:
         lines.append(f"  {part:<16}{count:>14,}  always")
     if model.tower:
         lines.append(f"  {'vision tower':<16}{model.tower:>14,}  by the first video")
+    if model.audio_tower:
+        lines.append(f"  {'audio tower':<16}{model.audio_tower:>14,}  by the first example")
     predictor = model.upstream.get("span_predictor")
     if predictor:
         lines.append(f"  {'span predictor':<16}{'':>14}  by the first --predict-spans: {predictor}")

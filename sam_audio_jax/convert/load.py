@@ -164,6 +164,7 @@ class Described:
     sampler: dict[str, Any]
     tokenizer: str  # a name, or a folder with its files
     tower: int = 0  # parameters of the vision tower in the folder, 0 without one
+    audio_tower: int = 0  # and of the audio tower
     read_whole: bool = False  # in float32, before the matrices are brought to their form
 
 
@@ -187,6 +188,8 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
     sizes = model.separator.table.abstract.config
     prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
     tower = [t.shape for name, t in model.others.items() if name.startswith(TOWER_PREFIX)]
+    audio_tower = model.contents.audio_tower
+    shapes = [t.shape for t in audio_tower.state.values()] if audio_tower else []
     codec = model.codec.table.abstract
     return Described(
         codec=codec if storage == "float32" else folded(codec),
@@ -196,6 +199,7 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
         sampler=model.contents.extra.get("sampler", {}),
         tokenizer=model.contents.tokenizer,
         tower=sum(math.prod(shape) for shape in tower),
+        audio_tower=sum(math.prod(shape) for shape in shapes),
     )
 
 
