@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -134,3 +135,11 @@ def test_the_command_lists_parts_and_peaks(folder, tmp_path, capsys, monkeypatch
     assert "peak memory" not in capsys.readouterr().out
     assert info.main(["nothing"]) == 2
     assert np.char.count(capsys.readouterr().err, "\n") == 1
+
+
+def test_the_parts_of_the_shipped_model_are_listed(capsys):
+    assert info.main(["tiny", "--no-memory"]) == 0
+    parts = capsys.readouterr().out
+    assert re.search(r"audio tower +992,978  by the first example", parts)
+    assert "vision tower" not in parts
+    assert re.search(r"judge +by the first --candidates: text_ranker", parts)
