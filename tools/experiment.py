@@ -9,6 +9,7 @@ from typing import Any
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object, write_json
+from sam_audio_jax.workdir import Workdir
 
 
 def claim(out: pathlib.Path, file_name: str, options: Mapping[str, Any]) -> None:
@@ -33,3 +34,27 @@ def run(arguments: Sequence[str]) -> None:
     status = subprocess.run([sys.executable, "-m", "sam_audio_jax.cli", *arguments]).returncode
     if status:
         raise UserError(f"sam-audio {arguments[0]} ended with status {status}")
+
+
+def train(name: str, workdir: pathlib.Path, steps: int, flags: Sequence[str]) -> None:
+    """Trains a config in a workdir up to `steps`, from where it was stopped."""
+    if steps not in Workdir(workdir).steps():
+        fixed = ["--steps", str(steps), "--eval-bench", "", "--max-minutes", "0"]
+        run(["train", name, "--workdir", str(workdir), *fixed, *flags])
+
+
+def evaluate(
+    checkpoint: pathlib.Path,
+    bench: str,
+    out: pathlib.Path,
+    prompts: Sequence[str],
+    *,
+    limit: int | None,
+    flags: Sequence[str] = (),
+) -> None:
+    """Evaluates a checkpoint on held-out mixtures into a folder; nothing if it is there."""
+    if not (out / "results.json").is_file():
+        arguments = ["--checkpoint", str(checkpoint), "--bench", bench, "--out", str(out)]
+        arguments += ["--prompts", *prompts, "--listen", "0"]
+        arguments += [] if limit is None else ["--limit", str(limit)]
+        run(["evaluate", *arguments, *flags])

@@ -38,9 +38,7 @@ from sam_audio_jax.label.members import Member, SolvedMember
 from sam_audio_jax.label.network_scores import LabelNetworks
 from sam_audio_jax.label.prompt_kinds import KINDS
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.workdir import Workdir
-from tools import label_loop_page
-from tools.experiment import claim, run
+from tools import experiment, label_loop_page
 
 ARMS = ("half", "all", "filtered", "random", "true")
 FILTERS = ("silence", "remix", "agreement_noise")
@@ -73,7 +71,7 @@ class Loop:
 
     def claim(self) -> None:
         """Writes the options. Raises UserError for a folder of another experiment."""
-        claim(self.out, "loop.json", dataclasses.asdict(self))
+        experiment.claim(self.out, "loop.json", dataclasses.asdict(self))
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -187,10 +185,8 @@ def label_truly(loop: Loop) -> None:
 
 def train(loop: Loop, workdir: pathlib.Path, steps: int, flags: Sequence[str]) -> None:
     """Trains in a workdir up to `steps`, from where it was stopped."""
-    if steps not in Workdir(workdir).steps():
-        common = [*loop.flags, *loop.half, "--data.cache", str(loop.out / "latents")]
-        common += ["--steps", str(steps), "--eval-bench", "", "--max-minutes", "0"]
-        run(["train", loop.config, "--workdir", str(workdir), *common, *flags])
+    common = [*loop.flags, *loop.half, "--data.cache", str(loop.out / "latents")]
+    experiment.train(loop.config, workdir, steps, [*common, *flags])
 
 
 def arm_flags(loop: Loop, arm: str, passing: int) -> list[str]:
@@ -222,14 +218,15 @@ def count_passing(loop: Loop) -> int:
 
 def evaluate(loop: Loop, checkpoint: pathlib.Path, name: str) -> None:
     """Evaluates a checkpoint on the held-out mixtures."""
-    out = loop.out / "eval" / name
-    if (out / "results.json").is_file():
-        return
-    limit = [] if loop.limit is None else ["--limit", str(loop.limit)]
-    arguments = ["evaluate", "--checkpoint", str(checkpoint), "--bench", loop.bench]
     scorers = ["--scorers", *loop.scorers] if loop.scorers else []
-    outputs = ["--out", str(out), "--prompts", *label_loop_page.PROMPTS, "--listen", "0"]
-    run([*arguments, *outputs, *limit, *scorers])
+    experiment.evaluate(
+        checkpoint,
+        loop.bench,
+        loop.out / "eval" / name,
+        label_loop_page.PROMPTS,
+        limit=loop.limit,
+        flags=scorers,
+    )
 
 
 def execute(loop: Loop) -> None:
@@ -238,14 +235,14 @@ def execute(loop: Loop) -> None:
     divide(loop)
     if not (loop.out / "latents" / "cache.json").is_file():
         cache = ["--out", str(loop.out / "latents"), "--items", str(loop.cached)]
-        run(["prepare", loop.config, *cache, *loop.flags, *loop.half])
+        experiment.run(["prepare", loop.config, *cache, *loop.flags, *loop.half])
     train(loop, loop.out / "start", loop.first_steps, ["--seed", str(loop.seed)])
     render(loop)
     if not (loop.out / "labels" / INDEX).is_file():
         refine = ["--refine", loop.refine] if loop.refine else []
         arguments = ["--checkpoint", str(loop.out / "start"), "--prompts", loop.prompts, *refine]
         manifest = str(loop.out / "mixtures" / "manifest.jsonl")
-        run(["label", manifest, "--out", str(loop.out / "labels"), *arguments])
+        experiment.run(["label", manifest, "--out", str(loop.out / "labels"), *arguments])
     label_truly(loop)
     passing = count_passing(loop)
     evaluate(loop, loop.out / "start", "start")
@@ -269,7 +266,7 @@ def read_options(argv: list[str]) -> Loop:
     add("--config", default="tiny@words", help="of all trainings")
     add("--source", action="append", default=[], help="folder with a manifest.jsonl; may repeat")
     add("--bench", default="embedded", help="held-out mixtures: embedded, or a folder")
-    add("--out", type=pathlib.Path, required=True)
+    add("--out", type=config.local_folder, required=True)
     add("--first-steps", type=at_least(1), default=20_000, help="of the model that labels")
     add("--further-steps", type=at_least(1), default=5_000, help="of each arm")
     add("--cached", type=at_least(1), default=3_000, help="mixtures of the first half")

@@ -26,8 +26,7 @@ from sam_audio_jax.eval.prompting import ABSENT, WORDINGS
 from sam_audio_jax.eval.scoring import ABSENT_LEVEL, REWORDED
 from sam_audio_jax.eval.statistics import bootstrap, interval_text
 from sam_audio_jax.files import read_object, whole_file
-from sam_audio_jax.workdir import Workdir
-from tools.experiment import claim, run
+from tools.experiment import claim, evaluate, train
 
 WHOLE = "vectors"  # the recipe with all parts on
 PARTS = {
@@ -108,14 +107,9 @@ def table(found: Mapping[str, dict[str, Scores]]) -> str:
 def measure(options: argparse.Namespace, flags: Sequence[str], recipe: str) -> Results:
     """Trains and evaluates one recipe, where an earlier call has not; returns its results."""
     workdir, out = options.out / "runs" / recipe, options.out / "eval" / recipe
-    if options.steps not in Workdir(workdir).steps():
-        numbers = ["--steps", str(options.steps), "--seed", str(options.seed)]
-        fixed = ["--data.cache", str(options.cache), "--eval-bench", "", "--max-minutes", "0"]
-        run(["train", f"tiny@{recipe}", "--workdir", str(workdir), *numbers, *fixed, *flags])
-    if not (out / "results.json").is_file():
-        limit = [] if options.limit is None else ["--limit", str(options.limit)]
-        bench = ["--bench", options.bench, "--out", str(out), "--prompts", *PROMPTS]
-        run(["evaluate", "--checkpoint", str(workdir), *bench, "--listen", "0", *limit])
+    shared = ["--seed", str(options.seed), "--data.cache", str(options.cache)]
+    train(f"tiny@{recipe}", workdir, options.steps, [*shared, *flags])
+    evaluate(workdir, options.bench, out, PROMPTS, limit=options.limit)
     return read_object(out / "results.json")
 
 

@@ -13,7 +13,7 @@ from sam_audio_jax.data.source import load_manifest, load_songs
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_jsonl, read_object, write_json, write_jsonl
 from sam_audio_jax.label.filter_quality import auc, auc_interval
-from tools import label_loop, label_loop_page
+from tools import experiment, label_loop, label_loop_page
 
 TOY = str(pathlib.Path(__file__).parent / "toy_loop.py")
 
@@ -160,7 +160,7 @@ def test_the_whole_loop_runs_from_one_command(tmp_path, monkeypatch):
         calls.append(arguments[0])
         assert sam_audio(list(arguments)) == 0
 
-    monkeypatch.setattr(label_loop, "run", run)
+    monkeypatch.setattr(experiment, "run", run)
     # Any label passes, whatever a model of two steps makes of a sound.
     usual = label_loop.LABEL_SCORES["silence"]
     scores = label_loop.LABEL_SCORES | {"silence": dataclasses.replace(usual, threshold=2.0)}

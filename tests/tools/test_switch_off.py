@@ -10,7 +10,7 @@ from sam_audio_jax import config
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.workdir import Workdir
-from tools import switch_off
+from tools import experiment, switch_off
 
 
 def recipe(name: str) -> TrainConfig:
@@ -80,7 +80,7 @@ def test_changes_are_those_of_pairs(tmp_path, monkeypatch, capsys):
         else:
             write_json(place / "results.json", results(3.0 if place.name == "vectors" else 1.0))
 
-    monkeypatch.setattr(switch_off, "run", run)
+    monkeypatch.setattr(experiment, "run", run)
     cache = tmp_path / "cache"
     write_json(cache / "cache.json", {})
     command = ["--cache", str(cache), "--bench", "embedded", "--out", str(tmp_path / "out")]
