@@ -37,10 +37,16 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def train(name: str, workdir: pathlib.Path, steps: int, flags: Sequence[str]) -> None:
-    """Trains a config in a workdir up to `steps`, from where it was stopped."""
+    """Trains a config in a workdir up to `steps`, from where it was stopped.
+
+    Raises UserError if the training was stopped by a signal: it saves and ends with status 0.
+    """
     if steps not in Workdir(workdir).steps():
         fixed = ["--steps", str(steps), "--eval-bench", "", "--max-minutes", "0"]
         run(["train", name, "--workdir", str(workdir), *fixed, *flags])
+        if steps not in (kept := Workdir(workdir).steps()):
+            last = max(kept, default=0)
+            raise UserError(f"{workdir} is at step {last} of {steps}: the same call goes on")
 
 
 def evaluate(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import config
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.workdir import Workdir
@@ -99,6 +100,18 @@ def test_changes_are_those_of_pairs(tmp_path, monkeypatch, capsys):
     assert len(ran) == 4
     assert switch_off.main([*command, "--steps", "8"]) == 2
     assert "is of another experiment: steps differ" in capsys.readouterr().err
+
+
+def test_nothing_is_built_on_a_training_that_was_stopped(tmp_path, monkeypatch):
+    """A training that a signal stops has status 0; what follows must not take it for finished."""
+
+    def stopped(arguments):
+        Workdir(tmp_path).checkpoint(3).mkdir(parents=True)
+        (Workdir(tmp_path).checkpoint(3) / "_CHECKPOINT_METADATA").write_text("{}")
+
+    monkeypatch.setattr(experiment, "run", stopped)
+    with pytest.raises(UserError, match="is at step 3 of 7: the same call goes on"):
+        experiment.train("tiny", tmp_path, 7, [])
 
 
 def test_captions_are_told_apart():
