@@ -17,7 +17,7 @@ from typing import Any
 
 import soundfile
 
-from sam_audio_jax import audio
+from sam_audio_jax import audio, config
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.data.source import load_manifest, read_objects
 from sam_audio_jax.files import whole_folder, write_jsonl
@@ -223,7 +223,7 @@ def main(argv: list[str]) -> None:
     """Makes the folder that the arguments name."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--source", type=pathlib.Path, action="append", required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=config.local_folder, required=True)
     arguments = parser.parse_args(argv)
     write(arguments.source, arguments.out)
 

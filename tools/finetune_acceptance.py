@@ -14,6 +14,7 @@ import pathlib
 import sys
 from typing import Any
 
+from sam_audio_jax import config
 from sam_audio_jax.cli import finetune
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.data.source import read_objects
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--count", type=at_least(1), default=5, help="sources of each to train on")
     parser.add_argument("--from", dest="base", default="tiny")
     parser.add_argument("--lora", type=at_least(1), default=4, metavar="RANK")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=config.local_folder, required=True)
     options, flags = parser.parse_known_args(argv)
     check_writable(options.out, "--out")
     manifest = options.out / "stems.jsonl"

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.data import likeness, text, wordings
 from sam_audio_jax.data.recording import Recording
@@ -219,7 +220,7 @@ def main(argv: list[str]) -> None:
     """Makes the folder that the arguments name, and says what is in it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--source", type=pathlib.Path, action="append", required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=config.local_folder, required=True)
     parser.add_argument("--count", type=at_least(1), default=COUNT, help="of each setting")
     parser.add_argument("--seed", type=at_least(0), default=SEED)
     options = parser.parse_args(argv)

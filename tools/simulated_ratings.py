@@ -12,7 +12,7 @@ import functools
 import pathlib
 import sys
 
-from sam_audio_jax import SAMAudio
+from sam_audio_jax import SAMAudio, config
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.data.arrange import Samples
 from sam_audio_jax.data.config import SourceConfig
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--source", type=pathlib.Path, action="append", required=True)
     parser.add_argument("--split", default="train", help="of the recordings")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=config.local_folder, required=True)
     parser.add_argument("--count", type=at_least(1), default=1000, help="mixtures")
     parser.add_argument("--outputs", type=at_least(1), default=5, help="of each mixture")
     parser.add_argument("--kinds", nargs="+", default=[*KINDS, UNTOUCHED])
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--refine", choices=["wiener"], help="of the checkpoints' outputs")
     options = parser.parse_args(argv)
     manifests = tuple(str(folder / "manifest.jsonl") for folder in options.source)
-    config = SimulationConfig(
+    simulation = SimulationConfig(
         source=SourceConfig(manifests=manifests, split=options.split),
         outputs=options.outputs,
         kinds=tuple(options.kinds),
@@ -71,11 +71,11 @@ def main(argv: list[str]) -> None:
     named = [one.partition("=") for one in options.checkpoint]
     if wrong := [name for name, _, path in named if not path]:
         raise UserError(f"--checkpoint {wrong[0]} must be NAME=PATH")
-    simulate(options.out, config, options.count)
+    simulate(options.out, simulation, options.count)
     count = min(options.checkpoint_count, options.count)
     for name, _, path in named:
         separate_all(
-            options.out, config, name, functools.partial(separate, path, options.refine), count
+            options.out, simulation, name, functools.partial(separate, path, options.refine), count
         )
     print(f"{options.out}: {options.count} mixtures, {len(named)} checkpoints")
 

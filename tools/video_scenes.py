@@ -197,7 +197,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     """The options of the tool. Raises `UserError` for what cannot be understood."""
     parser = config.ArgumentParser(__doc__, command="video_scenes")
     parser.add_argument("--source", type=pathlib.Path, action="append", required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=config.local_folder, required=True)
     parser.add_argument("--split", choices=("train", "valid"), default="train")
     parser.add_argument("--unseen", type=pathlib.Path, help="folder of the stamps of Tux Paint")
     parser.add_argument("--count", type=at_least(1), default=COUNT, help="of scenes")
