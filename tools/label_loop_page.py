@@ -20,7 +20,7 @@ from sam_audio_jax.files import read_jsonl, read_object, whole_file, write_json
 from sam_audio_jax.label.filter_quality import auc_interval
 
 PAGE, RESULTS = "report.html", "results.json"
-PROMPTS = ("text", "span", "text+span")  # of the evaluations
+PROMPTS = ("text", "text+span")  # of the evaluations
 COLUMNS = {
     "sisdri": "SI-SDR improvement of held-out targets, dB",
     "judge_overall": "Overall score of the judge",
