@@ -26,6 +26,7 @@ from sam_audio_jax.data import pipeline
 from sam_audio_jax.data.config import LabelConfig, SourceConfig
 from sam_audio_jax.data.label_scores import LABEL_SCORES, failing
 from sam_audio_jax.data.labels import INDEX, SCORES
+from sam_audio_jax.data.recording import Recording, Song
 from sam_audio_jax.data.source import read_source
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_jsonl, whole_folder, write_jsonl
@@ -93,31 +94,73 @@ class Loop:
 def divide(loop: Loop) -> None:
     """Writes the two halves as manifests; no source is in both, and no song is cut."""
     recordings, songs, _ = read_source(SourceConfig(manifests=tuple(loop.sources)))
-    song_of = {stem: song.name for song in songs for stem in song.stems}
-    # What must stay together: all recordings of a source, and all stems of a song.
-    group_of = {one.id: f"song {song_of[one.id]}" for one in recordings if one.id in song_of}
-    group_of |= {one.id: one.source_id for one in recordings if one.id not in song_of}
-    groups = sorted(set(group_of.values()))
-    order = np.random.default_rng((loop.seed, HALVES)).permutation(len(groups))
-    first = {groups[number] for number in order[: len(groups) // 2]}
+    group_of = groups(recordings, songs)
+    names = sorted(set(group_of.values()))
+    order = np.random.default_rng((loop.seed, HALVES)).permutation(len(names))
+    first = {names[number] for number in order[: len(names) // 2]}
     for name, wanted in (("first", True), ("second", False)):
         folder = loop.out / name
         if (folder / "manifest.jsonl").is_file():
             continue
         lines = [
-            {key: value for key, value in dataclasses.asdict(one).items() if value is not None}
-            | {"path": str(pathlib.Path(one.path).absolute())}
-            for one in recordings
-            if (group_of[one.id] in first) == wanted
+            line_of(one) for one in recordings if (group_of[one.part, one.id] in first) == wanted
         ]
         parts = [
-            {"song": song.name, "split": song.split, "stems": [{"id": s} for s in song.stems]}
+            {
+                "song": song.name,
+                "split": song.split,
+                "kind": song.kind,
+                "stems": [{"id": unique_id(song.part, stem)} for stem in song.stems],
+            }
             for song in songs
-            if (f"song {song.name}" in first) == wanted
+            if any(
+                (group_of[key] in first) == wanted
+                for stem in song.stems
+                if (key := (song.part, stem)) in group_of
+            )
         ]
         if parts:
             write_jsonl(folder / "songs.jsonl", parts)
         write_jsonl(folder / "manifest.jsonl", lines)
+
+
+def groups(recordings: Sequence[Recording], songs: Sequence[Song]) -> dict[tuple[int, str], str]:
+    """What must stay together, by part and id: the recordings of a source and the stems of a song.
+
+    A song whose stems are of several sources joins these sources.
+    """
+    source_of = {(one.part, one.id): one.source_id for one in recordings}
+    above: dict[str, str] = {}
+
+    def root(source: str) -> str:
+        while source in above:
+            source = above[source]
+        return source
+
+    for song in songs:
+        keys = [key for stem in song.stems if (key := (song.part, stem)) in source_of]
+        for one in keys[1:]:
+            joined, to = sorted((root(source_of[one]), root(source_of[keys[0]])), reverse=True)
+            if joined != to:
+                above[joined] = to
+    return {key: root(source) for key, source in source_of.items()}
+
+
+def unique_id(part: int, name: str) -> str:
+    """An id in the one manifest of a half, which recordings of several sources share."""
+    return f"{part}:{name}" if part else name
+
+
+def line_of(one: Recording) -> Line:
+    """The line of a recording in a manifest of any folder."""
+    line = {key: value for key, value in dataclasses.asdict(one).items() if value is not None}
+    del line["part"]
+    paths = {
+        name: str(pathlib.Path(line[name]).absolute())
+        for name in ("path", "video", "video_features", "mask")
+        if name in line
+    }
+    return line | paths | {"id": unique_id(one.part, one.id)}
 
 
 def render(loop: Loop) -> None:

@@ -21,7 +21,14 @@ from sam_audio_jax.eval.in_training import check_evaluation, training_evaluation
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.train.frozen import kept_codec, load_start, make_audio_tower, make_codec
+from sam_audio_jax.train.frozen import (
+    RANDOM,
+    check_latents,
+    kept_codec,
+    load_start,
+    make_audio_tower,
+    make_codec,
+)
 from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.workdir import Workdir
 
@@ -59,6 +66,8 @@ def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
     workdir = Workdir.open(path, cfg)
     mesh = parallel.make_mesh(cfg.mesh)
     codec = frozen_codec(workdir, cfg)
+    if cfg.codec_checkpoint != RANDOM:
+        check_latents(cfg.data, codec)
     restored = bool(workdir.steps())
     # Adapters stand beside the weights that the run began with, which no checkpoint has.
     start = None if restored and not cfg.lora.rank else load_start(cfg, mesh)

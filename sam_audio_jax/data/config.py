@@ -28,6 +28,8 @@ from sam_audio_jax.errors import UserError
 RECORDED = ("any", "speech", "sfx", "instrument", "music")  # kinds that are single recordings
 SUM = "+"  # between the kinds of a residual that is several sounds at once
 KINDS = (*RECORDED, "song", "stem", "rest", "speaker", "others")
+# Targets that are a part of a piece or conversation, with the residual that is what is left of it.
+PARTNERS = {"stem": "rest", "speaker": "others"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,13 @@ class MixConfig(Checked, where="data.mix"):
                     f"data.mix.recipes has {(target, residual, weight)}; kinds are "
                     f"{', '.join(KINDS)}, a residual may be a sum like speech+sfx, weights are 0 "
                     "or more"
+                )
+            bound = {*PARTNERS, *PARTNERS.values()}
+            if {target, *both} & bound and PARTNERS.get(target) != residual:
+                pairs = " and ".join(f"{one} with {other}" for one, other in PARTNERS.items())
+                raise UserError(
+                    f"data.mix.recipes has {(target, residual, weight)}; parts of one piece go "
+                    f"together: {pairs}, as target and residual"
                 )
         for share, field in (
             ("reverb_share", "impulse_responses"),
@@ -327,10 +336,15 @@ class DataConfig(Checked, where="data"):
         return tuple(name for name in named if name)
 
     @property
+    def label_folders(self) -> tuple[str, ...]:
+        """The folders of pseudo-labels that examples are from."""
+        parts = self.blend or (self,)
+        return tuple(part.labels.folder for part in parts if part.labels.folder)
+
+    @property
     def encoded(self) -> bool:
         """Whether examples are latents."""
-        parts = self.blend or (self,)
-        return bool(self.caches) or any(part.labels.folder for part in parts)
+        return bool(self.caches or self.label_folders)
 
     def __post_init__(self):
         super().__post_init__()

@@ -37,6 +37,7 @@ FORMAT = 1
 PLAN, INDEX, SCORES = "plan.json", "labels.json", "scores.jsonl"
 SHARDS = "[0-9]*.arrayrecord"
 READERS = 16  # shards opened at once: the time goes into waiting for a disk or a network
+PROBE_FRAMES = 100  # of the noise by whose latents the codec is recognised
 DRAW = 6  # generator (seed, DRAW) of the labels that are drawn from those that pass
 
 log = logging.getLogger(__name__)

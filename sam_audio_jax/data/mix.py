@@ -190,8 +190,10 @@ class Mixer:
             number = self.catalogue.recording(kind, rng, near) if number is None else number
             source = self._recording(number, repeats, rng)
         level = energy.active_rms(source.wave, rate)
+        if not level:  # amplified, its noise would pass for the sound
+            raise UnusableError(f"the part of a {kind} that was drawn is silent", "silent part")
         wave = self.arranger.tilted(source.wave, rng)
-        wave *= np.float32(1 / max(level, 1e-6))
+        wave *= np.float32(1 / level)
         if config.filter_share and rng.random() < config.filter_share:
             wave = equalised(wave, rate, config.filter_db, rng)
         if config.reverb_share and rng.random() < config.reverb_share:

@@ -33,7 +33,8 @@ AUXILIARY = re.compile(r"\b(?:(?:that|which|who) )?(?:is|are|was|were|has been|h
 ADVERB = re.compile(r"^[a-z]{3,}ly$")
 NO_ADVERBS = frozenset(
     WORD.findall(
-        "family fly belly jelly lily butterfly dragonfly assembly bully rally lovely early"
+        "family fly belly jelly lily butterfly dragonfly housefly firefly grizzly "
+        "assembly bully rally lovely early"
     )
 )
 # Verbs of sounds in the form that a dictionary has; other verbs stay as they are.

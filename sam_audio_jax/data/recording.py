@@ -15,6 +15,7 @@ from sam_audio_jax.encoders.text_form import find_surrogate, has_words
 from sam_audio_jax.errors import UnusableError, shown
 
 CATEGORIES = ("speech", "music", "sfx", "instrument")
+SONG_KINDS = ("song", "conversation")
 MOST_LETTERS = 1_000  # of a caption: a phrase has a few words, and this is a page
 # Fields that may be absent or null.
 OPTIONAL = (
@@ -53,6 +54,7 @@ class Recording:
     spans: tuple[tuple[float, float], ...] = ()  # when it sounds, in order
     stems: tuple[str, ...] = ()
     single: bool | None = None  # whether it holds a single event; None: its caption says so
+    part: int = 0  # of its source, a manifest or a folder: ids are unique in one part alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Song:
     split: str
     stems: tuple[str, ...]
     kind: str = "song"  # or "conversation": one recording of each speaker
+    part: int = 0  # of its source, which its recordings are of, too
 
 
 def parse_line(line: dict[str, Any], folder: pathlib.Path, where: str) -> list[Recording | Song]:

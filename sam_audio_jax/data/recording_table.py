@@ -17,13 +17,12 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt64
 
 from sam_audio_jax.data import text
 from sam_audio_jax.data.config import RECORDED
-from sam_audio_jax.data.recording import CATEGORIES, Recording, Song
+from sam_audio_jax.data.recording import CATEGORIES, SONG_KINDS, Recording, Song
 from sam_audio_jax.files import read_json, whole_folder, write_json
 
 SINGLE = "single "  # before a group: those of its recordings that hold a single event
 CATEGORY = "category "  # before a group: the recordings of a category, also stems of songs
 VIDEO = "with video features"
-SONG_KINDS = ("song", "conversation")
 
 Numbers = Int[np.ndarray, " numbers"]
 
@@ -48,6 +47,11 @@ def key_of(*parts: str) -> int:
     """64 bits that stand for some texts: two of a million texts share them once in 10^7 corpora."""
     digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=8)
     return int.from_bytes(digest.digest(), "little")
+
+
+def id_key(part: int, name: str) -> int:
+    """The key of a recording's id, which is unique in one part of a source."""
+    return key_of(str(part), name) if part else key_of(name)
 
 
 def lists_by_key(numbers: Numbers, keys: UInt64[np.ndarray, " numbers"]) -> Lists:
@@ -76,10 +80,10 @@ class Columns:
 
     def add(self, one: Recording) -> None:
         """Adds the next recording."""
-        keys = key_of(one.caption), key_of(one.source_id, one.caption), key_of(one.id)
+        keys = key_of(one.caption), key_of(one.source_id, one.caption)
         category = CATEGORIES.index(one.category)
         flags = text.is_single(one), bool(one.song), one.video_features is not None
-        self.rows.append((*keys, one.duration, category, *flags))
+        self.rows.append((*keys, id_key(one.part, one.id), one.duration, category, *flags))
         if len(self.rows) == 10_000:
             self._pack()
 
@@ -140,14 +144,14 @@ def _put_songs(
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
 
-    def number_of(name: str) -> int:
-        key = np.uint64(key_of(name))
-        place = int(np.searchsorted(ordered, key, side="right")) - 1
-        return int(order[place]) if place >= 0 and ordered[place] == key else -1
+    def number_of(part: int, name: str) -> int:
+        key = np.uint64(id_key(part, name))
+        place = int(np.searchsorted(ordered, key))  # the first of them: later ones are not used
+        return int(order[place]) if place < len(ordered) and ordered[place] == key else -1
 
     found: dict[str, list[list[int]]] = {kind: [] for kind in SONG_KINDS}
     for song in songs:
-        numbers = [number for stem in song.stems if (number := number_of(stem)) >= 0]
+        numbers = [number for stem in song.stems if (number := number_of(song.part, stem)) >= 0]
         numbers = [number for number in numbers if usable[number]]
         if len(numbers) > 1:
             found[song.kind].append(numbers)

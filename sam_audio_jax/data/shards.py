@@ -14,6 +14,7 @@ read, and older caches can be extended; their old shards stay as they are.
 
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -147,11 +148,13 @@ def write_cache(
                 bar.update(per_shard)
                 continue
             numbers = range(shard * per_shard, (shard + 1) * per_shard)
-            _write_shard(folder / f"{shard:05d}.arrayrecord", render.records(numbers), bar)
+            _write_shard(folder / shard_name(shard), render.records(numbers), bar)
     done = {int(path.stem) for path in folder.glob(SHARDS)}
     finished = done >= set(range(shards))
     if finished:
-        write_json(folder / "cache.json", plan | {"shards": max([shards - 1, *done]) + 1})
+        # Those of a larger cache count as far as none is missing before them.
+        whole = next(number for number in itertools.count() if number not in done)
+        write_json(folder / "cache.json", plan | {"shards": whole})
     return finished
 
 
@@ -256,6 +259,11 @@ def _write_shard(path: pathlib.Path, records: Iterator[Record], bar: tqdm.tqdm) 
             writer.close()
 
 
+def shard_name(number: int) -> str:
+    """The file of a shard, as `SHARDS` finds it."""
+    return f"{number:05d}.arrayrecord"
+
+
 def read_index(folder: str | os.PathLike) -> dict[str, Any]:
     """The content of `cache.json`. Raises `UserError` if the folder holds no finished cache."""
     path = pathlib.Path(folder) / "cache.json"
@@ -292,10 +300,12 @@ class Cache:
         """Raises `UserError` for an unfinished cache and for one with a damaged shard."""
         self.folder = str(folder)
         self.index = read_index(folder)
-        paths = sorted(str(path) for path in pathlib.Path(folder).glob(SHARDS))
-        if len(paths) < self.index["shards"]:
+        # Not those of an extension that has not ended: they would change the order of all.
+        names = [shard_name(number) for number in range(self.index["shards"])]
+        paths = [str(pathlib.Path(folder) / name) for name in names]
+        if missing := [path for path in paths if not os.path.isfile(path)]:
             raise UserError(
-                f"{folder} has {len(paths)} of {self.index['shards']} shards; run "
+                f"{folder} has {len(paths) - len(missing)} of {len(paths)} shards; run "
                 "`sam-audio prepare` again"
             )
         try:

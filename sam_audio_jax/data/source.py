@@ -3,14 +3,16 @@
 A manifest is a JSONL file with one recording a line, whose fields are those of `Recording`.
 """
 
+import dataclasses
+import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.multitracks import iter_multitracks
-from sam_audio_jax.data.recording import LINE, Recording, Song, parse_line
+from sam_audio_jax.data.recording import LINE, SONG_KINDS, Recording, Song, parse_line
 from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.errors import UnusableError, UserError, shown
 from sam_audio_jax.files import iter_lines, read_lines
@@ -93,7 +95,7 @@ def iter_source(
     part that is missing, and for a split that no part has.
     """
     splits, found = set(), False
-    for one in _parts(config, unique):
+    for one in _all_parts(config, unique):
         if not isinstance(one, UnusableError) and one.split != config.split:
             splits.add(one.split)
             continue
@@ -106,18 +108,27 @@ def iter_source(
         )
 
 
-def _parts(config: SourceConfig, unique: bool) -> Iterator[Recording | Song | UnusableError]:
+def _all_parts(config: SourceConfig, unique: bool) -> Iterator[Recording | Song | UnusableError]:
+    """What all parts hold, each thing with the number of its part."""
+    for number, part in enumerate(_parts(config, unique)):
+        for one in part:
+            is_error = isinstance(one, UnusableError)
+            yield one if is_error or not number else dataclasses.replace(one, part=number)
+
+
+def _parts(
+    config: SourceConfig, unique: bool
+) -> Iterator[Iterable[Recording | Song | UnusableError]]:
     others = config.multitracks or config.tfds
     for path in config.manifests or (() if others else (embedded(),)):
-        yield from iter_manifest(path, unique=unique)
-        yield from _songs_beside(path)
+        yield itertools.chain(iter_manifest(path, unique=unique), _songs_beside(path))
     for root in config.multitracks:
-        yield from iter_multitracks(root, config.split)
+        yield iter_multitracks(root, config.split)
     for folder in config.tfds:
         # Imported here because it takes seconds, which no other source should wait for.
         from sam_audio_jax.data.tfds_source import TfdsSource
 
-        yield from TfdsSource(folder, config.split, dict(config.tfds_fields)).recordings()
+        yield TfdsSource(folder, config.split, dict(config.tfds_fields)).recordings()
 
 
 def read_source(config: SourceConfig) -> tuple[list[Recording], list[Song], Refusals]:
@@ -163,6 +174,11 @@ def _songs_beside(manifest: str) -> Iterator[Song]:
     for number, line in read_objects(path):
         try:
             stems = tuple(stem["id"] for stem in line["stems"])
-            yield Song(str(line["song"]), line.get("split", "train"), stems)
+            kind = line.get("kind", SONG_KINDS[0])
+            song = Song(str(line["song"]), line.get("split", "train"), stems, kind)
         except (KeyError, TypeError):
             raise UserError(f"{path} line {number} needs song and stems with ids") from None
+        if kind not in SONG_KINDS:
+            allowed = " or ".join(SONG_KINDS)
+            raise UserError(f"{path} line {number}: kind {shown(kind)} must be {allowed}")
+        yield song

@@ -95,6 +95,7 @@ def open_waves(
         stamp.update(
             f"{os.path.abspath(recording.path)}|{status.st_size}|{status.st_mtime_ns}".encode()
         )
+        stamp.update(f"|{recording.duration}".encode())  # a shorter file is refused
         if recording.track or recording.channel:
             stamp.update(f"|{recording.track}|{recording.channel}".encode())
     folder = cache_root() / f"waves-{sample_rate}-{stamp.hexdigest()[:16]}"

@@ -24,6 +24,7 @@ from sam_audio_jax.data.labels import (
     FORMAT,
     INDEX,
     PLAN,
+    PROBE_FRAMES,
     SCORES,
     SHARDS,
     LabelledRecord,
@@ -36,6 +37,7 @@ from sam_audio_jax.data.likeness import Present
 from sam_audio_jax.data.recording import LINE
 from sam_audio_jax.data.refusals import Refusal
 from sam_audio_jax.distributed import ProcessRank
+from sam_audio_jax.encoders.audio_tower import latents_probe
 from sam_audio_jax.errors import UnusableError, UserError, describe
 from sam_audio_jax.eval.scorer_columns import identity
 from sam_audio_jax.files import (
@@ -82,6 +84,7 @@ def make_plan(labeller: GroupLabeller, manifest: LabelManifest) -> dict[str, Any
         "sample_rate": codec.sample_rate,
         "hop": codec.hop,
         "channels": codec.codebook_dim,
+        "probe": list(latents_probe(model.codec, PROBE_FRAMES)),
         "video_width": model.pipeline.video_width if "video" in settings.kind.parts else 0,
     }
 
@@ -101,7 +104,8 @@ def check_label_folder(out: pathlib.Path, plan: dict[str, Any]) -> None:
     if isinstance(settings := saved.get("settings"), dict):  # maybe older than "phrases"
         saved["settings"] = {"phrases": False} | settings
     now = json.loads(json.dumps(plan))
-    for name in now.keys() - {"checkpoint"}:  # it may have moved: its weights are compared
+    # It may have moved: its weights are compared, which say more than the probe of its codec.
+    for name in now.keys() - {"checkpoint", "probe"}:
         for key, old, new in json_differences(name, saved.get(name), now[name]):
             raise UserError(
                 f"{out} holds labels with another {key}: {old!r}, not {new!r}; choose another "

@@ -16,12 +16,16 @@ from jax.sharding import Mesh
 
 from sam_audio_jax import distributed, parallel
 from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.codec.probe import is_same_network
 from sam_audio_jax.config import from_dict, misfit, to_dict
 from sam_audio_jax.convert.audio_tower import open_audio_tower, save_audio_tower
 from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.convert.load import load_codec, load_extras, load_networks, load_text_encoder
-from sam_audio_jax.encoders.audio_tower import AudioTower
+from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.labels import PROBE_FRAMES, read_labels_index
+from sam_audio_jax.data.shards import read_index
+from sam_audio_jax.encoders.audio_tower import AudioTower, latents_probe
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.encoders.text_means import TextMeans
@@ -82,6 +86,29 @@ def _mend_codec(workdir: Workdir, config: TrainConfig) -> None:
                 f"codec_checkpoint={config.codec_checkpoint}: put a copy of the file there"
             )
     print(f"warning: {file} was damaged ({damage}): it was written anew", file=sys.stderr)
+
+
+def check_latents(config: DataConfig, codec: Codec) -> None:
+    """Raises `UserError` for a latent cache or labels of another codec than that of the training.
+
+    Labels of an earlier version do not say which codec they are of.
+    """
+    named = [(f"data.cache={folder}", read_index(folder)) for folder in config.caches]
+    for folder in config.label_folders:
+        named.append((f"data.labels.folder={folder}", read_labels_index(folder)))
+    probes: dict[int, tuple[float, ...]] = {}
+    for name, index in named:
+        if "probe" not in index:
+            continue
+        # Of longer noise the first frames are the same.
+        frames = min(PROBE_FRAMES, index.get("samples", np.inf) // index["hop"])
+        if (index["sample_rate"], index["hop"]) != (codec.config.sample_rate, codec.config.hop):
+            continue  # the data says what differs
+        if frames not in probes:
+            probes[frames] = latents_probe(codec, frames)
+        if not is_same_network(index["probe"], probes[frames]):
+            made = f" (codec {index['codec']})" if "codec" in index else ""
+            raise UserError(f"{name} has the latents of another codec{made} than the training")
 
 
 def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:

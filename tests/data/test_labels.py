@@ -171,3 +171,10 @@ def test_a_cache_with_a_teacher_is_refused_beside_labels(cached, world, tmp_path
     cfg = dataclasses.replace(cached(0.5), cache=str(tmp_path / "taught"))
     with pytest.raises(UserError, match="has the features of a teacher, and labels have none"):
         pipeline.cached_examples(cfg, RATE, HOP, FRAMES)
+
+
+@pytest.mark.parametrize("share", ["absent_share", "pair_share"])
+def test_what_has_no_effect_on_labels_alone_is_refused(labels, share):
+    alone = toy.replaced(config(labels, share=1.0), **{share: 0.5})
+    with pytest.raises(UserError, match=f"{share}=0.5 has no effect on labels"):
+        pipeline.separation_batches(alone, RATE, HOP, 4)

@@ -1,11 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import soundfile
 
 from sam_audio_jax.data import energy, text
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.pipeline import mixer
 from sam_audio_jax.data.source import load_manifest
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import write_jsonl
 from tests.data import toy
 
 
@@ -91,3 +95,32 @@ def test_phrases_of_a_recording(world):
     stem = next(r for r in load_manifest(world) if r.stem)
     assert text.texts_of(stem) == ("drums playing", "drums")
     assert "music playing" in text.claims_of(stem)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("noise", [0.0, 1e-5])
+def test_the_silent_part_of_a_recording_is_never_amplified(tmp_path, noise, streamed):
+    """Recordings that are mostly padding: what is drawn sounds, as the tone that it is."""
+    rng, lines = np.random.default_rng(0), []
+    for number in range(3):
+        wave = noise * rng.standard_normal(80_000)
+        wave[:8_000] += 0.3 * np.sin(2 * np.pi * 250 * (number + 1) * np.arange(8_000) / 8_000)
+        soundfile.write(tmp_path / f"{number}.wav", wave, 8_000, subtype="FLOAT")
+        name = {"id": str(number), "path": f"{number}.wav", "caption": f"tone {number}"}
+        lines.append(name | {"category": "sfx", "source_id": str(number), "duration": 10.0})
+    write_jsonl(tmp_path / "manifest.jsonl", lines)
+    recipe = {"recipes": (("sfx", "sfx", 1.0),), "speed_share": 0.0, "second_share": 0.0}
+    cfg = config(str(tmp_path / "manifest.jsonl"), **recipe)
+    cfg = dataclasses.replace(cfg, source=dataclasses.replace(cfg.source, streamed=streamed))
+    mix = mixer(cfg, 8_000, 320)
+    for number in range(20):
+        mixture = mix.draw(np.random.default_rng(number))
+        power = np.abs(np.fft.rfft(mixture.target)) ** 2
+        flatness = np.exp(np.mean(np.log(power + 1e-12))) / power.mean()
+        assert flatness < 0.1  # a tone, however it is cut, not noise
+
+
+@pytest.mark.parametrize("recipe", [("stem", "sfx"), ("sfx", "stem"), ("speaker", "speech+sfx")])
+def test_parts_of_a_piece_go_together(world, recipe):
+    with pytest.raises(UserError, match="parts of one piece go together: stem with rest"):
+        config(world, recipes=((*recipe, 1.0),))

@@ -136,3 +136,18 @@ def test_two_processes_make_the_bytes_of_one_in_any_order(cache, world, tmp_path
     assert write_cache(folder, cfg, 24, rank=ProcessRank(0, 2))
     for path in whole.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_extension_that_has_not_ended_changes_nothing(world, cache, tmp_path):
+    """Every start of a training reads the same records, whatever another process is making."""
+    folder = shutil.copytree(cache, tmp_path / "latents")
+    cfg = config(world, seconds=3.0)
+    assert not write_cache(folder, cfg, 48, rank=ProcessRank(1, 2))  # shards 3 and 5, not 4
+    assert len(list(folder.glob("*.arrayrecord"))) == 5
+    before, now = shards.Cache(cache), shards.Cache(folder)
+    assert len(now) == len(before)
+    assert all(records.pack(now[n]) == records.pack(before[n]) for n in range(len(before)))
+    assert write_cache(folder, cfg, 24)  # the smaller one is finished, up to the gap
+    assert len(shards.Cache(folder)) == 32
+    assert write_cache(folder, cfg, 48)
+    assert len(shards.Cache(folder)) == 48

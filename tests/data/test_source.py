@@ -151,3 +151,10 @@ def test_the_embedded_sound_is_small_free_and_split_by_source():
         assert all(ids.issuperset(song.stems) for song in load_songs((), split))
     credited = (folder / "LICENSES.md").read_text()
     assert all(str(pathlib.Path(r.path).relative_to(folder)) in credited for r in every)
+
+
+def test_a_corrected_duration_counts(folder):
+    wrong = load_manifest(manifest(folder, GOOD | {"duration": 5.0}, GOOD | {"id": "right"}))
+    assert open_waves(wrong, 8000).length(0) == 0
+    mended = load_manifest(manifest(folder, GOOD, GOOD | {"id": "right"}))
+    assert open_waves(mended, 8000).length(0) == 8000

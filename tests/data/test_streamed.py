@@ -12,7 +12,7 @@ from sam_audio_jax.data import pipeline
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.containers import write_recordings
 from sam_audio_jax.data.library import open_library
-from sam_audio_jax.data.source import load_manifest, read_source
+from sam_audio_jax.data.source import load_manifest, load_songs, read_source
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_lines, write_jsonl
 from tests.data import toy
@@ -146,3 +146,33 @@ def test_each_speaker_of_a_conversation_is_a_target_against_the_others(tmp_path)
             assert np.corrcoef(part, one.target)[0, 1] > 0.999
             power = [np.mean(np.square(w)) for w in (one.target, one.residual)]
             assert 10 * np.log10(power[0] / power[1]) == pytest.approx(15.0, abs=2.0)
+
+
+def test_ids_are_of_one_manifest_alone(tmp_path):
+    """Two folders with the same ids: each song has the stems of its own folder."""
+    rng = np.random.default_rng(0)
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        lines = []
+        for stem in ("drums", "bass"):
+            soundfile.write(folder / f"{stem}.wav", make_sound(rng, 4.0), RATE)
+            line = {"id": stem, "path": f"{stem}.wav", "caption": f"{stem} playing"}
+            line |= {"category": "music", "source_id": f"{folder.name} {stem}", "duration": 4.0}
+            lines.append(line | {"song": "1", "stem": stem})
+        write_jsonl(folder / "manifest.jsonl", lines)
+        songs = [{"song": "1", "stems": [{"id": "drums"}, {"id": "bass"}]}]
+        write_jsonl(folder / "songs.jsonl", songs)
+    manifests = tuple(str(tmp_path / name / "manifest.jsonl") for name in "ab")
+    for source in (SourceConfig(manifests=manifests), streamed(SourceConfig(manifests=manifests))):
+        table = open_library(source, RATE).table
+        assert [list(song) for song in table.lists("songs")] == [[0, 1], [2, 3]]
+
+
+def test_the_kind_of_a_song_is_read(tmp_path):
+    write_jsonl(tmp_path / "songs.jsonl", [{"song": "1", "stems": [], "kind": "conversation"}])
+    assert [song.kind for song in load_songs([str(tmp_path / "manifest.jsonl")], "train")] == [
+        "conversation"
+    ]
+    write_jsonl(tmp_path / "songs.jsonl", [{"song": "1", "stems": [], "kind": "opera"}])
+    with pytest.raises(UserError, match="kind 'opera' must be song or conversation"):
+        load_songs([str(tmp_path / "manifest.jsonl")], "train")

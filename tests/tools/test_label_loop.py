@@ -59,6 +59,40 @@ def test_the_halves_share_no_source_and_cut_no_song(source, tmp_path):
         assert stems == {one.id for one in recordings if one.category == "music"}
 
 
+def test_takes_of_a_source_stay_together_whatever_their_ids_and_songs(tmp_path):
+    """Ids are of one folder alone, and one piece may be cut into several songs."""
+    out = ["--out", str(tmp_path / "out")]
+    for name in "ab":
+        lines = []
+        for number in range(6):
+            audio.write_wav(tmp_path / name / f"{number}.wav", np.zeros((1, 800), np.float32), 8000)
+            line = {"id": str(number), "path": f"{number}.wav", "caption": "piano playing"}
+            line |= {"category": "music", "source_id": f"{name}{number // 2}", "duration": 0.1}
+            np.save(tmp_path / name / f"{number}.npy", np.zeros((2, 2), np.float32))
+            lines.append(line | {"video_features": f"{number}.npy", "song": "x", "stem": "piano"})
+        write_jsonl(tmp_path / name / "manifest.jsonl", lines)
+        songs = [[0, 2], [1, 3], [4, 5]]  # the first two are cut from two sources each
+        lines = [
+            {"song": str(n), "stems": [{"id": str(i)} for i in s]} for n, s in enumerate(songs)
+        ]
+        write_jsonl(
+            tmp_path / name / "songs.jsonl", [lines[0] | {"kind": "conversation"}, *lines[1:]]
+        )
+        out += ["--source", str(tmp_path / name)]
+    experiment = loop(tmp_path / "out", *out[2:])
+    experiment.claim()
+    label_loop.divide(experiment)
+    halves = [experiment.out / name / "manifest.jsonl" for name in ("first", "second")]
+    first, second = (load_manifest(half) for half in halves)  # ids are unique, files are there
+    assert len(first) + len(second) == 12
+    assert not {one.source_id for one in first} & {one.source_id for one in second}
+    for half, recordings in zip(halves, (first, second), strict=True):
+        assert all(pathlib.Path(one.video_features).is_absolute() for one in recordings)
+        found = load_songs([str(half)], "train")
+        assert {stem for song in found for stem in song.stems} == {one.id for one in recordings}
+        assert {song.kind for song in found if song.name == "0"} <= {"conversation"}
+
+
 def test_a_folder_of_another_experiment_is_refused(tmp_path):
     loop(tmp_path / "out").claim()
     loop(tmp_path / "out").claim()

@@ -13,12 +13,15 @@ from flax import nnx
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.folder import save_folder
-from sam_audio_jax.convert.load import load_networks
+from sam_audio_jax.convert.load import load_codec, load_networks
 from sam_audio_jax.convert.model_files import SHIPPED
+from sam_audio_jax.data import pipeline
+from sam_audio_jax.encoders.audio_tower import latents_probe
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import write_json
 from sam_audio_jax.separator.model import PromptedSeparator
-from sam_audio_jax.train.frozen import RANDOM, load_start, make_codec
+from sam_audio_jax.train.frozen import RANDOM, check_latents, load_start, make_codec
 from sam_audio_jax.train.objective import make_separator_training
 from tests.tiny import filled
 
@@ -111,3 +114,29 @@ def test_another_text_encoder_takes_the_place_of_that_of_the_start(tmp_path, cap
     alone = dataclasses.replace(config, text_checkpoint="", data=TINY.data)
     with pytest.raises(UserError, match="init_from has another text encoder"):
         make_separator_training(alone, codec, mesh, load_start(alone))
+
+
+@pytest.mark.parametrize("file", ["cache.json", "labels.json"])
+def test_latents_of_another_codec_are_refused(tmp_path, file):
+    codec, other = (
+        parallel.init_sharded(lambda seed=seed: Codec(TINY.codec, rngs=nnx.Rngs(seed)))
+        for seed in range(2)
+    )
+    index = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop, "samples": 4_000}
+    index |= {"recipe": pipeline.recipe(TINY.data), "codec": "theirs", "video_width": 0}
+    frames = 4_000 // codec.config.hop
+    probe = latents_probe(codec, min(frames, 100))
+    write_json(tmp_path / file, index | {"format": 1 + 3 * (file[0] == "c"), "probe": list(probe)})
+    labels = dataclasses.replace(TINY.data.labels, folder=str(tmp_path), share=1.0)
+    named = {"cache": str(tmp_path)} if file == "cache.json" else {"labels": labels}
+    data = dataclasses.replace(TINY.data, **named)
+    check_latents(data, codec)
+    with pytest.raises(UserError, match="has the latents of another codec"):
+        check_latents(data, other)
+
+
+def test_a_short_noise_has_the_first_latents_of_a_long_one():
+    """So that a cache of long mixtures is checked by a hundred frames of it."""
+    codec = load_codec("tiny")
+    long, short = (latents_probe(codec, frames) for frames in (200, 100))
+    np.testing.assert_allclose(short, long, atol=1e-4)
