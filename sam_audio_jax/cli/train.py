@@ -7,6 +7,7 @@ get over.
 """
 
 import pathlib
+import sys
 
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.allocator import keep_freed_memory
@@ -23,6 +24,7 @@ from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import (
     RANDOM,
+    cache_notes,
     check_latents,
     kept_codec,
     load_start,
@@ -68,6 +70,9 @@ def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
     codec = frozen_codec(workdir, cfg)
     if cfg.codec_checkpoint != RANDOM:
         check_latents(cfg.data, codec)
+    distributed.run_on_first(
+        lambda: [print(note, file=sys.stderr) for note in cache_notes(cfg.data)]
+    )
     restored = bool(workdir.steps())
     # Adapters stand beside the weights that the run began with, which no checkpoint has.
     start = None if restored and not cfg.lora.rank else load_start(cfg, mesh)

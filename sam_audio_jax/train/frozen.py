@@ -7,6 +7,7 @@ tower of prompts by example in `audio_tower/`.
 """
 
 import dataclasses
+import json
 import sys
 
 import jax
@@ -31,7 +32,7 @@ from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.encoders.text_means import TextMeans
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_json, write_json
+from sam_audio_jax.files import json_differences, read_json, write_json
 from sam_audio_jax.infer.video_prompts import VideoFeatures, stored_tower
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.model import PromptedSeparator, project_text
@@ -109,6 +110,23 @@ def check_latents(config: DataConfig, codec: Codec) -> None:
         if not is_same_network(index["probe"], probes[frames]):
             made = f" (codec {index['codec']})" if "codec" in index else ""
             raise UserError(f"{name} has the latents of another codec{made} than the training")
+
+
+def cache_notes(config: DataConfig) -> list[str]:
+    """A line for each cache whose mixtures are not mixed as the config says: the cache counts."""
+    lines = []
+    for part in config.blend or (config,):
+        if not part.cache:
+            continue
+        then, now = read_index(part.cache)["recipe"]["mix"], to_dict(part.mix, free=False)
+        changed = [
+            f"{name} {old!r}, not {new!r}"
+            for name, old, new in json_differences("mix", then, json.loads(json.dumps(now)))
+            if name != "mix.seconds"  # examples are crops
+        ]
+        if changed:
+            lines.append(f"note: {part.cache} was mixed with {'; '.join(changed)}")
+    return lines
 
 
 def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:

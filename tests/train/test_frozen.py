@@ -21,7 +21,7 @@ from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.separator.model import PromptedSeparator
-from sam_audio_jax.train.frozen import RANDOM, check_latents, load_start, make_codec
+from sam_audio_jax.train.frozen import RANDOM, cache_notes, check_latents, load_start, make_codec
 from sam_audio_jax.train.objective import make_separator_training
 from tests.tiny import filled
 
@@ -133,6 +133,15 @@ def test_latents_of_another_codec_are_refused(tmp_path, file):
     check_latents(data, codec)
     with pytest.raises(UserError, match="has the latents of another codec"):
         check_latents(data, other)
+
+
+def test_what_a_cache_mixes_otherwise_is_said(tmp_path):
+    data = dataclasses.replace(TINY.data, cache=str(tmp_path))
+    write_json(tmp_path / "cache.json", {"format": 4, "recipe": pipeline.recipe(data)})
+    assert cache_notes(data) == []
+    mix = dataclasses.replace(data.mix, near_share=0.25, seconds=0.5)
+    notes = cache_notes(dataclasses.replace(data, mix=mix))
+    assert notes == [f"note: {tmp_path} was mixed with mix.near_share 0.0, not 0.25"]
 
 
 def test_a_short_noise_has_the_first_latents_of_a_long_one():
