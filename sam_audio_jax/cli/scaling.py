@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
             if not folder.is_done(run):
                 print(job(options, flags, run))
         return
-    check_evaluation(study.base)
+    check_evaluation(planned[0].config)
     if (options.scores or options.table) and not folder.config_file.is_file():
         option = "--scores" if options.scores else "--table"
         raise UserError(f"{folder.path} holds no study: train it without {option} first")

@@ -36,5 +36,5 @@ def test_what_a_killed_save_left_is_cleaned_up_and_not_counted(train, tmp_path):
 def test_the_best_step_is_the_best_that_was_kept(train, tmp_path):
     for highest, best in (("highest", 10), ("lowest", 30)):
         checkpoint = CheckpointConfig(best_metric="score", best_is=highest)
-        train(highest, evaluate=lambda s, n: {"score": -abs(n - 10.0)}, checkpoint=checkpoint)
+        train(highest, evaluate=lambda s, n, _: {"score": -abs(n - 10.0)}, checkpoint=checkpoint)
         assert Workdir(tmp_path / highest).best_step() == best

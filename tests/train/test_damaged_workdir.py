@@ -14,8 +14,8 @@ STEPS, MORE = 14, 15
 SCORED = CheckpointConfig(every_steps=7, keep_last=2, best_metric="score")
 
 
-def score(state, step):
-    del state
+def score(state, step, ended):
+    del state, ended
     return {"score": float(step)}
 
 
