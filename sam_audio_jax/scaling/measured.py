@@ -45,6 +45,8 @@ class MeasuredLoss:
     losses: dict[str, float]  # flow loss by domain
     scores: dict[str, float]  # by KIND/DOMAIN/PROMPT: SI-SDR improvement in dB, judge's score
     diverged: str  # why the run is left out of fits; empty: it is not
+    # Of the whole latent cache; None: there is none, or the table is older than the field.
+    cache_seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, for JSON."""
@@ -130,6 +132,7 @@ def rows(study: StudyConfig, runs: list[StudyRun], folder: StudyFolder) -> list[
                     losses=_losses(line, study.weights),
                     scores=read_scores(study, folder, run, line["step"]),
                     diverged=reason,
+                    cache_seconds=unique,
                 )
             )
     return measurements
