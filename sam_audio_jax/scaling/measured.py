@@ -1,6 +1,7 @@
 """The table of a study: one row for each measured loss, read from the workdirs of its runs.
 
     DIR/study.json          the study's config at its newest start
+    DIR/caches.json         what its latent caches hold: number of items and recipe
     DIR/runs/NAME/          the workdir of one run, as of `sam-audio train`
     DIR/diverged.json       {NAME: why it was ended}
     DIR/scores/NAME-STEP/   the evaluation of a state of a run, as of `sam-audio evaluate`
@@ -64,6 +65,10 @@ class StudyFolder:
         return self.path / "study.json"
 
     @property
+    def caches_file(self) -> pathlib.Path:
+        return self.path / "caches.json"
+
+    @property
     def table_file(self) -> pathlib.Path:
         return self.path / "table.json"
 
@@ -97,7 +102,11 @@ class StudyFolder:
 
     def measured(self, run: StudyRun) -> set[int]:
         """The steps at which a run has been measured."""
-        return {line["step"] for line in _lines(self.workdir(run), "eval") if _losses(line, "live")}
+        return _measured(self.workdir(run))
+
+    def has_measurements(self) -> bool:
+        """Whether a run, also one that the study no longer has, is measured at any step."""
+        return any(_measured(Workdir(path)) for path in (self.path / "runs").glob("*"))
 
     def is_done(self, run: StudyRun) -> bool:
         """Whether a run needs no more training: it is measured at its last step, or diverged."""
@@ -198,6 +207,11 @@ def _lines(workdir: Workdir, group: str) -> list[dict[str, Any]]:
         return [line for line in workdir.read_metrics() if line["group"] == group]
     except UserError:
         return []
+
+
+def _measured(workdir: Workdir) -> set[int]:
+    """The steps at which a run has been measured."""
+    return {line["step"] for line in _lines(workdir, "eval") if _losses(line, "live")}
 
 
 def _losses(line: dict[str, Any], weights: str) -> dict[str, float]:
