@@ -3,7 +3,8 @@
     config.json        {"format": 2, "experiment": class name, "config": fields}
     checkpoints/STEP/  one checkpoint (Orbax), with the items params, ema and rest
     unreadable/        damaged checkpoints, set aside
-    scores.json        {step: score of its evaluation}, by which the best checkpoints are kept
+    scores.json        {step: score of its evaluation, "metric": its name}, by which the best
+                       checkpoints are kept; before 0.2.0 without the name
     parameters.txt     the table of parameters, their sizes and shardings at the newest start
     metrics.jsonl      one line of numbers at a time; events/ holds the same for TensorBoard
     eval/STEP/         the report of one evaluation; eval/STEP.partial/ while it is not finished
@@ -196,18 +197,35 @@ class Workdir:
             if folder.name.isdigit() and (folder / METADATA).is_file()
         )
 
-    def read_scores(self) -> dict[int, float]:
-        """The score of each evaluated step; empty without scores.json.
+    def scores_of(self, metric: str) -> dict[int, float]:
+        """The score of each evaluated step by a metric.
+
+        Those in metrics.jsonl where scores.json is missing or is of another metric: decibels must
+        not be ranked with losses. A file that names none counts as of this one. Without a metric,
+        those of scores.json. Raises `UserError` for a damaged scores.json.
+        """
+        named, scores = self.read_scores()
+        is_other = bool(named and metric) and named != metric
+        if is_other or not self.scores_file.is_file():
+            return self.scores_in_metrics(metric)
+        return scores
+
+    def read_scores(self) -> tuple[str, dict[int, float]]:
+        """What scores.json holds: the name of the metric, empty if it names none, and the score of
+        each evaluated step; none without the file.
 
         Raises `UserError` for a file that holds anything else.
         """
         if not self.scores_file.is_file():
-            return {}
+            return "", {}
         scores = read_object(self.scores_file)
+        metric = scores.pop("metric", "")
+        if not isinstance(metric, str):
+            raise UserError(f"{self.scores_file} names no metric, but {shown(metric)}")
         wrong = [step for step in scores if not (step.isdigit() and fits(float, scores[step]))]
         if wrong:
             raise UserError(f"{self.scores_file} has no number for step {shown(wrong[0])}")
-        return {int(step): score for step, score in scores.items()}
+        return metric, {int(step): score for step, score in scores.items()}
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without those that are damaged; empty without a file.
@@ -222,21 +240,21 @@ class Workdir:
         lines = [line for line in self.read_metrics() if line["group"] == "eval"]
         return {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
 
-    def write_scores(self, scores: dict[int, float]) -> None:
+    def write_scores(self, metric: str, scores: dict[int, float]) -> None:
         """Replaces scores.json."""
-        write_json(self.scores_file, scores)
+        write_json(self.scores_file, {**scores, "metric": metric})
 
     def best_step(self) -> int:
         """The saved step whose evaluation scored best, by `checkpoint.best_metric` of the run.
 
         Raises `UserError` when no saved step has a score.
         """
-        scores = self.read_scores()
+        checkpoint = self.read_config()["config"]["checkpoint"]
+        scores = self.scores_of(checkpoint.get("best_metric", ""))
         steps = [step for step in self.steps() if step in scores]
         if not steps:
             raise UserError(f"{self.path} has no scored checkpoint: set checkpoint.best_metric")
-        best = self.read_config()["config"]["checkpoint"]["best_is"]
-        return (max if best == "highest" else min)(steps, key=scores.__getitem__)
+        return (max if checkpoint["best_is"] == "highest" else min)(steps, key=scores.__getitem__)
 
     def _check(self, config: Any) -> list[str]:
         """Raises `UserError` unless the folder may be that of the run; returns warnings."""

@@ -201,7 +201,7 @@ def test_lines_of_metrics_that_cannot_be_read_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"[]", b"\x80\x03", b'{"a": 1}', b'{"3": null}', b'{"3": "1"}']
+    "content", [b"[]", b"\x80\x03", b'{"a": 1}', b'{"3": null}', b'{"3": "1"}', b'{"metric": 1}']
 )
 def test_damaged_scores_are_the_users_error(tmp_path, content):
     (tmp_path / "scores.json").write_bytes(content)

@@ -97,6 +97,6 @@ def test_a_path_means_one_checkpoint_of_a_run(tmp_path):
         find_checkpoint(str(path / "checkpoints" / "30"))
     with pytest.raises(UserError, match="no scored checkpoint"):
         find_checkpoint(str(path / "best"))
-    workdir.write_scores({5: 1.0, 10: 3.0, 20: 2.0, 40: 9.0})
+    workdir.write_scores("score", {5: 1.0, 10: 3.0, 20: 2.0, 40: 9.0})
     assert step_of(path / "best") == 10
     assert find_checkpoint(str(tmp_path)) is None

@@ -20,7 +20,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.in_training import check_evaluation
 from sam_audio_jax.files import check_writable, read_object, write_json
 from sam_audio_jax.plan import chips
-from sam_audio_jax.scaling import budget, study_page
+from sam_audio_jax.scaling import budget, conditions, study_page
 from sam_audio_jax.scaling.measured import StudyFolder, rows
 from sam_audio_jax.scaling.scores import measure_scores
 from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
             if not folder.is_done(run):
                 print(job(options, flags, run))
         return
-    check_evaluation(study.base)
+    check_evaluation(planned[0].config)
     if (options.scores or options.table) and not folder.config_file.is_file():
         option = "--scores" if options.scores else "--table"
         raise UserError(f"{folder.path} holds no study: train it without {option} first")
@@ -134,7 +134,14 @@ def claim(folder: StudyFolder, study: StudyConfig) -> None:
                     f"{folder.path} belongs to another study ({'; '.join(differing)}); "
                     "take another --workdir or the saved values"
                 )
+            before = config.from_dict(StudyConfig, saved)
+            if changed := conditions.changes(folder, before, study):
+                raise UserError(
+                    f"{folder.path} has measured losses that this study would not go with "
+                    f"({'; '.join(changed)}); take another --workdir or the saved values"
+                )
         check_writable(folder.path, "--workdir")
+        conditions.keep_caches(folder, study)
         write_json(folder.config_file, config.to_dict(study))
 
     distributed.run_on_first(write)

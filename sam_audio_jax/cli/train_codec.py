@@ -58,8 +58,8 @@ def evaluation(
     waves = [next(batches)["wave"] for _ in range(-(-EVALUATED // cfg.batch))]
     graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(cfg.codec, rngs=nnx.Rngs(0))))
 
-    def evaluate(state: TrainState, step: int) -> dict[str, float]:
-        del step
+    def evaluate(state: TrainState, step: int, ended: bool) -> dict[str, float]:
+        del step, ended
         weights = state.ema["generator"]
         if jax.process_count() > 1:
             weights = parallel.gather_to_local(weights)

@@ -45,7 +45,8 @@ def audio_text_evaluation(
     graph = nnx.graphdef(tower)
     vectors = None if held_out is None else unit(texts(held_out.captions))
 
-    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+    def evaluate(state: TrainState, step: int, ended: bool) -> dict[str, float]:
+        del ended
         save(workdir, config, graph, state.ema, space, step)
         if held_out is None or vectors is None:
             return {}

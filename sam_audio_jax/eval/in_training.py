@@ -37,7 +37,7 @@ from sam_audio_jax.workdir import Workdir
 
 def training_evaluation(
     workdir: Workdir, config: TrainConfig, codec: Codec, mesh: Mesh, frozen: PyTree = None
-) -> Callable[[TrainState, int], dict[str, float]] | None:
+) -> Callable[[TrainState, int, bool], dict[str, float]] | None:
     """Returns what the loop calls to evaluate a state; None without an `eval_bench`.
 
     The held-out loss is computed on the devices of all processes. Each process then separates its
@@ -66,9 +66,9 @@ def training_evaluation(
             return parallel.gather_to_local(weights, shardings)
         return weights if shardings is None else jax.device_put(weights, shardings)
 
-    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+    def evaluate(state: TrainState, step: int, ended: bool) -> dict[str, float]:
         losses = held_out(state, frozen)
-        if config.eval_scores == "none" or (config.eval_scores == "last" and step < config.steps):
+        if not separates(config, ended):
             return losses
         model = SAMAudio(
             codec,
@@ -90,8 +90,15 @@ def training_evaluation(
     return evaluate
 
 
+def separates(config: TrainConfig, ended: bool) -> bool:
+    """Whether an evaluation separates the mixtures; `ended`: it is that of the end of the run, by
+    its steps or by the clock."""
+    return config.eval_scores == "all" or (config.eval_scores == "last" and ended)
+
+
 def check_evaluation(config: TrainConfig) -> None:
-    """Raises `UserError` for a bench that cannot be read, and for a metric that nothing measures.
+    """Raises `UserError` for a bench that cannot be read, and for a metric that nothing measures
+    or that not every evaluation does.
 
     It needs no network, so that a run does not find out at its first evaluation.
     """
@@ -104,9 +111,10 @@ def check_evaluation(config: TrainConfig) -> None:
         return
     settings = [*dict.fromkeys(item.setting for item in load_bench(config.eval_bench).mixtures)]
     settings.append(ALL)
-    names = {
+    losses = {
         f"flow_loss/{weights}/{setting}" for weights in ("live", "averaged") for setting in settings
     }
+    names = set(losses)
     columns = [name for name in LOGGED if name in (*COLUMNS, *FOLLOWING)]
     for column, setting in itertools.product(columns, settings):
         names |= {f"{column}/{row}/{setting}" for row in baselines.NAMES if column in COLUMNS}
@@ -121,6 +129,11 @@ def check_evaluation(config: TrainConfig) -> None:
             f"flow_loss/W/S with W live or averaged; C/R/S/P with C of {', '.join(columns)}, R of "
             f"{', '.join(REFINES)}, P of {', '.join(PROMPTS)}; C/B/S with B of "
             f"{', '.join(baselines.NAMES)}; S of {', '.join(settings)}"
+        )
+    if best and best not in losses and config.eval_scores != "all":
+        raise UserError(
+            f"checkpoint.best_metric={best} is a separation score, and eval_scores="
+            f"{config.eval_scores} leaves those out: set eval_scores=all, or flow_loss/averaged/all"
         )
 
 

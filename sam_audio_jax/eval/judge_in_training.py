@@ -46,7 +46,8 @@ def judge_evaluation(
     """
     graph, *_ = split_judge(judge, config)
 
-    def evaluate(state: TrainState, step: int) -> dict[str, float]:
+    def evaluate(state: TrainState, step: int, ended: bool) -> dict[str, float]:
+        del ended
         save(workdir, config, graph, (frozen, state.ema))
         if examples is None or config.loss == "contrast":
             return {}

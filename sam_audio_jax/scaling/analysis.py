@@ -49,15 +49,9 @@ def analyse(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> Results:
 def definitions(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> dict[str, str]:
     """What the numbers mean, the same for all sizes."""
     base = study.base
-    most = max((row.seconds for row in rows), default=0.0)
+    repeat = "every mixture is made anew; the recordings in them repeat"
     if base.data.cache:
-        largest = max((row.unique_seconds or 0.0 for row in rows), default=0.0)
-        repeat = (
-            f"the cache holds {largest / 3600:.2f} h: the longest run reads it "
-            f"{most / max(largest, 1e-9):.1f} times, and repeated mixtures count as new ones"
-        )
-    else:
-        repeat = "every mixture is made anew; the recordings in them repeat"
+        repeat = _readings(rows)
     text = "trained" if base.train_text else "frozen"
     alignment = base.alignment.weight
     scores = {"scores": _scores_in_words(study)} if any(row.scores for row in rows) else {}
@@ -80,6 +74,24 @@ def definitions(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> dict[str, s
         "noise": "90 % intervals by a wild bootstrap over runs; seeds differ in weights, noise and "
         "dropout, the order of the data is one",
     }
+
+
+def _readings(rows: Sequence[MeasuredLoss]) -> str:
+    """How long the cache is, and how often it is read or how much of it."""
+    most = max((row.seconds for row in rows), default=0.0)
+    cached = max((row.cache_seconds or 0.0 for row in rows), default=0.0)
+    if not cached:  # a table without the field tells the length where a run is longer
+        unique = max((row.unique_seconds or 0.0 for row in rows), default=0.0)
+        cached = unique if unique < most else 0.0
+    if not cached:
+        return "a cache is read, and repeated mixtures count as new ones"
+    held = f"the cache holds {cached / 3600:.2f} h"
+    if most <= cached:
+        return f"{held}: the longest run reads {100 * most / cached:.0f} % of it"
+    return (
+        f"{held}: the longest run reads it {most / cached:.1f} times, and repeated mixtures count "
+        "as new ones"
+    )
 
 
 def _mixtures(study: StudyConfig) -> str:

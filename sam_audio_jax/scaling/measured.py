@@ -1,6 +1,7 @@
 """The table of a study: one row for each measured loss, read from the workdirs of its runs.
 
     DIR/study.json          the study's config at its newest start
+    DIR/caches.json         what its latent caches hold: number of items and recipe
     DIR/runs/NAME/          the workdir of one run, as of `sam-audio train`
     DIR/diverged.json       {NAME: why it was ended}
     DIR/scores/NAME-STEP/   the evaluation of a state of a run, as of `sam-audio evaluate`
@@ -45,6 +46,8 @@ class MeasuredLoss:
     losses: dict[str, float]  # flow loss by domain
     scores: dict[str, float]  # by KIND/DOMAIN/PROMPT: SI-SDR improvement in dB, judge's score
     diverged: str  # why the run is left out of fits; empty: it is not
+    # Of the whole latent cache; None: there is none, or the table is older than the field.
+    cache_seconds: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, for JSON."""
@@ -60,6 +63,10 @@ class StudyFolder:
     @property
     def config_file(self) -> pathlib.Path:
         return self.path / "study.json"
+
+    @property
+    def caches_file(self) -> pathlib.Path:
+        return self.path / "caches.json"
 
     @property
     def table_file(self) -> pathlib.Path:
@@ -95,7 +102,11 @@ class StudyFolder:
 
     def measured(self, run: StudyRun) -> set[int]:
         """The steps at which a run has been measured."""
-        return {line["step"] for line in _lines(self.workdir(run), "eval") if _losses(line, "live")}
+        return _measured(self.workdir(run))
+
+    def has_measurements(self) -> bool:
+        """Whether a run, also one that the study no longer has, is measured at any step."""
+        return any(_measured(Workdir(path)) for path in (self.path / "runs").glob("*"))
 
     def is_done(self, run: StudyRun) -> bool:
         """Whether a run needs no more training: it is measured at its last step, or diverged."""
@@ -130,6 +141,7 @@ def rows(study: StudyConfig, runs: list[StudyRun], folder: StudyFolder) -> list[
                     losses=_losses(line, study.weights),
                     scores=read_scores(study, folder, run, line["step"]),
                     diverged=reason,
+                    cache_seconds=unique,
                 )
             )
     return measurements
@@ -195,6 +207,11 @@ def _lines(workdir: Workdir, group: str) -> list[dict[str, Any]]:
         return [line for line in workdir.read_metrics() if line["group"] == group]
     except UserError:
         return []
+
+
+def _measured(workdir: Workdir) -> set[int]:
+    """The steps at which a run has been measured."""
+    return {line["step"] for line in _lines(workdir, "eval") if _losses(line, "live")}
 
 
 def _losses(line: dict[str, Any], weights: str) -> dict[str, float]:

@@ -8,6 +8,7 @@ isoflop  runs of each width that spend each of `budgets`, in operations of train
 rates    runs of each width with each of `rates`: where the best rate is, and whether it moves
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -24,7 +25,8 @@ SEED_OF_AMOUNT = 1_000  # between the seeds of a grid's amounts of data
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyConfig(Checked, where=""):
-    """What is trained. Widths, steps, budgets and seeds may be added later: nothing is redone."""
+    """What is trained. Widths, rates and seeds may be added later, and larger steps and budgets:
+    nothing is redone. `scaling/conditions.py` has what may not change."""
 
     # Everything that the runs share; width, depth, heads, mlp, steps, seed, eval_at and eval_scores
     # are the study's.
@@ -102,8 +104,8 @@ def per_step(config: TrainConfig) -> int:
 def runs(study: StudyConfig) -> list[StudyRun]:
     """All runs, those with the least work first.
 
-    Raises `UserError` for a width that the rule of sizes does not have, and for runs that end
-    within twice the warm-up, whose loss says nothing of their size.
+    Raises `UserError` for a width that the rule of sizes does not have, for runs that end within
+    twice the warm-up, whose loss says nothing of their size, and for two of one name.
     """
     planned = [run for width in study.widths for run in _runs_of(study, width)]
     for run in planned:
@@ -113,6 +115,13 @@ def runs(study: StudyConfig) -> list[StudyRun]:
                 f"run {run.name} is measured after {run.measured[0]} steps, within twice the "
                 f"warm-up of {warm_up}: set base.optim.warmup_steps lower or leave it out"
             )
+    counts = collections.Counter(run.name for run in planned)
+    if alike := [name for name, count in counts.items() if count > 1]:
+        field = "budgets" if study.design == "isoflop" else "rates"
+        raise UserError(
+            f"{field}={getattr(study, field)} are too alike: {counts[alike[0]]} runs would have "
+            f"the name {alike[0]} and so one workdir; take values that differ in it"
+        )
     return sorted(planned, key=lambda run: run.parameters * run.config.steps)
 
 

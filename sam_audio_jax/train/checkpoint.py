@@ -61,9 +61,7 @@ class Checkpoints:
         self._workdir = Workdir(pathlib.Path(workdir).absolute())
         self.folder = self._workdir.checkpoints
         try:
-            self._scores = self._workdir.read_scores()
-            if not self._workdir.scores_file.is_file():
-                self._scores = self._workdir.scores_in_metrics(config.best_metric)
+            self._scores = self._workdir.scores_of(config.best_metric)
         except UserError as error:
             self._scores = self._workdir.scores_in_metrics(config.best_metric)
             self.warnings.append(
@@ -207,7 +205,7 @@ class Checkpoints:
             raise UserError(f"checkpoint.best_metric={best}: evaluated were {sorted(results)}")
         self._scores[step] = results[best]
         if jax.process_index() == 0:
-            self._workdir.write_scores(self._scores)
+            self._workdir.write_scores(best, self._scores)
 
     def wait(self) -> None:
         """Waits until the last save is on disk. Raises `UserError` when it could not be written."""

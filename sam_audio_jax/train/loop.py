@@ -32,7 +32,7 @@ from sam_audio_jax.train.step_timer import StepTimer
 from sam_audio_jax.train.stopping import Interrupted, Stop, watch_signals
 from sam_audio_jax.workdir import Workdir, run_of
 
-Evaluate = Callable[[TrainState, int], dict[str, float]]
+Evaluate = Callable[[TrainState, int, bool], dict[str, float]]
 
 
 @runtime_checkable
@@ -68,10 +68,11 @@ def train_and_evaluate(
     `step(state, batch[, frozen]) -> (state, metrics)` is pure; it is jitted here and its state is
     donated. Its metrics are scalars, among them `loss` and `skipped`. `frozen` are weights that it
     reads only, if any. `frames_per_step` is called after each batch where batches vary in length.
-    `evaluate(state, step)` runs on every process, whose devices hold parts of the parameters, every
-    `config.eval_every` steps and at the end; the results of process 0 count. SIGTERM and SIGINT
-    save and end the run; with several processes SIGTERM to any of them does. `kept` is plain JSON
-    that each checkpoint holds besides, from which files of the workdir can be written anew.
+    `evaluate(state, step, ended)` runs on every process, whose devices hold parts of the
+    parameters, every `config.eval_every` steps and, with `ended`, at the end; the results of
+    process 0 count. SIGTERM and SIGINT save and end the run; with several processes SIGTERM to any
+    of them does. `kept` is plain JSON that each checkpoint holds besides, from which files of the
+    workdir can be written anew.
 
     Raises `UserError` for a workdir of another config, for a batch that the mesh does not divide,
     and after `config.max_skipped` steps in a row that were not finite.
@@ -141,7 +142,7 @@ class _Run:
             ended = due.end(done)
             if self.evaluate is not None and due.evaluation(done, ended):
                 self.save(state, batches)
-                self.run_evaluation(self.evaluate, state, done)
+                self.run_evaluation(self.evaluate, state, done, ended)
             if ended or self.stop.requested(done):
                 break
             timer.add("step")
@@ -193,11 +194,11 @@ class _Run:
         self.timer.add("checkpoint")
         self.due.saved()
 
-    def run_evaluation(self, evaluate: Evaluate, state: TrainState, done: int) -> None:
+    def run_evaluation(self, evaluate: Evaluate, state: TrainState, done: int, ended: bool) -> None:
         """Writes the results of process 0; does nothing when a signal interrupts the evaluation."""
         try:
             with self.stop.at_once():
-                results = evaluate(state, done)
+                results = evaluate(state, done, ended)
         except Interrupted:
             return
         finally:

@@ -9,9 +9,10 @@ import pytest
 
 from sam_audio_jax.cli import main
 from sam_audio_jax.cli.scaling import claim
+from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.plan import operations
-from sam_audio_jax.scaling.analysis import analyse
+from sam_audio_jax.scaling.analysis import analyse, definitions
 from sam_audio_jax.scaling.law import Law
 from sam_audio_jax.scaling.measured import (
     MeasuredLoss,
@@ -186,6 +187,24 @@ def test_a_diverged_run_is_marked_and_left_out(tmp_path):
     assert not divergence(train[::-1], [], "averaged")
     risen = [{"step": s, "flow_loss/live/all": v} for s, v in ((1, 1.0), (2, 1.6))]
     assert "after 2 steps is 1.6" in divergence([], risen, "live")
+
+
+def test_the_readings_of_the_cache_are_of_its_own_length():
+    cached = study(base=dataclasses.replace(BASE, data=DataConfig(cache="CACHE")))
+
+    def words(seconds, **fields):
+        row = dataclasses.replace(
+            ROW, seconds=seconds, unique_seconds=min(seconds, 7200.0), **fields
+        )
+        return definitions(cached, [ROW, row])["D"]
+
+    assert "holds 2.00 h: the longest run reads 25 % of it" in words(1800.0, cache_seconds=7200.0)
+    assert "holds 2.00 h: the longest run reads 100 % of it" in words(7200.0, cache_seconds=7200.0)
+    thrice = "holds 2.00 h: the longest run reads it 3.0 times, and repeated mixtures count"
+    assert thrice in words(21600.0, cache_seconds=7200.0)
+    assert thrice in words(21600.0)  # a table of an earlier version
+    assert "holds" not in words(1800.0)  # which does not say how long the cache is
+    assert "holds" not in definitions(cached, [])["D"]
 
 
 def test_too_few_runs_give_a_sentence_and_no_law(tmp_path):

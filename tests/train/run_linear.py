@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
         tx, step = linear_step(config.optim)
         moments = parallel.optimizer_shardings(tx, params, shardings, mesh)
 
-        def evaluate(state: TrainState, step: int) -> dict[str, float]:
+        def evaluate(state: TrainState, step: int, ended: bool) -> dict[str, float]:
             ema = parallel.gather_to_local(state.ema) if jax.process_count() > 1 else state.ema
             return {"norm": float(jnp.linalg.norm(ema["kernel"])), "host": jax.process_index()}
 

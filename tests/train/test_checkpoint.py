@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -36,5 +37,32 @@ def test_what_a_killed_save_left_is_cleaned_up_and_not_counted(train, tmp_path):
 def test_the_best_step_is_the_best_that_was_kept(train, tmp_path):
     for highest, best in (("highest", 10), ("lowest", 30)):
         checkpoint = CheckpointConfig(best_metric="score", best_is=highest)
-        train(highest, evaluate=lambda s, n: {"score": -abs(n - 10.0)}, checkpoint=checkpoint)
+        train(highest, evaluate=lambda s, n, _: {"score": -abs(n - 10.0)}, checkpoint=checkpoint)
         assert Workdir(tmp_path / highest).best_step() == best
+
+
+def test_another_best_metric_ranks_the_steps_by_itself(train, tmp_path):
+    """Decibels are not ranked with losses, neither by what is kept nor by WORKDIR/best."""
+
+    def evaluate(state, step, ended):
+        del state, ended
+        return {"decibels": float(step), "loss": 1 + abs(step - 4.0) / 100}
+
+    def start(steps, metric, best_is):
+        checkpoint = CheckpointConfig(
+            every_steps=2, keep_last=1, keep_best=1, best_metric=metric, best_is=best_is
+        )
+        train("run", steps=steps, evaluate=evaluate, eval_every=2, checkpoint=checkpoint)
+        return Workdir(tmp_path / "run")
+
+    run = start(4, "decibels", "highest")
+    assert json.loads(run.scores_file.read_text()) == {"2": 2.0, "4": 4.0, "metric": "decibels"}
+    run = start(10, "loss", "lowest")
+    assert json.loads(run.scores_file.read_text())["metric"] == "loss"
+    assert run.read_scores()[1] == {n: 1 + abs(n - 4.0) / 100 for n in (2, 4, 6, 8, 10)}
+    assert (run.steps(), run.best_step()) == ([4, 10], 4)
+    run.write_scores("", run.read_scores()[1] | {4: 9.0})
+    values = json.loads(run.scores_file.read_text())
+    del values["metric"]  # as an earlier version wrote it
+    run.scores_file.write_text(json.dumps(values))
+    assert run.best_step() == 10

@@ -14,8 +14,8 @@ STEPS, MORE = 14, 15
 SCORED = CheckpointConfig(every_steps=7, keep_last=2, best_metric="score")
 
 
-def score(state, step):
-    del state
+def score(state, step, ended):
+    del state, ended
     return {"score": float(step)}
 
 
@@ -111,10 +111,12 @@ def test_the_other_files_are_written_anew(run, go_on, capsys):
     assert run.events.is_dir()
     assert run.parameters_file.is_file()
     assert run.read_metrics()[-1]["step"] == MORE
-    assert run.read_scores() == {step: float(step) for step in (STEPS, MORE)}  # evaluated again
+    assert run.scores_of("score") == {
+        step: float(step) for step in (STEPS, MORE)
+    }  # evaluated again
 
 
 def test_scores_come_back_from_the_metrics(run, go_on):
     damage(run.scores_file, "[]")
     go_on()
-    assert run.read_scores() == {step: float(step) for step in (7, STEPS, MORE)}
+    assert run.scores_of("score") == {step: float(step) for step in (7, STEPS, MORE)}

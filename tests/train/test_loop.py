@@ -13,7 +13,7 @@ from sam_audio_jax.workdir import Workdir
 from tests.train.metrics import untimed
 
 
-def distance(state, step):
+def distance(state, step, ended):
     """A score that is best at step 10."""
     return {"score": -abs(step - 10.0)}
 
@@ -63,12 +63,12 @@ def test_a_signal_saves_and_ends_and_the_next_start_goes_on(
 def test_a_signal_cuts_an_evaluation_short_and_it_is_made_again(train, tmp_path):
     evaluated = []
 
-    def evaluate(state, step):
+    def evaluate(state, step, ended):
         evaluated.append(step)
         if len(evaluated) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(30)
-        return distance(state, step)
+        return distance(state, step, ended)
 
     assert int(train("run", evaluate=evaluate).step) == 10
     train("run", evaluate=evaluate)
@@ -107,11 +107,15 @@ def test_an_evaluation_without_the_best_metric_is_the_users_error(train):
 def test_time_ends_a_run_too(train, batches, tmp_path):
     evaluated = []
     slow = batches(at={2: lambda: time.sleep(0.7)})
-    state = train(
-        "run", batches=slow, max_minutes=0.01, evaluate=lambda s, n: evaluated.append(n) or {}
-    )
+
+    def evaluate(state, step, ended):
+        evaluated.append((step, ended))
+        return {}
+
+    state = train("run", batches=slow, max_minutes=0.01, eval_every=2, evaluate=evaluate)
     assert int(state.step) < 30
-    assert evaluated == [int(state.step)]
+    assert evaluated[0] == (2, False)
+    assert evaluated[-1] == (int(state.step), True)
     assert saved(tmp_path / "run")[-1] == int(state.step)
     assert int(train("run", max_minutes=0.01).step) == int(state.step)
 
