@@ -45,7 +45,7 @@ def excerpts(
 
 def evaluation(
     workdir: Workdir, cfg: CodecTrainConfig
-) -> Callable[[TrainState, int], dict[str, float]]:
+) -> Callable[[TrainState, int, bool], dict[str, float]]:
     """Returns what scores the round trip of held-out excerpts, the same ones at every call.
 
     Every process scores all of them; process 0 writes the statistics of the latents.

@@ -37,7 +37,7 @@ def audio_text_evaluation(
     held_out: CaptionedLatents | None,
     seen: int,
     mesh: Mesh,
-) -> Callable[[TrainState, int], dict[str, float]]:
+) -> Callable[[TrainState, int, bool], dict[str, float]]:
     """Returns what the loop calls to evaluate a state; without `held_out` it only saves the tower.
 
     The first `seen` captions of `held_out` are those of the training.

@@ -36,7 +36,7 @@ def judge_evaluation(
     examples: RatedExamples | None,
     frozen: PyTree,
     mesh: Mesh,
-) -> Callable[[TrainState, int], dict[str, float]]:
+) -> Callable[[TrainState, int, bool], dict[str, float]]:
     """Returns what the loop calls to evaluate a state.
 
     Without `examples`, and where no scores are learned yet, it only saves the judge.
