@@ -1,5 +1,6 @@
 """What comes out of a fine-tuning: the model or the adapter, a report and a model card."""
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,9 @@ import jax
 from flax import nnx
 
 from sam_audio_jax.convert.adapter import open_adapter, save_adapter
-from sam_audio_jax.convert.folder import save_folder
+from sam_audio_jax.convert.folder import save_folder, with_known_texts
 from sam_audio_jax.convert.load import Described, load_extras, load_networks
+from sam_audio_jax.data.text import UNNAMED, texts_of
 from sam_audio_jax.files import write_json
 from sam_audio_jax.finetune.before_after import evaluate, model_after
 from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
@@ -36,7 +38,7 @@ def write_outcome(
     with folder.result() as part:
         facts = {
             "started from": name,
-            "trained": _write_weights(part, name, str(folder.workdir.path), model, cfg),
+            "trained": _write_weights(part, folder, own, name, model, cfg),
             "updates": f"{step} of {cfg.batch} mixtures of {cfg.data.mix.seconds:g} s, rate "
             f"{cfg.optim.peak_lr:.2g}",
             "recordings": _described(own, TRAIN),
@@ -53,24 +55,38 @@ def write_outcome(
 
 
 def _write_weights(
-    part: pathlib.Path, base: str, run: str, model: Described, cfg: TrainConfig
+    part: pathlib.Path,
+    folder: FinetuneFolder,
+    own: OwnRecordings,
+    base: str,
+    model: Described,
+    cfg: TrainConfig,
 ) -> str:
     """Writes the adapter, or the model with what else the folder of its base holds, as a tower.
 
     Returns how much of it was trained, in words.
     """
+    run, texts = str(folder.workdir.path), _learned_texts(own)
     size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model.prompted)))
     if cfg.lora.rank:
-        adapter = open_adapter(run)
+        adapter = dataclasses.replace(open_adapter(run), texts=texts)
         save_adapter(part, adapter)
         trained = sum(math.prod(tensor.shape) for tensor in adapter.state.values())
         lora = f", LoRA of rank {cfg.lora.rank}, alpha {cfg.lora.alpha:g}"
     else:
         codec, prompted, tokenizer, extra = load_networks(run)
-        save_folder(part, codec, prompted, tokenizer, load_extras(base) | extra)
+        extra = with_known_texts(load_extras(base) | extra, texts)
+        save_folder(part, codec, prompted, tokenizer, extra)
         text = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model.prompted.text_encoder)))
         trained, lora = size if cfg.train_text else size - text, ""
     return f"{trained:,} of {size:,} parameters ({trained / size:.1%}){lora}"
+
+
+def _learned_texts(own: OwnRecordings) -> tuple[str, ...]:
+    """Every text by which a recording of the training was a target."""
+    recordings = [sound.recording for sound in part_of(own, TRAIN)]
+    named = [recording for recording in recordings if recording.stem != UNNAMED]
+    return tuple(sorted({text for recording in named for text in texts_of(recording) if text}))
 
 
 def _described(own: OwnRecordings, name: str) -> str:

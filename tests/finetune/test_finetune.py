@@ -20,18 +20,20 @@ from sam_audio_jax import config
 from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.cli import finetune, separate
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert.adapter import open_adapter
-from sam_audio_jax.convert.folder import save_folder
+from sam_audio_jax.convert.adapter import digest, make_adapter, open_adapter, save_adapter
+from sam_audio_jax.convert.folder import save_folder, with_known_texts
 from sam_audio_jax.convert.load import describe_model, load_networks
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.evaluation import settings_of
 from sam_audio_jax.eval.in_training import check_evaluation
 from sam_audio_jax.files import write_json
-from sam_audio_jax.finetune import outcome
+from sam_audio_jax.finetune import before_after, outcome
 from sam_audio_jax.finetune.before_after import evaluate, model_before
 from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
 from sam_audio_jax.finetune.gains import measured_gains
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.nn.lora import add_adapters, split_factors
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.config import TrainConfig
@@ -53,8 +55,10 @@ REFINE = {"exponent": 0.45, "gate": True}
 def write_base(folder, seed=0):
     """A model folder with the smallest networks, and a refinement of its own."""
     codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
-    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)), seed)
+    text = dataclasses.replace(TINY.text, depth=0)  # word vectors, which say what is known
+    start = filled(lambda: PromptedSeparator(text, TINY.separator, rngs=nnx.Rngs(0)), seed)
     extra = {"sampler": {"method": "euler", "steps": 1}, "level_db": -25.0, "refine": REFINE}
+    extra |= {"known": {"texts": ["violin"], "least_cosine": 0.9999}}
     save_folder(folder, codec, start, "byt5", extra)
     return str(folder)
 
@@ -137,9 +141,10 @@ def test_a_training_that_changes_nothing_gains_nothing(lora, base, sounds, tmp_p
     out = tmp_path / "out"
     arguments = [sounds, "--from", base, "--workdir", str(out), "--items", "0", *lora, *FLAGS]
     arguments += ["--optim.peak-lr", "1e-12", "--steps", "1", "--sampler.steps", "2"]
-    with monkeypatch.context() as broken, pytest.raises(OSError, match="full"):
+    with monkeypatch.context() as broken:
         broken.setattr(outcome, "gains_page", lambda *_: raised(OSError("the disk is full")))
-        finetune.main(arguments)
+        with pytest.raises(OSError, match="the disk is full"):
+            finetune.main(arguments)
     assert not {"config.json", "adapter.json", "gains.json"} & set(os.listdir(out))
     evaluations = [out / "evaluations" / name / "results.json" for name in ("before", "1")]
     written = [file.stat().st_mtime_ns for file in evaluations]
@@ -151,9 +156,12 @@ def test_a_training_that_changes_nothing_gains_nothing(lora, base, sounds, tmp_p
     }
     assert max(abs(gain["difference"][end]) for gain in gains for end in ("low", "high")) < 1e-3
     before, after = (json.loads(file.read_text())["settings"] for file in evaluations)
-    delivered = SAMAudio.from_pretrained(
-        *([base] if lora else [out]), adapters=[out] if lora else []
-    )
+    adapters = [str(out)] if lora else []
+    delivered = SAMAudio.from_pretrained(base if lora else out, adapters=adapters)
+    known = delivered.pipeline.known
+    assert known.config.texts == ("violin", "dog", "rain")
+    assert "no sound that the model has learned" in known.note("chair")
+    assert known.note("dog") is None
     for settings in (before, after):
         assert settings["refine"] == dataclasses.asdict(delivered.pipeline.refinement)
         assert settings["refine"]["exponent"] == REFINE["exponent"]
@@ -161,28 +169,61 @@ def test_a_training_that_changes_nothing_gains_nothing(lora, base, sounds, tmp_p
         assert settings["level_db"] == delivered.pipeline.level_db == (-25.0 if lora else USUAL_DB)
 
 
-def test_results_of_other_weights_or_settings_are_measured_again(base, sounds, tmp_path):
+def test_results_of_other_weights_or_settings_are_measured_again(
+    base, sounds, tmp_path, monkeypatch
+):
     out, other = tmp_path / "out", write_base(tmp_path / "other", seed=1)
-    arguments = [sounds, "--from", base, "--workdir", str(out), *FLAGS]
-    options, flags = finetune.read_options(arguments)
+    options, flags = finetune.read_options(
+        [sounds, "--from", base, "--workdir", str(out), "--items", "0", *FLAGS]
+    )
     folder = FinetuneFolder(out)
     own = finetune.look_at(options, folder)
     cfg = finetune.lay_out(options, flags, folder, own, base, describe_model(base))
     limited = dataclasses.replace(cfg, eval_limit=1)
     in_steps = dataclasses.replace(cfg, sampler=SamplerConfig(method="euler", steps=2))
+    results = folder.evaluation("before") / "results.json"
 
-    def results(base, cfg):
+    def measure(model, suite, out):
+        """Without a separation; that real results have these settings is tested above."""
+        assert out == results.parent
+        measured.append(model)
+        write_json(results, {"settings": settings_of(model, suite)})
+
+    measured = []
+    monkeypatch.setattr(before_after, "evaluate_model", measure)
+
+    def measured_again(base, cfg):
+        count = len(measured)
         evaluate(model_before(base, cfg), cfg, folder, "before")
-        file = folder.evaluation("before") / "results.json"
-        return file.stat().st_mtime_ns, json.loads(file.read_text())["settings"]
+        return len(measured) > count
 
-    first = results(base, cfg)
-    assert results(base, cfg) == first
-    for name, changed in ((other, cfg), (base, limited), (base, in_steps)):
-        assert results(name, changed)[1] != first[1]
-    assert results(base, cfg)[1] == first[1]
-    (folder.evaluation("before") / "results.json").write_text("{")  # a damaged one is none
-    assert results(base, cfg)[1] == first[1]
+    for name, changed in ((base, cfg), (other, cfg), (base, limited), (base, in_steps)):
+        assert measured_again(name, changed)
+        assert not measured_again(name, changed)
+    results.write_text("{")  # damaged
+    assert measured_again(base, cfg)
+
+
+def test_an_adapter_brings_the_texts_that_it_has_learned(base, tmp_path):
+    network = load_networks(base)[1]
+    add_adapters(network, r".*mlp\.up", rank=1, scale=1.0, rngs=nnx.Rngs(0))
+    factors, _ = split_factors(nnx.as_pure(nnx.state(network)))
+    weights = digest(load_networks(base)[1])
+    fields = {"base": base, "weights": weights, "rank": 1, "alpha": 1.0, "step": 1}
+    adapter = make_adapter("made", factors, **fields, texts=("dog", "violin"))
+    save_adapter(tmp_path / "new", adapter)
+    save_adapter(tmp_path / "old", adapter)
+    file = tmp_path / "old" / "adapter.json"
+    stored = json.loads(file.read_text())
+    assert stored.pop("texts") == ["dog", "violin"]
+    write_json(file, stored)
+    for name, texts in (("new", ["violin", "dog"]), ("old", ["violin"])):
+        extra = load_networks(base, adapters=[str(tmp_path / name)])[3]
+        assert extra["known"] == {"texts": texts, "least_cosine": 0.9999}
+    write_json(file, stored | {"texts": "dog"})
+    with pytest.raises(UserError, match=r"texts must be a list of texts, not 'dog'"):
+        open_adapter(tmp_path / "old")
+    assert with_known_texts({"level_db": None}, ["dog"]) == {"level_db": None}
 
 
 def test_evaluations_that_differ_in_more_than_weights_are_not_compared(tmp_path):
