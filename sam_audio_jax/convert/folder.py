@@ -229,11 +229,10 @@ def with_known_texts(extra: Mapping[str, Any], texts: Iterable[str]) -> dict[str
     left to what reads it.
     """
     known = extra.get("known")
-    listed = known.get("texts") if isinstance(known, dict) else None
-    if not isinstance(listed, list):
+    if not isinstance(known, dict) or not isinstance(known.get("texts"), list):
         return dict(extra)
-    more = [text for text in dict.fromkeys(texts) if text not in listed]
-    return extra | {"known": known | {"texts": [*listed, *more]}}
+    more = [text for text in dict.fromkeys(texts) if text not in known["texts"]]
+    return {**extra, "known": {**known, "texts": [*known["texts"], *more]}}
 
 
 def save_folder(

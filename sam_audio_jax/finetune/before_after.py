@@ -22,10 +22,10 @@ from sam_audio_jax.train.config import TrainConfig
 
 def model_before(base: str, cfg: TrainConfig) -> SAMAudio:
     """The model that a training starts from, as what comes out of the training separates."""
-    *networks, extra = load_networks(base)
+    codec, prompted, tokenizer, extra = load_networks(base)
     if not cfg.lora.rank:
         extra = extra | separation_settings(to_dict(cfg))
-    return SAMAudio.from_networks(*networks, extra)
+    return SAMAudio.from_networks(codec, prompted, tokenizer, extra)
 
 
 def model_after(base: str, cfg: TrainConfig, result: pathlib.Path) -> SAMAudio:
