@@ -23,8 +23,8 @@ from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.convert.load import Described, describe_model
 from sam_audio_jax.convert.model_files import shipped_folder
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.in_training import check_evaluation
+from sam_audio_jax.finetune.before_after import evaluate, model_before
 from sam_audio_jax.finetune.data_page import data_page, lines
 from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
 from sam_audio_jax.finetune.mixed_bench import write_bench
@@ -33,7 +33,6 @@ from sam_audio_jax.finetune.own_recordings import OwnRecordings, look
 from sam_audio_jax.finetune.split_sources import split
 from sam_audio_jax.finetune.start_config import start_config
 from sam_audio_jax.infer import inputs
-from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.train.config import TrainConfig
 
 ENCODED_AHEAD = 512  # mixtures on a CPU, where encoding them at every step costs most of it
@@ -81,7 +80,7 @@ def main(argv: list[str]) -> int:
         return 0
     cfg = lay_out(options, flags, folder, own, name, model)
     keep_freed_memory()
-    evaluate(name, cfg, folder, "before")
+    evaluate(model_before(name, cfg), cfg, folder, "before")
     if cfg.data.cache == str(folder.latents.absolute()) and (status := encode(options, folder)):
         return status
     train.run(folder.workdir.path, cfg)
@@ -89,7 +88,6 @@ def main(argv: list[str]) -> int:
     if step < cfg.steps and not _ended_by_the_clock(folder, cfg, step):
         print(f"stopped after step {step}: the same call goes on", file=sys.stderr)
         return 0
-    evaluate(str(folder.workdir.path), cfg, folder, str(step))
     for line in write_outcome(folder, own, name, model, cfg, step):
         print(line)
     print(f"report: {folder.path / 'report.html'}")
@@ -147,15 +145,6 @@ def encoded_ahead(options: argparse.Namespace) -> int:
     if options.items is not None:
         return options.items
     return ENCODED_AHEAD if parallel.platform() == "cpu" else 0
-
-
-def evaluate(checkpoint: str, cfg: TrainConfig, folder: FinetuneFolder, which: str) -> None:
-    """Separates the held-out mixtures, unless that was done before."""
-    out = folder.evaluation(which)
-    if (out / "results.json").is_file():
-        return
-    model = SAMAudio.from_pretrained(checkpoint)
-    evaluate_model(model, folder.bench, out, limit=cfg.eval_limit or None)
 
 
 def encode(options: argparse.Namespace, folder: FinetuneFolder) -> int:

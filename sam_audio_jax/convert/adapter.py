@@ -1,7 +1,7 @@
 """Adapters of a model (LoRA) in a folder of a few megabytes, and what a call names of them.
 
     adapter.json          {"format": 1, "base": {"name": ..., "weights": digest}, "rank", "alpha",
-                          "step" of its training}
+                          "step" of its training, "texts" that it has learned; absent: none}
     adapter.safetensors   `LAYER.lora_a` and `LAYER.lora_b`, float32; stacked layers in one tensor
 
 `weights` stands for text encoder and separator of the model that the adapter was trained beside: it
@@ -43,6 +43,7 @@ class Adapter:
     rank: int
     alpha: float
     step: int
+    texts: tuple[str, ...] = ()  # prompts of the training, beside those that the model knows
     state: State  # of both factors of each layer; tensors may still be in their file
 
     @property
@@ -105,6 +106,9 @@ def _open(folder: pathlib.Path) -> Adapter:
     file = folder / FILE
     values = read_object(file)
     check_format(file, values, FORMAT)
+    texts = values.get("texts", [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{file}: texts must be a list of texts, not {shown(texts)}")
     with reading(folder):
         adapter = Adapter(
             name=str(folder),
@@ -113,6 +117,7 @@ def _open(folder: pathlib.Path) -> Adapter:
             rank=values["rank"],
             alpha=values["alpha"],
             step=values.get("step", 0),
+            texts=tuple(texts),
             state=open_state(folder, "adapter"),
         )
     if not fits(int, adapter.rank) or adapter.rank < 1 or not fits(float, adapter.alpha):
@@ -166,6 +171,7 @@ def save_adapter(path: str | pathlib.Path, adapter: Adapter) -> None:
         "rank": adapter.rank,
         "alpha": adapter.alpha,
         "step": adapter.step,
+        "texts": list(adapter.texts),
     }
     with whole_folder(path) as part:
         write_state(part / "adapter.safetensors", adapter.state, None)

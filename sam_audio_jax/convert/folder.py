@@ -22,7 +22,7 @@ is written, which then holds them as well.
 import dataclasses
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -220,6 +220,19 @@ def extras_of(folder: ModelFolder) -> dict[str, Any]:
     if folder.contents.audio_tower is not None:
         unread["audio_tower"] = folder.contents.audio_tower
     return dict(folder.contents.extra) | unread
+
+
+def with_known_texts(extra: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    """The extras of a model that has learned more texts, by a training or an adapter.
+
+    A model that does not say which it knows goes on to say nothing. A `known` that means nothing is
+    left to what reads it.
+    """
+    known = extra.get("known")
+    if not isinstance(known, dict) or not isinstance(known.get("texts"), list):
+        return dict(extra)
+    more = [text for text in dict.fromkeys(texts) if text not in known["texts"]]
+    return {**extra, "known": {**known, "texts": [*known["texts"], *more]}}
 
 
 def save_folder(

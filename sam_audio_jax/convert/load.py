@@ -28,6 +28,7 @@ from sam_audio_jax.convert.folder import (
     load_folder,
     open_folder,
     save_folder,
+    with_known_texts,
 )
 from sam_audio_jax.convert.model_files import find_folder, has_tokenizer, shipped_folder
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_table
@@ -94,6 +95,8 @@ def _load(
     if adapters:
         prompted = networks[1]
         merge_adapters(prompted, adapters, name)
+        texts = (text for adapter, _ in adapters for text in adapter.texts)
+        networks = (*networks[:3], with_known_texts(networks[3], texts))
         stored(prompted.text_encoder, storage)
         stored(prompted.separator, storage)
     return networks

@@ -66,16 +66,20 @@ def load_run(
 def run_settings(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     """What a model that comes out of a run has besides its weights: its tokenizer, and extras."""
     config = checkpoint.fields("separator")
-    extra: dict[str, Any] = {
-        "trained": {"step": checkpoint.step},
+    extra = {"trained": {"step": checkpoint.step}} | separation_settings(config)
+    if checkpoint.workdir.audio_tower.is_dir():
+        extra["audio_tower"] = open_audio_tower(checkpoint.workdir.audio_tower)
+    return config["data"]["prompts"]["tokenizer"], extra
+
+
+def separation_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a model separates that comes out of a run of this config, whatever its weights."""
+    return {
         "sampler": config.get("sampler", {}),
         "level_db": USUAL_DB,
         "normalizes_text": True,
         "ignored_spans": _ignored_spans(config["data"]["prompts"]),
     }
-    if checkpoint.workdir.audio_tower.is_dir():
-        extra["audio_tower"] = open_audio_tower(checkpoint.workdir.audio_tower)
-    return config["data"]["prompts"]["tokenizer"], extra
 
 
 def read_factors(checkpoint: Checkpoint) -> PyTree:

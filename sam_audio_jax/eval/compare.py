@@ -42,6 +42,7 @@ class Scored:
     rows: Mapping[str, Mapping[str, Mapping[Key, float]]]
     described: Mapping[Key, Mapping[str, float]]  # what is known of the items
     bench: str = ""  # of a report
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of a report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,7 @@ def _from_results(path: pathlib.Path) -> Scored:
     results = read_object(path)
     try:
         items, described = results["items"], results.get("described", [])
+        settings = dict(results.get("settings", {}))
         rows: dict[str, dict[str, dict[Key, float]]] = {}
         for item in items:
             key = (item["setting"], item["id"])
@@ -135,7 +137,7 @@ def _from_results(path: pathlib.Path) -> Scored:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} holds no results of an evaluation: {error!r}") from None
-    return Scored(path.parent.name, rows, known, str(results.get("bench", "")))
+    return Scored(path.parent.name, rows, known, str(results.get("bench", "")), settings)
 
 
 def _titles(ours: Scored, theirs: Scored) -> list[str]:

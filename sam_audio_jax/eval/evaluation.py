@@ -130,6 +130,12 @@ def evaluate_model(
     return scalars(cells, run.measures.columns)
 
 
+def settings_of(model: SAMAudio, suite: Suite) -> dict[str, Any]:
+    """The `settings` in the results of an `evaluate_model` of this model with the defaults."""
+    run = _Run(model, suite, SolverChoice(), scoring.Measures(), batch=0, listen=0, loaded={})
+    return run.settings()
+
+
 def _measure(store: ScoreStore, work: _Work, rank: ProcessRank, progress: bool) -> None:
     """Does this process's share of the work, but for what is measured already.
 
@@ -189,6 +195,21 @@ class _Run:
             "level_db": pipeline.level_db,
             "sample_rate": self.model.sample_rate,
             "weights": fingerprint(pipeline.networks),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What `results.json` has under that name, as JSON."""
+        identity = self.suite.identity
+        return {
+            **self.loaded,
+            "prompts": list(self.suite.kinds),
+            **{name: identity[name] for name in SUITE_SETTINGS if name in identity},
+            **self.separation_settings(),
+            "rankers": {kind: scorer_columns.in_words(one) for kind, one in self.rankers().items()},
+            "scorers": self.measures.described(),
+            "distances": list(self.measures.distances),
+            "resamples": statistics.RESAMPLES,
+            "level": statistics.LEVEL,
         }
 
     def separations(self) -> _Work:
@@ -281,19 +302,7 @@ class _Run:
         summed_up, cells = _summed_up(
             self.suite, scores, known + scores.rows, self.measures.columns, self.solver.seed
         )
-        identity = self.suite.identity
-        settings = {
-            **self.loaded,
-            "prompts": list(self.suite.kinds),
-            **{name: identity[name] for name in SUITE_SETTINGS if name in identity},
-            **self.separation_settings(),
-            "rankers": {kind: scorer_columns.in_words(one) for kind, one in self.rankers().items()},
-            "scorers": self.measures.described(),
-            "distances": list(self.measures.distances),
-            "resamples": statistics.RESAMPLES,
-            "level": statistics.LEVEL,
-        }
-        results = {"bench": self.suite.name, "settings": settings, **summed_up}
+        results = {"bench": self.suite.name, "settings": self.settings(), **summed_up}
         return results, cells, self._examples(store, scores.rows, part_of)
 
     def _examples(

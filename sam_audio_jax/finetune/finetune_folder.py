@@ -11,10 +11,11 @@ report.html, gains.json  what changed
 README.md                the model card; beside it the model, or the adapter
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from sam_audio_jax.config import to_dict
@@ -121,17 +122,20 @@ class FinetuneFolder:
         with whole_file(self.train_file) as part:
             part.write_text(TRAIN_FILE, encoding="utf-8")
 
-    def write_result(self, write: Callable[[pathlib.Path], Any]) -> None:
-        """Puts what `write` leaves in a folder beside the other files.
+    @contextlib.contextmanager
+    def result(self) -> Iterator[pathlib.Path]:
+        """Yields the path of a folder to make, whose content is then moved beside the other files.
 
-        It replaces an earlier result; config.json and adapter.json come last, so that a folder that
-        is read as a model or adapter is whole.
+        It replaces an earlier result. config.json and adapter.json go first and come last, so that
+        a folder that is read as a model or adapter is whole, with its report.
         """
-        staged = self.path / f".result{PART}"
+        staged = self.path.absolute() / f".result{PART}"
         shutil.rmtree(staged, ignore_errors=True)
         try:
-            write(staged)
+            yield staged
             last = ("config.json", "adapter.json")
+            for name in last:
+                (self.path / name).unlink(missing_ok=True)
             for entry in sorted(staged.iterdir(), key=lambda entry: entry.name in last):
                 target = self.path / entry.name
                 if target.is_dir():

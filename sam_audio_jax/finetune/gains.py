@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.eval import page
 from sam_audio_jax.eval.compare import Key, read_scored
 from sam_audio_jax.eval.prompting import PROMPTS
@@ -14,6 +15,8 @@ from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, interval_tex
 from sam_audio_jax.eval.suite import REFINES
 
 COLUMNS = ("sisdri", "sisdri_residual", "logmel")
+# What both evaluations must agree in, so that only the weights differ.
+SAME = ("method", "steps", "grid", "refine", "level_db")
 REFINED = {"none": "as generated", "wiener": "refined"}
 
 
@@ -35,8 +38,18 @@ class Gain:
 
 
 def measured_gains(before: pathlib.Path, after: pathlib.Path) -> list[Gain]:
-    """The gains between two evaluations of one bench. Raises `UserError` where one is damaged."""
+    """The gains between two evaluations of one bench.
+
+    Raises `UserError` where one is damaged, and where the two were separated in different ways.
+    """
     first, second = read_scored(before), read_scored(after)
+    for name in SAME:
+        values = [one.settings.get(name) for one in (first, second)]
+        if values[0] != values[1]:
+            raise UserError(
+                f"{before} and {after} differ in {name} ({shown(values[0])} and "
+                f"{shown(values[1])}), not in weights alone: measure one of them again"
+            )
     found = []
     for column in COLUMNS:
         for refine in REFINES:

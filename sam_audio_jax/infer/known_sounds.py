@@ -4,7 +4,8 @@ A small model that is asked for a sound which its training did not have returns 
 its text encoder is a table of word vectors, in which words of one meaning are near each other, a
 prompt that is far from every caption of the training is known before anything is separated. A model
 folder holds the captions as `known` in `sam_audio_jax.json`: `{"texts": [...], "least_cosine":
-0.5}`; `tools/known_sounds.py` writes them and says how the limit was chosen.
+0.5}`; `tools/known_sounds.py` writes them and says how the limit was chosen. A fine-tuning adds the
+texts of its recordings, and an adapter brings its own.
 """
 
 import dataclasses

@@ -99,9 +99,33 @@ class SAMAudio:
         storage = check_storage(dtype, on_mesh=mesh is not None)
         if parts not in PARTS:
             raise UserError(f"parts={parts!r} is unknown; allowed: {', '.join(PARTS)}")
-        codec, prompted, tokenizer_name, extra = load_networks(
-            name, mesh=mesh, storage=storage, adapters=adapters
+        model = cls.from_networks(
+            *load_networks(name, mesh=mesh, storage=storage, adapters=adapters),
+            buckets=buckets,
+            long_audio=long_audio,
+            span_predictor=span_predictor,
+            rankers=rankers,
+            mesh=mesh,
         )
+        if parts == "all":
+            model.pipeline.load_parts()
+        return model
+
+    @classmethod
+    def from_networks(
+        cls,
+        codec: Codec,
+        prompted: PromptedSeparator,
+        tokenizer_name: str,
+        extra: Mapping[str, Any],
+        *,
+        buckets: BucketConfig | None = None,
+        long_audio: LongAudioConfig | None = None,
+        span_predictor: Source = None,
+        rankers: Mapping[str, str | os.PathLike] | None = None,
+        mesh: Mesh | None = None,
+    ) -> "SAMAudio":
+        """The model of what `load_networks` returns; the rest is as in `from_pretrained`."""
         tokenizer = tokenizer_for(tokenizer_name, normalizes=extra.get("normalizes_text", False))
         known = None
         if "known" in extra:
@@ -109,7 +133,7 @@ class SAMAudio:
             known = KnownSounds(sounds, prompted.text_encoder, tokenizer)
         upstream = extra.get("upstream", {})
         named = open_rankers(upstream, rankers, folder=extra.get("folder"), mesh=mesh)
-        model = cls(
+        return cls(
             codec,
             prompted,
             tokenizer,
@@ -126,9 +150,6 @@ class SAMAudio:
             ignored_spans=tuple(extra.get("ignored_spans", ())),
             known=known,
         )
-        if parts == "all":
-            model.pipeline.load_parts()
-        return model
 
     def separate(
         self,

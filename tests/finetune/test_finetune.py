@@ -1,7 +1,9 @@
 """The command from a folder of sounds to an adapter or a model, with the smallest networks."""
 
 import dataclasses
+import itertools
 import json
+import os
 import pathlib
 import runpy
 import signal
@@ -15,14 +17,24 @@ import pytest
 from flax import nnx
 
 from sam_audio_jax import config
+from sam_audio_jax.audio import USUAL_DB
 from sam_audio_jax.cli import finetune, separate
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.convert.adapter import open_adapter
-from sam_audio_jax.convert.folder import save_folder
+from sam_audio_jax.convert.adapter import digest, make_adapter, open_adapter, save_adapter
+from sam_audio_jax.convert.folder import save_folder, with_known_texts
 from sam_audio_jax.convert.load import describe_model, load_networks
 from sam_audio_jax.data.pipeline import separation_batches
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.evaluation import settings_of
 from sam_audio_jax.eval.in_training import check_evaluation
+from sam_audio_jax.files import write_json
+from sam_audio_jax.finetune import before_after, outcome
+from sam_audio_jax.finetune.before_after import evaluate, model_before
 from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
+from sam_audio_jax.finetune.gains import measured_gains
+from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.nn.lora import add_adapters, split_factors
+from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.config import TrainConfig
 from tests.children import environment
@@ -37,14 +49,27 @@ FLAGS = [
 ]
 
 
+REFINE = {"exponent": 0.45, "gate": True}
+
+
+def write_base(folder, seed=0):
+    """A model folder with the smallest networks, and a refinement of its own."""
+    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    text = dataclasses.replace(TINY.text, depth=0)  # word vectors, which say what is known
+    start = filled(lambda: PromptedSeparator(text, TINY.separator, rngs=nnx.Rngs(0)), seed)
+    extra = {"sampler": {"method": "euler", "steps": 1}, "level_db": -25.0, "refine": REFINE}
+    extra |= {"known": {"texts": ["violin"], "least_cosine": 0.9999}}
+    save_folder(folder, codec, start, "byt5", extra)
+    return str(folder)
+
+
 @pytest.fixture
 def base(tmp_path):
-    """A model folder with the smallest networks."""
-    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
-    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
-    extra = {"sampler": {"method": "euler", "steps": 1}, "level_db": -30.0}
-    save_folder(tmp_path / "base", codec, start, "byt5", extra)
-    return str(tmp_path / "base")
+    return write_base(tmp_path / "base")
+
+
+def raised(error):
+    raise error
 
 
 @pytest.fixture
@@ -108,6 +133,106 @@ def test_a_folder_becomes_an_adapter_with_a_report(base, sounds, tmp_path, capsy
     other = ["--adapter", str(out), "--out", str(tmp_path / "other")]  # beside the model `tiny`
     assert separate.main([recording, "--text", "dog", *other]) == 2
     assert f"was trained beside {base} (weights " in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lora", [[], ["--lora", "1"]])
+def test_a_training_that_changes_nothing_gains_nothing(lora, base, sounds, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = [sounds, "--from", base, "--workdir", str(out), "--items", "0", *lora, *FLAGS]
+    arguments += ["--optim.peak-lr", "1e-12", "--steps", "1", "--sampler.steps", "2"]
+    with monkeypatch.context() as broken:
+        broken.setattr(outcome, "gains_page", lambda *_: raised(OSError("the disk is full")))
+        with pytest.raises(OSError, match="the disk is full"):
+            finetune.main(arguments)
+    assert not {"config.json", "adapter.json", "gains.json"} & set(os.listdir(out))
+    evaluations = [out / "evaluations" / name / "results.json" for name in ("before", "1")]
+    written = [file.stat().st_mtime_ns for file in evaluations]
+    assert finetune.main(arguments) == 0
+    assert [file.stat().st_mtime_ns for file in evaluations] == written  # they were kept
+    gains = json.loads((out / "gains.json").read_text())
+    assert {(gain["refine"], gain["column"]) for gain in gains} >= {
+        *itertools.product(("none", "wiener"), ("sisdri", "logmel"))
+    }
+    assert max(abs(gain["difference"][end]) for gain in gains for end in ("low", "high")) < 1e-3
+    before, after = (json.loads(file.read_text())["settings"] for file in evaluations)
+    adapters = [str(out)] if lora else []
+    delivered = SAMAudio.from_pretrained(base if lora else out, adapters=adapters)
+    known = delivered.pipeline.known
+    assert known is not None
+    assert known.config.texts == ("violin", "dog", "rain")
+    assert [known.note(text) is None for text in ("dog", "rain", "chair")] == [True, True, False]
+    for settings in (before, after):
+        assert settings["refine"] == dataclasses.asdict(delivered.pipeline.refinement)
+        assert settings["refine"]["exponent"] == REFINE["exponent"]
+        assert settings["steps"] == delivered.sampler.steps == (1 if lora else 2)
+        assert settings["level_db"] == delivered.pipeline.level_db == (-25.0 if lora else USUAL_DB)
+
+
+def test_results_of_other_weights_or_settings_are_measured_again(
+    base, sounds, tmp_path, monkeypatch
+):
+    out, other = tmp_path / "out", write_base(tmp_path / "other", seed=1)
+    options, flags = finetune.read_options(
+        [sounds, "--from", base, "--workdir", str(out), "--items", "0", *FLAGS]
+    )
+    folder = FinetuneFolder(out)
+    own = finetune.look_at(options, folder)
+    cfg = finetune.lay_out(options, flags, folder, own, base, describe_model(base))
+    limited = dataclasses.replace(cfg, eval_limit=1)
+    in_steps = dataclasses.replace(cfg, sampler=SamplerConfig(method="euler", steps=2))
+    results = folder.evaluation("before") / "results.json"
+
+    def measure(model, suite, out):
+        """Without a separation; that real results have these settings is tested above."""
+        assert out == results.parent
+        measured.append(model)
+        write_json(results, {"settings": settings_of(model, suite)})
+
+    measured = []
+    monkeypatch.setattr(before_after, "evaluate_model", measure)
+
+    def measured_again(base, cfg):
+        count = len(measured)
+        evaluate(model_before(base, cfg), cfg, folder, "before")
+        return len(measured) > count
+
+    for name, changed in ((base, cfg), (other, cfg), (base, limited), (base, in_steps)):
+        assert measured_again(name, changed)
+        assert not measured_again(name, changed)
+    results.write_text("{")  # damaged
+    assert measured_again(base, cfg)
+
+
+def test_an_adapter_brings_the_texts_that_it_has_learned(base, tmp_path):
+    network = load_networks(base)[1]
+    add_adapters(network, r".*mlp\.up", rank=1, scale=1.0, rngs=nnx.Rngs(0))
+    factors, _ = split_factors(nnx.as_pure(nnx.state(network)))
+    weights = digest(load_networks(base)[1])
+    fields = {"base": base, "weights": weights, "rank": 1, "alpha": 1.0, "step": 1}
+    adapter = make_adapter("made", factors, **fields, texts=("dog", "violin"))
+    save_adapter(tmp_path / "new", adapter)
+    save_adapter(tmp_path / "old", adapter)
+    file = tmp_path / "old" / "adapter.json"
+    stored = json.loads(file.read_text())
+    assert stored.pop("texts") == ["dog", "violin"]
+    write_json(file, stored)
+    for name, texts in (("new", ["violin", "dog"]), ("old", ["violin"])):
+        extra = load_networks(base, adapters=[str(tmp_path / name)])[3]
+        assert extra["known"] == {"texts": texts, "least_cosine": 0.9999}
+    write_json(file, stored | {"texts": "dog"})
+    with pytest.raises(UserError, match=r"texts must be a list of texts, not 'dog'"):
+        open_adapter(tmp_path / "old")
+    assert with_known_texts({"level_db": None}, ["dog"]) == {"level_db": None}
+
+
+def test_evaluations_that_differ_in_more_than_weights_are_not_compared(tmp_path):
+    settings = {"method": "euler", "steps": 1, "grid": "uniform", "refine": REFINE, "level_db": -25}
+    for name, own in (("before", settings), ("after", settings | {"refine": {"exponent": 1.2}})):
+        write_json(tmp_path / name / "results.json", {"items": [], "settings": own})
+    assert measured_gains(tmp_path / "before", tmp_path / "before") == []
+    with pytest.raises(UserError, match=r"before and .*after differ in refine \(.*0\.45.*1\.2"):
+        measured_gains(tmp_path / "before", tmp_path / "after")
 
 
 @pytest.mark.long
