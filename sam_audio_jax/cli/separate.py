@@ -34,6 +34,7 @@ from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer import inputs, output
+from sam_audio_jax.infer.batch.ledger import count_done
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
 from sam_audio_jax.infer.manifest import BadLine, read_manifest
 from sam_audio_jax.infer.options import FLAGS, SeparateOptions
@@ -191,13 +192,13 @@ def separate_many(args: argparse.Namespace) -> bool:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     for line in bad_lines:
         print(f"failed: {line.reason}", file=sys.stderr)
+    count = len(entries) + len(bad_lines)
     if rank.count == 1:
-        done, count = len(entries) - len(failed), len(entries) + len(bad_lines)
-        print(f"{done} of {count} are in {args.out}", file=sys.stderr)
+        print(f"{len(entries) - len(failed)} of {count} are in {args.out}", file=sys.stderr)
     else:
         print(
             f"process {rank.index} of {rank.count} is done: {len(failed)} of its items failed; "
-            f"{args.out} holds the results of all processes",
+            f"{count_done(args.out)} of the {count} of all processes are in {args.out}",
             file=sys.stderr,
         )
     return not (failed or bad_lines)

@@ -11,6 +11,7 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.cli import separate as command
 from sam_audio_jax.infer import output
+from sam_audio_jax.infer.buckets import BucketConfig
 from tests.children import ROOT, environment
 from tests.video.clips import frames_at, greys
 from tests.video.clips import write as write_video
@@ -174,6 +175,19 @@ def test_a_manifest_with_a_bad_item_ends_with_status_1(folder, street, tmp_path,
     assert {file.name for file in out.iterdir()} == names | {"done.jsonl", "failed.jsonl"}
     assert command.main([*arguments, "--out", str(out), "--seed", "9"]) == 2
     assert "other settings (seed: then 0, now 9)" in capsys.readouterr().err
+
+
+def test_the_last_line_counts_the_items_of_all_processes(
+    model, street, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command, "load", lambda args: model)
+    lines = [{"id": name, "audio": "street.wav", "text": "dog"} for name in "abc"]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    arguments = ["--manifest", str(tmp_path / "items.jsonl"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(model.pipeline, "buckets", BucketConfig(batch=2))
+    for index, done in ((0, 2), (1, 3)):
+        assert command.main([*arguments, "--process", str(index), "--processes", "2"]) == 0
+        assert f"{done} of the 3 of all processes are in" in capsys.readouterr().err
 
 
 def test_stems_are_kept_when_a_later_file_fails(

@@ -95,6 +95,11 @@ class Ledger:
         return self.out / f"{kind}.{self.rank.index}.jsonl"
 
 
+def count_done(out: pathlib.Path) -> int:
+    """Returns how many items are done when a process has closed its ledger, by whomever."""
+    return sum(1 for _ in _read_records([out / "done.jsonl"]))
+
+
 def frames_and_spans(record: Mapping[str, Any]) -> tuple[int, Sequence]:
     """Returns what is needed of a finished item: its latent frames and its spans."""
     return record["frames"], record["spans"]
