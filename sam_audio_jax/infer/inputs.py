@@ -93,8 +93,8 @@ def make_item(
         notes = (*recording.notes, *video_notes(clip.path))
         recording = dataclasses.replace(recording, notes=notes)
     wave = audio.resample(mono, recording.sample_rate, codec_rate)
-    level = audio.measure_level(wave, codec_rate, level_db)
-    if level_db is not None and level == audio.AS_RECORDED:
+    level = audio.AS_RECORDED if level_db is None else audio.find_level(wave, codec_rate, level_db)
+    if level is None:
         raise UserError(f"{name} is silent: there is nothing but an offset in it")
     flat = not isinstance(source, str | os.PathLike | Audio) and np.ndim(source) == 1
     return Item(
