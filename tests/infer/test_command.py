@@ -112,6 +112,15 @@ def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[
         "file as folder": ([street, "--out", street], "is a file"),
         "folder in a file": ([street, "--out", f"{street}/out"], "street.wav is a file"),
         "no prompt": ([street], "nothing says what to separate"),
+        "empty path": ([*text, "--noise", ""], "--noise is empty"),
+        "empty in a manifest": (
+            ["--manifest", str(here / "good.jsonl"), "--text", ""],
+            "--text is",
+        ),
+        "rest alone": ([street, "--span", "+", "0.1", "0.2", "--rest"], "--rest needs a --text"),
+        "unused predictor": ([*text, "--span-predictor", "x"], "needs --predict-spans"),
+        "unused ranker": ([*text, "--ranker", "clap=x"], "--ranker needs --candidates of 2"),
+        "unused side": ([*video, "--mask-keeps", "background"], "background needs --mask"),
         "no words": ([street, "--text", " ?! "], "nothing says what to separate"),
         "no UTF-8": ([street, "--text", "caf\udce9"], "half of a character"),
     }
@@ -161,6 +170,20 @@ def test_an_earlier_result_is_replaced_only_on_demand(folder, street, tmp_path, 
     assert command.main([*arguments, "--seed", "5", "--overwrite"]) == 0
     assert (out / "target.wav").read_bytes() != first
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "street.wav"]
+
+
+def test_files_that_appear_meanwhile_are_not_replaced(model, street, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+
+    def load(args):
+        out.mkdir()
+        (out / "thesis.txt").write_text("x")
+        return model
+
+    monkeypatch.setattr(command, "load", load)
+    assert command.main([street, "--text", "dog", "--out", str(out)]) == 2
+    assert "holds other files (thesis.txt)" in capsys.readouterr().err
+    assert [file.name for file in out.iterdir()] == ["thesis.txt"]
 
 
 def test_a_manifest_with_a_bad_item_ends_with_status_1(folder, street, tmp_path, capsys):
