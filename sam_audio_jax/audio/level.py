@@ -115,7 +115,7 @@ def measure_level(
 ) -> Level:
     """Returns what brings a whole mono recording to the usual level; None: it stays as recorded.
 
-    So do silence and an offset alone; `find_level` tells them from a recording of that level.
+    So do silence and an offset alone, for which `find_level` returns None.
     """
     level = None if usual_db is None else find_level(wave, sample_rate, usual_db)
     return AS_RECORDED if level is None else level

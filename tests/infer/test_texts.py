@@ -228,9 +228,7 @@ def test_texts_that_the_model_reads_as_one_are_refused(model, noise_of, monkeypa
             model.items, noise_of(0.5), texts, options=SeparateOptions(), sample_rate=RATE
         )
         if normalizes:
-            with pytest.raises(
-                UserError, match=r"texts 'dog' and 'Dog\.' of audio are one to this"
-            ):
+            with pytest.raises(UserError, match=r"texts 'dog' and 'Dog\.' of audio are one"):
                 call()
         else:
             assert [item.text for item in call()] == texts

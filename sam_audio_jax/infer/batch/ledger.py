@@ -14,7 +14,7 @@ from typing import Any
 
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.files import STALE_S, append_jsonl, iter_jsonl, remove_parts, write_jsonl
-from sam_audio_jax.infer.batch.stamps import Stamp, has_changed
+from sam_audio_jax.infer.batch.stamps import FileStamp, has_changed
 
 DONE, FAILED = "done", "failed"
 
@@ -32,7 +32,7 @@ class Ledger:
         lines: Mapping[str, Any],
         rank: ProcessRank,
         bad_lines: Sequence[dict[str, Any]],
-        stamps: Mapping[str, Stamp],
+        stamps: Mapping[str, FileStamp],
     ):
         self.stamps = stamps
         self.out, self.lines, self.rank, self.bad_lines = out, lines, rank, bad_lines
@@ -84,8 +84,9 @@ class Ledger:
                 path.unlink()
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        """Yields each finished item once, if its line and its recording are unchanged and the files of
-        its result exist.
+        """Yields each finished item once, if its line and its recording are unchanged.
+
+        The files of its result must exist, too.
         """
         existing, yielded = set(os.listdir(self.out)), set()
         for record in _read_records([*self._process_files(DONE), self.out / "done.jsonl"]):
