@@ -118,11 +118,10 @@ def rank_from_environment(environ: Mapping[str, str]) -> ProcessRank:
 
     It comes from the SAM_AUDIO_ variables, SLURM, Open MPI or GKE, in this order.
     """
-    for count, index in (
-        (COUNT, INDEX),
-        ("SLURM_NTASKS", "SLURM_PROCID"),
-        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ):
+    pairs = [(COUNT, INDEX), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")]
+    if _in_slurm_step(environ):
+        pairs.insert(1, ("SLURM_NTASKS", "SLURM_PROCID"))
+    for count, index in pairs:
         if environ.get(count) and environ.get(index):
             return ProcessRank(_number(environ, index, 0), _number(environ, count, 1))
     if environ.get(INDEX):
@@ -139,7 +138,7 @@ def _in_cluster(environ: Mapping[str, str]) -> bool:
     """Whether `jax.distributed` may find other processes."""
     if environ.get("JAX_COORDINATOR_ADDRESS"):
         raise UserError(f"JAX_COORDINATOR_ADDRESS is not read here; set {COORDINATOR} instead")
-    if _number(environ, "SLURM_NTASKS", 1) > 1 and "SLURM_STEP_NODELIST" in environ:
+    if _number(environ, "SLURM_NTASKS", 1) > 1 and _in_slurm_step(environ):
         return True
     if _number(environ, "OMPI_COMM_WORLD_SIZE", 1) > 1:
         if "OMPI_MCA_orte_hnp_uri" not in environ:  # since Open MPI 5
@@ -151,6 +150,13 @@ def _in_cluster(environ: Mapping[str, str]) -> bool:
     if len(_tpu_hosts(environ)) > 1 or environ.get("MEGASCALE_NUM_SLICES"):
         return True
     return _on_tpu_vm(environ)
+
+
+def _in_slurm_step(environ: Mapping[str, str]) -> bool:
+    """Whether `srun` started this process; a batch script has the job's number of tasks, too, but
+    is alone.
+    """
+    return "SLURM_STEP_NODELIST" in environ
 
 
 def _tpu_hosts(environ: Mapping[str, str]) -> list[str]:

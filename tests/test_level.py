@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import audio
+from sam_audio_jax.infer.inputs import make_item
 
 RATE = 8_000
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
@@ -56,9 +57,18 @@ def test_sparse_peaks_stay_below_full_scale():
 def test_nothing_is_done_to_silence_nor_without_a_usual_level():
     assert audio.measure_level(0 * NOISE, RATE, -30.0) == audio.AS_RECORDED
     assert audio.measure_level(0 * NOISE + 0.5, RATE, -30.0) == audio.AS_RECORDED
+    assert audio.find_level(0 * NOISE, RATE, -30.0) is None
     assert audio.measure_level(NOISE, RATE, None) == audio.AS_RECORDED
     assert audio.AS_RECORDED.apply(NOISE) is NOISE
     assert audio.AS_RECORDED.undo(NOISE) is NOISE
+
+
+def test_a_quiet_recording_with_a_peak_at_full_scale_is_not_silence():
+    wave = 0.001 * NOISE
+    wave[::1_000] = 1.0
+    assert audio.find_level(wave, RATE, -10.0) == audio.AS_RECORDED
+    item = make_item(wave, "dog", (), sample_rate=RATE, codec_rate=RATE, level_db=-10.0)
+    np.testing.assert_array_equal(item.wave, wave)
 
 
 def test_blocks_of_any_size_give_the_same_level():

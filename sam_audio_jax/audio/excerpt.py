@@ -21,6 +21,7 @@ from sam_audio_jax.audio.decoding import RATES, check_file
 from sam_audio_jax.audio.libsndfile import ERRORS
 from sam_audio_jax.audio.resampling import resample
 from sam_audio_jax.audio.signal import all_finite
+from sam_audio_jax.audio.timeline import LEAST_S
 from sam_audio_jax.errors import UnusableError
 
 MARGIN = 1_024  # samples of the lower rate around a part that is resampled: the filter's length
@@ -158,7 +159,9 @@ def _by_packets(
 def _decode(container: Any, stream: Any, part: _Part) -> Float32[np.ndarray, "channels samples"]:
     """Samples `first` to `last` of a track at its own rate, cut where it ends.
 
-    Packets that are damaged are silent; so is what is missing between time stamps.
+    Packets that are damaged are silent; so is what is missing between time stamps. A time stamp
+    places the first frame, and later ones where it deviates by more than rounding: Matroska and FLV
+    store whole milliseconds, by which frames would overlap or leave holes.
     """
     base, rate = float(stream.time_base or 1 / part.rate), part.rate
     origin_s = packets.clock_start(container, float(stream.start_time or 0) * base)
@@ -167,6 +170,7 @@ def _decode(container: Any, stream: Any, part: _Part) -> Float32[np.ndarray, "ch
         container.seek(int(seconds / base), stream=stream)
     length, end, position = part.last - part.first, 0, -part.first
     samples: Float32[np.ndarray, "channels samples"] | None = None
+    placed = False
     for packet in packets.read_packets(container, stream):
         try:
             frames = packet.decode()
@@ -180,7 +184,10 @@ def _decode(container: Any, stream: Any, part: _Part) -> Float32[np.ndarray, "ch
             if len(wave) != len(samples):
                 raise UnusableError("a number of channels that changes")
             if frame.time is not None:
-                position = round((frame.time - origin_s) * rate) - part.first
+                stamped = round((frame.time - origin_s) * rate) - part.first
+                if not placed or abs(stamped - position) >= LEAST_S * rate:
+                    position = stamped
+                placed = True
             skip = max(0, -position)
             found = wave[:, skip : max(skip, length - position)]
             samples[:, position + skip : position + skip + found.shape[1]] = found

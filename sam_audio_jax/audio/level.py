@@ -67,24 +67,24 @@ class LevelMeter:
         self._seconds.extend(cells[start : start + 100] for start in range(0, full, 100))
         self._last = cells[full:].copy()
 
-    def level(self, usual_db: float | None) -> Level:
-        """Returns what brings the signal so far to the usual level, in dBFS; None: nothing does.
+    def level(self, usual_db: float) -> Level | None:
+        """Returns what brings the signal so far to the usual level, in dBFS.
 
-        Nothing is done to silence, nor to an offset alone.
+        None where there is nothing to bring there: silence, or an offset alone.
         """
         parts = [*self._seconds, self._last]
         if len(self._rest):
             parts.append(_measure(self._rest[None]))
         cells = np.concatenate(parts)
-        if usual_db is None or not len(cells):
-            return AS_RECORDED
+        if not len(cells):
+            return None
         offset = float(cells[:, 0].mean())
         loudness, peak = _loudness_and_peak(cells, offset)
         if abs(offset) <= OFFSET_SHARE * loudness:
             offset = 0.0
             loudness, peak = _loudness_and_peak(cells, offset)
         if peak <= max(LEAST, LEAST_SHARE * abs(offset)):
-            return AS_RECORDED
+            return None
         return Level(min(10 ** (usual_db / 20) / loudness, 1 / peak), offset)
 
 
@@ -113,9 +113,18 @@ class OffsetMeter:
 def measure_level(
     wave: Float[np.ndarray, " samples"], sample_rate: int, usual_db: float | None
 ) -> Level:
-    """Returns what brings a whole mono recording to the usual level; see `LevelMeter.level`."""
-    if usual_db is None:
-        return AS_RECORDED
+    """Returns what brings a whole mono recording to the usual level; None: it stays as recorded.
+
+    So do silence and an offset alone, for which `find_level` returns None.
+    """
+    level = None if usual_db is None else find_level(wave, sample_rate, usual_db)
+    return AS_RECORDED if level is None else level
+
+
+def find_level(
+    wave: Float[np.ndarray, " samples"], sample_rate: int, usual_db: float
+) -> Level | None:
+    """Returns what `LevelMeter.level` does of a whole mono recording."""
     meter = LevelMeter(sample_rate)
     meter.add(wave)
     return meter.level(usual_db)

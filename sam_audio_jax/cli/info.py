@@ -45,7 +45,11 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--no-memory", action="store_true", help="parts and sizes alone")
     parser.add_argument("--json", type=pathlib.Path, help="write the peaks in bytes to this file")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    for name in ("json", "dtype") if options.no_memory else ():
+        if getattr(options, name):
+            raise UserError(f"--{name} is for the peaks, which --no-memory leaves out: give one")
+    return options
 
 
 @command

@@ -34,12 +34,14 @@ from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer import inputs, output
+from sam_audio_jax.infer.batch.ledger import count_done
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
 from sam_audio_jax.infer.manifest import BadLine, read_manifest
 from sam_audio_jax.infer.options import FLAGS, SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
 
 MANIFEST_ONLY = ("process", "processes")
+PATHS = ("video", "mask", "like", "noise", "span_predictor")
 ONE_RECORDING_ONLY = ("text", "span", "track", "video", "mask", "like", "noise", "overwrite")
 
 
@@ -95,7 +97,27 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     for name in MANIFEST_ONLY if args.input else ():
         if getattr(args, name) is not None:
             raise UserError(f"--{name} needs a --manifest to share")
+    _check_effects(args)
     return args
+
+
+def _check_effects(args: argparse.Namespace) -> None:
+    """Raises UserError for an option that would have no effect without another."""
+    for name in PATHS:
+        if getattr(args, name) == "":
+            raise UserError(f"--{name} is empty: give a path, or leave it out")
+    if args.span_predictor is not None and not args.predict_spans:
+        raise UserError("--span-predictor needs --predict-spans, which it is for")
+    if args.ranker and args.candidates == 1:
+        raise UserError("--ranker needs --candidates of 2 or more, which it ranks")
+    if args.manifest:  # whose lines have the prompts
+        return
+    if args.mask and not args.video:
+        raise UserError("--mask needs --video, the picture that it is of")
+    if args.mask_keeps != FLAGS["mask_keeps"]["default"] and not args.mask:
+        raise UserError(f"--mask-keeps {args.mask_keeps} needs --mask, of which it is a side")
+    if args.rest and not (args.text or args.stems):
+        raise UserError("--rest needs a --text, or --stems: it is what no text took")
 
 
 @command
@@ -117,9 +139,7 @@ def separate_one(args: argparse.Namespace) -> None:
     seconds = recording.samples.shape[-1] / recording.sample_rate
     inputs.check_spans(args.span or (), seconds, args.input)
     texts = _texts(args)
-    if args.mask and not args.video:
-        raise UserError("--mask needs --video, the picture that it is of")
-    noise = inputs.load_noise(args.noise) if args.noise else None
+    noise = None if args.noise is None else inputs.load_noise(args.noise)
     text = args.text[0] if args.text and not texts else None
     if not options.unprompted and not texts:
         words = inputs.check_text(text, "--text")
@@ -147,6 +167,7 @@ def separate_one(args: argparse.Namespace) -> None:
         stems = model.pipeline.separate_texts(items, options, noise)
     else:
         (stems,) = model.pipeline.separate_items(items, options, [noise])
+    output.check_result_folder(args.out, overwrite=args.overwrite)  # others may have written there
     with whole_folder(args.out, overwrite=True) as folder:
         names, missing = output.write_one(folder, item, stems)
     _print_notes(stems.notes)
@@ -180,10 +201,10 @@ def _print_notes(notes: Sequence[str]) -> None:
 def separate_many(args: argparse.Namespace) -> bool:
     """Separates the items of a manifest; returns whether every item is done."""
     for name in ONE_RECORDING_ONLY:
-        if getattr(args, name):
+        if getattr(args, name) not in (None, False):
             raise UserError(f"--{name} is for one recording; with --manifest it is in the lines")
     bad_lines: list[BadLine] = []
-    entries = read_manifest(args.manifest, bad_lines, texts=args.stems or ())
+    entries = read_manifest(args.manifest, bad_lines, texts=args.stems or (), rest=args.rest)
     rank = process_rank(args)
     check_run_folder(args.out, settings(args))
     failed = run(load(args), entries, args.out, settings(args), rank, bad_lines)
@@ -191,13 +212,13 @@ def separate_many(args: argparse.Namespace) -> bool:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     for line in bad_lines:
         print(f"failed: {line.reason}", file=sys.stderr)
+    count = len(entries) + len(bad_lines)
     if rank.count == 1:
-        done, count = len(entries) - len(failed), len(entries) + len(bad_lines)
-        print(f"{done} of {count} are in {args.out}", file=sys.stderr)
+        print(f"{len(entries) - len(failed)} of {count} are in {args.out}", file=sys.stderr)
     else:
         print(
             f"process {rank.index} of {rank.count} is done: {len(failed)} of its items failed; "
-            f"{args.out} holds the results of all processes",
+            f"{count_done(args.out)} of the {count} of all processes are in {args.out}",
             file=sys.stderr,
         )
     return not (failed or bad_lines)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from sam_audio_jax import audio
 from sam_audio_jax.audio import Audio, Level
 from sam_audio_jax.convert.model_files import SHIPPED
-from sam_audio_jax.encoders.text_form import find_surrogate, has_words
+from sam_audio_jax.encoders.text_form import find_surrogate, has_words, normalize
 from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.scorers.scorer import PromptView
@@ -93,8 +93,8 @@ def make_item(
         notes = (*recording.notes, *video_notes(clip.path))
         recording = dataclasses.replace(recording, notes=notes)
     wave = audio.resample(mono, recording.sample_rate, codec_rate)
-    level = audio.measure_level(wave, codec_rate, level_db)
-    if level_db is not None and level == audio.AS_RECORDED:
+    level = audio.AS_RECORDED if level_db is None else audio.find_level(wave, codec_rate, level_db)
+    if level is None:
         raise UserError(f"{name} is silent: there is nothing but an offset in it")
     flat = not isinstance(source, str | os.PathLike | Audio) and np.ndim(source) == 1
     return Item(
@@ -260,19 +260,29 @@ def check_text(text: Any, name: str) -> str:
     return text if has_words(text) else ""
 
 
-def check_texts(texts: Any, spans: Any, name: str) -> list[tuple[str, tuple[Span, ...]]]:
+def check_texts(
+    texts: Any, spans: Any, name: str, *, normalizes: bool = False
+) -> list[tuple[str, tuple[Span, ...]]]:
     """Returns several texts of one recording, each with its spans, which are not yet checked.
 
     `spans` is None, or a list with a list of spans (or None) for each text. Raises UserError for
-    no text, for one without words, and for one that is there twice.
+    no text, for one without words, and for one that is there twice, or is so to a model that
+    `normalizes` texts.
     """
     if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
         raise UserError(f"several texts of {name} must be a list of them, not {shown(texts)}")
     checked = [check_text(text, name) for text in texts]
-    for text, words in zip(texts, checked, strict=True):
-        if not words:
+    forms = [normalize(words) if normalizes else words for words in checked]
+    for number, text in enumerate(texts):
+        if not checked[number]:
             raise UserError(f"text {shown(text)} of {name} has no words: each stem needs some")
-        if checked.count(words) > 1:
+        first = texts[forms.index(forms[number])]
+        if first != text:
+            raise UserError(
+                f"texts {shown(first)} and {shown(text)} of {name} are one to this model, which "
+                "reads neither capitals nor final full stops"
+            )
+        if checked.count(text) > 1:
             raise UserError(f"text {shown(text)} of {name} is there twice")
     own = [()] * len(checked) if spans is None else spans
     is_list = isinstance(own, Sequence) and len(own) == len(checked)

@@ -56,11 +56,16 @@ class BadLine:
 
 
 def read_manifest(
-    path: pathlib.Path, bad_lines: list[BadLine] | None = None, *, texts: Sequence[str] = ()
+    path: pathlib.Path,
+    bad_lines: list[BadLine] | None = None,
+    *,
+    texts: Sequence[str] = (),
+    rest: bool = False,
 ) -> list[Entry]:
     """Reads and checks every line; the files that it names are opened later.
 
-    `texts` are those of lines without a text of their own.
+    `texts` are those of lines without a text of their own. With `rest`, which is what no text took,
+    a text is a list of one, and every line needs one.
     Raises UserError, which names the line, if one is malformed or has the id of another. With a
     list of `bad_lines` these are appended to it instead, and only a file without any good line is
     an error.
@@ -72,7 +77,7 @@ def read_manifest(
         try:
             if isinstance(fields, UserError):
                 raise fields
-            entry = _parse(fields, f"{path.name} line {number}", path.parent, texts)
+            entry = _parse(fields, f"{path.name} line {number}", path.parent, texts, rest)
             for name in entry.prefixes:
                 if name in line_of:
                     what = (
@@ -96,7 +101,9 @@ def read_manifest(
     return entries
 
 
-def _parse(fields: Any, where: str, folder: pathlib.Path, texts: Sequence[str]) -> Entry:
+def _parse(
+    fields: Any, where: str, folder: pathlib.Path, texts: Sequence[str], rest: bool
+) -> Entry:
     """Returns the entry of one line; `where` names it in errors, `folder` holds the manifest."""
     if not isinstance(fields, dict):
         raise UserError(f"{where} must be an object like {{'id': 'a', 'audio': 'a.wav'}}")
@@ -117,11 +124,16 @@ def _parse(fields: Any, where: str, folder: pathlib.Path, texts: Sequence[str]) 
     several: tuple[tuple[str, tuple[Span, ...]], ...] = ()
     if text is None and texts:
         text = list(texts)
+    if rest and text is None:
+        raise UserError(f"{where} has no text: the rest is what a text did not take")
+    if rest and isinstance(text, str):
+        text, spans = [text], None if spans is None else [spans]
     if isinstance(text, list):
+        prompts = "texts with a rest" if rest else "a list of texts"
         if fields.get("video"):
-            raise UserError(f"{where}: a video prompts one sound, not a list of texts")
+            raise UserError(f"{where}: a video prompts one sound, not {prompts}")
         if fields.get("like"):
-            raise UserError(f"{where}: an example prompts one sound, not a list of texts")
+            raise UserError(f"{where}: an example prompts one sound, not {prompts}")
         several, text, spans = tuple(check_texts(text, spans, where)), None, None
     check_text(text, where)
     spans = parse_spans(spans or (), where)

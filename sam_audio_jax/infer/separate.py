@@ -17,7 +17,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.load import load_networks
 from sam_audio_jax.convert.rankers import open_rankers
-from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer, tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, prompt_notes
 from sam_audio_jax.infer.buckets import BucketConfig
@@ -296,7 +296,9 @@ class SAMAudio:
         `item`. Raises UserError for wrong texts, and for a video, which
         shows one sound alone.
         """
-        prompts = inputs.check_texts(texts, spans, name)
+        tokenizer = self.pipeline.tokenizer
+        normalizes = isinstance(tokenizer, PretrainedTokenizer) and tokenizer.normalizes
+        prompts = inputs.check_texts(texts, spans, name, normalizes=normalizes)
         if like is not None:
             raise UserError(
                 f"an example prompts one sound: give {name} one text with it, not a list"

@@ -99,7 +99,8 @@ class StreamInput:
         self._weights = weights
         wave = self._resample(mono[:, None], last=last)[:, 0]
         self._meter.add(wave)
-        level = self._meter.level(self.level_db)
+        found = None if self.level_db is None else self._meter.level(self.level_db)
+        level = audio.AS_RECORDED if found is None else found
         levelled, gains = level.apply(wave), np.full(len(wave), level.gain, np.float32)
         if self._level is not None and level != self._level:
             fade = round(FADE_S * self.stem_rate)

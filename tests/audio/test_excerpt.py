@@ -72,6 +72,29 @@ def test_a_part_of_a_track_that_soundfile_does_not_know(tmp_path, track):
     assert audio.sound_seconds(path, track) == pytest.approx(4.0, abs=0.01)
 
 
+def test_time_stamps_of_whole_milliseconds_move_no_frame(tmp_path):
+    import av
+
+    path, rate = tmp_path / "aac.mkv", 44_100
+    wave = noise(5.0, rate, 1).astype(np.float32).T
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        for start in range(0, wave.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(wave[:, start : start + 1024], "fltp", "mono")
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    whole = audio.load(path).samples[0]
+    for start in (0, 66_000, 150_001):
+        part = audio.load_excerpt(path, start, 44_100, rate)[0]
+        # The first frame's own time is rounded, too: the part may lie half a millisecond beside.
+        errors = [
+            np.abs(part[100:-100] - whole[start + 100 + lag :][: len(part) - 200]).max()
+            for lag in range(-45, 46)
+        ]
+        assert min(errors) < 1e-5
+
+
 def test_what_is_not_there_is_refused_under_its_reason(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1.0, RATE), RATE)
     (tmp_path / "text.wav").write_text("no sound at all")

@@ -11,6 +11,7 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.cli import separate as command
 from sam_audio_jax.infer import output
+from sam_audio_jax.infer.buckets import BucketConfig
 from tests.children import ROOT, environment
 from tests.video.clips import frames_at, greys
 from tests.video.clips import write as write_video
@@ -111,6 +112,15 @@ def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[
         "file as folder": ([street, "--out", street], "is a file"),
         "folder in a file": ([street, "--out", f"{street}/out"], "street.wav is a file"),
         "no prompt": ([street], "nothing says what to separate"),
+        "empty path": ([*text, "--noise", ""], "--noise is empty"),
+        "empty in a manifest": (
+            ["--manifest", str(here / "good.jsonl"), "--text", ""],
+            "--text is",
+        ),
+        "rest alone": ([street, "--span", "+", "0.1", "0.2", "--rest"], "--rest needs a --text"),
+        "unused predictor": ([*text, "--span-predictor", "x"], "needs --predict-spans"),
+        "unused ranker": ([*text, "--ranker", "clap=x"], "--ranker needs --candidates of 2"),
+        "unused side": ([*video, "--mask-keeps", "background"], "background needs --mask"),
         "no words": ([street, "--text", " ?! "], "nothing says what to separate"),
         "no UTF-8": ([street, "--text", "caf\udce9"], "half of a character"),
     }
@@ -162,6 +172,20 @@ def test_an_earlier_result_is_replaced_only_on_demand(folder, street, tmp_path, 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "street.wav"]
 
 
+def test_files_that_appear_meanwhile_are_not_replaced(model, street, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+
+    def load(args):
+        out.mkdir()
+        (out / "thesis.txt").write_text("x")
+        return model
+
+    monkeypatch.setattr(command, "load", load)
+    assert command.main([street, "--text", "dog", "--out", str(out)]) == 2
+    assert "holds other files (thesis.txt)" in capsys.readouterr().err
+    assert [file.name for file in out.iterdir()] == ["thesis.txt"]
+
+
 def test_a_manifest_with_a_bad_item_ends_with_status_1(folder, street, tmp_path, capsys):
     lines = [{"id": "good", "audio": "street.wav", "text": "dog"}]
     lines += [{"id": "bad", "audio": "none.wav", "text": "dog"}]
@@ -174,6 +198,19 @@ def test_a_manifest_with_a_bad_item_ends_with_status_1(folder, street, tmp_path,
     assert {file.name for file in out.iterdir()} == names | {"done.jsonl", "failed.jsonl"}
     assert command.main([*arguments, "--out", str(out), "--seed", "9"]) == 2
     assert "other settings (seed: then 0, now 9)" in capsys.readouterr().err
+
+
+def test_the_last_line_counts_the_items_of_all_processes(
+    model, street, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command, "load", lambda args: model)
+    lines = [{"id": name, "audio": "street.wav", "text": "dog"} for name in "abc"]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    arguments = ["--manifest", str(tmp_path / "items.jsonl"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(model.pipeline, "buckets", BucketConfig(batch=2))
+    for index, done in ((0, 2), (1, 3)):
+        assert command.main([*arguments, "--process", str(index), "--processes", "2"]) == 0
+        assert f"{done} of the 3 of all processes are in" in capsys.readouterr().err
 
 
 def test_stems_are_kept_when_a_later_file_fails(

@@ -133,6 +133,8 @@ def test_the_command_lists_parts_and_peaks(folder, tmp_path, capsys, monkeypatch
     assert "12 = 11 + 1" in capsys.readouterr().out
     assert info.main([str(named), "--no-memory"]) == 0
     assert "peak memory" not in capsys.readouterr().out
+    assert info.main([str(named), "--no-memory", "--json", str(tmp_path / "none.json")]) == 2
+    assert "--json is for the peaks, which --no-memory leaves out" in capsys.readouterr().err
     assert info.main(["nothing"]) == 2
     assert np.char.count(capsys.readouterr().err, "\n") == 1
 

@@ -1,5 +1,7 @@
 """Several texts of one recording: encoded once, divided exactly, in files that nothing mixes up."""
 
+import dataclasses
+import functools
 import json
 import re
 
@@ -143,7 +145,7 @@ def test_the_command_writes_a_stem_for_each_text(separated, tmp_path):
         (["--text", "dog", "--text", "!"], "text '!' of .* has no words"),
         (["--stems", "dog,rain", "--span", "+", "0.1", "0.2"], "--span prompts one sound"),
         (["--stems", "dog,rain", "--video", "x.mp4"], "--video prompts one sound"),
-        (["--rest"], "nothing says what to separate"),
+        (["--rest"], "--rest needs a --text, or --stems"),
     ],
 )
 def test_the_command_refuses_in_one_line(separated, capsys, arguments, message):
@@ -153,30 +155,38 @@ def test_the_command_refuses_in_one_line(separated, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
+def write_lines(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def test_a_manifest_has_lists_of_texts_and_continues(model, noise_of, tmp_path):
     for name in "abc":
         audio.write_wav(tmp_path / f"{name}.wav", noise_of(0.5, ord(name))[None], RATE)
     lines = [
         {"id": "a", "audio": "a.wav", "text": TEXTS, "spans": [[["+", 0.1, 0.3]], None]},
-        {"id": "b", "audio": "b.wav", "text": "dog"},
+        {"id": "b", "audio": "b.wav", "text": "dog", "spans": [["+", 0.1, 0.3]]},
         {"id": "c", "audio": "c.wav"},
         {"id": "d", "audio": "gone.wav", "text": TEXTS},
         {"id": "a.dog", "audio": "b.wav", "text": "dog"},
         {"id": "e", "audio": "b.wav", "text": TEXTS, "spans": [["+", 0.1, 0.3]]},
+        {"id": "f", "audio": "b.wav", "text": "dog", "video": "b.mp4"},
     ]
-    manifest, out = tmp_path / "items.jsonl", tmp_path / "out"
-    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    manifest, out = write_lines(tmp_path / "items.jsonl", lines), tmp_path / "out"
     bad = []
-    entries = read_manifest(manifest, bad, texts=TEXTS)
-    assert [line.number for line in bad] == [5, 6]
+    entries = read_manifest(manifest, bad, texts=TEXTS, rest=True)
+    assert [line.number for line in bad] == [5, 6, 7]
     assert "id 'a.dog' is that of line 1" in bad[0].reason
     assert "a list of spans for each of 2 texts" in bad[1].reason
+    assert "a video prompts one sound, not texts with a rest" in bad[2].reason
+    with pytest.raises(UserError, match="line 1 has no text: the rest is what a text did not"):
+        read_manifest(write_lines(tmp_path / "bare.jsonl", lines[2:3]), rest=True)
     settings = Settings(checkpoint="x", stems=TEXTS, options=SeparateOptions(rest=True))
     assert set(run(model, entries, out, settings)) == {"d"}
     names = sorted(file.name for file in out.glob("*.wav"))
     ends = ("dog.target", "rain.target", "rest")
     expected = [f"{name}.{end}.wav" for name in "ac" for end in ends]
-    assert names == sorted([*expected, "b.target.wav", "b.residual.wav"])
+    assert names == sorted([*expected, "b.dog.target.wav", "b.rest.wav"])
     stems = [audio.load(out / name).samples for name in names if name.startswith("a.")]
     whole = audio.load(tmp_path / "a.wav").samples
     np.testing.assert_allclose(np.sum(stems, axis=0), whole, atol=1e-6)
@@ -207,6 +217,21 @@ def test_wrong_calls(model, noise_of, arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         model.separate(noise_of(0.5), sample_rate=RATE, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_texts_that_the_model_reads_as_one_are_refused(model, noise_of, monkeypatch):
+    texts = ["dog", "Dog."]
+    for normalizes in (False, True):
+        tokenizer = dataclasses.replace(model.pipeline.tokenizer, normalizes=normalizes)
+        monkeypatch.setattr(model.pipeline, "tokenizer", tokenizer)
+        call = functools.partial(
+            model.items, noise_of(0.5), texts, options=SeparateOptions(), sample_rate=RATE
+        )
+        if normalizes:
+            with pytest.raises(UserError, match=r"texts 'dog' and 'Dog\.' of audio are one"):
+                call()
+        else:
+            assert [item.text for item in call()] == texts
 
 
 def test_a_stream_has_one_text(model):

@@ -142,9 +142,10 @@ def test_the_environment_gives_the_rank():
     assert distributed.rank_from_environment(
         environment(PROCESSES="2", PROCESS_ID="1")
     ) == ProcessRank(1, 2)
-    assert distributed.rank_from_environment(
-        {"SLURM_NTASKS": "3", "SLURM_PROCID": "2"}
-    ) == ProcessRank(2, 3)
+    slurm = {"SLURM_NTASKS": "3", "SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "a"}
+    assert distributed.rank_from_environment(slurm) == ProcessRank(2, 3)
+    batch_script = {"SLURM_NTASKS": "3", "SLURM_PROCID": "0"}  # without srun nobody else works
+    assert distributed.rank_from_environment(batch_script) == ProcessRank(0, 1)
     slices = {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}
     assert distributed.rank_from_environment(slices) == ProcessRank(1, 2)
     slices |= {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"}

@@ -14,6 +14,7 @@ from typing import Any
 
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.files import STALE_S, append_jsonl, iter_jsonl, remove_parts, write_jsonl
+from sam_audio_jax.infer.batch.stamps import FileStamp, has_changed
 
 DONE, FAILED = "done", "failed"
 
@@ -21,7 +22,8 @@ DONE, FAILED = "done", "failed"
 class Ledger:
     """The ledger of the folder `out`; `lines` maps an item's id to its line in the manifest.
 
-    `bad_lines` are the records of lines that name no item; they are failures of every run.
+    `bad_lines` are the records of lines that name no item; they are failures of every run. `stamps`
+    are those of the items' files now: an item whose recording has changed is not done.
     """
 
     def __init__(
@@ -29,8 +31,10 @@ class Ledger:
         out: pathlib.Path,
         lines: Mapping[str, Any],
         rank: ProcessRank,
-        bad_lines: Sequence[dict[str, Any]] = (),
+        bad_lines: Sequence[dict[str, Any]],
+        stamps: Mapping[str, FileStamp],
     ):
+        self.stamps = stamps
         self.out, self.lines, self.rank, self.bad_lines = out, lines, rank, bad_lines
         remove_parts(out, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
         for path in self._process_files(FAILED):
@@ -44,8 +48,10 @@ class Ledger:
 
     def record(self, record: dict[str, Any]) -> None:
         """Records an item whose files are written; the line is on the disk when this returns."""
-        append_jsonl(self._path, [record | {"item": self.lines[record["id"]]}])
-        self.done[record["id"]] = frames_and_spans(record)
+        name = record["id"]
+        more = {"item": self.lines[name], "stamp": self.stamps[name]}
+        append_jsonl(self._path, [record | more])
+        self.done[name] = frames_and_spans(record)
 
     def close(self, failed: Mapping[str, str]) -> None:
         """Records this process's failures (id -> reason) and merges the files of all processes."""
@@ -78,11 +84,16 @@ class Ledger:
                 path.unlink()
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        """Yields each finished item once, if its line is unchanged and its files exist."""
+        """Yields each finished item once, if its line and its recording are unchanged.
+
+        The files of its result must exist, too.
+        """
         existing, yielded = set(os.listdir(self.out)), set()
         for record in _read_records([*self._process_files(DONE), self.out / "done.jsonl"]):
             name, files = record.get("id"), record.get("files")
             if files is None or name in yielded or self.lines.get(str(name)) != record.get("item"):
+                continue
+            if has_changed(record.get("stamp"), self.stamps.get(str(name), {})):
                 continue
             if existing.issuperset(files):
                 yielded.add(name)
@@ -93,6 +104,11 @@ class Ledger:
 
     def _process_file(self, kind: str) -> pathlib.Path:
         return self.out / f"{kind}.{self.rank.index}.jsonl"
+
+
+def count_done(out: pathlib.Path) -> int:
+    """Returns how many items are done when a process has closed its ledger, by whomever."""
+    return sum(1 for _ in _read_records([out / "done.jsonl"]))
 
 
 def frames_and_spans(record: Mapping[str, Any]) -> tuple[int, Sequence]:

@@ -26,10 +26,12 @@ from sam_audio_jax.files import (
     disk_is_full,
     place_error,
     read_json,
+    read_object,
     write_json,
 )
 from sam_audio_jax.infer.batch.ledger import Ledger
 from sam_audio_jax.infer.batch.lengths import measure
+from sam_audio_jax.infer.batch.stamps import find_stamps
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.manifest import BadLine, Entry
@@ -37,6 +39,7 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.output import file_names, write_stems
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems, TextStems
+from sam_audio_jax.nn.fingerprint import fingerprint
 
 SETTINGS = "settings.json"
 
@@ -84,6 +87,18 @@ def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
         raise UserError(f"{out} holds a run with other settings ({'; '.join(changed)})")
 
 
+def _check_weights(out: pathlib.Path, weights: str) -> None:
+    """Raises UserError where the results in `out` are of other weights; older runs name none."""
+    if not (out / SETTINGS).is_file():
+        return
+    then = read_object(out / SETTINGS).get("weights")
+    if then not in (None, weights):
+        raise UserError(
+            f"{out} holds a run with other weights of the checkpoint (then {then}, now {weights}); "
+            "choose another folder"
+        )
+
+
 def run(
     model: SAMAudio,
     entries: Sequence[Entry],
@@ -99,11 +114,13 @@ def run(
     `ID.TEXT.target.wav` and `ID.TEXT.residual.wav`, and with joint stems `ID.TEXT.target.wav` and
     perhaps `ID.rest.wav`. Without `rank` all items are this
     process's. `bad_lines` of the manifest are recorded as failures. Raises UserError where nothing
-    more can be written.
+    more can be written, and for results of other weights.
     """
+    weights = fingerprint(model.pipeline.networks)
     try:
+        _check_weights(out, weights)
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / SETTINGS, settings.to_dict())
+        write_json(out / SETTINGS, settings.to_dict() | {"weights": weights})
         return _Run(model, entries, out, settings, rank or ProcessRank(), bad_lines).run()
     except OSError as error:
         if not (reason := place_error(error)):
@@ -127,7 +144,8 @@ class _Run:
         self.pipeline, self.options = model.pipeline, settings.options
         self.pipeline.check_options(self.options)
         bad = [{"id": one.id, "line": one.number, "reason": one.reason} for one in bad_lines]
-        self.ledger = Ledger(out, {entry.id: entry.line for entry in entries}, rank, bad)
+        lines = {entry.id: entry.line for entry in entries}
+        self.ledger = Ledger(out, lines, rank, bad, find_stamps(entries))
         self.failed: dict[str, str] = {}  # id -> reason
         self.frames: dict[str, int] = {}  # id -> latent frames, for items that can be read
 

@@ -136,6 +136,41 @@ def test_a_changed_line_is_separated_again(paired, items, whole, tmp_path):
     assert sorted(changed) == ["item0.residual.wav", "item0.target.wav"]
 
 
+def test_a_changed_recording_is_separated_again(paired, items, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    before = stems(out)
+    (items.parent / "0.wav").unlink()  # nobody knows whether it has changed
+    write_recording(items.parent / "3.wav", 1.01, 33)
+    assert run(paired, read_manifest(items), out, SETTINGS) == {}
+    changed = [name for name, content in stems(out).items() if content != before[name]]
+    assert sorted(changed) == ["item3.residual.wav", "item3.target.wav"]
+    assert len(ids(out / "done.jsonl")) == 9
+    records = list(map(json.loads, (out / "done.jsonl").read_text().splitlines()))
+    for record in records:
+        assert record.pop("stamp").keys() == {"audio"}
+    (out / "done.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    after = stems(out)
+    write_recording(items.parent / "3.wav", 1.01, 34)
+    assert run(paired, read_manifest(items), out, SETTINGS) == {}
+    assert stems(out) == after  # of a record without a stamp nobody knows
+
+
+def test_a_run_is_not_continued_with_other_weights(paired, items, whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole, tmp_path / "out")
+    saved = json.loads((out / "settings.json").read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr("sam_audio_jax.infer.batch.run.fingerprint", lambda networks: "other")
+        with pytest.raises(
+            UserError, match=r"other weights of the checkpoint \(then .*, now other"
+        ):
+            run(paired, read_manifest(items), out, SETTINGS)
+    assert json.loads((out / "settings.json").read_text()) == saved
+    weights = saved.pop("weights")
+    (out / "settings.json").write_text(json.dumps(saved))  # of an older run
+    assert run(paired, read_manifest(items), out, SETTINGS) == {}
+    assert json.loads((out / "settings.json").read_text())["weights"] == weights
+
+
 def test_a_header_that_is_wrong_does_no_harm(paired, items, whole, tmp_path, monkeypatch):
     header_length = audio.header_length
 
