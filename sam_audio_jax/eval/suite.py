@@ -150,7 +150,7 @@ def _digest(one: Rendered[FixedMixture], examples: bool) -> str:
         fields |= {name: sha256_of(path)} if examples and name != "line" and path else {}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for wave in (one.target, one.residual):  # the mixture is their sum
-        digest.update(np.ascontiguousarray(wave))
+        digest.update(np.ascontiguousarray(wave).data)
     return digest.hexdigest()[:16]
 
 

@@ -109,15 +109,18 @@ def rank_items(
     """`rank` of items, each by its own scorer; those with the same one are one batch.
 
     Targets are as the networks gave them, and are ranked at the level of their recordings, the
-    mixtures, as judges are trained and measured. Of an item without a scorer the first candidate is
+    mixtures, as judges are trained and measured; a scorer for which no level counts takes them as
+    they are. Of an item without a scorer the first candidate is
     kept.
     """
     choices = [Choice()] * len(scorers)
     for scorer in {id(scorer): scorer for scorer in scorers if scorer is not None}.values():
         rows = [row for row, own in enumerate(scorers) if own is scorer]
+        # It rounds to 16 bits, which would leave little of a faint recording.
+        stay = isinstance(scorer, SpanIoU) and scorer.at_any_level
         ranked = rank(
             scorer,
-            [levels[row].undo(targets[row]) for row in rows],
+            [targets[row] if stay else levels[row].undo(targets[row]) for row in rows],
             [mixtures[row] for row in rows],
             sample_rate,
             [prompts[row] for row in rows],
