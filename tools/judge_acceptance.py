@@ -5,9 +5,9 @@
 The tables are folders of `tools.simulated_ratings`; --encoders is the judge of `train-judge
 judge_tiny@encoders`, which has met no degradation. One judge is trained on all kinds, and for each
 kind two without it, one of which sees no text. All runs share what the frozen encoders make of the
-sounds. A second call goes on where the first was stopped. DIR/acceptance.json and acceptance.md are
-the report (docs/scoring.md, "Accepting a judge"); further flags go to `sam-audio train-judge
-judge_tiny`.
+sounds. A second call with the same options goes on where the first was stopped.
+DIR/acceptance.json and acceptance.md are the report (docs/scoring.md, "Accepting a judge"); further
+flags go to `sam-audio train-judge judge_tiny`.
 """
 
 import argparse
@@ -35,13 +35,16 @@ from sam_audio_jax.eval.judge_acceptance import (
     order_of_models,
 )
 from sam_audio_jax.eval.judge_in_training import table_scores
+from sam_audio_jax.eval.simulated_ratings import OUTPUTS, TABLE
 from sam_audio_jax.eval.statistics import Interval, interval_text
-from sam_audio_jax.files import read_json, whole_file, write_json, write_jsonl
+from sam_audio_jax.files import read_json, sha256_of, whole_file, write_json, write_jsonl
 from sam_audio_jax.scorers.judge import AXES
 from sam_audio_jax.train.config import JudgeTrainConfig
 from sam_audio_jax.train.judge_cache import open_judge_cache
 from sam_audio_jax.train.judge_objective import split_judge
 from sam_audio_jax.train.judge_start import with_tokenizer
+from sam_audio_jax.workdir import Workdir
+from tools.experiment import claim
 
 NO_TEXT = "sound"  # the text of every row of a judge that sees none
 ALL = "all kinds"
@@ -56,6 +59,12 @@ class Acceptance:
         self.train, self.valid = (
             SimulatedTable.read(folder) for folder in (options.train, options.valid)
         )
+        tables = {
+            name: [sha256_of(getattr(options, name) / file) for file in (TABLE, OUTPUTS)]
+            for name in ("train", "valid")
+        }
+        encoders = {"encoders": options.encoders, "steps": options.steps, "flags": flags}
+        claim(self.out, "acceptance-options.json", tables | encoders)
 
     def scores(self, name: str, without: str = "", *, text: bool = True) -> np.ndarray:
         """The scores of the valid table by a judge that is trained for it, kept in a file."""
@@ -94,16 +103,24 @@ class Acceptance:
         return [*command, "--data.table", str(folder / "train.jsonl"), *self.flags]
 
     def _run(self, folder: pathlib.Path) -> None:
-        """Trains in the folder, from its newest checkpoint on."""
+        """Trains in the folder, from its newest checkpoint on, to the last step."""
+        run, steps = folder / "run", self._config(folder).steps
         if train_judge.main(self._command(folder)):
-            raise UserError(f"the training in {folder / 'run'} failed or was stopped")
+            raise UserError(f"the training in {run} failed")
+        # One that a signal or a limit of time has stopped ends with status 0, too.
+        if steps not in (kept := Workdir(run).steps()):
+            last = max(kept, default=0)
+            raise UserError(f"{run} is at step {last} of {steps}: the same call goes on")
 
-    def _score(self, folder: pathlib.Path) -> list[list[float]]:
-        """The scores of the folder's valid table by its judge, from its encoded sounds."""
+    def _config(self, folder: pathlib.Path) -> JudgeTrainConfig:
         _, _, cfg = config.run_options(
             self._command(folder), "", command="train-judge", kind=JudgeTrainConfig
         )
-        cfg = with_tokenizer(cfg)
+        return cfg
+
+    def _score(self, folder: pathlib.Path) -> list[list[float]]:
+        """The scores of the folder's valid table by its judge, from its encoded sounds."""
+        cfg = with_tokenizer(self._config(folder))
         judge, _ = load_judge(folder / "run" / "judge")
         pairs = load_ratings(str(folder / "valid.jsonl"), cfg.data)
         encoded = open_judge_cache(cfg, judge, pairs)

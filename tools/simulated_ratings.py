@@ -4,7 +4,8 @@
 
 Each source DIR holds manifest.jsonl and, with songs, songs.jsonl. What is in the folder, and the
 formulas: docs/scoring.md, "Simulated ratings". A second call goes on, with a larger --count it
-extends. `--checkpoint NAME=PATH` adds the separations by a model, prompted by text.
+extends. `--checkpoint NAME=PATH` adds the separations by a model, prompted by text; a NAME is
+one model's.
 """
 
 import argparse
@@ -19,16 +20,25 @@ from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.degradations import KINDS
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.simulated_ratings import (
+    TABLE,
     UNTOUCHED,
     SimulationConfig,
     separate_all,
     simulate,
 )
+from sam_audio_jax.files import read_jsonl
+from sam_audio_jax.nn.fingerprint import fingerprint
 
 
 @functools.lru_cache(maxsize=1)
 def _model(path: str) -> SAMAudio:
     return SAMAudio.from_pretrained(path)
+
+
+def system(path: str, refine: str | None) -> list[str | None]:
+    """What distinguishes the separations by the model at `path`."""
+    place = str(pathlib.Path(path).resolve()) if pathlib.Path(path).exists() else path
+    return [place, fingerprint(_model(path).pipeline.networks), refine]
 
 
 def separate(
@@ -74,10 +84,11 @@ def main(argv: list[str]) -> None:
     simulate(options.out, simulation, options.count)
     count = min(options.checkpoint_count, options.count)
     for name, _, path in named:
-        separate_all(
-            options.out, simulation, name, functools.partial(separate, path, options.refine), count
-        )
-    print(f"{options.out}: {options.count} mixtures, {len(named)} checkpoints")
+        separated = functools.partial(separate, path, options.refine)
+        by = system(path, options.refine)
+        separate_all(options.out, simulation, name, separated, count, by=by)
+    mixtures = {row["mixture"] for row in read_jsonl(options.out / TABLE)}
+    print(f"{options.out}: {len(mixtures)} mixtures, {len(named)} checkpoints")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ class Level:
         """Returns stems at the recording's own level; the offset is in none of them."""
         return stems if self.gain == 1.0 else stems * np.float32(1 / self.gain)
 
+    def recorded(self, wave: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:
+        """Returns what `apply` had, but for the clicks that it cut."""
+        wave = self.undo(wave)
+        return wave + np.float32(self.offset) if self.offset else wave
+
 
 AS_RECORDED = Level()
 

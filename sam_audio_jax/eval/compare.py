@@ -25,7 +25,8 @@ from sam_audio_jax.files import read_lines, read_object, whole_folder
 PEOPLE = "table"  # the row of a table's scores
 MODEL = "model/"  # begins the rows of a report that are compared
 NAMES = ("id", "setting", "row")  # of an item's score; everything else is a column
-LOWER_IS_BETTER = ("logmel", "logmel_residual", "stft")
+# `absent_level`: of the target of a sound that is not there, at best silence.
+LOWER_IS_BETTER = ("logmel", "logmel_residual", "stft", "absent_level")
 NOT_COMPARED = ("level", "kept")  # more is neither better nor worse
 GROUPS = 3  # of equally many items, by a descriptor of many values
 FEWEST = 10  # items that are split into groups

@@ -32,7 +32,7 @@ from sam_audio_jax.eval.prompting import (
     separate_batch,
 )
 from sam_audio_jax.eval.recorded import Rendered
-from sam_audio_jax.eval.score_store import ScoreStore
+from sam_audio_jax.eval.score_store import Files, ScoreStore
 from sam_audio_jax.eval.suite import Failure, Separation, Suite, batches, fixed_suite
 from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer.separate import SAMAudio
@@ -42,7 +42,8 @@ from sam_audio_jax.scorers.scorer import WANTED, Scorer
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
 SUITE_SETTINGS = ("limit", "video_text")  # of a suite's identity, that the results show
-SCORES_FORMAT = 3  # of what is measured so far; format 1 had no levels, 2 no descriptors
+# Of what is measured so far; format 1 had no levels, 2 no descriptors, 3 no files.
+SCORES_FORMAT = 4
 _Work = dict[str, Callable[[], scoring.Scores]]  # by the name of each part
 ABSENT_MEDIAN = scoring.ABSENT_LEVEL + statistics.MEDIAN
 LOGGED = ("sisdri", "sisdri_residual", "logmel", "logmel_residual", *scoring.FOLLOWING)
@@ -101,14 +102,16 @@ def evaluate_model(
     run = _Run(model, suite, solver, measures, batch, listen, loaded or {})
     measured = run.identity() | {"baselines": with_baselines}
     together = rank is None and jax.process_count() > 1
+    files = run.files()
     if together:
-        distributed.run_on_first(lambda: ScoreStore(out_dir, measured, replace=True))
-    store = ScoreStore(out_dir, measured, replace=rank is None)
+        distributed.run_on_first(lambda: ScoreStore(out_dir, measured, replace=True, files=files))
+    # Behind the first process the others compare no files: it may be measuring already.
+    store = ScoreStore(out_dir, measured, replace=rank is None, files=None if together else files)
     work = run.separations()
     if with_baselines:
         work |= run.baselines()
     own = rank or ProcessRank(jax.process_index(), jax.process_count())
-    _measure(store, work, own, progress)
+    _measure(store, work, files, own, progress)
     if together:
         distributed.all_processes(True)  # waits for the others
     if not all(map(store.has, work)):
@@ -136,10 +139,17 @@ def settings_of(model: SAMAudio, suite: Suite) -> dict[str, Any]:
     return run.settings()
 
 
-def _measure(store: ScoreStore, work: _Work, rank: ProcessRank, progress: bool) -> None:
+def _measure(
+    store: ScoreStore,
+    work: _Work,
+    files: Mapping[str, Files],
+    rank: ProcessRank,
+    progress: bool,
+) -> None:
     """Does this process's share of the work, but for what is measured already.
 
-    A part with items that failed in an earlier call is measured again: their files may be mended.
+    A part with items that failed in an earlier call is measured again: their files may be mended,
+    which makes no other evaluation of it, unlike a change of files that were measured.
     """
     own = list(work)[rank.index :: rank.count]
     again = {part for part in own if store.has(part) and store.get(part)[0]["failed"]}
@@ -149,7 +159,9 @@ def _measure(store: ScoreStore, work: _Work, rank: ProcessRank, progress: bool) 
     for part in tqdm.tqdm(missing, **bar, disable=not progress):
         if part in again or not store.has(part):
             scores = work[part]()
-            store.put(part, scores.as_json(), scores.waves)
+            failed = {scoring.wave_name(one.setting, one.id) for one in scores.failed}
+            read = {name: one for name, one in files.get(part, {}).items() if name not in failed}
+            store.put(part, scores.as_json(), scores.waves, read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,16 +226,26 @@ class _Run:
 
     def separations(self) -> _Work:
         """The work of separating and scoring everything, in batches of one length, few shapes."""
-        by_kind = self.solver.predict_spans or self.suite.may_fail
-        groups = batches(self.suite.separations, self.batch, by_kind=by_kind)
+        groups = self.groups()
         rows: dict[int, int] = collections.defaultdict(int)  # of the largest batch of each length
-        for group in groups:
+        for group in groups.values():
             rows[group[0].length] = max(rows[group[0].length], len(group))
         return {
-            f"{SEPARATIONS}-{number:05d}": functools.partial(
-                self._separate, group, rows[group[0].length]
-            )
-            for number, group in enumerate(groups)
+            part: functools.partial(self._separate, group, rows[group[0].length])
+            for part, group in groups.items()
+        }
+
+    def groups(self) -> dict[str, list[Separation]]:
+        """The batches, by the names of their parts of the work."""
+        by_kind = self.solver.predict_spans or self.suite.may_fail
+        groups = batches(self.suite.separations, self.batch, by_kind=by_kind)
+        return {f"{SEPARATIONS}-{number:05d}": group for number, group in enumerate(groups)}
+
+    def files(self) -> dict[str, Files]:
+        """By the name of each part what its separations read."""
+        return {
+            part: {scoring.wave_name(one.setting, one.id): one.files for one in group if one.files}
+            for part, group in self.groups().items()
         }
 
     def _separate(self, group: Sequence[Separation], rows: int) -> scoring.Scores:

@@ -9,9 +9,11 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.file_stamps import file_stamps
 from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture, check_spans
 from sam_audio_jax.eval.recorded import ListedItem, Recorded
 from sam_audio_jax.eval.suite import Separation, Suite, choose
@@ -62,12 +64,22 @@ def manifest_suite(manifest: Manifest, model: SAMAudio, limit: int | None = None
         identity={
             "bench": manifest.name,
             "limit": limit,
-            "items": [[item.id, item.setting, item.caption, item.spans] for item in chosen],
+            "items": [
+                [item.id, item.setting, item.caption, item.spans, by_id[item.id].track]
+                for item in chosen
+            ],
         },
         listed=collections.Counter(item.setting for item in chosen),
         # Lengths are not known before the recordings are decoded; any share a batch.
         separations=tuple(
-            Separation(item.id, item.setting, item.setting, 0, _loader(by_id[item.id], item, model))
+            Separation(
+                item.id,
+                item.setting,
+                item.setting,
+                0,
+                _loader(by_id[item.id], item, model),
+                files=_files(by_id[item.id]),
+            )
             for item in chosen
         ),
         kinds=kinds,
@@ -94,6 +106,12 @@ def _item(entry: Entry, where: str) -> ListedItem:
     kind = "+".join(part for part, there in parts.items() if there)
     spans = tuple((start, end) for _, start, end in entry.spans)
     return ListedItem(entry.id, kind, text, spans, 0.0)
+
+
+def _files(entry: Entry) -> tuple[Any, ...]:
+    """What an entry reads, each by its role."""
+    named = {"audio": entry.audio, VIDEO: entry.video, "mask": entry.mask}
+    return tuple([role, *file_stamps(path)] for role, path in named.items() if path)
 
 
 def _loader(entry: Entry, item: ListedItem, model: SAMAudio) -> Callable[[], PromptedMixture]:

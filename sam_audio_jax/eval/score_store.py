@@ -11,7 +11,8 @@ import json
 import pathlib
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -22,24 +23,39 @@ from sam_audio_jax.files import read_json, remove_parts_of, whole_file, write_js
 
 SETTINGS, LOCK = "settings.json", "lock"
 SCORES = "scores"  # name of the JSON text among the arrays of a part
+Files = Mapping[str, Any]  # name of an item -> JSON that changes with what it reads
 _StemWaves = dict[str, tuple[Wave, Wave]]  # of an item: target and residual
 
 
 class ScoreStore:
     """The parts of one evaluation that are measured."""
 
-    def __init__(self, out: str | pathlib.Path, settings: dict[str, Any], *, replace: bool):
-        """Opens the folder; one of something else is replaced, or raises `UserError`."""
+    def __init__(
+        self,
+        out: str | pathlib.Path,
+        settings: dict[str, Any],
+        *,
+        replace: bool,
+        files: Mapping[str, Files] | None = None,
+    ):
+        """Opens the folder; one of something else is replaced, or raises `UserError`.
+
+        `files`: what each part reads, by item, as it is now. A folder with a part that was measured
+        from other files is one of something else.
+        """
         self.out = pathlib.Path(out)
         self.folder = partial_folder(self.out)
         file, settings = self.folder / SETTINGS, json.loads(json.dumps(settings))
-        other = file.is_file() and _read(file) != settings
+        other = file.is_file() and (
+            _read(file) != settings
+            or any(self._is_of_others(part, now) for part, now in (files or {}).items())
+        )
         if other and replace:
             self.remove()
         elif other:
             raise UserError(
                 f"{self.folder} holds an unfinished evaluation of another model or with other "
-                "settings: delete it, or name another folder for the results"
+                "settings or recordings: delete it, or name another folder for the results"
             )
         write_json(file, settings)
 
@@ -47,19 +63,35 @@ class ScoreStore:
         """Whether a part is measured; one that a power failure has damaged is not."""
         return zipfile.is_zipfile(self.folder / f"{part}.npz")
 
-    def put(self, part: str, scores: Any, waves: _StemWaves) -> None:
-        """Stores the scores, plain JSON, and the waves of a part, whole or not at all."""
-        text = json.dumps({"scores": scores, "waves": list(waves)})
+    def put(
+        self, part: str, scores: Any, waves: _StemWaves, files: Files = MappingProxyType({})
+    ) -> None:
+        """Stores the scores, plain JSON, and the waves of a part, whole or not at all.
+
+        `files` are those of the items that were measured; those of others may change.
+        """
+        text = json.dumps({"scores": scores, "waves": list(waves), "files": dict(files)})
         pairs = enumerate(waves.values())
         arrays: dict[str, Any] = {str(number): np.stack(pair) for number, pair in pairs}
         arrays[SCORES] = np.asarray(text)
         with whole_file(self.folder / f"{part}.npz") as file, file.open("wb") as opened:
             np.savez(opened, **arrays)
 
+    def _is_of_others(self, part: str, now: Files) -> bool:
+        """Whether a part is measured, and not from these files."""
+        if not self.has(part):
+            return False
+        saved = self._content(part)["files"]
+        now = json.loads(json.dumps(dict(now)))
+        return any(now.get(name) != one for name, one in saved.items())
+
+    def _content(self, part: str) -> dict[str, Any]:
+        with np.load(self.folder / f"{part}.npz", allow_pickle=False) as stored:
+            return json.loads(str(stored[SCORES]))
+
     def get(self, part: str) -> tuple[Any, list[str]]:
         """The scores of a part and the names of its waves, which `waves` reads."""
-        with np.load(self.folder / f"{part}.npz", allow_pickle=False) as stored:
-            content = json.loads(str(stored[SCORES]))
+        content = self._content(part)
         return content["scores"], content["waves"]
 
     def waves(self, part: str, name: str) -> tuple[Wave, Wave]:

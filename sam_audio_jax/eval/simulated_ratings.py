@@ -8,9 +8,11 @@ and its outputs are functions of (seed, i) alone. A folder has
     00012.NAME/        outputs of a checkpoint for the same mixture
     ratings.jsonl      the table, for `sam-audio train-judge`
     outputs.jsonl      of each row of the table what was done, and the true SI-SDR
+    systems.json       by which model the separations of each NAME are
 """
 
 import dataclasses
+import glob
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -32,6 +34,7 @@ from sam_audio_jax.files import (
     check_file_name,
     read_json,
     read_jsonl,
+    read_object,
     whole_folder,
     write_json,
     write_jsonl,
@@ -44,6 +47,7 @@ SECOND_SHARE = 0.65  # outputs that have a second kind; two of three times one o
 CONTENT_SHARE = 2 / 3
 STRENGTHS = (0.1, 1.0)  # uniform
 PLAN, TABLE, OUTPUTS, ROWS = "plan.json", "ratings.jsonl", "outputs.jsonl", "rows.jsonl"
+SYSTEMS = "systems.json"
 DOMAINS = {"speech": "speech", "song": "music", "stem": "music", "instrument": "music"}
 MIX = MixConfig(
     seconds=4.0,
@@ -135,13 +139,21 @@ def simulate(folder: pathlib.Path, config: SimulationConfig, count: int) -> None
 
 
 def separate_all(
-    folder: pathlib.Path, config: SimulationConfig, name: str, separate: Separate, count: int
+    folder: pathlib.Path,
+    config: SimulationConfig,
+    name: str,
+    separate: Separate,
+    count: int,
+    *,
+    by: Sequence[str | None],
 ) -> None:
     """Adds the separations of the first `count` mixtures by a model, as the system `name`.
 
     Both sounds of a mixture that have a name are separated by it. Those that are there are kept.
+    `by` says which model it is. Raises `UserError` where others are there under its name.
     """
     check_file_name(name, "the name of a system")
+    _claim_name(folder, name, list(by))
     simulation = None
     for number in range(count):
         destination = folder / f"{_name(number)}.{name}"
@@ -158,6 +170,16 @@ def separate_all(
                 rows += _rows(simulation, number, name, output, [], view, wave, part, destination)
             write_jsonl(part / ROWS, rows)
     write_tables(folder)
+
+
+def _claim_name(folder: pathlib.Path, name: str, by: list[str | None]) -> None:
+    """Keeps by which model the separations of a name are."""
+    systems = read_object(folder / SYSTEMS) if (folder / SYSTEMS).is_file() else {}
+    there = name in systems or any(folder.glob(f"[0-9]*.{glob.escape(name)}"))
+    if there and (saved := systems.get(name, ["an unknown model"])) != by:
+        was, now = (" ".join(filter(None, one)) for one in (saved, by))
+        raise UserError(f"{folder} has separations {name!r} by {was}, not {now}: give another name")
+    write_json(folder / SYSTEMS, systems | {name: by})
 
 
 def write_tables(folder: pathlib.Path) -> None:

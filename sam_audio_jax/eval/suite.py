@@ -7,14 +7,19 @@ A list of fixed mixtures (docs/data.md, "Fixed mixtures") and the released bench
 import collections
 import dataclasses
 import functools
+import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import FixedMixture, load_bench, render
-from sam_audio_jax.eval.prompting import PROMPTS, PromptedMixture, prompted_mixtures
+from sam_audio_jax.eval.prompting import EXAMPLES, PROMPTS, PromptedMixture, prompted_mixtures
 from sam_audio_jax.eval.recorded import Rendered
+from sam_audio_jax.files import sha256_of
 
 REFINES = ("none", "wiener")
 
@@ -32,6 +37,7 @@ class Separation:
     length: int  # samples at the model's rate; a damaged recording may have fewer
     load: Callable[[], PromptedMixture]
     right: bool = True  # as in `PromptedMixture`
+    files: tuple[Any, ...] = ()  # JSON that changes with what `load` reads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,8 @@ class Suite:
     """What is separated, and what the report says of it besides the scores."""
 
     name: str
-    identity: Mapping[str, Any]  # JSON; with the model and the solver it determines all scores
+    # JSON; with the model, the solver and the files of the separations it determines all scores.
+    identity: Mapping[str, Any]
     listed: Mapping[str, int]  # items of each setting, in the order of the report
     separations: tuple[Separation, ...]
     kinds: tuple[str, ...]  # of prompts; the first is what the report begins with
@@ -113,13 +120,14 @@ def fixed_suite(
     ]
     prompted, alike = prompted_mixtures(rendered, prompts)
     items = [one.item for one in rendered]
+    examples = bool(set(prompts) & set(EXAMPLES))
     return Suite(
         name=listing.name,
         identity={
             "bench": listing.name,
             "prompts": list(prompts),
             "limit": limit,
-            "items": [item.id for item in items],
+            "items": [[one.item.id, _digest(one, examples)] for one in rendered],
         },
         listed=collections.Counter(item.setting for item in items),
         separations=tuple(map(_in_memory, prompted)),
@@ -129,6 +137,21 @@ def fixed_suite(
         parts=parts_of(items),
         alike=tuple(alike),
     )
+
+
+def _digest(one: Rendered[FixedMixture], examples: bool) -> str:
+    """Distinguishes an item by all that the list says of it and by its waves.
+
+    Where files are does not count; with `examples` what is in those of the item does.
+    """
+    fields = dataclasses.asdict(one.item)
+    for name in ("line", "example", "other_example"):
+        path = fields.pop(name)
+        fields |= {name: sha256_of(path)} if examples and name != "line" and path else {}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for wave in (one.target, one.residual):  # the mixture is their sum
+        digest.update(np.ascontiguousarray(wave).data)
+    return digest.hexdigest()[:16]
 
 
 def _in_memory(prompted: PromptedMixture) -> Separation:

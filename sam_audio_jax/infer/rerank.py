@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from sam_audio_jax.audio import Level
 from sam_audio_jax.convert.rankers import ModelRankers, load_scorer
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.scorer import (
@@ -100,20 +101,26 @@ def _check(scorer: Scorer, prompts: PromptView, name: str, predicts_spans: bool)
 def rank_items(
     scorers: Sequence[Scorer | None],
     targets: Sequence[Float[np.ndarray, "candidates _"]],
+    levels: Sequence[Level],
     mixtures: Sequence[Float[np.ndarray, " _"]],
     sample_rate: int,
     prompts: Sequence[PromptView],
 ) -> list[Choice]:
     """`rank` of items, each by its own scorer; those with the same one are one batch.
 
-    Of an item without one the first candidate is kept.
+    Targets are as the networks gave them, and are ranked at the level of their recordings, the
+    mixtures, as judges are trained and measured; a scorer for which no level counts takes them as
+    they are. Of an item without a scorer the first candidate is
+    kept.
     """
     choices = [Choice()] * len(scorers)
     for scorer in {id(scorer): scorer for scorer in scorers if scorer is not None}.values():
         rows = [row for row, own in enumerate(scorers) if own is scorer]
+        # It rounds to 16 bits, which would leave little of a faint recording.
+        stay = isinstance(scorer, SpanIoU) and scorer.at_any_level
         ranked = rank(
             scorer,
-            [targets[row] for row in rows],
+            [targets[row] if stay else levels[row].undo(targets[row]) for row in rows],
             [mixtures[row] for row in rows],
             sample_rate,
             [prompts[row] for row in rows],

@@ -25,7 +25,7 @@ from sam_audio_jax.infer.long_audio import LongAudio, LongAudioConfig
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
-from sam_audio_jax.infer.rerank import Choice, Rankers
+from sam_audio_jax.infer.rerank import Rankers
 from sam_audio_jax.infer.solve import Networks, encode_mixture, separate_batch
 from sam_audio_jax.infer.span_prediction import Source, SpanFinder
 from sam_audio_jax.infer.stems import Separated, Stems, TextStems, divided, refined
@@ -34,8 +34,6 @@ from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
-
-Candidates = Float[np.ndarray, "_ _ _"]  # candidates, stems, samples
 
 
 class Pipeline:
@@ -308,7 +306,13 @@ class Pipeline:
             None if item.placeholder else self._ranker(item.prompts, options, item.name)
             for item in items
         ]
-        chosen = self._choose(cuts, [item.wave for item in items], views, rankers)
+        levels = [item.level for item in items]
+        mixtures = [
+            item.wave if ranker is None else item.level.recorded(item.wave)
+            for item, ranker in zip(items, rankers, strict=True)
+        ]
+        targets = [cut[:, 0] for cut in cuts]
+        chosen = rerank.rank_items(rankers, targets, levels, mixtures, self.sample_rate, views)
         stems = []
         for item, view, cut, (best, scores) in zip(items, views, cuts, chosen, strict=True):
             predicted = view.spans if options.predict_spans else None
@@ -345,6 +349,7 @@ class Pipeline:
             noise = np.concatenate([options.noise(frames, self._state)] * len(batch))
         noise = inputs.check_noise(noise, frames, self._state, rows, "this batch")
         message = options.messages(2 * rows, config.watermark_bits)
+        mixtures = list(batch.audios[:, 0])
         batch, levels = batch.at_level(self.level_db)
         prompts = collate_batch(
             batch,
@@ -358,7 +363,8 @@ class Pipeline:
         )
         waves, views = self._solve(prompts, views, options, message, padding=True)
         cuts = [waves[item, ..., : hop * size] for item, size in enumerate(batch.sizes)]
-        chosen = self._choose(cuts, list(batch.audios[:, 0]), views, rankers)
+        targets = [cut[:, 0] for cut in cuts]
+        chosen = rerank.rank_items(rankers, targets, levels, mixtures, self.sample_rate, views)
         stems = [
             level.undo(cut[best])
             for level, cut, (best, _) in zip(levels, cuts, chosen, strict=True)
@@ -457,17 +463,6 @@ class Pipeline:
         ]
         rows = [views[min(row, count - 1)].spans for row in range(len(valid))]
         return with_spans(prompts, rows, valid.sum(1).tolist(), self.networks.codec), views
-
-    def _choose(
-        self,
-        waves: Sequence[Candidates],
-        mixtures: Sequence[Float[np.ndarray, " _"]],
-        views: Sequence[PromptView],
-        rankers: Sequence[Scorer | None],
-    ) -> list[Choice]:
-        """Returns for each item the candidate that its ranker prefers."""
-        targets = [candidates[:, 0] for candidates in waves]
-        return rerank.rank_items(rankers, targets, mixtures, self.sample_rate, views)
 
     def _ranker(self, view: PromptView, options: SeparateOptions, name: str) -> Scorer | None:
         """Returns what ranks the candidates of an item; None if there is only one."""

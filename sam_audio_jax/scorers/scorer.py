@@ -115,6 +115,11 @@ class SpanIoU:
         self.metric, self.config = metric, config
 
     @property
+    def at_any_level(self) -> bool:
+        """Whether the level of a candidate does not count, but for its rounding to 16 bits."""
+        return self.config is None or self.config.mode == "rel_to_max"
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """One score, named after the metric."""
         return (f"span_{self.metric}",)

@@ -51,6 +51,22 @@ def test_wins_are_counted_over_pairs_ties_included(tmp_path):
     assert "net win rate" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_less_of_a_sound_that_is_not_there_is_better(tmp_path):
+    def folder(name, level):
+        path = tmp_path / name
+        path.mkdir()
+        row = {"setting": "sfx", "row": "model/none/absent"}
+        items = [row | {"id": f"{n}", "absent_level": level - n} for n in range(COUNT)]
+        (path / "results.json").write_text(json.dumps({"bench": "b", "items": items}))
+        return path
+
+    compare(folder("silent", -60.0), folder("loud", -3.0), tmp_path / "out")
+    (whole,) = found(tmp_path / "out", column="absent_level", setting="all", group="")
+    assert whole["wins"]["mean"] == 1
+    assert whole["difference"]["mean"] == pytest.approx(57)
+    assert whole["means"] == [-65.5, -8.5]
+
+
 def test_groups_are_of_equally_many_items_or_of_one_value(tmp_path):
     better = [float(n >= 8) for n in range(COUNT)]
     ours, theirs = report(tmp_path / "a", better), report(tmp_path / "b", [0.5] * COUNT)

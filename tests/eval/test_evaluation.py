@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sam_audio_jax import audio
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval import scoring
+from sam_audio_jax.eval import mixtures, scoring
 from sam_audio_jax.eval.evaluation import evaluate_model, ranked
 from sam_audio_jax.eval.mixtures import load_bench, render
 from sam_audio_jax.eval.prompting import SolverChoice
-from sam_audio_jax.eval.suite import choose
-from tests.eval.listing import Oracle, make_folder, three_lines
+from sam_audio_jax.eval.suite import choose, fixed_suite
+from tests.eval.listing import Oracle, event, make_folder, three_lines
 from tests.tiny import CODEC, filled
 
 QUICK = {"prompts": ["text"], "listen": 0, "with_baselines": False, "progress": False}
@@ -183,6 +184,34 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
     whole = oracle()
     assert scores == evaluate_model(whole, folder, tmp_path / "whole", **QUICK | {"batch": 2})
     assert len(fresh.calls) == len(whole.calls) - 1
+
+
+def test_every_correction_of_a_list_makes_another_evaluation(oracle, tmp_path):
+    def identity(lines, tone=1.0):
+        make_folder(tmp_path / "bench", lines)
+        if tone != 1.0:
+            loaded = audio.load(tmp_path / "bench" / "hum.wav")
+            audio.write_wav(tmp_path / "bench" / "hum.wav", tone * loaded.samples, 8_000)
+        mixtures._decode.cache_clear()
+        return fixed_suite(tmp_path / "bench", 8_000, ["text"]).identity
+
+    lines = three_lines()
+    saved = identity(lines)
+    assert identity(lines) == saved
+    assert json.loads(json.dumps(saved)) == saved
+    corrections = [
+        {"caption": "hissing"},
+        {"spans": [[0.0, 0.9]]},
+        {"residual_captions": ["humming"]},
+        {"target": [event("hiss", gain=0.9)]},
+        {"target": [event("beep")]},
+        {"residual": [event("hum", samples=12_000)]},
+    ]
+    for changed in corrections:
+        assert identity([lines[0] | changed, *lines[1:]]) != saved
+    assert identity(lines, tone=0.9) != saved
+    saved = identity([lines[0], lines[1]])  # an added line is one more item
+    assert saved["items"] == identity(lines)["items"][:2]
 
 
 def test_wordings_absent_sounds_and_known_captions_are_reported_apart(oracle, tmp_path):

@@ -1,6 +1,7 @@
 """SAM Audio-Bench in its released layout, from parquet and clips to results, whoever is killed."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -49,6 +50,7 @@ from tests.eval.released_bench import (
     packed_masks,
     row,
     save_model,
+    write_clip,
     write_table,
 )
 from tests.scorers.test_clap_scorer import roberta_tokenizer
@@ -293,6 +295,75 @@ def test_what_failed_is_tried_again_by_the_call_that_goes_on(model, tmp_path, mo
     results = run()
     assert not results["missing"]
     assert {item["id"] for item in results["items"] if item["clap"] > 0} == {"a", "b"}
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_an_evaluation_goes_on_with_the_recordings_that_it_measured(
+    model, tmp_path, monkeypatch, mended
+):
+    """One that failed may be mended; another one that was measured makes another evaluation."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal((1, 8_000)).astype(np.float32)
+    for name in "ac":
+        audio.write_wav(tmp_path / f"{name}.wav", wave, 8_000)
+    (tmp_path / "b.wav").write_bytes(b"no sound")
+    lines = [{"id": name, "audio": f"{name}.wav", "text": "rain"} for name in "abc"]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    separate, seen, stop_at = model.separate, [], [1]
+
+    def counted(*arguments, **options):
+        if len(seen) == stop_at[0]:
+            raise KeyboardInterrupt
+        seen.append(arguments)
+        return separate(*arguments, **options)
+
+    def run(rank=None):
+        suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
+        options = OPTIONS | {"batch": 1, "rank": rank}
+        measures = Measures({"clap": LevelScorer("text", ("clap",))})
+        evaluate_model(model, suite, tmp_path / "out", measures=measures, **options)
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        return {item["id"]: item["clap"] for item in results["items"]}
+
+    monkeypatch.setattr(model, "separate", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run()  # a is measured, b has failed, c is interrupted
+    for name in "bc" if mended else "a":
+        audio.write_wav(tmp_path / f"{name}.wav", 3 * wave[:, :6_000], 8_000)
+    stop_at[0] = None
+    if not mended:
+        with pytest.raises(UserError, match="of another model or with other settings or rec"):
+            run(ProcessRank())
+    scores = run()
+    assert len(seen) == 3
+    monkeypatch.undo()
+    assert scores == run()
+
+
+def test_the_bench_knows_clips_songs_and_masks_by_what_they_are(folder, model, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+
+    def files():
+        suite = bench_suite(open_bench(copy), model, SolverChoice())
+        return {(one.setting, one.id): one.files for one in suite.separations}
+
+    saved = files()
+    assert all(saved.values())
+    assert files() == saved
+    write_clip(copy / "VGGSound" / "a_b_500_1500.mp4", np.zeros(16_000, np.float32))
+    song = copy / "musdb18hq" / "test" / "A - B"
+    shutil.copy(song / "drums.wav", song / "bass.wav")
+    changed = {name for name, one in files().items() if one != saved[name]}
+    assert {name for _, name in changed} == {"a_b_500_1500", "A - B_0_1000"}
+    assert len([name for _, name in changed if name == "A - B_0_1000"]) == 1  # bass alone
+    saved = files()
+    (table,) = (copy / "data").glob("*.parquet")
+    rows = pyarrow.parquet.read_table(table).to_pylist()
+    rows[0]["mask_bytes"] = packed_masks(6, 12, 16)
+    write_table(table, rows)
+    changed = {name for name, one in files().items() if one != saved[name]}
+    assert {setting for setting, _ in changed} == set(VISUAL_SETTINGS)
+    assert {name for _, name in changed} == {"-whole_500_1500"}
 
 
 @pytest.mark.parametrize(

@@ -85,15 +85,15 @@ def test_a_field_that_is_newer_than_the_folder_has_its_default(folder, tmp_path)
 def test_a_checkpoints_outputs_are_systems_of_their_own(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    calls = []
+    calls, by = [], ["run", "f00", None]
 
     def separate(mixture, sample_rate, text):
         calls.append((text, sample_rate))
         return mixture
 
-    separate_all(copy, CONFIG, "early", separate, 2)
+    separate_all(copy, CONFIG, "early", separate, 2, by=by)
     count = len(calls)
-    separate_all(copy, CONFIG, "early", separate, 2)  # nothing is left to do
+    separate_all(copy, CONFIG, "early", separate, 2, by=by)  # nothing is left to do
     assert len(calls) == count >= 2
     assert calls[0][1] == 8000
     rows = [row for row in read_jsonl(copy / "ratings.jsonl") if row["system"] == "early"]
@@ -102,7 +102,14 @@ def test_a_checkpoints_outputs_are_systems_of_their_own(folder, tmp_path):
         assert row["ratings"]["recall"] > 4  # of the mixture itself
     load_ratings(str(copy / "ratings.jsonl"), RatingsConfig())
     with pytest.raises(UserError, match="the name of a system"):
-        separate_all(copy, CONFIG, "a/b", separate, 1)
+        separate_all(copy, CONFIG, "a/b", separate, 1, by=by)
+    for other in (["run", "f00", "wiener"], ["run", "f01", None], ["runs", "f00", None]):
+        with pytest.raises(UserError, match="separations 'early' by run f00, not run"):
+            separate_all(copy, CONFIG, "early", separate, 2, by=other)
+    separate_all(copy, CONFIG, "late", separate, 1, by=["run", "f01", None])
+    (copy / "systems.json").unlink()
+    with pytest.raises(UserError, match="'early' by an unknown model, not run f00: give another"):
+        separate_all(copy, CONFIG, "early", separate, 2, by=by)
 
 
 def test_a_model_gives_a_waveform_as_long_as_the_mixture():

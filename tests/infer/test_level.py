@@ -5,7 +5,9 @@ import pytest
 
 from sam_audio_jax import SAMAudio, SAMAudioProcessor
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.stream import stream
+from sam_audio_jax.scorers.scorer import PromptView, score_recordings
 
 RATE = 8_000
 SPANS = [("+", 0.5, 1.5)]
@@ -64,6 +66,69 @@ def test_a_batch_of_the_processor_is_levelled_item_by_item(model, noise_of):
     stems, other = model.separate(loud), model.separate(quiet)
     assert agreement_db(other.target[0], stems.target[0]) > 60
     assert agreement_db(1e3 * other.target[1], stems.target[1]) > 60
+
+
+class Nearest:
+    """Prefers the target whose level, relative to full scale, is nearest to a wanted one."""
+
+    needs, axes = "text", ("nearness",)
+
+    def __init__(self, wanted_db):
+        self.wanted_db, self.calls = wanted_db, []
+
+    def score(self, mixtures, candidates, lengths, sample_rate, prompts):
+        self.calls.append((mixtures, candidates, lengths))
+        levels = [
+            [level_dbfs(wave[:length]) for wave in waves]
+            for waves, length in zip(candidates, lengths, strict=True)
+        ]
+        return {"nearness": -np.abs(np.array(levels) - self.wanted_db)}
+
+
+def level_dbfs(wave):
+    return 10 * np.log10(np.mean(np.square(wave, dtype=np.float64)))
+
+
+@pytest.mark.parametrize("form", ["item", "long", "texts", "batch"])
+def test_candidates_are_ranked_at_the_level_of_the_recording(model, noise_of, form, monkeypatch):
+    """As `tools.candidate_choice`, which scores what comes out, for each candidate that is best."""
+    wave = 0.03 * noise_of(2.0) + np.float32(0 if form == "batch" else 0.01)
+    draws = np.random.default_rng(7).standard_normal((3, 50, 16)).astype("f4")
+    arguments = [wave, ["dog", "cat"] if form == "texts" else "dog"]
+    options = {"sample_rate": RATE}
+    if form == "long":
+        windows = LongAudioConfig(window_s=1.0, overlap_s=0.25, one_shot_s=1.0)
+        monkeypatch.setattr(model.pipeline.long_audio, "config", windows)
+    if form == "batch":
+        processor = SAMAudioProcessor(audio_sampling_rate=RATE, audio_hop_length=320)
+        arguments, options = [processor(["dog"], [wave])], {}
+
+    def separate(noise, **more):
+        out = model.separate(*arguments, noise=noise, **options, **more)
+        if form == "texts":
+            out = out["dog"]
+        return (out.target[0] if form == "batch" else out.target), out.scores
+
+    alone = np.stack([separate(one[None] if form == "batch" else one)[0] for one in draws])
+    levels = [level_dbfs(one) for one in alone]
+    assert min(np.diff(sorted(levels))) > 1e-3
+    for index, wanted in enumerate(levels):
+        scorer = Nearest(wanted)
+        target, scores = separate(draws, candidates=3, scorer=scorer)
+        np.testing.assert_allclose(target, alone[index], atol=2e-5)
+        measured = score_recordings(scorer, [wave], [alone], RATE, [PromptView(text="dog")])
+        np.testing.assert_allclose(np.ravel(scores), measured["nearness"][0], atol=1e-3)
+        assert np.argmax(scores) == np.argmax(measured["nearness"][0]) == index
+        mixtures, _, (length, *_) = scorer.calls[0]
+        np.testing.assert_allclose(mixtures[0][:length], wave, atol=1e-7)
+
+
+def test_spans_rank_the_candidates_of_a_faint_recording_as_those_of_a_loud_one(model, noise_of):
+    wave = noise_of(2.0)
+    options = {"spans": SPANS, "sample_rate": RATE, "candidates": 3}
+    loud, faint = (model.separate(np.float32(gain) * wave, **options) for gain in (1, 10**-3.5))
+    assert max(loud.scores) > 0
+    np.testing.assert_allclose(faint.scores, loud.scores, atol=0.02)
 
 
 def run_stream(model, wave, **options):

@@ -1,6 +1,8 @@
 """The acceptance of a judge: which rows each training gets, and the report."""
 
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ import pytest
 from sam_audio_jax import config
 from sam_audio_jax.data.config import MixConfig, SourceConfig
 from sam_audio_jax.data.degradations import KINDS
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.judge_in_training import check_best_metric
 from sam_audio_jax.eval.simulated_ratings import SimulationConfig, simulate
-from sam_audio_jax.files import read_jsonl
+from sam_audio_jax.files import read_jsonl, write_jsonl
 from sam_audio_jax.train.config import JudgeTrainConfig
+from sam_audio_jax.workdir import METADATA
 from tools import judge_acceptance
 
 
@@ -68,3 +72,39 @@ def test_trainings_lack_a_kind_or_the_texts_and_a_second_call_trains_nothing(
     page = (out / "acceptance.md").read_text()
     assert page.count("\n| wrong source | ") == 2
     assert page in capsys.readouterr().out
+    assert judge_acceptance.main([*tables, "--out", str(out), "--steps", "7"]) == 2
+    assert f"{out} is of another experiment: steps differ" in capsys.readouterr().err
+    assert judge_acceptance.main([*tables, "--out", str(out), "--batch", "2"]) == 2
+    assert "flags differ" in capsys.readouterr().err
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    write_jsonl(other / "ratings.jsonl", rows[::-1])
+    write_jsonl(other / "outputs.jsonl", read_jsonl(folder / "outputs.jsonl")[::-1])
+    assert judge_acceptance.main([*tables, "--valid", str(other), "--out", str(out)]) == 2
+    assert "valid differ" in capsys.readouterr().err
+
+
+def test_a_training_that_was_stopped_is_not_measured(folder, tmp_path, monkeypatch, capsys):
+    """A signal and `--max-minutes` end it with status 0."""
+    reached = [3]
+
+    def stopped(command):
+        run = pathlib.Path(command[command.index("--workdir") + 1])
+        checkpoint = run / "checkpoints" / str(reached[0])
+        checkpoint.mkdir(parents=True)
+        (checkpoint / METADATA).write_text("{}")
+        return 0
+
+    def score(self, run):
+        raise UserError(f"{run.name} is measured")
+
+    monkeypatch.setattr(judge_acceptance.train_judge, "main", stopped)
+    monkeypatch.setattr(judge_acceptance.Acceptance, "_score", score)
+    command = ["--train", str(folder), "--valid", str(folder), "--encoders", str(folder)]
+    command += ["--out", str(tmp_path / "out"), "--steps", "9"]
+    assert judge_acceptance.main(command) == 2
+    assert "run is at step 3 of 9: the same call goes on" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "all-kinds" / "scores.json").exists()
+    reached[0] = 9
+    assert judge_acceptance.main(command) == 2
+    assert "all-kinds is measured" in capsys.readouterr().err

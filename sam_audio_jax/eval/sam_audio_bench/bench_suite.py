@@ -8,16 +8,19 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture, SolverChoice
 from sam_audio_jax.eval.recorded import ListedItem
 from sam_audio_jax.eval.sam_audio_bench.media import (
+    clip_files,
     expected_file,
     find_clip,
     find_song,
     load_clip,
     load_song,
+    song_files,
 )
 from sam_audio_jax.eval.sam_audio_bench.published import REMARKS, published
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS, Setting
@@ -45,6 +48,7 @@ class _Listed:
     kind: str
     load: Callable[[int], PromptedMixture] | None
     missing: str = ""
+    files: Callable[[], tuple[Any, ...]] = tuple  # as in `Separation`
 
     @property
     def setting(self) -> str:
@@ -139,6 +143,7 @@ def _suite(
                 one.kind,
                 round(one.item.seconds * rate),
                 functools.partial(one.load, rate),
+                files=one.files(),
             )
             for one in chosen
             if one.load is not None
@@ -173,7 +178,8 @@ def _song(files: BenchFiles, setting: Setting, row: SongRow) -> _Listed:
     folder = find_song(files.songs, row)
     if folder is None:
         return _Listed(item, setting.kind, None, f"no recording test/{row.song}/mixture.wav")
-    return _Listed(item, setting.kind, functools.partial(load_song, row, folder, item))
+    load = functools.partial(load_song, row, folder, item)
+    return _Listed(item, setting.kind, load, files=lambda: tuple(song_files(row, folder)))
 
 
 def _clip(files: BenchFiles, setting: Setting, row: ClipRow, video_text: bool) -> _Listed:
@@ -185,7 +191,9 @@ def _clip(files: BenchFiles, setting: Setting, row: ClipRow, video_text: bool) -
     def load(rate: int) -> PromptedMixture:
         return load_clip(row, *found, item, rate, video_text)
 
-    return _Listed(item, setting.kind, load)
+    path, _ = found
+    with_mask = setting.kind == VIDEO
+    return _Listed(item, setting.kind, load, files=lambda: tuple(clip_files(row, path, with_mask)))
 
 
 def _why_not(

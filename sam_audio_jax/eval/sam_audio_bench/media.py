@@ -1,7 +1,9 @@
 """The recordings of SAM Audio-Bench: their files, and the part of each that is an item."""
 
+import hashlib
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -9,6 +11,7 @@ from jaxtyping import Float
 from sam_audio_jax import audio
 from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.file_stamps import file_stamps
 from sam_audio_jax.eval.prompting import VIDEO, PromptedMixture, check_spans
 from sam_audio_jax.eval.recorded import ListedItem, Recorded, Rendered, Wave
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS
@@ -56,6 +59,31 @@ def find_song(folder: pathlib.Path, row: SongRow) -> pathlib.Path | None:
         if (folder / place / row.song / f"{MIXTURE}.wav").is_file():
             return folder / place / row.song
     return None
+
+
+def clip_files(row: ClipRow, path: pathlib.Path, with_mask: bool) -> list[Any]:
+    """JSON that changes with the clip and, if it is read, with its mask in the table."""
+    stamps: list[Any] = [*file_stamps(path)]
+    if with_mask:
+        try:
+            packed = row.mask_bytes()
+        except UserError:  # who separates the item is told
+            packed = None
+        stamps.append(hashlib.sha256(packed or b"").hexdigest()[:16])
+    return stamps
+
+
+def song_files(row: SongRow, folder: pathlib.Path) -> list[Any]:
+    """JSON that changes with the mixture of a song and the stem that is asked for."""
+    stem = _stem_file(row, folder)
+    return file_stamps(folder / f"{MIXTURE}.wav", *([stem] if stem else []))
+
+
+def _stem_file(row: SongRow, folder: pathlib.Path) -> pathlib.Path | None:
+    """The stem that is asked for; None where the folder has none."""
+    name = row.text.strip().lower()
+    stem = folder / f"{name}.wav"
+    return stem if name in STEMS and stem.is_file() else None
 
 
 def load_clip(
@@ -119,8 +147,8 @@ def load_song(row: SongRow, folder: pathlib.Path, item: ListedItem, rate: int) -
     mixture = _mono(part, rate, weights)
     item = item.of_length(len(mixture) / rate)
     recorded = Recorded(item, mixture, rate)
-    stem = folder / f"{row.text.strip().lower()}.wav"
-    if stem.stem in STEMS and stem.is_file():
+    stem = _stem_file(row, folder)
+    if stem is not None:
         own = _part(stem, row.start, seconds)
         if (own.samples.shape, own.sample_rate) != (part.samples.shape, part.sample_rate):
             raise UserError(f"{stem} and its mixture differ in length, channels or rate")
