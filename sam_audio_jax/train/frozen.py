@@ -108,8 +108,8 @@ def check_latents(config: DataConfig, codec: Codec) -> None:
         if frames not in probes:
             probes[frames] = latents_probe(codec, frames)
         if not is_same_network(index["probe"], probes[frames]):
-            made = f" (codec {index['codec']})" if "codec" in index else ""
-            raise UserError(f"{name} has the latents of another codec{made} than the training")
+            by = f" (codec {index['codec']})" if "codec" in index else ""
+            raise UserError(f"{name} has the latents of another codec{by} than the training")
 
 
 def cache_notes(config: DataConfig) -> list[str]:
