@@ -80,7 +80,7 @@ def _readings(rows: Sequence[MeasuredLoss]) -> str:
     """How long the cache is, and how often it is read or how much of it."""
     most = max((row.seconds for row in rows), default=0.0)
     cached = max((row.cache_seconds or 0.0 for row in rows), default=0.0)
-    if not cached:  # without the field the length is known where a run is longer
+    if not cached:  # old tables: the cache is what a longer run has read
         unique = max((row.unique_seconds or 0.0 for row in rows), default=0.0)
         cached = unique if unique < most else 0.0
     if not cached:

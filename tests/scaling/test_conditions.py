@@ -54,8 +54,8 @@ def begun(path, config: StudyConfig) -> StudyFolder:
 def make_cache(path, items: int, **mix) -> str:
     """A latent cache whose records nothing reads."""
     path.mkdir()
-    made = recipe(DataConfig(mix=MixConfig(**mix)))
-    index = {"format": FORMAT, "shards": 1, "recipe": made}
+    mixed = recipe(DataConfig(mix=MixConfig(**mix)))
+    index = {"format": FORMAT, "shards": 1, "recipe": mixed}
     (path / "cache.json").write_text(json.dumps(index))
     writer = array_record_module.ArrayRecordWriter(
         str(path / "00000.arrayrecord"), "group_size:1,uncompressed"
