@@ -170,7 +170,7 @@ def _decode(container: Any, stream: Any, part: _Part) -> Float32[np.ndarray, "ch
         container.seek(int(seconds / base), stream=stream)
     length, end, position = part.last - part.first, 0, -part.first
     samples: Float32[np.ndarray, "channels samples"] | None = None
-    placed = False
+    is_first = True
     for packet in packets.read_packets(container, stream):
         try:
             frames = packet.decode()
@@ -185,9 +185,9 @@ def _decode(container: Any, stream: Any, part: _Part) -> Float32[np.ndarray, "ch
                 raise UnusableError("a number of channels that changes")
             if frame.time is not None:
                 stamped = round((frame.time - origin_s) * rate) - part.first
-                if not placed or abs(stamped - position) >= LEAST_S * rate:
+                if is_first or abs(stamped - position) >= LEAST_S * rate:
                     position = stamped
-                placed = True
+                is_first = False
             skip = max(0, -position)
             found = wave[:, skip : max(skip, length - position)]
             samples[:, position + skip : position + skip + found.shape[1]] = found
