@@ -18,6 +18,6 @@ def file_stamps(*paths: pathlib.Path) -> list[list[Any]]:
             place = path.resolve()
             inside = sorted(place.iterdir()) if place.is_dir() else []
             stamps += [[str(file), *stamp_of(str(file))] for file in (place, *inside)]
-        except OSError:  # who opens it is told
+        except OSError:  # an error where it is opened
             stamps.append([str(place)])
     return stamps

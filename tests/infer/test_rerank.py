@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import SAMAudio, SAMAudioProcessor
+from sam_audio_jax.audio import Level
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import rerank
+from sam_audio_jax.scorers.activity import ActivityConfig
 from sam_audio_jax.scorers.scorer import PromptView, SpanIoU
 from sam_audio_jax.separator import flow
 
@@ -136,6 +138,21 @@ def test_span_iou_prefers_targets_that_sound_in_their_spans():
     np.testing.assert_array_equal(together[1][1], short[0][1])
     with pytest.raises(UserError, match="metric='f1' is unknown; allowed: iou"):
         SpanIoU("f1")
+
+
+def test_spans_rank_a_faint_recording_as_a_loud_one():
+    """The measure rounds to 16 bits, of which this recording has none."""
+    seconds = np.arange(2 * RATE) / RATE
+    tone = 0.3 * np.sin(2 * np.pi * 440 * seconds).astype("f4")
+    targets = np.stack([tone, tone * (seconds < 1.0)])
+    level, prompts = Level(gain=1e5), [PromptView(spans=(("+", 0.0, 1.0),))]
+    rest = [level], [level.undo(tone)], RATE, prompts
+    ((best, scores),) = rerank.rank_items([SpanIoU()], [targets], *rest)
+    assert best == 1
+    np.testing.assert_allclose(scores, [0.5, 1.0], atol=0.05)
+    loudness = ActivityConfig(mode="abs", threshold_db=-40.0)  # for which the level counts
+    ((_, scores),) = rerank.rank_items([SpanIoU(config=loudness)], [targets], *rest)
+    np.testing.assert_array_equal(scores, [0.0, 0.0])
 
 
 def test_spans_rank_candidates_without_another_scorer(model, noise_of):

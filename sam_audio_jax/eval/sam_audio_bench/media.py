@@ -67,7 +67,7 @@ def clip_files(row: ClipRow, path: pathlib.Path, with_mask: bool) -> list[Any]:
     if with_mask:
         try:
             packed = row.mask_bytes()
-        except UserError:  # who separates the item is told
+        except UserError:  # an error where the item is separated
             packed = None
         stamps.append(hashlib.sha256(packed or b"").hexdigest()[:16])
     return stamps
