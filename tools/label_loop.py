@@ -26,7 +26,7 @@ from sam_audio_jax.data import pipeline
 from sam_audio_jax.data.config import LabelConfig, SourceConfig
 from sam_audio_jax.data.label_scores import LABEL_SCORES, failing
 from sam_audio_jax.data.labels import INDEX, SCORES
-from sam_audio_jax.data.recording import Recording, Song
+from sam_audio_jax.data.recording import Recording, Song, recording_line, song_line
 from sam_audio_jax.data.source import read_source
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_jsonl, whole_folder, write_jsonl
@@ -106,12 +106,11 @@ def divide(loop: Loop) -> None:
             line_of(one) for one in recordings if (group_of[one.part, one.id] in first) == wanted
         ]
         parts = [
-            {
-                "song": song.name,
-                "split": song.split,
-                "kind": song.kind,
-                "stems": [{"id": unique_id(song.part, stem)} for stem in song.stems],
-            }
+            song_line(
+                dataclasses.replace(
+                    song, stems=tuple(unique_id(song.part, stem) for stem in song.stems)
+                )
+            )
             for song in songs
             if any(
                 (group_of[key] in first) == wanted
@@ -153,14 +152,12 @@ def unique_id(part: int, name: str) -> str:
 
 def line_of(one: Recording) -> Line:
     """The line of a recording in a manifest of any folder."""
-    line = {key: value for key, value in dataclasses.asdict(one).items() if value is not None}
-    del line["part"]
     paths = {
-        name: str(pathlib.Path(line[name]).absolute())
+        name: str(pathlib.Path(path).absolute())
         for name in ("path", "video", "video_features", "mask")
-        if name in line
+        if (path := getattr(one, name)) is not None
     }
-    return line | paths | {"id": unique_id(one.part, one.id)}
+    return recording_line(dataclasses.replace(one, part=0, id=unique_id(one.part, one.id), **paths))
 
 
 def render(loop: Loop) -> None:

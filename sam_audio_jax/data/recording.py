@@ -156,6 +156,25 @@ def parse_recording(line: dict[str, Any], folder: pathlib.Path, where: str) -> R
     )
 
 
+def recording_line(recording: Recording) -> dict[str, Any]:
+    """A recording as a line of a manifest, without the fields that are their defaults."""
+    line = {}
+    for field in dataclasses.fields(recording):
+        value = getattr(recording, field.name)
+        if field.default is dataclasses.MISSING or value != field.default:
+            line[field.name] = list(value) if isinstance(value, tuple) else value
+    if "spans" in line:
+        line["spans"] = [list(span) for span in line["spans"]]
+    return line
+
+
+def song_line(song: Song) -> dict[str, Any]:
+    """A song as a line of songs.jsonl."""
+    line: dict[str, Any] = {"song": song.name, "split": song.split}
+    kind = {} if song.kind == SONG_KINDS[0] else {"kind": song.kind}
+    return line | kind | {"stems": [{"id": stem} for stem in song.stems]}
+
+
 LINE = "malformed line"  # the reason of what is wrong in it, but for its caption and files
 
 

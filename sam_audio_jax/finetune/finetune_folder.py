@@ -16,10 +16,9 @@ import dataclasses
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import Any
 
 from sam_audio_jax.config import to_dict
-from sam_audio_jax.data.recording import Recording
+from sam_audio_jax.data.recording import recording_line, song_line
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import (
     PART,
@@ -97,11 +96,8 @@ class FinetuneFolder:
 
         Raises `UserError` where a training has begun with others.
         """
-        recordings = [_line(sound.recording) for sound in own.sounds]
-        songs = [
-            {"song": song.name, "split": song.split, "stems": [{"id": one} for one in song.stems]}
-            for song in own.songs
-        ]
+        recordings = [recording_line(sound.recording) for sound in own.sounds]
+        songs = [song_line(song) for song in own.songs]
         then = [read_jsonl(self.data / name) for name in ("manifest.jsonl", "songs.jsonl")]
         if then == [recordings, songs]:
             return False
@@ -143,15 +139,3 @@ class FinetuneFolder:
                 entry.replace(target)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-
-
-def _line(recording: Recording) -> dict[str, Any]:
-    """A recording as a line of a manifest, without the fields that are their defaults."""
-    line = {}
-    for field in dataclasses.fields(recording):
-        value = getattr(recording, field.name)
-        if field.default is dataclasses.MISSING or value != field.default:
-            line[field.name] = list(value) if isinstance(value, tuple) else value
-    if "spans" in line:
-        line["spans"] = [list(span) for span in line["spans"]]
-    return line

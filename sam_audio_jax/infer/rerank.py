@@ -110,8 +110,7 @@ def rank_items(
 
     Targets are as the networks gave them, and are ranked at the level of their recordings, the
     mixtures, as judges are trained and measured; a scorer for which no level counts takes them as
-    they are. Of an item without a scorer the first candidate is
-    kept.
+    they are. Of an item without a scorer the first candidate is kept.
     """
     choices = [Choice()] * len(scorers)
     for scorer in {id(scorer): scorer for scorer in scorers if scorer is not None}.values():

@@ -13,16 +13,13 @@ import pyarrow.parquet
 import pytest
 from flax import nnx
 
-from sam_audio_jax import SAMAudio, audio
-from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax import SAMAudio
 from sam_audio_jax.convert.imagebind import imagebind_from_reference
 from sam_audio_jax.convert.judge import save_judge
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
-from sam_audio_jax.encoders.vision import VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
-from sam_audio_jax.eval.manifest_suite import manifest_suite, open_manifest
 from sam_audio_jax.eval.prompting import SolverChoice
 from sam_audio_jax.eval.sam_audio_bench.bench_suite import bench_suite, open_bench
 from sam_audio_jax.eval.sam_audio_bench.presets import PRESETS
@@ -37,41 +34,25 @@ from sam_audio_jax.scorers.clap_scorer import ClapScorer, ClapScoring
 from sam_audio_jax.scorers.imagebind_scorer import ImageBindScorer
 from sam_audio_jax.scorers.judge import Judge
 from sam_audio_jax.scorers.judge_scorer import JudgeScorer
-from sam_audio_jax.separator.flow import SamplerConfig
-from sam_audio_jax.separator.model import PromptedSeparator
 from tests import tiny
 from tests.children import ROOT, environment
 from tests.encoders.test_wavlm import TINY as WAVLM
 from tests.eval.released_bench import (
     BROKEN,
     MISSING,
-    VISION,
+    OPTIONS,
+    LevelScorer,
     make_bench,
+    make_networks,
     packed_masks,
     row,
     save_model,
+    seeing,
     write_clip,
     write_table,
 )
 from tests.scorers.test_clap_scorer import roberta_tokenizer
 from tests.scorers.tiny_imagebind import TINY, random_state
-
-
-class LevelScorer:
-    """Needs a kind of prompt and gives the level of a candidate, or the light of a video."""
-
-    def __init__(self, needs, axes):
-        self.needs, self.axes, self.views = needs, axes, []
-
-    def score(self, mixtures, candidates, lengths, sample_rate, prompts):
-        assert all(view.has(self.needs) for view in prompts)
-        self.views += prompts
-        power = np.square(candidates).mean(axis=2)
-        if self.needs == "video":
-            frames = [np.concatenate(list(view.video(np.arange(4) / 4))) for view in prompts]
-            lights = [(one > 20).mean() + 0 * power[0] for one in frames]
-            return {self.axes[0]: np.stack(lights)}
-        return {axis: power + number for number, axis in enumerate(self.axes)}
 
 
 def scorers():
@@ -85,17 +66,7 @@ def scorers():
 
 @pytest.fixture(scope="module")
 def networks():
-    prompted = tiny.filled(lambda: PromptedSeparator(tiny.TEXT, tiny.SEPARATOR, rngs=nnx.Rngs(0)))
-    codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
-    codec.decoder.out.scale[...] *= 0.1
-    return codec, prompted, tokenizer_for("byt5")
-
-
-def seeing(networks, **settings):
-    """A model with a vision tower."""
-    tower = tiny.filled(lambda: VisionEncoder(VISION, rngs=nnx.Rngs(0)))
-    sampler = SamplerConfig(method="euler", steps=1)
-    return SAMAudio(*networks, sampler=sampler, vision=tower, **settings)
+    return make_networks()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +84,6 @@ def suite(folder, model):
     return bench_suite(open_bench(folder), model, SolverChoice())
 
 
-OPTIONS = {"batch": 4, "listen": 0, "progress": False}
 QUICK = ("sdr", "stft")  # distances
 
 
@@ -241,104 +211,6 @@ def test_a_scorer_of_videos_needs_a_setting_with_videos(folder, model, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_manifest_of_recordings_is_a_bench_without_references(model, tmp_path):
-    wave = 0.1 * np.random.default_rng(0).standard_normal((1, 8_000)).astype(np.float32)
-    audio.write_wav(tmp_path / "a.wav", wave, 8_000)
-    lines = [
-        {"id": "a", "audio": "a.wav", "text": "rain"},
-        {"id": "b", "audio": "a.wav", "text": "rain", "spans": [["+", 0.2, 0.5]]},
-        {"id": "c", "audio": "absent.wav", "text": "rain"},
-        *({"id": name, "audio": "a.wav", "text": name} for name in ("d", "e")),
-        {"id": "f & g", "audio": "a.wav", "text": "rain", "spans": [["+", 2, 3]]},
-    ]
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
-    used = {"clap": LevelScorer("text", ("clap",))}
-    evaluate_model(model, suite, tmp_path / "out", measures=Measures(used), **OPTIONS)
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    rows = {item["id"]: item["row"] for item in results["items"] if item["clap"] > 0}
-    kinds = {name: row.removeprefix("model/none/") for name, row in rows.items()}
-    assert kinds == {"a": "text", "b": "text+span", "d": "text", "e": "text"}
-    reasons = {one["id"]: one["reason"] for one in results["missing"]}
-    assert list(reasons) == ["c", "f & g"]
-    assert reasons["f & g"] == "f & g has no span that begins before its end at 1 s"
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "<li>text+span, f &amp; g: f &amp; g has no span that begins before" in page
-    (tmp_path / "m.jsonl").write_text(json.dumps(lines[2]))
-    suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
-    with pytest.raises(UserError, match=r"nothing of m\.jsonl was separated: c: no sound file"):
-        evaluate_model(model, suite, tmp_path / "o", **OPTIONS)
-
-
-def test_what_failed_is_tried_again_by_the_call_that_goes_on(model, tmp_path, monkeypatch):
-    wave = 0.1 * np.random.default_rng(0).standard_normal((1, 8_000)).astype(np.float32)
-    audio.write_wav(tmp_path / "a.wav", wave, 8_000)
-    lines = [{"id": name, "audio": f"{name}.wav", "text": "rain"} for name in ("b", "a")]
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    used = {"clap": LevelScorer("text", ("clap",))}
-
-    def run():
-        suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
-        options = OPTIONS | {"batch": 1}
-        evaluate_model(model, suite, tmp_path / "out", measures=Measures(used), **options)
-        return json.loads((tmp_path / "out" / "results.json").read_text())
-
-    def stopped(*arguments, **options):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model, "separate", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run()  # b.wav is missing; the separation of a.wav is interrupted
-    assert len(list((tmp_path / "out.partial").glob("separations-*.npz"))) == 1
-    audio.write_wav(tmp_path / "b.wav", 0.5 * wave, 8_000)
-    results = run()
-    assert not results["missing"]
-    assert {item["id"] for item in results["items"] if item["clap"] > 0} == {"a", "b"}
-
-
-@pytest.mark.parametrize("mended", [True, False])
-def test_an_evaluation_goes_on_with_the_recordings_that_it_measured(
-    model, tmp_path, monkeypatch, mended
-):
-    """One that failed may be mended; another one that was measured makes another evaluation."""
-    wave = 0.1 * np.random.default_rng(0).standard_normal((1, 8_000)).astype(np.float32)
-    for name in "ac":
-        audio.write_wav(tmp_path / f"{name}.wav", wave, 8_000)
-    (tmp_path / "b.wav").write_bytes(b"no sound")
-    lines = [{"id": name, "audio": f"{name}.wav", "text": "rain"} for name in "abc"]
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    separate, seen, stop_at = model.separate, [], [1]
-
-    def counted(*arguments, **options):
-        if len(seen) == stop_at[0]:
-            raise KeyboardInterrupt
-        seen.append(arguments)
-        return separate(*arguments, **options)
-
-    def run(rank=None):
-        suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
-        options = OPTIONS | {"batch": 1, "rank": rank}
-        measures = Measures({"clap": LevelScorer("text", ("clap",))})
-        evaluate_model(model, suite, tmp_path / "out", measures=measures, **options)
-        results = json.loads((tmp_path / "out" / "results.json").read_text())
-        return {item["id"]: item["clap"] for item in results["items"]}
-
-    monkeypatch.setattr(model, "separate", counted)
-    with pytest.raises(KeyboardInterrupt):
-        run()  # a is measured, b has failed, c is interrupted
-    for name in "bc" if mended else "a":
-        audio.write_wav(tmp_path / f"{name}.wav", 3 * wave[:, :6_000], 8_000)
-    stop_at[0] = None
-    if not mended:
-        with pytest.raises(UserError, match="of another model or with other settings or rec"):
-            run(ProcessRank())
-    scores = run()
-    assert len(seen) == 3
-    monkeypatch.undo()
-    assert scores == run()
-
-
 def test_the_bench_knows_clips_songs_and_masks_by_what_they_are(folder, model, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -364,25 +236,6 @@ def test_the_bench_knows_clips_songs_and_masks_by_what_they_are(folder, model, t
     changed = {name for name, one in files().items() if one != saved[name]}
     assert {setting for setting, _ in changed} == set(VISUAL_SETTINGS)
     assert {name for _, name in changed} == {"-whole_500_1500"}
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"spans": [["-", 0, 1]]}, "has a '-' span: an evaluation is prompted by"),
-        ({"text": ["rain", "wind"]}, "has several texts: an evaluation is prompted by one text"),
-        ({"like": "b.wav"}, "has an example (like): an evaluation is prompted by one text"),
-        ({"text": None}, "has no prompt: give it a text"),
-    ],
-)
-def test_a_manifest_with_other_prompts_is_refused_in_one_line(fields, message, tmp_path):
-    line = {"id": "a", "audio": "a.wav", "text": "rain"} | fields
-    (tmp_path / "m.jsonl").write_text(json.dumps(line))
-    with pytest.raises(UserError) as error:
-        open_manifest(tmp_path / "m.jsonl")
-    assert str(error.value).startswith("m.jsonl: item a ")
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_presets_are_allowed_protocols():

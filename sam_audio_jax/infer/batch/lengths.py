@@ -69,6 +69,12 @@ def count_samples(path: pathlib.Path, track: int | None = None) -> Length:
     return recording.samples.shape[-1], recording.sample_rate
 
 
+def file_stamp(path: str | os.PathLike) -> str:
+    """By what a file is known to be another one: its size and modification time."""
+    state = os.stat(path)
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
 class _Cache:
     """The files `lengths.*.jsonl`; an entry holds for one size and one modification time."""
 
@@ -81,8 +87,7 @@ class _Cache:
     def measure(self, source: Track) -> tuple[Length, str] | str:
         """Returns the length with the stamp of a new entry ("" if cached), or why there is none."""
         try:
-            state = os.stat(audio.check_file(source[0]))
-            stamp = f"{state.st_size} {state.st_mtime_ns}"
+            stamp = file_stamp(audio.check_file(source[0]))
             cached_stamp, length = self.entries.get(_key(source), ("", (0, 0)))
             if cached_stamp == stamp:
                 return length, ""

@@ -1,11 +1,10 @@
 """Whether the files of a manifest's items have changed: their sizes and times."""
 
 import concurrent.futures
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from sam_audio_jax.infer.batch.lengths import READERS
+from sam_audio_jax.infer.batch.lengths import READERS, file_stamp
 from sam_audio_jax.infer.manifest import FILES, Entry
 
 FileStamp = Mapping[str, str]  # key of the line, such as "audio" -> size and modification time
@@ -33,7 +32,6 @@ def _stamp(entry: Entry) -> FileStamp:
 
 def _stamp_of(path: pathlib.Path) -> str:
     try:
-        state = os.stat(path)
+        return file_stamp(path)
     except OSError:
         return ""
-    return f"{state.st_size} {state.st_mtime_ns}"
