@@ -12,6 +12,7 @@ intervals, and for each score how well it separates good labels from bad ones. A
 stopped is continued by the same one; each step is a command of `sam-audio` in its own process.
 """
 
+import concurrent.futures
 import dataclasses
 import pathlib
 import sys
@@ -269,8 +270,8 @@ def evaluate(loop: Loop, checkpoint: pathlib.Path, name: str) -> None:
     )
 
 
-def execute(loop: Loop) -> None:
-    """All steps, but for those that an earlier call has finished."""
+def execute(loop: Loop, jobs: int = 1) -> None:
+    """All steps, but for those that an earlier call has finished; `jobs` arms at a time."""
     loop.claim()
     divide(loop)
     if not (loop.out / "latents" / "cache.json").is_file():
@@ -286,17 +287,27 @@ def execute(loop: Loop) -> None:
     label_truly(loop)
     passing = count_passing(loop)
     evaluate(loop, loop.out / "start", "start")
-    for arm, seed, workdir in loop.arms():
-        start = ["--init-from", str(loop.out / "start")]
+    start = ["--init-from", str(loop.out / "start")]
+
+    def complete(arm: str, seed: int, workdir: pathlib.Path) -> None:
         seeds = ["--seed", str(seed + 1), "--data.seed", str(seed + 1)]
         train(loop, workdir, loop.further_steps, [*start, *seeds, *arm_flags(loop, arm, passing)])
         evaluate(loop, workdir, workdir.name)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(complete, *one) for one in loop.arms()]
+        try:
+            for one in concurrent.futures.as_completed(waiting):
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     label_loop_page.write(loop.out, dataclasses.asdict(loop), ARMS, loop.seeds)
     print(f"report: {loop.out / label_loop_page.PAGE}", file=sys.stderr)
 
 
-def read_options(argv: list[str]) -> Loop:
-    """Parses the command line; what is left are flags of the config."""
+def read_options(argv: list[str]) -> tuple[Loop, int]:
+    """The experiment and the number of jobs; what is left are flags of the config."""
     parser = config.ArgumentParser(
         __doc__,
         command="label-loop",
@@ -319,19 +330,20 @@ def read_options(argv: list[str]) -> Loop:
     add("--scorers", nargs="+", default=(), metavar="NAME=PATH", help="of the evaluations")
     add("--limit", type=at_least(1), help="so many held-out mixtures")
     add("--seed", type=at_least(0), default=0)
+    add("--jobs", type=at_least(1), default=1, help="arms at a time, each in processes of its own")
     args, flags = parser.parse_known_args(argv)
     sources = tuple(str(pathlib.Path(one) / "manifest.jsonl") for one in args.source)
     LabelConfig(share=args.label_share)
     names = {field.name for field in dataclasses.fields(Loop)} - {"sources", "flags"}
     fields = {name: getattr(args, name) for name in names}
     fields |= {name: tuple(fields[name]) for name in ("filters", "scorers")}
-    return Loop(sources=sources, flags=tuple(flags), **fields)
+    return Loop(sources=sources, flags=tuple(flags), **fields), args.jobs
 
 
 @command
 def main(argv: list[str]) -> None:
     """Runs, or continues, one experiment."""
-    execute(read_options(argv))
+    execute(*read_options(argv))
 
 
 if __name__ == "__main__":

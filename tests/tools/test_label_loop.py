@@ -19,7 +19,8 @@ TOY = str(pathlib.Path(__file__).parent / "toy_loop.py")
 
 
 def loop(out: pathlib.Path, *more: str) -> label_loop.Loop:
-    return label_loop.read_options(["--config", TOY, "--out", str(out), *more])
+    experiment, _ = label_loop.read_options(["--config", TOY, "--out", str(out), *more])
+    return experiment
 
 
 @pytest.fixture
