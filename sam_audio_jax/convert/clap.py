@@ -186,9 +186,10 @@ def clap_from_reference(
 ) -> Clap:
     """Builds the network of the tensors whose names begin with `prefix`, in either layout.
 
-    Raises `UserError` for tensors or a filter bank that do not fit.
+    `module.` before any of the rest of a name is left out. Raises `UserError` for tensors or a
+    filter bank that do not fit.
     """
-    state = _below(_below(state, prefix), WRAPPED) or _below(state, prefix)
+    state = _unwrapped(_below(state, prefix))
     check_filter_bank(
         state,
         FILTERS,
@@ -209,6 +210,15 @@ def _below(state: State, prefix: str) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if name.startswith(prefix)
     }
+
+
+def _unwrapped(state: State) -> dict[str, Tensor]:
+    """The tensors, `WRAPPED` left out of their names. Raises `UserError` where two are one then."""
+    bare = {name.removeprefix(WRAPPED): tensor for name, tensor in state.items()}
+    if len(bare) < len(state):
+        twice = next(name for name in bare if name in state and WRAPPED + name in state)
+        raise UserError(f"the CLAP checkpoint has both {twice} and {WRAPPED}{twice}")
+    return bare
 
 
 def load_clap(name: str, config: ClapConfig | None = None, mesh: Mesh | None = None) -> Clap:

@@ -43,6 +43,7 @@ from sam_audio_jax.convert.model_files import (
     has_tokenizer,
     open_state,
     reading,
+    weight_files,
 )
 from sam_audio_jax.convert.names import StoredNetwork
 from sam_audio_jax.convert.separator import STEP_SIZE, separator_config, separator_table
@@ -60,8 +61,8 @@ TOKENIZER_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 OURS = "sam_audio_jax.json"
 FORMAT = 1  # of OURS
 FileDtype = Literal["float32", "float16"]
-PATTERNS = ("config.json", "checkpoint.*", "t5/*", f"{audio_tower.FOLDER}/*", OURS)
-TEXT_PATTERNS = ("config.json", "model*.safetensors*", *TOKENIZER_FILES)
+PATTERNS = ("config.json", *weight_files("checkpoint"), "t5/*", f"{audio_tower.FOLDER}/*", OURS)
+TEXT_PATTERNS = ("config.json", *weight_files("model"), *TOKENIZER_FILES)
 CODEC_PREFIX = "audio_codec."
 TOWER_PREFIX = "vision_encoder."
 TOWER_SIZES = "vision"  # of OURS: sizes of a vision tower that is not the released one

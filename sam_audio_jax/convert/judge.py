@@ -36,6 +36,7 @@ from sam_audio_jax.convert.model_files import (
     open_state,
     reading,
     shipped_folder,
+    weight_files,
 )
 from sam_audio_jax.convert.names import LINEAR, Row, Table
 from sam_audio_jax.convert.pe_a_frame import CODEC_FIELDS, TOKENIZER, wave_rows
@@ -59,9 +60,16 @@ from sam_audio_jax.scorers.judge import Judge, JudgeConfig
 NAME = "sam-audio-judge"
 HUB = f"facebook/{NAME}"
 REVISION = "sam_audio"  # of `HUB`, which the reference's code reads
-PATTERNS = ("config.json", "checkpoint.*", "model*.safetensors*", OURS, *TOKENIZER_FILES)
+PATTERNS = (
+    "config.json",
+    *weight_files("checkpoint"),
+    *weight_files("model"),
+    OURS,
+    *TOKENIZER_FILES,
+)
 CODEC = "audio_codec"  # section of the config and first part of names, in the reference's layout
 PLAIN_CODEC = "dac_vae_encoder"  # the same in the layout of transformers
+DEAD = 1e-15  # length of a kernel's row that counts as zero; its square nears float32's smallest
 CODEC_SIZES = ("sample_rate", "encoder_dim", "encoder_rates", "latent_dim")
 
 LINEARS = {
@@ -116,7 +124,7 @@ def used(state: State, config: JudgeConfig) -> dict[str, Tensor]:
 
     Left out are the text layers after the last one used, the text model's final norm and the output
     projection of the codec's bottleneck. Plain convolutions of the other layout become pairs of
-    weight norm, of the same kernel.
+    weight norm, of the same kernel; there a channel whose kernel is zero is its bias.
     """
     unread = (
         f"{CODEC}.quantizer.out_proj.",
@@ -151,6 +159,9 @@ def _with_weight_norm(state: State, depth: int) -> dict[str, Tensor]:
             shape = (*tensor.shape[:1], *[1] * (len(tensor.shape) - 1))
             lengths = functools.partial(_row_lengths, tensor)
             tensor = Stored(shape, np.dtype(np.float32), lengths)
+        elif leaf == "direction":
+            directions = functools.partial(_directions, tensor)
+            tensor = Stored(tensor.shape, np.dtype(np.float32), directions)
         renamed[row.theirs] = tensor
     rest = set(state) - set(plain.values())
     return {name: state[name] for name in state if name in rest} | renamed
@@ -158,7 +169,14 @@ def _with_weight_norm(state: State, depth: int) -> dict[str, Tensor]:
 
 def _row_lengths(kernel: Tensor) -> np.ndarray:
     values = np.asarray(kernel).astype(np.float32)
-    return np.sqrt(np.square(values).sum(axis=tuple(range(1, values.ndim)), keepdims=True))
+    lengths = np.sqrt(np.square(values).sum(axis=tuple(range(1, values.ndim)), keepdims=True))
+    return np.where(lengths > DEAD, lengths, 0)
+
+
+def _directions(kernel: Tensor) -> np.ndarray:
+    """The kernel; rows of a dead channel are ones, because zeros have no direction."""
+    values = np.asarray(kernel).astype(np.float32)
+    return np.where(_row_lengths(values) > 0, values, 1)
 
 
 def judge_config(

@@ -63,6 +63,11 @@ def find_folder(
     return pathlib.Path(snapshot)
 
 
+def weight_files(stem: str) -> tuple[str, ...]:
+    """Patterns of all files from which `open_state` reads a stem, with the parts of an index."""
+    return f"{stem}*.safetensors*", f"{stem}.pt"
+
+
 def open_state(folder: pathlib.Path, *stems: str) -> dict[str, Stored]:
     """The tensors of the first stem that has a file, unread.
 

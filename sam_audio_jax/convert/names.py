@@ -16,10 +16,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.allocator import release_freed
-from sam_audio_jax.convert.tensors import State, Stored
+from sam_audio_jax.convert.tensors import State, Stored, check_finite
 from sam_audio_jax.convert.transfer import FLOAT32, shardings, to_device, to_host
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.storage import Storage, matrix_paths, store_pieces
+
+WEIGHTS = ("float32", "bfloat16", "float16", "float64")  # dtypes of tensors that are weights
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -114,7 +116,10 @@ class Table(Generic[M]):
         return self._shapes(self.abstract)
 
     def misfits(self, state: State) -> list[str]:
-        """A phrase for each tensor that is missing, unexpected or mis-shaped; no tensor is read."""
+        """A phrase for each tensor that is missing, unexpected, mis-shaped or of whole numbers.
+
+        No tensor is read.
+        """
         wanted = self.shapes()
         phrases = []
         for name, shape in wanted.items():
@@ -122,6 +127,8 @@ class Table(Generic[M]):
                 phrases.append(f"missing {name} {list(shape)}")
             elif tuple(state[name].shape) != shape:
                 phrases.append(f"{name} has shape {list(state[name].shape)}, not {list(shape)}")
+            elif state[name].dtype.name not in WEIGHTS:  # quantised: its scale is elsewhere
+                phrases.append(f"{name} is {state[name].dtype}, not one of {', '.join(WEIGHTS)}")
         return phrases + [f"unexpected {name}" for name in sorted(set(state) - set(wanted))]
 
     def build(self, state: State, mesh: Mesh | None = None) -> M:
@@ -134,7 +141,8 @@ class Table(Generic[M]):
         """The network with the weights of a state that is known to fit.
 
         With a mesh every parameter is sharded while it is read, tensor by tensor. `storage` is the
-        form of its matrices, each of which is brought to it as soon as it is read.
+        form of its matrices, each of which is brought to it as soon as it is read. Raises
+        `UserError` for values that are not finite.
         """
         graph, abstract = nnx.split(self.abstract)
         # With variables of its own: else the table would hold what is read, too.
@@ -162,7 +170,8 @@ class Table(Generic[M]):
 
         def arrays(row: Row, piece: Any) -> Iterator[np.ndarray]:
             for name in row.names(self.depth):
-                yield row.layout.to_ours(np.asarray(state[name])[piece])
+                values = check_finite(name, np.asarray(state[name])[piece])
+                yield row.layout.to_ours(values)
 
         return {
             row.ours: arrays(row, piece if shape else ())

@@ -17,6 +17,8 @@ from sam_audio_jax.convert.model_files import (
     find_folder,
     has_tokenizer,
     open_state,
+    reading,
+    weight_files,
 )
 from sam_audio_jax.convert.names import CONV, LINEAR, Row, Table
 from sam_audio_jax.convert.peav import (
@@ -30,12 +32,18 @@ from sam_audio_jax.convert.peav import (
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_json
+from sam_audio_jax.files import read_object
 from sam_audio_jax.nn.storage import Compute
 
 NAMES = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large")  # as SAM Audio's config says
 HUB = "facebook/"
 TOKENIZER = "answerdotai/ModernBERT-large"  # where the model's folder has none
+PATTERNS = (
+    "config.json",
+    *weight_files("checkpoint"),
+    *weight_files("model"),
+    *TOKENIZER_FILES,
+)
 CODEC = "audio_model.dac_vae_encoder."
 
 # Keys of `config.json` -> our fields with the defaults of the reference's classes.
@@ -165,11 +173,11 @@ def load_span_predictor(
     when there is none or when it does not fit; one line names every misfit.
     """
     name = HUB + str(path) if str(path) in NAMES and not pathlib.Path(path).is_dir() else str(path)
-    folder = find_folder(
-        name, ("config.json", "checkpoint.*", "model.safetensors", *TOKENIZER_FILES)
-    )
-    config = span_predictor_config(read_json(folder / "config.json"), compute=compute, waves=waves)
-    state = open_state(folder, "checkpoint", "model")
+    folder = find_folder(name, PATTERNS)
+    with reading(folder):
+        values = read_object(folder / "config.json")
+        config = span_predictor_config(values, compute=compute, waves=waves)
+        state = open_state(folder, "checkpoint", "model")
     try:
         predictor = span_predictor_table(config).build(used(state, config), mesh)
     except UserError as error:

@@ -31,6 +31,11 @@ TEXT_FIELDS = {
     "local_attention": ("window", 128),
     "norm_eps": ("eps", 1e-5),
 }
+# Kinds of ModernBERT's layers -> key and default of their base of rotation.
+THETAS = {
+    "full_attention": ("global_rope_theta", 160_000.0),
+    "sliding_attention": ("local_rope_theta", 10_000.0),
+}
 # Settings that are not built; any other value than this is refused.
 PEAV_FIXED = {"hidden_act": "silu", "attention_bias": False}
 TEXT_FIXED = {
@@ -130,22 +135,36 @@ def modernbert_config(
                 f"config.json: {where}.layer_types must repeat one global layer and "
                 "an equal number of local ones"
             )
-    rope = values.get("rope_parameters") or {}
-    thetas = {
-        field: rope.get(kind, {}).get("rope_theta", values.get(field, default))
-        for field, kind, default in (
-            ("global_rope_theta", "full_attention", 160_000.0),
-            ("local_rope_theta", "sliding_attention", 10_000.0),
-        )
-    }
+    thetas = _rope_thetas(values, where)
     return ModernBertConfig(
         **fields_of(values, TEXT_FIELDS),
         depth=layers,
         global_every=every,
-        global_theta=thetas["global_rope_theta"],
-        local_theta=thetas["local_rope_theta"],
+        global_theta=thetas["full_attention"],
+        local_theta=thetas["sliding_attention"],
         dtype=compute,
     )
+
+
+def _rope_thetas(values: Mapping[str, Any], where: str) -> dict[str, float]:
+    """The base of the rotations of each kind of layer. Raises `UserError` for scaled rotations."""
+    rope = values.get("rope_parameters") or {}
+    wrong = {f"rope_parameters.{kind}" for kind in set(rope) - set(THETAS)}
+    thetas = {}
+    for kind, (field, default) in THETAS.items():
+        own = rope.get(kind) or {}
+        wrong |= {f"rope_parameters.{kind}.{key}" for key in set(own) - {"rope_theta", "rope_type"}}
+        if own.get("rope_type", "default") != "default":
+            wrong.add(f"rope_parameters.{kind}.rope_type")
+        thetas[kind] = own.get("rope_theta", values.get(field, default))
+    if values.get("rope_scaling") is not None:
+        wrong.add("rope_scaling")
+    if wrong:
+        raise UserError(
+            f"config.json: {where}.{min(wrong)} is not supported, only rope_parameters with "
+            f"rope_theta and rope_type 'default' of {' and '.join(THETAS)}"
+        )
+    return thetas
 
 
 def to_fields(config: Any, table: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import functools
 import json
 import pathlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,6 +42,7 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # Pages of a mapped file count as this process's memory until the mapping goes.
 MAPPED_BYTES = 64 * 2**20
+CHECKED = 2**18  # values at once, which fit into a processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +209,24 @@ def _numpy_dtype(name: str) -> np.dtype | None:
     return next((dtype for dtype in NAMES if dtype.name == name), None)
 
 
+def check_finite(name: str, values: np.ndarray) -> np.ndarray:
+    """Returns values that are all finite, floats of any size.
+
+    Raises `UserError` for others, with which a network computes nothing. A piece is looked at at a
+    time, so that no mask of a large tensor is held.
+    """
+    bits = np.dtype(f"u{values.itemsize}")
+    exponent = np.array(np.inf, values.dtype).view(bits)  # by which NaN and infinity are known
+    flat = values.reshape(-1).view(bits)
+    for start in range(0, flat.size, CHECKED):
+        if ((flat[start : start + CHECKED] & exponent) == exponent).any():
+            raise UserError(
+                f"{name} has values that are NaN or infinite: the file is damaged, or its training "
+                "diverged"
+            )
+    return values
+
+
 def write_state(path: pathlib.Path, state: State, dtype: str | None = None) -> None:
     """Writes a safetensors file, tensor by tensor, whole or not at all.
 
@@ -229,7 +249,7 @@ def write_state(path: pathlib.Path, state: State, dtype: str | None = None) -> N
     with whole_file(path) as part, part.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for name in names:
-            values = _cast(name, np.asarray(state[name]), kinds[name])
+            values = _cast(name, state, kinds[name])
             file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
 
 
@@ -247,7 +267,7 @@ def write_torch(path: pathlib.Path, state: State, dtype: str | None = None) -> N
     tensors = {}
     for name, tensor in state.items():
         kind = _file_dtype(tensor.dtype, dtype)
-        values = np.ascontiguousarray(_cast(name, np.asarray(tensor), kind))
+        values = np.ascontiguousarray(_cast(name, state, kind))
         flat = torch.from_numpy(values.reshape(-1).view(np.uint8).copy())
         tensors[name] = flat.view(getattr(torch, kind.name)).reshape(tuple(tensor.shape))
     with whole_file(path) as part:
@@ -261,10 +281,38 @@ def _file_dtype(own: np.dtype, wanted: str | None) -> np.dtype:
     return np.dtype(wanted) if wanted is not None and floating else own
 
 
-def _cast(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _cast(name: str, state: State, dtype: np.dtype) -> np.ndarray:
+    """A tensor of the state in another dtype. Raises `UserError` for values too large for it.
+
+    Small values lose digits, in float16 all of them below 3e-8, which hardly counts in a network,
+    because no norm there is of a kernel; a tensor that loses all of its values is a warning. The
+    exception are the directions of a weight norm, whose size is arbitrary: they keep their digits.
+    """
+    values = np.asarray(state[name])
     if values.dtype == dtype:
         return values
+    gain = state.get(f"{name.removesuffix('weight_v')}weight_g")
+    by_row = values.shape[:1] + (1,) * (values.ndim - 1)
+    if name.endswith("weight_v") and gain is not None and gain.shape == by_row:
+        values = _within_range(values, dtype)
     largest = float(np.abs(values).max(initial=0.0))
-    if largest > float(ml_dtypes.finfo(dtype).max):
+    if not largest <= float(ml_dtypes.finfo(dtype).max):
         raise UserError(f"{name} has values up to {largest:g}, too large for {dtype}")
-    return values.astype(dtype)
+    cast = values.astype(dtype)
+    if largest > 0 and not cast.any():
+        warnings.warn(f"{name} has values up to {largest:g}, all 0 in {dtype}", stacklevel=3)
+    return cast
+
+
+def _within_range(directions: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Rows of a weight norm, those of a size that the dtype does not hold well near 1.
+
+    They are multiplied by powers of two, which changes no digit, and of a row only its direction
+    counts.
+    """
+    limits = ml_dtypes.finfo(dtype)
+    axes = tuple(range(1, directions.ndim))
+    largest = np.abs(directions).max(axis=axes, initial=0.0, keepdims=True)
+    held = (largest >= 2**4 * float(limits.tiny)) & (largest <= float(limits.max))
+    power = np.where(held, 0, -np.frexp(largest)[1])
+    return np.ldexp(directions, power)

@@ -10,6 +10,7 @@ from typing import Any
 from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.convert.codec import codec_config_to_reference
 from sam_audio_jax.convert.separator import dit_to_reference
+from sam_audio_jax.encoders.tokenizer import MAX_TOKENS
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.separator.model import SeparatorConfig
 
@@ -25,7 +26,7 @@ TOP_DEFAULTS: dict[str, Any] = {
     "text_ranker": None,
     "span_predictor": "pe-a-frame-large",
 }
-TEXT_DEFAULTS = {"dim": 768, "name": "t5-base", "max_length": 512, "pad_mode": "longest"}
+TEXT_DEFAULTS = {"dim": 768, "name": "t5-base", "max_length": MAX_TOKENS, "pad_mode": "longest"}
 VISION_DEFAULTS = {
     "dim": 1024,
     "batch_size": 300,
@@ -37,7 +38,10 @@ VISION_DEFAULTS = {
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with defaults filled in. Raises `UserError` for unknown keys, as upstream."""
+    """The config with defaults filled in.
+
+    Raises `UserError` for unknown keys, as upstream, and for another length of texts than ours.
+    """
     if not isinstance(config, Mapping):
         raise UserError(f"config.json must hold an object, not {shown(config)}")
     unknown = sorted(set(config) - set(TOP_DEFAULTS))
@@ -49,8 +53,18 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, default in TOP_DEFAULTS.items():
         if isinstance(default, dict) and not isinstance(full[key], Mapping):
             raise UserError(f"config.json: {key} must be an object, not {shown(full[key])}")
-    full["text_encoder"] = TEXT_DEFAULTS | full["text_encoder"]
-    full["vision_encoder"] = VISION_DEFAULTS | full["vision_encoder"]
+    for section, defaults in (("text_encoder", TEXT_DEFAULTS), ("vision_encoder", VISION_DEFAULTS)):
+        if unknown := sorted(set(full[section]) - set(defaults)):
+            raise UserError(
+                f"config.json: unknown key {section}.{unknown[0]}, "
+                f"allowed are {', '.join(defaults)}"
+            )
+        full[section] = defaults | full[section]
+    if (length := full["text_encoder"]["max_length"]) != MAX_TOKENS:
+        raise UserError(
+            f"config.json: text_encoder.max_length={shown(length)} is not supported, "
+            f"only {MAX_TOKENS}"
+        )
     return full
 
 

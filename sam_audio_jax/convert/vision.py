@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from sam_audio_jax.convert.names import LINEAR, SAME, Row, Table, TensorLayout, neighbours
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.nn.storage import Compute
 
 SAM_AUDIO_PREFIX = "vision_encoder.model."
@@ -49,6 +49,16 @@ FIELDS = {
     "ls_init_value": "layer_scale",
     "attn_pooler_heads": "pool_heads",
 }
+# Settings of the reference that are not built; any other value than this is refused.
+FIXED = {
+    "pool_type": "attn",
+    "use_abs_posemb": True,
+    "use_rope2d": True,
+    "use_ln_pre": True,
+    "use_ln_post": True,
+}
+# Of no effect on a tower that is run: a setting of training, and how fixtures were drawn.
+UNUSED = ("drop_path", "seed", "input_sizes")
 
 
 def _patches(side: int) -> TensorLayout:
@@ -151,13 +161,18 @@ def vision_from_reference(
 
 
 def tower_config(values: Mapping[str, Any], dtype: Compute = "float32") -> VisionConfig:
-    """Reads the reference's model configuration (keys of `FIELDS`, `mlp_ratio`, `pool_type`).
+    """Reads the reference's model configuration (keys of `FIELDS` and `FIXED`, `mlp_ratio`).
 
-    Raises `UserError` for a pool that is not built here.
+    Raises `UserError` for unknown keys and for settings that are not built here.
     """
-    kind = values.get("pool_type", "attn")
-    if kind != "attn":
-        raise UserError(f"vision config: pool_type={kind!r} is not supported, only 'attn'")
+    for key, only in FIXED.items():
+        if values.get(key, only) != only:
+            raise UserError(
+                f"vision config: {key}={shown(values[key])} is not supported, only {only!r}"
+            )
+    known = (*FIELDS, "mlp_ratio", *FIXED)
+    if unknown := sorted(set(values) - {*known, *UNUSED}):
+        raise UserError(f"vision config: unknown key {unknown[0]}, allowed are {', '.join(known)}")
     fields: dict[str, Any] = {
         ours: values[theirs] for theirs, ours in FIELDS.items() if theirs in values
     }

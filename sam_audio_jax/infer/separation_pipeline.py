@@ -28,7 +28,7 @@ from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.rerank import Rankers
 from sam_audio_jax.infer.solve import Networks, encode_mixture, separate_batch
 from sam_audio_jax.infer.span_prediction import Source, SpanFinder
-from sam_audio_jax.infer.stems import Separated, Stems, TextStems, divided, refined
+from sam_audio_jax.infer.stems import Separated, Stems, TextStems, check_waves, divided, refined
 from sam_audio_jax.infer.video_prompts import StoredTower, VideoFeatures
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
@@ -301,6 +301,8 @@ class Pipeline:
     ) -> list[Stems]:
         """Returns the generated stems of each item, of the candidate that ranks first."""
         cuts = [solved[..., : len(item.wave)] for item, solved in zip(items, waves, strict=False)]
+        for item, cut in zip(items, cuts, strict=True):
+            check_waves(cut, item.name)
         # By the prompts of the caller: predicted spans rank only where nothing else can.
         rankers = [
             None if item.placeholder else self._ranker(item.prompts, options, item.name)
@@ -363,6 +365,8 @@ class Pipeline:
         )
         waves, views = self._solve(prompts, views, options, message, padding=True)
         cuts = [waves[item, ..., : hop * size] for item, size in enumerate(batch.sizes)]
+        for number, cut in enumerate(cuts):
+            check_waves(cut, f"item {number}")
         targets = [cut[:, 0] for cut in cuts]
         chosen = rerank.rank_items(rankers, targets, levels, mixtures, self.sample_rate, views)
         stems = [

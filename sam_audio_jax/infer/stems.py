@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.refine import RefineConfig, divide_among, wiener
 from sam_audio_jax.separator.prompts import Span
+
+TOO_LOUD = 1e15  # of full scale 1.0; squares of the spectra of larger waves overflow float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,19 @@ class Separated:
             for name, stems in (("target", self.target), ("residual", self.residual))
         }
         return dataclasses.replace(self, **waves)
+
+
+def check_waves(waves: Float[np.ndarray, "*stems samples"], name: str) -> None:
+    """Raises `UserError` for decoded waves of `name` that are no sound: NaN, or too large.
+
+    Weights can be finite and what they compute not. Nothing of the size of the waves is allocated.
+    """
+    if waves.size and not max(waves.max(), -waves.min()) < TOO_LOUD:
+        raise UserError(
+            f"the model computes no sound for {name}: its stems have values that are NaN, infinite "
+            "or out of any scale; its weights are damaged or too coarse, or the recording is far "
+            "too loud"
+        )
 
 
 def refined(item: Item, stems: Stems, config: RefineConfig) -> Stems:

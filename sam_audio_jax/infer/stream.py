@@ -21,7 +21,7 @@ from sam_audio_jax.infer.refine import (
     hop_and_margin,
 )
 from sam_audio_jax.infer.separate import SAMAudio
-from sam_audio_jax.infer.stems import Stems
+from sam_audio_jax.infer.stems import Stems, check_waves
 from sam_audio_jax.infer.stream_input import StreamInput
 from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer, WindowQueue
 from sam_audio_jax.separator.prompts import Span
@@ -148,6 +148,7 @@ class Stream(Iterator[Stems]):
 
     def _stems(self, pair: Pair, shape: tuple[int, ...], *, last: bool) -> Iterator[Stems]:
         """At most one piece; none while there are too few samples for one."""
+        check_waves(pair, "the stream")
         target, residual = pair.T
         rate = self.stem_rate
         if self._divider is not None:

@@ -94,11 +94,21 @@ def test_a_network_inside_of_another_state(state, prefix):
     np.testing.assert_array_equal(
         network.text.pool.bias[...], state["text_branch.pooler.dense.bias"]
     )
+    halves = [f"module.{name}" if i % 2 else name for i, name in enumerate(state)]
+    clap_from_reference(dict(zip(halves, state.values(), strict=True)), CLAP)
     if prefix:
         others = inside | {"codec.bias": np.zeros(1, np.float32)}
         clap_from_reference(others, CLAP, prefix=prefix)
         with pytest.raises(UserError, match=r"missing audio_branch\.bn0\.weight"):
             clap_from_reference(others, CLAP, prefix="visual_ranker.")
+
+
+def test_no_name_is_lost_where_others_are_wrapped(state):
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    with pytest.raises(UserError, match=r"unexpected surprise\.weight"):
+        clap_from_reference(wrapped | {"surprise.weight": np.zeros(1, np.float32)}, CLAP)
+    with pytest.raises(UserError, match=r"has both (.*) and module\.\1"):
+        clap_from_reference(wrapped | state, CLAP)
 
 
 def test_a_checkpoint_that_does_not_fit_is_the_users_error(state):

@@ -147,6 +147,9 @@ def test_one_error_names_every_tensor_that_does_not_fit(copy):
         ({"transformer": {"dims": 1}}, "unknown key transformer.dims"),
         ({"transformer": {"fc_bias": True, "out_channels": 16}}, "fc_bias=True is not supported"),
         ({"audio_codec": {"rate": 1}}, "unknown key audio_codec.rate"),
+        ({"text_encoder": {"max_len": 5}}, "unknown key text_encoder.max_len, allowed are dim"),
+        ({"text_encoder": {"max_length": 5}}, "text_encoder.max_length=5 is not supported"),
+        ({"vision_encoder": {"normalise_feature": False}}, "vision_encoder.normalise_feature"),
     ],
 )
 def test_configs_that_do_not_fit_are_the_users_error(copy, changes, message):

@@ -176,6 +176,19 @@ def test_the_layout_of_transformers_is_the_same_judge(folder):
 
 
 @pytest.mark.golden
+def test_a_dead_channel_of_the_layout_of_transformers_is_its_bias(folder):
+    plain_layout(folder)
+    state = load_file(folder / "model.safetensors")
+    state["dac_vae_encoder.encoder.conv1.weight"][1] = 0
+    state["dac_vae_encoder.encoder.conv1.weight"][2] = 1e-25
+    save_file(state, folder / "model.safetensors")
+    encoder = load_judge(folder)[0].wave_encoder.encoder
+    kernel = np.asarray(encoder.stem.kernel())
+    want = state["dac_vae_encoder.encoder.conv1.weight"].transpose(2, 1, 0)
+    np.testing.assert_allclose(kernel, want, rtol=1e-5, atol=1e-20)
+
+
+@pytest.mark.golden
 def test_one_error_names_every_tensor_that_does_not_fit(folder):
     state = load_file(folder / "model.safetensors")
     del state["std"]

@@ -1,5 +1,6 @@
 """The span predictor's names and shapes at full size, its folder both ways, every misfit named."""
 
+import fnmatch
 import json
 import pathlib
 
@@ -8,6 +9,8 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from sam_audio_jax.convert import model_files
+from sam_audio_jax.convert.folder import open_folder
 from sam_audio_jax.convert.names import parameters
 from sam_audio_jax.convert.pe_a_frame import (
     TOKENIZER,
@@ -119,6 +122,19 @@ def test_one_error_names_every_tensor_that_does_not_fit(folder):
     assert "\n" not in text
 
 
+@pytest.mark.golden
+@pytest.mark.parametrize("dtype", [np.int8, np.bool_])
+def test_tensors_of_whole_numbers_are_no_weights(folder, dtype):
+    """Quantised ones mean nothing without their scales."""
+    state = load_file(folder / "model.safetensors")
+    name = "audio_model.audio_transformer.layers.0.mlp.gate_proj.weight"
+    save_file(
+        state | {name: np.round(state[name] * 100).astype(dtype)}, folder / "model.safetensors"
+    )
+    with pytest.raises(UserError, match=f"{name} is {np.dtype(dtype)}, not one of float32"):
+        load_span_predictor(folder)
+
+
 def version_5(text: dict) -> None:
     """The same text model as transformers 5 writes it."""
     every = text.pop("global_attn_every_n_layers")
@@ -148,6 +164,15 @@ def test_configs_of_both_versions_of_transformers_are_one(fixtures_dir):
         ("text_model", {"norm_bias": True}, r"text_model\.norm_bias=True is not supported"),
         ("text_model", {"num_hidden_layers": 2}, "nth_text_layer=3 must be 1 to 2"),
         ("text_model", {"layer_types": ["sliding_attention"] * 5}, "must repeat one global"),
+        ("text_model", {"layer_types": []}, "describes no network: IndexError"),
+        ("text_model", {"num_hidden_layers": None}, "describes no network: TypeError"),
+        ("text_model", {"rope_parameters": {"rope_theta": 9.0}}, r"rope_parameters\.rope_theta is"),
+        ("text_model", {"rope_scaling": {"factor": 4.0}}, r"text_model\.rope_scaling is not"),
+        (
+            "text_model",
+            {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 4.0}}},
+            r"text_model\.rope_parameters\.full_attention\.factor is not supported",
+        ),
         ("audio_transformer", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
         ("audio_transformer", {"num_key_value_heads": 1}, "num_key_value_heads=1"),
         ("dac_vae_encoder", {"codebook_size": 7}, "codebook_size=7 is not supported"),
@@ -161,6 +186,26 @@ def test_settings_that_are_not_built_are_the_users_error(folder, section, change
     edit_config(folder, change)
     with pytest.raises(UserError, match=message):
         load_span_predictor(folder)
+
+
+def test_the_hub_is_asked_for_the_parts_of_models_too(tmp_path, monkeypatch):
+    wanted = []
+
+    def download(name, *, allow_patterns, **_):
+        wanted.append((name, allow_patterns))
+        raise OSError("no network")
+
+    monkeypatch.setattr(model_files.huggingface_hub, "snapshot_download", download)
+    for load, stems in (
+        (load_span_predictor, ("checkpoint", "model")),
+        (open_folder, ["checkpoint"]),
+    ):
+        with pytest.raises(UserError, match="no network"):
+            load("someone/model")
+        name, patterns = wanted.pop()
+        endings = (".safetensors", ".safetensors.index.json", "-00001-of-00002.safetensors", ".pt")
+        for file in (stem + ending for stem in stems for ending in endings):
+            assert any(fnmatch.fnmatch(file, pattern) for pattern in patterns), (name, file)
 
 
 def test_no_folder_is_the_users_error(tmp_path):

@@ -10,7 +10,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sam_audio_jax.convert.model_files import open_state
-from sam_audio_jax.convert.tensors import Stored, open_safetensors, open_torch, write_state
+from sam_audio_jax.convert.tensors import (
+    CHECKED,
+    Stored,
+    check_finite,
+    open_safetensors,
+    open_torch,
+    write_state,
+)
 from sam_audio_jax.errors import UserError
 
 
@@ -58,6 +65,44 @@ def test_only_floating_tensors_change_their_dtype(state, tmp_path):
     back = load_file(tmp_path / "file")
     kinds = {name: str(tensor.dtype) for name, tensor in back.items()}
     assert kinds == {name: str(w.dtype).replace("float32", "float16") for name, w in state.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
+def test_values_that_are_not_finite_are_found_wherever_they_are(dtype):
+    values = np.full((CHECKED + 3, 2), ml_dtypes.finfo(dtype).max, dtype)
+    assert check_finite("a", values) is values
+    check_finite("a", values[:0])
+    for place, value in ((-1, np.nan), (0, -np.inf)):
+        broken = values.copy()
+        broken[place, 1] = value
+        with pytest.raises(UserError, match="a has values that are NaN or infinite"):
+            check_finite("a", broken[:, 1])
+
+
+def test_directions_of_any_size_keep_their_digits_in_half_precision(tmp_path):
+    """The size of a row is arbitrary: its length is the gain's."""
+    rows = np.random.default_rng(0).normal(size=(6, 4, 3)).astype(np.float32)
+    rows *= np.array([1, 1e-9, 1e-38, 1e9, 1e-4, 0], np.float32)[:, None, None]
+    gain = np.ones((6, 1, 1), np.float32)
+    write_state(tmp_path / "file", {"a.weight_g": gain, "a.weight_v": rows}, "float16")
+    back = load_file(tmp_path / "file")["a.weight_v"].astype(np.float64)
+    np.testing.assert_array_equal(back[0], rows[0].astype(np.float16))
+    want, got = (
+        part[:5] / np.sqrt(np.square(part[:5], dtype=np.float64).sum((1, 2), keepdims=True))
+        for part in (rows, back)
+    )
+    np.testing.assert_allclose(got, want, atol=4e-4)
+    assert not back[5].any()
+
+
+def test_other_tensors_without_a_value_in_half_precision_are_named(tmp_path):
+    taps = {"b.weight_g": np.ones((1, 1, 3), np.float32)}  # of another norm than that of rows
+    for name, others in (("a.weight", {}), ("b.weight_v", taps)):
+        small = {name: np.full((2, 4, 3), 1e-9, np.float32)}
+        with pytest.warns(UserWarning, match=f"{name} has values up to 1e-09, all 0 in float16"):
+            write_state(tmp_path / "file", small | others, "float16")
+    with pytest.raises(UserError, match="a has values up to nan"):
+        write_state(tmp_path / "file", {"a": np.full(3, np.nan, np.float32)}, "float16")
 
 
 def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(state, tmp_path):

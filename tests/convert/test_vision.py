@@ -131,6 +131,17 @@ def test_another_tower_is_the_users_error(changes, message):
         released_config({"name": NAME} | changes)
 
 
-def test_other_pools_are_refused():
-    with pytest.raises(UserError, match="pool_type='tok'"):
-        tower_config({"pool_type": "tok"})
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pool_type": "tok"}, "pool_type='tok'"),
+        ({"use_rope2d": False}, "use_rope2d=False is not supported, only True"),
+        ({"use_ln_post": False}, "use_ln_post=False"),
+        ({"act_layer": "quick_gelu"}, "unknown key act_layer, allowed are image_size"),
+    ],
+)
+def test_what_changes_the_function_of_a_tower_is_refused(changes, message):
+    released = {"use_rope2d": True, "use_abs_posemb": True, "use_ln_pre": True, "drop_path": 0.0}
+    assert tower_config(released) == VisionConfig()
+    with pytest.raises(UserError, match=message):
+        tower_config(changes)

@@ -110,7 +110,8 @@ def test_solver_evaluates_at_the_references_times(facts):
 
     with jax.disable_jit():
         flow.sample(velocity, jnp.zeros((1, 1, 1)), flow.SamplerConfig(steps=steps_of(facts)))
-    assert times == facts["separate"]["call_times"]
+    want = facts["separate"]["call_times"]
+    np.testing.assert_allclose(times, want, rtol=0, atol=2e-7)  # a digit of float32
 
 
 def test_prompts_become_the_references_arrays(run, facts, request):
