@@ -61,7 +61,9 @@ def definitions(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> dict[str, s
         "D": f"seconds of mixtures in the batches, padding too; {repeat}",
         "C": "operations of every network in the training step, forwards and backwards, text "
         "encoder and teacher too"
-        + ("; codec and teacher ran once for the cache" if base.data.encoded else ", and the codec"),
+        + (
+            "; codec and teacher ran once for the cache" if base.data.encoded else ", and the codec"
+        ),
         "weights": f"{study.weights}, average of decay {base.optim.ema_decay} with a warm-up"
         if study.weights == "averaged"
         else "live",
