@@ -3,8 +3,8 @@
     config.json        {"format": 2, "experiment": class name, "config": fields}
     checkpoints/STEP/  one checkpoint (Orbax), with the items params, ema and rest
     unreadable/        damaged checkpoints, set aside
-    scores.json        {step: score of its evaluation, "metric": its name}, by which the best
-                       checkpoints are kept; before 0.2.0 without the name
+    scores.json        {step: score of its evaluation, "metric": its name, "evaluated_by": fields of
+                       the config}, by which the best checkpoints are kept; before 0.2.0 the scores
     parameters.txt     the table of parameters, their sizes and shardings at the newest start
     metrics.jsonl      one line of numbers at a time; events/ holds the same for TensorBoard
     eval/STEP/         the report of one evaluation; eval/STEP.partial/ while it is not finished
@@ -25,6 +25,7 @@ and config.json is written anew where it is damaged or missing.
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import sys
@@ -48,8 +49,20 @@ from sam_audio_jax.saved_config import migrated_run
 
 FORMAT = 2
 METADATA = "_CHECKPOINT_METADATA"  # of Orbax, in each checkpoint
+# Fields that a run may change between two starts, and that say what its evaluations measure.
+EVALUATED_BY = ("eval_bench", "eval_limit", "sampler", "data.valid_cache")
+LOSSES = "flow_loss/"  # begins the names of metrics that no sampler matters to
 # Experiment -> a field that its configs alone have; before 0.2.0 checkpoints did not name it.
 EXPERIMENT_FIELDS = {"TrainConfig": "separator", "CodecTrainConfig": "discriminator"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedScores:
+    """What scores.json holds: a score of each evaluated step, by which metric, and measured how."""
+
+    values: dict[int, float] = dataclasses.field(default_factory=dict)
+    metric: str = ""  # empty: the file is of 0.1.0
+    evaluated_by: dict[str, Any] = dataclasses.field(default_factory=dict)  # empty: it is not said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,35 +210,83 @@ class Workdir:
             if folder.name.isdigit() and (folder / METADATA).is_file()
         )
 
-    def scores_of(self, metric: str) -> dict[int, float]:
-        """The score of each evaluated step by a metric.
+    def scores_of(self, metric: str, *, read_file: bool = True) -> dict[int, float]:
+        """The score of each evaluated step by a metric, as the run's config measures it now.
 
         Those in metrics.jsonl where scores.json is missing or is of another metric: decibels must
-        not be ranked with losses. A file that names none counts as of this one. Without a metric,
-        those of scores.json. Raises `UserError` for a damaged scores.json.
+        not be ranked with losses, nor scores of one bench with those of another. Where scores.json
+        does not say how a score was measured, as before 0.2.0, the checkpoint of its step does.
+        Without a metric, those of scores.json. Raises `UserError` for a damaged scores.json, which
+        is not looked at without `read_file`.
         """
-        named, scores = self.read_scores()
-        is_other = bool(named and metric) and named != metric
-        if is_other or not self.scores_file.is_file():
-            return self.scores_in_metrics(metric)
+        scores, _ = self._scores_of(metric, read_file=read_file)
         return scores
 
-    def read_scores(self) -> tuple[str, dict[int, float]]:
-        """What scores.json holds: the name of the metric, empty if it names none, and the score of
-        each evaluated step; none without the file.
+    def scores_left_out(self, metric: str, *, read_file: bool = True) -> str:
+        """Which saved steps have scores that were measured otherwise, in words; empty: none."""
+        _, left_out = self._scores_of(metric, read_file=read_file)
+        if not (steps := [str(step) for step in self.steps() if step in left_out]):
+            return ""
+        fields = sorted({name for step in steps for name in left_out[int(step)]})
+        return f"{'step' if len(steps) == 1 else 'steps'} {', '.join(steps)} ({', '.join(fields)})"
+
+    def _scores_of(
+        self, metric: str, *, read_file: bool
+    ) -> tuple[dict[int, float], dict[int, list[str]]]:
+        """The scores, and of each step that is left out the fields that were others."""
+        saved = self.read_scores() if read_file else SavedScores()
+        if not metric:
+            return saved.values, {}
+        scores = saved.values
+        if saved.metric != metric:
+            scores = self.scores_in_metrics(metric)
+            if saved.metric and saved.evaluated_by:  # which is that of the steps in the file
+                scores = {step: scores[step] for step in saved.values if step in scores}
+        now, left_out = self._evaluated_by(metric), {}
+        for step in [*scores, *(step for step in saved.values if step not in scores)]:
+            config = {} if saved.evaluated_by else self._config_of(step)
+            if not saved.metric and step in saved.values:
+                own = (config.get("checkpoint") or {}).get("best_metric")
+                if own in (None, metric):
+                    scores = scores | {step: saved.values[step]}
+            then = saved.evaluated_by or evaluated_by(config, metric)
+            if step in scores and (differing := _differing(then, now)):
+                left_out[step] = differing
+        return {step: one for step, one in scores.items() if step not in left_out}, left_out
+
+    def _evaluated_by(self, metric: str) -> dict[str, Any]:
+        """How the evaluations of the run measure a metric now; {} where no config says it."""
+        try:
+            return evaluated_by(self.read_config()["config"], metric)
+        except UserError:
+            return {}
+
+    def _config_of(self, step: int) -> dict[str, Any]:
+        """The config with which the checkpoint of a step was saved; {} where none says it."""
+        with contextlib.suppress(UserError):
+            saved = read_object(self.checkpoint(step) / METADATA).get("custom_metadata")
+            config = saved.get("config") if isinstance(saved, dict) else None
+            if isinstance(config, dict):
+                return config
+        return {}
+
+    def read_scores(self) -> SavedScores:
+        """What scores.json holds; nothing without the file.
 
         Raises `UserError` for a file that holds anything else.
         """
         if not self.scores_file.is_file():
-            return "", {}
+            return SavedScores()
         scores = read_object(self.scores_file)
-        metric = scores.pop("metric", "")
+        metric, by = scores.pop("metric", ""), scores.pop("evaluated_by", {})
         if not isinstance(metric, str):
             raise UserError(f"{self.scores_file} names no metric, but {shown(metric)}")
+        if not isinstance(by, dict):
+            raise UserError(f"{self.scores_file}: evaluated_by has no fields, but {shown(by)}")
         wrong = [step for step in scores if not (step.isdigit() and fits(float, scores[step]))]
         if wrong:
             raise UserError(f"{self.scores_file} has no number for step {shown(wrong[0])}")
-        return metric, {int(step): score for step, score in scores.items()}
+        return SavedScores({int(step): score for step, score in scores.items()}, metric, by)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without those that are damaged; empty without a file.
@@ -236,13 +297,20 @@ class Workdir:
         return [line for line in lines if isinstance(line, dict) and _is_metrics(line)]
 
     def scores_in_metrics(self, name: str) -> dict[int, float]:
-        """The number `name` of each evaluation in metrics.jsonl, by step; empty without a name."""
+        """The number `name` of each evaluation in metrics.jsonl, by step; empty without a name.
+
+        Those that are not finite are left out: none of them is the best.
+        """
         lines = [line for line in self.read_metrics() if line["group"] == "eval"]
-        return {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
+        found = {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
+        return {step: value for step, value in found.items() if math.isfinite(value)}
 
     def write_scores(self, metric: str, scores: dict[int, float]) -> None:
-        """Replaces scores.json."""
-        write_json(self.scores_file, {**scores, "metric": metric})
+        """Replaces scores.json; the scores are measured as the run's config says now."""
+        by = self._evaluated_by("")  # all of it, for other metrics of the same evaluations
+        write_json(
+            self.scores_file, {**scores, "metric": metric, **({"evaluated_by": by} if by else {})}
+        )
 
     def best_step(self) -> int:
         """The saved step whose evaluation scored best, by `checkpoint.best_metric` of the run.
@@ -250,8 +318,13 @@ class Workdir:
         Raises `UserError` when no saved step has a score.
         """
         checkpoint = self.read_config()["config"]["checkpoint"]
-        scores = self.scores_of(checkpoint.get("best_metric", ""))
+        metric = checkpoint.get("best_metric", "")
+        scores = self.scores_of(metric)
         steps = [step for step in self.steps() if step in scores]
+        if not steps and (others := self.scores_left_out(metric)):
+            raise UserError(
+                f"{self.path} has no scored checkpoint: {others} was measured otherwise"
+            )
         if not steps:
             raise UserError(f"{self.path} has no scored checkpoint: set checkpoint.best_metric")
         return (max if checkpoint["best_is"] == "highest" else min)(steps, key=scores.__getitem__)
@@ -327,6 +400,34 @@ class Workdir:
 def run_of(config: Any) -> dict[str, Any]:
     """What config.json and each checkpoint say about the run of a config."""
     return {"format": FORMAT, "experiment": type(config).__name__, "config": to_dict(config)}
+
+
+def evaluated_by(config: dict[str, Any], metric: str) -> dict[str, Any]:
+    """The fields of a config that decide what evaluations measure by a metric, by their names.
+
+    None where it has no bench: it leaves the evaluations to another start of the run.
+    """
+    found: dict[str, Any] = {}
+    if config.get("eval_bench") == "":
+        return found
+    for name in EVALUATED_BY:
+        value: Any = config
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value not in (None, "") and not (name == "sampler" and metric.startswith(LOSSES)):
+            found[name] = value
+    return found
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The fields in which two differ that both have: others are newer than one of them."""
+    return [name for name in then.keys() & now.keys() if not _agree(then[name], now[name])]
+
+
+def _agree(then: Any, now: Any) -> bool:
+    if isinstance(then, dict) and isinstance(now, dict):
+        return not _differing(then, now)
+    return then == now
 
 
 def _is_run(saved: dict[str, Any]) -> bool:

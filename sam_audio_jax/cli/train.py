@@ -19,6 +19,7 @@ from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.in_training import check_evaluation, training_evaluation
+from sam_audio_jax.nn.fingerprint import same_weights
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import TrainConfig
@@ -50,7 +51,7 @@ def kept_base(
     if not cfg.lora.rank or not isinstance(start, PromptedSeparator):
         return {}
     weights, began = digest(start), workdir.kept_in_checkpoint(KEPT)
-    if began not in (None, weights):
+    if began is not None and not same_weights(began, weights):
         raise UserError(
             f"{workdir.path} trains an adapter of weights {began}; init_from={cfg.init_from} has "
             f"the weights {weights} now"

@@ -13,6 +13,7 @@ of a model read it (docs/training.md, "Audio tower"). Several hosts and exit sta
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli.command import command
+from sam_audio_jax.convert.audio_tower import open_audio_tower
 from sam_audio_jax.convert.load import load_text_encoder
 from sam_audio_jax.data.captioned_latents import CaptionedLatents, captioned_batches
 from sam_audio_jax.encoders.audio_tower import PROBE_FRAMES, AudioTextSpace, words_probe
@@ -24,6 +25,8 @@ from sam_audio_jax.train import loop
 from sam_audio_jax.train.audio_text_objective import initial_tower, make_audio_text_training
 from sam_audio_jax.train.config import AudioTextTrainConfig
 from sam_audio_jax.workdir import Workdir
+
+KEPT = "space"  # what checkpoints keep: the codec and the word vectors that a tower is between
 
 
 @command
@@ -44,6 +47,8 @@ def main(argv: list[str]) -> None:
     keep_freed_memory()
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
+    space = space_of(sounds, texts)
+    check_space(workdir, space)
     mesh = parallel.make_mesh(cfg.mesh)
     means = texts(sounds.captions)
     tower = initial_tower(cfg, means, mesh)
@@ -59,11 +64,12 @@ def main(argv: list[str]) -> None:
         frames_per_step=cfg.batch * sounds.frames,
         frozen=frozen,
         evaluate=audio_text_evaluation(
-            *(workdir, cfg, tower, space_of(sounds, texts), texts, held_out),
+            *(workdir, cfg, tower, space, texts, held_out),
             len(sounds.captions),
             mesh,
         ),
         profile=profile,
+        kept={KEPT: config.to_dict(space)},
     )
 
 
@@ -94,6 +100,23 @@ def check_sizes(cfg: AudioTextTrainConfig, sounds: CaptionedLatents, texts: Text
             f"audio_tower.embedding={tower.embedding}, but text_checkpoint={cfg.text_checkpoint} "
             f"has vectors of {width}"
         )
+
+
+def check_space(workdir: Workdir, space: AudioTextSpace) -> None:
+    """Raises `UserError` where a run began on latents or among word vectors of other networks.
+
+    Checkpoints of an earlier version do not say; then the tower of the newest evaluation does.
+    """
+    if not workdir.steps():
+        return
+    kept = workdir.kept_in_checkpoint(KEPT)
+    if kept is not None:
+        began = config.from_dict(AudioTextSpace, kept, where=f"{KEPT}.")
+    elif (workdir.audio_tower / "config.json").is_file():
+        began = open_audio_tower(workdir.audio_tower).space
+    else:
+        return
+    began.check_same(space, f"the tower of {workdir.path}")
 
 
 def space_of(sounds: CaptionedLatents, texts: TextMeans) -> AudioTextSpace:

@@ -7,7 +7,9 @@ status are as for `sam-audio train`.
 
 import dataclasses
 
+import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.allocator import keep_freed_memory
@@ -22,6 +24,7 @@ from sam_audio_jax.data.ratings import (
 )
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.judge_in_training import check_best_metric, judge_evaluation
+from sam_audio_jax.nn.fingerprint import fingerprint_of, same_weights
 from sam_audio_jax.scorers.judge import AXES
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.config import JudgeTrainConfig
@@ -29,6 +32,8 @@ from sam_audio_jax.train.judge_cache import open_judge_cache
 from sam_audio_jax.train.judge_objective import make_judge_training
 from sam_audio_jax.train.judge_start import initial_judge, with_tokenizer
 from sam_audio_jax.workdir import Workdir
+
+KEPT = "frozen"  # what checkpoints keep: the fingerprint of the frozen weights
 
 
 @command
@@ -58,6 +63,7 @@ def main(argv: list[str]) -> None:
     encoded = open_judge_cache(cfg, judge, pairs + (held_out or []))
     state, step, frozen = make_judge_training(cfg, judge, mesh, encoded.stage if encoded else "")
     examples = RatedExamples(cfg.data, pairs, cfg.judge, encoded)
+    kept = kept_frozen(workdir, cfg, frozen)
     index, count = parallel.process_rows(mesh)
     batches = rated_batches(examples, cfg.batch, index=index, count=count)
     valid = RatedExamples(cfg.data, held_out, cfg.judge, encoded) if held_out else None
@@ -72,4 +78,24 @@ def main(argv: list[str]) -> None:
         frozen=frozen,
         evaluate=judge_evaluation(workdir, cfg, judge, valid, frozen, mesh),
         profile=profile,
+        kept=kept,
     )
+
+
+def kept_frozen(workdir: Workdir, cfg: JudgeTrainConfig, frozen: PyTree) -> dict[str, str]:
+    """What checkpoints keep of the frozen weights, which they do not have; {} without any.
+
+    Raises `UserError` where the run began beside others: its weights would not fit these.
+    """
+    starts = ("init_from", "encoders_from", "codec_from", "vectors_from")
+    named = [f"{name}={value}" for name in starts if (value := getattr(cfg, name))]
+    if not named or not jax.tree.leaves(frozen):
+        return {}
+    weights = fingerprint_of(frozen, rounded=True)
+    began = workdir.kept_in_checkpoint(KEPT)
+    if began is not None and not same_weights(began, weights):
+        raise UserError(
+            f"{workdir.path} trains a judge beside frozen weights {began}; {' and '.join(named)} "
+            f"has the weights {weights} now"
+        )
+    return {KEPT: weights}

@@ -23,7 +23,7 @@ from sam_audio_jax.convert.tensors import State, write_state
 from sam_audio_jax.convert.training_run import read_factors
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
-from sam_audio_jax.nn.fingerprint import fingerprint
+from sam_audio_jax.nn.fingerprint import fingerprint, same_weights
 from sam_audio_jax.nn.lora import FACTORS, factors_by_layer, merge_factors
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.workdir import Checkpoint, find_checkpoint
@@ -188,7 +188,7 @@ def merge_adapters(
     """
     weights = digest(prompted)
     for adapter, _ in adapters:
-        if adapter.weights != weights:
+        if not same_weights(adapter.weights, weights):
             raise UserError(
                 f"adapter {adapter.name} was trained beside {adapter.base} (weights "
                 f"{adapter.weights}), not beside {name} (weights {weights})"

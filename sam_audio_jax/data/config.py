@@ -129,7 +129,7 @@ class MixConfig(Checked, where="data.mix"):
                     "or more"
                 )
             bound = {*PARTNERS, *PARTNERS.values()}
-            if {target, *both} & bound and PARTNERS.get(target) != residual:
+            if weight and {target, *both} & bound and PARTNERS.get(target) != residual:
                 pairs = " and ".join(f"{one} with {other}" for one, other in PARTNERS.items())
                 raise UserError(
                     f"data.mix.recipes has {(target, residual, weight)}; parts of one piece go "

@@ -23,12 +23,6 @@ class LabelledExamples:
     def __init__(self, config: DataConfig, sample_rate: int, hop: int, frames: int):
         """Raises `UserError` for labels and a cache that do not fit each other."""
         self.config = config
-        for name in ("absent_share", "pair_share"):
-            if (share := getattr(config.prompts, name)) and not config.cache:
-                raise UserError(
-                    f"data.prompts.{name}={share:g} has no effect on labels: give a data.cache "
-                    "beside data.labels.folder, or set it to 0"
-                )
         grid = (sample_rate, hop, frames)
         # A residual has no name and nothing is known to be absent: such prompts are the cache's.
         prompts = dataclasses.replace(config.prompts, absent_share=0.0, pair_share=0.0)

@@ -26,7 +26,7 @@ from sam_audio_jax.data.waves import Waves, cache_root, open_waves
 from sam_audio_jax.errors import UnusableError, UserError
 from sam_audio_jax.files import check_writable, read_json
 
-TABLE_VERSION = 2  # part of the name of a table on disk: raise it when what is in one changes
+TABLE_VERSION = 3  # part of the name of a table on disk: raise it when what is in one changes
 
 log = logging.getLogger(__name__)
 

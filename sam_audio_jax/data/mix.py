@@ -5,6 +5,7 @@ A mixture is `target + residual`; either is laid out in time on its own (`arrang
 
 import copy
 import dataclasses
+import logging
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from sam_audio_jax.data.recording_table import RecordingTable
 from sam_audio_jax.data.rooms import reverberated
 from sam_audio_jax.data.waves import WaveReader
 from sam_audio_jax.errors import UnusableError, UserError
+
+log = logging.getLogger(__name__)
 
 TRIES = 50  # draws of a pair before the material counts as too poor
 
@@ -130,6 +133,9 @@ class Mixer:
         ]
         if not recipes:
             raise UserError("none of data.mix.recipes can be made from these recordings")
+        if missing := [one for one in self.config.recipes if one[2] > 0 and one not in recipes]:
+            named = ", ".join(f"{target}/{residual}" for target, residual, _ in missing)
+            log.warning("of data.mix.recipes there are no recordings for %s", named)
         self.recipes = [recipe[:2] for recipe in recipes]
         weights = np.array([recipe[2] for recipe in recipes])
         self.bounds = np.cumsum(weights / weights.sum())

@@ -296,9 +296,10 @@ def separation_batches(
     With `config.cache` or `config.labels` the signals are latents from there, else waves mixed on
     the fly; with `config.blend` they are as each of these says. Every batch
     has `batch` items, unless `config.batches.token_budget` says how many there are. Raises
-    `UserError` for buckets that the budget or the records of the cache are too small for, and for
-    pairs in batches of an odd number.
+    `UserError` for buckets that the budget or the records of the cache are too small for, for
+    pairs in batches of an odd number, and for kinds of prompts that no part of the stream can have.
     """
+    _check_shares(config)
     frames = example_frames(config, sample_rate, hop)
     if config.prompts.pair_share and batch % 2 and not config.batches.token_budget:
         raise UserError(
@@ -326,6 +327,23 @@ def separation_batches(
         process_index=process_index,
         process_count=process_count,
     )
+
+
+def _check_shares(config: DataConfig) -> None:
+    """Raises `UserError` for absent prompts or pairs where all examples are pseudo-labels.
+
+    In a blend the parts without labels have them, and so has a cache beside labels.
+    """
+    parts = [one for one in config.blend if one.ever_used] if config.blend else [config]
+    if any(not one.labels.folder or (one.cache and one.labels.share < 1) for one in parts):
+        return
+    for name in ("absent_share", "pair_share"):
+        if share := getattr(config.prompts, name):
+            raise UserError(
+                f"data.prompts.{name}={share:g} has no effect, since all examples are labels: set "
+                "it to 0, or give a data.cache beside data.labels.folder, with a data.labels.share "
+                "below 1"
+            )
 
 
 def _check_lengths(config: DataConfig, items: Any, schedule: Schedule, frame_rate: float) -> None:

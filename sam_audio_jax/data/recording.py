@@ -69,6 +69,7 @@ class Song:
     stems: tuple[str, ...]
     kind: str = "song"  # or "conversation": one recording of each speaker
     part: int = 0  # of its source, which its recordings are of, too
+    beside: tuple[int, ...] = ()  # other parts, manifests of the same folder, that may have stems
 
 
 def parse_line(line: dict[str, Any], folder: pathlib.Path, where: str) -> list[Recording | Song]:

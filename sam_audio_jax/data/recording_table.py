@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt64
 from sam_audio_jax.data import text
 from sam_audio_jax.data.config import RECORDED
 from sam_audio_jax.data.recording import CATEGORIES, SONG_KINDS, Recording, Song
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import read_json, whole_folder, write_json
 
 SINGLE = "single "  # before a group: those of its recordings that hold a single event
@@ -149,10 +150,33 @@ def _put_songs(
         place = int(np.searchsorted(ordered, key))  # the first of them: later ones are not used
         return int(order[place]) if place < len(ordered) and ordered[place] == key else -1
 
+    def stems_of(song: Song) -> tuple[list[int], bool]:
+        """The recordings of a song, and whether some are of manifests beside its own."""
+        own = [number_of(song.part, stem) for stem in song.stems]
+        if max(own, default=-1) < 0 or min(own) >= 0:
+            return own, False
+        parts = song.part, *song.beside
+        everywhere = [[n for p in parts if (n := number_of(p, s)) >= 0] for s in song.stems]
+        others = [of[0] for of, n in zip(everywhere, own, strict=True) if n < 0 and of]
+        if not others:
+            return own, False
+        for stem, of in zip(song.stems, everywhere, strict=True):
+            if len(of) > 1:
+                raise UserError(
+                    f"song {shown(song.name)} has the stem {shown(stem)} in several manifests of "
+                    "its folder, and others in one of them: give them ids of their own"
+                )
+        return [of[0] for of in everywhere if of], True
+
     found: dict[str, list[list[int]]] = {kind: [] for kind in SONG_KINDS}
+    seen: set[tuple[int, ...]] = set()  # songs of several manifests, of which each has the song
     for song in songs:
-        numbers = [number for stem in song.stems if (number := number_of(song.part, stem)) >= 0]
-        numbers = [number for number in numbers if usable[number]]
+        numbers, is_shared = stems_of(song)
+        numbers = [number for number in numbers if number >= 0 and usable[number]]
+        if is_shared and tuple(numbers) in seen:
+            continue
+        if is_shared:
+            seen.add(tuple(numbers))
         if len(numbers) > 1:
             found[song.kind].append(numbers)
     for kind, lists in found.items():

@@ -110,10 +110,17 @@ def iter_source(
 
 def _all_parts(config: SourceConfig, unique: bool) -> Iterator[Recording | Song | UnusableError]:
     """What all parts hold, each thing with the number of its part."""
+    folders = [pathlib.Path(path).absolute().parent for path in config.manifests]
     for number, part in enumerate(_parts(config, unique)):
+        inside = folders[number] if number < len(folders) else None
+        beside = tuple(n for n, one in enumerate(folders) if one == inside and n != number)
         for one in part:
-            is_error = isinstance(one, UnusableError)
-            yield one if is_error or not number else dataclasses.replace(one, part=number)
+            if isinstance(one, Song):
+                yield dataclasses.replace(one, part=number, beside=beside)
+            elif isinstance(one, UnusableError) or not number:
+                yield one
+            else:
+                yield dataclasses.replace(one, part=number)
 
 
 def _parts(

@@ -18,7 +18,7 @@ from sam_audio_jax.data.containers import open_container
 from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.recording_table import RecordingTable
 from sam_audio_jax.data.refusals import Refusal, Refusals
-from sam_audio_jax.data.waves import SILENT_PEAK, chosen_channel
+from sam_audio_jax.data.waves import check_sounding, chosen_channel
 from sam_audio_jax.errors import UnusableError, UserError
 from sam_audio_jax.files import append_jsonl, read_jsonl
 
@@ -89,9 +89,11 @@ class StreamedWaves:
         except UnusableError as error:
             raise UnusableError(f"{sound_name(sound)} {error}", error.reason) from None
         wave = audio.without_offsets(mixed[None])[0].astype(np.float32)
-        if not max(wave.max(), -wave.min()) > SILENT_PEAK:
-            text = f"{sound_name(sound)} silent from {start / self.sample_rate:.2f} s"
-            raise UnusableError(text, "silent")
+        try:
+            check_sounding(wave, self.sample_rate)
+        except UnusableError as error:
+            text = f"{sound_name(sound)} from {start / self.sample_rate:.2f} s: {error}"
+            raise UnusableError(text, error.reason) from None
         return wave
 
     def _keep(self, key: tuple[int, int, int], wave: Samples) -> None:

@@ -18,6 +18,7 @@ import tqdm
 from jaxtyping import Float32
 
 from sam_audio_jax import audio
+from sam_audio_jax.data import energy
 from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.errors import UnusableError, UserError
@@ -26,7 +27,7 @@ from sam_audio_jax.files import check_writable, read_json, whole_folder, write_j
 log = logging.getLogger(__name__)
 
 SILENT_PEAK = 10 ** (-60 / 20)  # recordings below -60 dBFS are refused
-DECODE_VERSION = 2  # part of the cache's name: raise it when decoding changes
+DECODE_VERSION = 3  # part of the cache's name: raise it when decoding changes
 
 
 @runtime_checkable
@@ -132,9 +133,17 @@ def decode(recording: Recording, sample_rate: int) -> Float32[np.ndarray, " samp
     weights = audio.mixing_weights(samples, sound.sample_rate)
     mixed = audio.without_offsets(audio.mono(samples, weights)[None])[0]
     wave = audio.resample(mixed, sound.sample_rate, sample_rate)
+    check_sounding(wave, sample_rate)
+    return wave
+
+
+def check_sounding(wave: Float32[np.ndarray, " samples"], sample_rate: int) -> None:
+    """Raises `UnusableError` for a wave of which no part has a level that a mixture could set."""
     if not np.abs(wave).max() > SILENT_PEAK:
         raise UnusableError("silent", "silent")
-    return wave
+    if not energy.active_rms(wave, sample_rate):
+        level = f"{20 * np.log10(energy.SILENT):g} dBFS"
+        raise UnusableError(f"too quiet: nowhere {level} or more for 10 ms", "too quiet")
 
 
 def chosen_channel(

@@ -96,11 +96,25 @@ class AudioTextSpace(Checked, where="space"):
                 f"{whose} reads latents of {self.hop} samples at {self.sample_rate} Hz, the codec "
                 f"makes them of {config.hop} at {config.sample_rate} Hz"
             )
-        now = latents_probe(codec, self.noise_frames)
-        if not is_same_network(self.latents, now):
+        self._check_probes(latents_probe(codec, self.noise_frames), words_probe(texts), whose)
+
+    def check_same(self, other: "AudioTextSpace", whose: str) -> None:
+        """Raises `UserError` unless another space is of the same codec and word vectors."""
+        grids = (self.sample_rate, self.hop), (other.sample_rate, other.hop)
+        if grids[0] != grids[1]:
+            (rate, hop), (other_rate, other_hop) = grids
+            raise UserError(
+                f"{whose} was trained on latents of {hop} samples at {rate} Hz, not of {other_hop} "
+                f"at {other_rate} Hz"
+            )
+        self._check_probes(other.latents, other.words, whose)
+
+    def _check_probes(
+        self, latents: tuple[float, ...], words: tuple[float, ...], whose: str
+    ) -> None:
+        if not is_same_network(self.latents, latents):
             raise UserError(f"{whose} was trained on the latents of another codec")
-        known = np.asarray(words_probe(texts))
-        wanted = np.asarray(self.words)
+        known, wanted = np.asarray(words), np.asarray(self.words)
         tolerance = 0.01 * np.abs(wanted).max(initial=0.0)
         if known.shape != wanted.shape or not np.allclose(known, wanted, atol=tolerance):
             raise UserError(f"{whose} was trained among the word vectors of another text encoder")

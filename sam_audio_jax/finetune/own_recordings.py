@@ -20,7 +20,7 @@ from sam_audio_jax.data import energy
 from sam_audio_jax.data.multitracks import MIXTURE
 from sam_audio_jax.data.recording import Recording, Song
 from sam_audio_jax.data.source import iter_manifest, load_songs
-from sam_audio_jax.data.waves import SILENT_PEAK, chosen_channel
+from sam_audio_jax.data.waves import check_sounding, chosen_channel
 from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.errors import UnusableError, UserError, shown
 from sam_audio_jax.files import sha256_of
@@ -154,8 +154,10 @@ def measured(recording: Recording) -> OwnSound | Problem:
         return Problem(
             recording.id, f"too short: {seconds:.2f} s, {LEAST_S:g} s or more are needed"
         )
-    if not np.abs(wave).max() > SILENT_PEAK:
-        return Problem(recording.id, "silent")
+    try:
+        check_sounding(wave, found.sample_rate)
+    except UnusableError as error:
+        return Problem(recording.id, str(error))
     level = energy.active_rms(wave, found.sample_rate)
     return OwnSound(
         recording=dataclasses.replace(recording, duration=seconds),

@@ -57,7 +57,7 @@ from sam_audio_jax.label import label_measures, label_page
 from sam_audio_jax.label.group_labels import GroupLabeller
 from sam_audio_jax.label.label_inputs import LabelInput, LabelManifest
 from sam_audio_jax.label.members import Member, SolvedMember
-from sam_audio_jax.nn.fingerprint import fingerprint
+from sam_audio_jax.nn.fingerprint import fingerprint, in_saved_form
 
 ABSENT, ABSENT_TRIES = 7, 50  # generator (seed, ABSENT, line); captions that are drawn from it
 PARTNERS = 20  # inputs that are tried for a residual to remix with
@@ -103,7 +103,7 @@ def check_label_folder(out: pathlib.Path, plan: dict[str, Any]) -> None:
     check_format(out / PLAN, saved, FORMAT)
     if isinstance(settings := saved.get("settings"), dict):  # maybe older than "phrases"
         saved["settings"] = {"phrases": False} | settings
-    now = json.loads(json.dumps(plan))
+    now = in_saved_form(json.loads(json.dumps(plan)), saved)
     # It may have moved: its weights are compared, which say more than the probe of its codec.
     for name in now.keys() - {"checkpoint", "probe"}:
         for key, old, new in json_differences(name, saved.get(name), now[name]):

@@ -50,7 +50,7 @@ def definitions(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> dict[str, s
     """What the numbers mean, the same for all sizes."""
     base = study.base
     repeat = "every mixture is made anew; the recordings in them repeat"
-    if base.data.cache:
+    if base.data.encoded:
         repeat = _readings(rows)
     text = "trained" if base.train_text else "frozen"
     alignment = base.alignment.weight
@@ -61,7 +61,9 @@ def definitions(study: StudyConfig, rows: Sequence[MeasuredLoss]) -> dict[str, s
         "D": f"seconds of mixtures in the batches, padding too; {repeat}",
         "C": "operations of every network in the training step, forwards and backwards, text "
         "encoder and teacher too"
-        + ("; codec and teacher ran once for the cache" if base.data.cache else ", and the codec"),
+        + (
+            "; codec and teacher ran once for the cache" if base.data.encoded else ", and the codec"
+        ),
         "weights": f"{study.weights}, average of decay {base.optim.ema_decay} with a warm-up"
         if study.weights == "averaged"
         else "live",

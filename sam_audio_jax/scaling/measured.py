@@ -17,6 +17,7 @@ import math
 import pathlib
 from typing import Any
 
+from sam_audio_jax.data.labels import LabelCache
 from sam_audio_jax.data.shards import Cache
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object, write_json
@@ -178,9 +179,17 @@ def read_scores(
 
 
 def unique_seconds(study: StudyConfig) -> float | None:
-    """Seconds of mixtures in the latent cache; None without one, as mixtures are then made anew."""
+    """Seconds of mixtures in the latent caches, and of labels if these are all of the longest.
+
+    None without any, as mixtures are then made anew.
+    """
     data = study.base.data
-    return len(Cache(data.cache)) * data.mix.seconds if data.cache else None
+    if not data.encoded:
+        return None
+    parts = [one for one in data.blend if one.ever_used] if data.blend else [data]
+    kept = [Cache(part.cache) for part in parts if part.cache]
+    kept += [LabelCache(part.labels, data.seed) for part in parts if part.labels.folder]
+    return sum(len(one) * one.index["samples"] / one.index["sample_rate"] for one in kept)
 
 
 def divergence(train: list[dict[str, Any]], evaluated: list[dict[str, Any]], weights: str) -> str:

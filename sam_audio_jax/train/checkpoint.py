@@ -10,6 +10,7 @@ Any number of processes, on any mesh, can restore what others saved.
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import pathlib
 import types
@@ -60,13 +61,7 @@ class Checkpoints:
         self.warnings: list[str] = []  # lines for the user, by `restore_latest`
         self._workdir = Workdir(pathlib.Path(workdir).absolute())
         self.folder = self._workdir.checkpoints
-        try:
-            self._scores = self._workdir.scores_of(config.best_metric)
-        except UserError as error:
-            self._scores = self._workdir.scores_in_metrics(config.best_metric)
-            self.warnings.append(
-                f"warning: {error}: the scores are those in {self._workdir.metrics_file}"
-            )
+        self._scores = self._read_scores()
         policies: list[Any] = [_keep.LatestN(config.keep_last)]
         if config.best_metric and config.keep_best:
             highest = config.best_is == "highest"
@@ -79,6 +74,23 @@ class Checkpoints:
             preservation_policy=keep,
             cleanup_tmp_directories=True,
         )
+
+    def _read_scores(self) -> dict[int, float]:
+        """The scores by which the best checkpoints are kept, with warnings of what is no such."""
+        workdir, metric, is_whole = self._workdir, self._config.best_metric, True
+        try:
+            workdir.read_scores()
+        except UserError as error:
+            is_whole = False
+            self.warnings.append(
+                f"warning: {error}: the scores are those in {workdir.metrics_file}"
+            )
+        if others := workdir.scores_left_out(metric, read_file=is_whole):
+            self.warnings.append(
+                f"warning: the scores of {others} were measured otherwise: the best checkpoint is "
+                "chosen from the evaluations to come"
+            )
+        return workdir.scores_of(metric, read_file=is_whole)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -196,14 +208,17 @@ class Checkpoints:
     def record_score(self, step: int, results: dict[str, float]) -> None:
         """Stores the `best_metric` of an evaluation; the best steps are kept from the next save on.
 
-        Raises `UserError` when the results lack it. Without a `best_metric` it does nothing.
+        One that is not finite is no score. Raises `UserError` when the results lack it. Without a
+        `best_metric` it does nothing.
         """
         best = self._config.best_metric
         if not best:
             return
         if best not in results:
             raise UserError(f"checkpoint.best_metric={best}: evaluated were {sorted(results)}")
-        self._scores[step] = results[best]
+        self._scores.pop(step, None)
+        if math.isfinite(results[best]):
+            self._scores[step] = results[best]
         if jax.process_index() == 0:
             self._workdir.write_scores(best, self._scores)
 

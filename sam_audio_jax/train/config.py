@@ -204,6 +204,11 @@ class JudgeTrainConfig(RunConfig):
         named = [n for n in ("init_from", "encoders_from", "codec_from") if getattr(self, n)]
         if len(named) > 1:
             raise UserError(f"{' and '.join(named)} both name weights to start from: leave one")
+        if self.init_from and self.vectors_from:
+            raise UserError(
+                f"vectors_from={self.vectors_from} has no effect beside init_from={self.init_from},"
+                " which has a text model of its own: leave one"
+            )
         sources = {
             "init_from": set(typing.get_args(JudgePart)),
             "encoders_from": {"wave_encoder", "project", "audio", "text", "text_vectors"},

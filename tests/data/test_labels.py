@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_audio_jax.data import pipeline
-from sam_audio_jax.data.config import DataConfig, LabelConfig, MixConfig, PromptConfig
+from sam_audio_jax.data.config import DataConfig, LabelConfig, MixConfig, PromptConfig, RecipeConfig
 from sam_audio_jax.data.labels import (
     INDEX,
     LabelCache,
@@ -176,5 +176,29 @@ def test_a_cache_with_a_teacher_is_refused_beside_labels(cached, world, tmp_path
 @pytest.mark.parametrize("share", ["absent_share", "pair_share"])
 def test_what_has_no_effect_on_labels_alone_is_refused(labels, share):
     alone = toy.replaced(config(labels, share=1.0), **{share: 0.5})
-    with pytest.raises(UserError, match=f"{share}=0.5 has no effect on labels"):
-        pipeline.separation_batches(alone, RATE, HOP, 4)
+    beside = dataclasses.replace(alone, cache="/never read")
+    blend = RecipeConfig(name="labels", mix=alone.mix, labels=LabelConfig(folder=labels))
+    unused = RecipeConfig(name="unused", mix=alone.mix, cache="/never read", weight=0.0)
+    blended = dataclasses.replace(alone, labels=LabelConfig(), blend=(blend, unused))
+    for cfg in (alone, beside, blended):
+        with pytest.raises(UserError, match=f"{share}=0.5 has no effect, since all examples are"):
+            pipeline.separation_batches(cfg, RATE, HOP, 4)
+
+
+def test_in_a_blend_the_parts_without_labels_have_absent_prompts_and_pairs(cached):
+    """`prompts` is that of all recipes, and labels are of none of these kinds."""
+    both = cached(0.5)
+    parts = (
+        RecipeConfig(name="labels", mix=both.mix, labels=both.labels),
+        RecipeConfig(name="mixed", mix=both.mix, cache=both.cache),
+    )
+    blended = dataclasses.replace(both, cache="", labels=LabelConfig(), blend=parts)
+    cfg = toy.replaced(blended, absent_share=0.5, pair_share=1.0)
+    batches = toy.take(toy.separation(cfg, 4), 6)
+    mixtures = np.concatenate([batch["mixture"] for batch in batches])
+    targets = np.concatenate([batch["target"] for batch in batches])
+    are_labels = mixtures.max(axis=(1, 2)) >= 100
+    assert 0 < are_labels.sum() < len(mixtures)
+    is_silent = np.abs(targets).max(axis=(1, 2)) < 1e-3
+    assert is_silent[~are_labels].any()
+    assert not is_silent[are_labels].any()

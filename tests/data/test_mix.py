@@ -124,3 +124,5 @@ def test_the_silent_part_of_a_recording_is_never_amplified(tmp_path, noise, stre
 def test_parts_of_a_piece_go_together(world, recipe):
     with pytest.raises(UserError, match="parts of one piece go together: stem with rest"):
         config(world, recipes=((*recipe, 1.0),))
+    # Older configs may have switched it off.
+    assert config(world, recipes=(("sfx", "sfx", 1.0), (*recipe, 0.0))).mix.recipes

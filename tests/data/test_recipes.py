@@ -139,6 +139,13 @@ def test_the_published_recipe_is_a_config_whose_fields_are_flags():
     ]
 
 
+def test_the_published_labels_are_read_with_the_prompts_of_the_other_recipes():
+    cfg = configs.from_cli(["published@labels"], TrainConfig)
+    assert cfg.data.prompts.absent_share
+    with pytest.raises(UserError, match="labels"):  # that are not there yet
+        pipeline.examples(named_recipe(cfg.data, "labels"), RATE, HOP)
+
+
 def test_a_residual_may_be_several_kinds_at_once(world):
     for mixture in mixtures(world, recipes=(("speech", "speech+sfx", 1.0),)):
         claims = mixture.residual_claims

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from sam_audio_jax.data import pipeline
 from sam_audio_jax.data import waves as waves_module
+from sam_audio_jax.data.config import DataConfig, SourceConfig
+from sam_audio_jax.data.library import open_library
 from sam_audio_jax.data.recording import CATEGORIES
 from sam_audio_jax.data.source import (
     embedded,
@@ -14,7 +17,8 @@ from sam_audio_jax.data.source import (
     load_songs,
 )
 from sam_audio_jax.data.waves import open_waves
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UnusableError, UserError
+from sam_audio_jax.files import write_jsonl
 
 GOOD = {
     "id": "a",
@@ -127,6 +131,60 @@ def test_bad_files_are_named_and_left_out(folder, caplog):
     assert "silent.wav: silent" in caplog.text
     assert "truncated: 1.00 s of 5.00 s" in caplog.text
     assert "junk.wav: " in caplog.text
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_recordings_too_quiet_for_a_mixture_are_counted(folder, caplog, streamed):
+    """Their peaks are above -60 dBFS, but their level is not: no part of them can be brought up."""
+    quiet = 10 ** (-63 / 20) * np.random.default_rng(0).normal(size=8000)
+    soundfile.write(folder / "quiet.wav", quiet, 8000, subtype="FLOAT")
+    lines = [GOOD, GOOD | {"id": "b"}, GOOD | {"id": "quiet", "path": "quiet.wav"}]
+    path = manifest(folder, *lines)
+    library = open_library(SourceConfig(manifests=(str(path),), streamed=streamed), 8000)
+    if streamed:
+        with pytest.raises(UnusableError, match="too quiet: nowhere -60 dBFS or more"):
+            library.waves.read(2)
+        assert library.waves.refusals.counts == {"too quiet": 1}
+    else:
+        assert [library.waves.length(number) for number in range(3)] == [8000, 8000, 0]
+        assert "1 of 3 recordings are left out: 1 too quiet" in caplog.text
+
+
+def lists_of_songs(folder: pathlib.Path, songs: list[list[str]], streamed: bool, **files) -> list:
+    """The ids of the stems of each song that a source finds; `files` are manifests and their ids.
+
+    The captions are those ids with the name of their manifest.
+    """
+    for name, ids in files.items():
+        lines = [GOOD | {"id": i, "caption": f"{i} {name}", "song": "s", "stem": i} for i in ids]
+        write_jsonl(folder / f"{name}.jsonl", lines)
+    rows = [{"song": "s", "stems": [{"id": i} for i in ids]} for ids in songs]
+    write_jsonl(folder / "songs.jsonl", rows)
+    manifests = tuple(str(folder / f"{name}.jsonl") for name in files)
+    table = open_library(SourceConfig(manifests=manifests, streamed=streamed), 8000).table
+    return [[table.recordings[int(n)].caption for n in one] for one in table.lists("songs")]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_stems_of_a_song_may_be_in_several_manifests_of_a_folder(folder, streamed):
+    songs = [["d", "e", "f"], ["g", "h"]]
+    found = lists_of_songs(folder, songs, streamed, none=["x"], one=["d", "g", "h"], two=["e", "f"])
+    assert found == [["d one", "e two", "f two"], ["g one", "h one"]]
+
+
+def test_manifests_of_a_folder_with_the_same_ids_have_songs_of_their_own(folder):
+    found = lists_of_songs(folder, [["d", "e"]], False, one=["d", "e"], two=["e", "d"])
+    assert found == [["d one", "e one"], ["d two", "e two"]]
+    with pytest.raises(UserError, match="song 's' has the stem 'd' in several manifests of its"):
+        lists_of_songs(folder, [["d", "e"]], False, one=["d", "e"], two=["d"], three=["e"])
+
+
+def test_a_kind_without_recordings_is_named(folder, caplog):
+    path = manifest(folder, GOOD, GOOD | {"id": "b"})
+    pipeline.mixer(DataConfig(source=SourceConfig(manifests=(str(path),))), 8000, 320)
+    named = caplog.text.partition("there are no recordings for ")[2].strip().split(", ")
+    assert "stem/rest" in named
+    assert "sfx/sfx" not in named
 
 
 def test_more_bad_files_than_the_config_allows_are_an_error(folder):

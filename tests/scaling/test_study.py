@@ -9,7 +9,7 @@ import pytest
 
 from sam_audio_jax.cli import main
 from sam_audio_jax.cli.scaling import claim
-from sam_audio_jax.data.config import DataConfig
+from sam_audio_jax.data.config import DataConfig, RecipeConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.plan import operations
 from sam_audio_jax.scaling.analysis import analyse, definitions
@@ -19,6 +19,7 @@ from sam_audio_jax.scaling.measured import (
     StudyFolder,
     divergence,
     rows,
+    unique_seconds,
 )
 from sam_audio_jax.scaling.prediction import held_out, without_least_data
 from sam_audio_jax.scaling.rates import best_rates, rate_lines
@@ -205,6 +206,29 @@ def test_the_readings_of_the_cache_are_of_its_own_length():
     assert thrice in words(21600.0)  # a table of an earlier version
     assert "holds" not in words(1800.0)  # which does not say how long the cache is
     assert "holds" not in definitions(cached, [])["D"]
+
+
+def test_the_caches_of_recipes_are_read_too(monkeypatch):
+    """Each by the length of its own records, of which examples are crops."""
+    index = {"samples": 24_000, "sample_rate": 800}
+
+    class Kept(list):
+        def __init__(self, folder):
+            super().__init__(range({"one": 40, "two": 80}[folder]))
+            self.index = index
+
+    monkeypatch.setattr("sam_audio_jax.scaling.measured.Cache", Kept)
+    parts = tuple(
+        RecipeConfig(name=name, cache=name, weight=weight)
+        for name, weight in (("one", 1.0), ("two", 2.0), ("never", 0.0))
+    )
+    blended = study(base=dataclasses.replace(BASE, data=DataConfig(blend=parts)))
+    assert unique_seconds(blended) == 120 * 30.0
+    row = dataclasses.replace(ROW, seconds=7200.0, cache_seconds=3600.0)
+    found = definitions(blended, [row])
+    assert "holds 1.00 h: the longest run reads it 2.0 times" in found["D"]
+    assert "codec and teacher ran once for the cache" in found["C"]
+    assert unique_seconds(study()) is None
 
 
 def test_too_few_runs_give_a_sentence_and_no_law(tmp_path):

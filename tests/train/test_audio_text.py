@@ -8,15 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sam_audio_jax import config
 from sam_audio_jax.cli import train_audio_text
-from sam_audio_jax.cli.train_audio_text import check_sizes
-from sam_audio_jax.convert.audio_tower import open_audio_tower
+from sam_audio_jax.cli.train_audio_text import check_sizes, check_space
+from sam_audio_jax.convert.audio_tower import open_audio_tower, save_audio_tower
 from sam_audio_jax.data.captioned_latents import CaptionedConfig, CaptionedLatents
+from sam_audio_jax.encoders.audio_tower import AudioTextSpace
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.audio_text_in_training import summary
 from sam_audio_jax.train import audio_text_objective
 from sam_audio_jax.train.audio_text_objective import caption_losses
 from sam_audio_jax.train.config import AudioTextTrainConfig
+from sam_audio_jax.workdir import Workdir
 from tests import audio_text, tiny
 
 FILE = """
@@ -61,6 +64,29 @@ def test_a_tower_learns_three_kinds_of_sound_and_is_saved(caches, tmp_path, monk
     assert (stored.sizes, stored.space.frames) == (audio_text.TOWER, 8)
     tower, means = stored.read(), audio_text.means()(sorted(audio_text.CAPTIONS))
     np.testing.assert_allclose(tower.length[...], np.linalg.norm(means, axis=1).mean(), rtol=1e-5)
+    kept = Workdir(tmp_path / "run").kept_in_checkpoint("space")
+    assert config.from_dict(AudioTextSpace, kept) == stored.space
+
+
+@pytest.mark.parametrize("known_from", ["checkpoint", "tower"])
+def test_a_run_does_not_go_on_between_other_networks(known_from, tmp_path, monkeypatch):
+    space = audio_text.space()
+    workdir = Workdir(tmp_path)
+    check_space(workdir, space)  # a new run
+    kept = config.to_dict(space) if known_from == "checkpoint" else None
+    monkeypatch.setattr(Workdir, "steps", lambda self: [1])
+    monkeypatch.setattr(Workdir, "kept_in_checkpoint", lambda self, name: kept)
+    check_space(workdir, space)  # of an earlier version, before its first evaluation
+    if known_from == "tower":
+        save_audio_tower(workdir.audio_tower, audio_text.stored_tower())
+    check_space(workdir, dataclasses.replace(space, frames=5))  # another cache of the same codec
+    for changes, message in (
+        ({"latents": tuple(x + 1 for x in space.latents)}, "on the latents of another codec"),
+        ({"words": tuple(-x for x in space.words)}, "the word vectors of another text encoder"),
+        ({"hop": space.hop * 2}, f"on latents of {space.hop} samples at "),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_space(workdir, dataclasses.replace(space, **changes))
 
 
 def test_a_caption_that_may_be_true_of_a_sound_is_not_wrong():
@@ -118,12 +144,12 @@ def test_what_does_not_fit_is_one_line(caches, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     sounds = CaptionedLatents(CaptionedConfig(seconds=0.32), caches[0])
     tower = dataclasses.replace(audio_text.TOWER, channels=9)
-    config = AudioTextTrainConfig(audio_tower=tower)
+    cfg = AudioTextTrainConfig(audio_tower=tower)
     with pytest.raises(UserError, match=r"audio_tower\.channels=9, but .* has latents of 8"):
-        check_sizes(config, sounds, audio_text.means())
-    config = AudioTextTrainConfig(audio_tower=dataclasses.replace(audio_text.TOWER, embedding=9))
+        check_sizes(cfg, sounds, audio_text.means())
+    cfg = AudioTextTrainConfig(audio_tower=dataclasses.replace(audio_text.TOWER, embedding=9))
     with pytest.raises(UserError, match=r"audio_tower\.embedding=9, but .* has vectors of 16"):
-        check_sizes(config, sounds, audio_text.means())
+        check_sizes(cfg, sounds, audio_text.means())
     other = audio_text.write_cache(tmp_path / "other", 3, 0, lambda x: audio_text.encode(x) + 1)
     with pytest.raises(UserError, match="was made with another codec than"):
         sounds.check_codec(CaptionedLatents(sounds.config, other))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -5,10 +6,17 @@ import jax
 import numpy as np
 import pytest
 
+from sam_audio_jax.config import FREE
 from sam_audio_jax.convert.training_run import read_item
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.train.config import CheckpointConfig
+from sam_audio_jax.train.config import CheckpointConfig, RunConfig
 from sam_audio_jax.workdir import Workdir
+from tests.train.conftest import CONFIG
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluated(RunConfig):
+    eval_bench: str = dataclasses.field(default="", metadata=FREE)
 
 
 def test_parameters_are_read_without_the_rest(train, tmp_path):
@@ -59,10 +67,52 @@ def test_another_best_metric_ranks_the_steps_by_itself(train, tmp_path):
     assert json.loads(run.scores_file.read_text()) == {"2": 2.0, "4": 4.0, "metric": "decibels"}
     run = start(10, "loss", "lowest")
     assert json.loads(run.scores_file.read_text())["metric"] == "loss"
-    assert run.read_scores()[1] == {n: 1 + abs(n - 4.0) / 100 for n in (2, 4, 6, 8, 10)}
+    assert run.read_scores().values == {n: 1 + abs(n - 4.0) / 100 for n in (2, 4, 6, 8, 10)}
     assert (run.steps(), run.best_step()) == ([4, 10], 4)
-    run.write_scores("", run.read_scores()[1] | {4: 9.0})
+    run.write_scores("", run.read_scores().values | {4: -9.0, 10: 1.5})
     values = json.loads(run.scores_file.read_text())
     del values["metric"]  # as an earlier version wrote it
     run.scores_file.write_text(json.dumps(values))
-    assert run.best_step() == 10
+    # Checkpoint 4 says that its score is in decibels, checkpoint 10 that it is a loss.
+    assert run.scores_of("loss")[4] == 1.0
+    assert run.scores_of("loss")[10] == 1.5
+
+
+def test_scores_of_another_bench_are_not_ranked_with_those_of_this_one(
+    train, tmp_path, capsys, monkeypatch
+):
+    """Nor are those of which only the checkpoints say how they were measured, as before 0.2.0."""
+    monkeypatch.setattr("tests.train.conftest.CONFIG", Evaluated(**vars(CONFIG)))
+
+    def start(steps, bench, score):
+        checkpoint = CheckpointConfig(every_steps=2, keep_last=4, best_metric="score")
+        fields = {"eval_every": 2, "checkpoint": checkpoint, "eval_bench": bench}
+        train("run", steps=steps, evaluate=lambda s, n, e: {"score": score - n}, **fields)
+        return Workdir(tmp_path / "run")
+
+    assert start(4, "easy", 50.0).best_step() == 2
+    run = start(4, "hard", 10.0)  # nothing is evaluated
+    assert "scores of steps 2, 4 (eval_bench) were measured otherwise" in capsys.readouterr().err
+    for _ in ("named", "old"):
+        with pytest.raises(UserError, match=r"steps 2, 4 \(eval_bench\) was measured otherwise"):
+            run.best_step()
+        values = json.loads(run.scores_file.read_text())
+        run.scores_file.write_text(json.dumps({step: values[step] for step in ("2", "4")}))
+    run = start(8, "hard", 10.0)
+    assert run.best_step() == 6
+    assert set(run.scores_of("score")) == {6, 8}
+    assert "were measured" in capsys.readouterr().err
+    start(9, "hard", 10.0)
+    assert "were measured" not in capsys.readouterr().err
+
+
+def test_a_score_that_is_not_finite_is_never_the_best(train, tmp_path):
+    def evaluate(state, step, ended):
+        return {"score": {10: np.nan, 20: 0.5, 30: np.inf}[step]}
+
+    checkpoint = CheckpointConfig(best_metric="score", best_is="highest", keep_last=1)
+    train("run", evaluate=evaluate, checkpoint=checkpoint)
+    run = Workdir(tmp_path / "run")
+    assert (run.read_scores().values, run.best_step()) == ({20: 0.5}, 20)
+    run.scores_file.unlink()
+    assert run.scores_of("score") == {20: 0.5}

@@ -36,6 +36,7 @@ from sam_audio_jax.train.judge_objective import (
     scores_of,
     split_judge,
 )
+from sam_audio_jax.workdir import Workdir
 from tests import tiny
 
 RATE, HOP = tiny.JUDGE.sample_rate, tiny.JUDGE.hop
@@ -259,9 +260,26 @@ def test_what_cannot_be_trained_is_the_users_error(tmp_path, capsys):
         JudgeTrainConfig()
     with pytest.raises(UserError, match="init_from and codec_from both name weights"):
         JudgeTrainConfig(init_from="a", codec_from="b")
+    with pytest.raises(UserError, match="vectors_from=b has no effect beside init_from=a"):
+        JudgeTrainConfig(init_from="a", vectors_from="b")
     config = JudgeTrainConfig(judge=tiny.JUDGE, codec_from="tiny", frozen=("wave_encoder",))
     with pytest.raises(UserError, match=r"codec_from=tiny has sample_rate 16000 instead of 200"):
         judge_start.initial_judge(config, np.zeros(4), np.ones(4))
+
+
+def test_a_run_does_not_go_on_beside_other_frozen_weights(tmp_path, monkeypatch):
+    """Which no checkpoint has; `init_from` may be a folder that another run writes anew."""
+    config = training(init_from="start", frozen=("wave_encoder",))
+    judges = [tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)), seed) for seed in (0, 5)]
+    first, second = (nnx.as_pure(split_judge(judge, config)[1]) for judge in judges)
+    workdir = Workdir(tmp_path)
+    kept = train_judge.kept_frozen(workdir, config, first)
+    assert list(kept) == ["frozen"]
+    monkeypatch.setattr(Workdir, "kept_in_checkpoint", lambda self, name: kept[name])
+    assert train_judge.kept_frozen(workdir, config, first) == kept
+    with pytest.raises(UserError, match=r"frozen weights \w+; init_from=start has the weights"):
+        train_judge.kept_frozen(workdir, config, second)
+    assert not train_judge.kept_frozen(workdir, training(), second)  # random, for tests
 
 
 def test_the_tokenizer_is_that_of_the_start_unless_one_is_named(tmp_path):

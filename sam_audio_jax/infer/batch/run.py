@@ -39,7 +39,7 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.output import file_names, write_stems
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems, TextStems
-from sam_audio_jax.nn.fingerprint import fingerprint
+from sam_audio_jax.nn.fingerprint import fingerprint, same_weights
 
 SETTINGS = "settings.json"
 
@@ -92,7 +92,7 @@ def _check_weights(out: pathlib.Path, weights: str) -> None:
     if not (out / SETTINGS).is_file():
         return
     then = read_object(out / SETTINGS).get("weights")
-    if then not in (None, weights):
+    if then is not None and not same_weights(str(then), weights):
         raise UserError(
             f"{out} holds a run with other weights of the checkpoint (then {then}, now {weights}); "
             "choose another folder"

@@ -166,9 +166,10 @@ def test_a_run_is_not_continued_with_other_weights(paired, items, whole, tmp_pat
             run(paired, read_manifest(items), out, SETTINGS)
     assert json.loads((out / "settings.json").read_text()) == saved
     weights = saved.pop("weights")
-    (out / "settings.json").write_text(json.dumps(saved))  # of an older run
-    assert run(paired, read_manifest(items), out, SETTINGS) == {}
-    assert json.loads((out / "settings.json").read_text())["weights"] == weights
+    for older in ({}, {"weights": weights[:16]}):  # as runs of earlier versions
+        (out / "settings.json").write_text(json.dumps(saved | older))
+        assert run(paired, read_manifest(items), out, SETTINGS) == {}
+        assert json.loads((out / "settings.json").read_text())["weights"] == weights
 
 
 def test_a_header_that_is_wrong_does_no_harm(paired, items, whole, tmp_path, monkeypatch):
