@@ -84,7 +84,9 @@ def test_an_evaluation_is_of_the_list_and_the_scorers_of_now(tmp_path, monkeypat
         evaluate()
     make_folder(bench, three_lines())
     write_json(judge / "config.json", {"trained": "again"})
-    with pytest.raises(UserError, match=r"with another scorer .*judge than is there now: delete it"):
+    with pytest.raises(
+        UserError, match=r"with another scorer .*judge than is there now: delete it"
+    ):
         evaluate()
     assert not capsys.readouterr().err
     shutil.rmtree(out)
