@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.file_stamps import contents_of
+from sam_audio_jax.eval.suite import contents_of_bench
 from sam_audio_jax.files import read_object, write_json
 from sam_audio_jax.workdir import Workdir
 
@@ -58,9 +60,28 @@ def evaluate(
     limit: int | None,
     flags: Sequence[str] = (),
 ) -> None:
-    """Evaluates a checkpoint on held-out mixtures into a folder; nothing if it is there."""
-    if not (out / "results.json").is_file():
-        arguments = ["--checkpoint", str(checkpoint), "--bench", bench, "--out", str(out)]
-        arguments += ["--prompts", *prompts, "--listen", "0"]
-        arguments += [] if limit is None else ["--limit", str(limit)]
-        run(["evaluate", *arguments, *flags])
+    """Evaluates a checkpoint on held-out mixtures into a folder; nothing if it is there.
+
+    Raises UserError where what is there is of another list of mixtures or of other scorers under
+    the same names, so that the evaluations of an experiment go with each other.
+    """
+    named = [flag.partition("=")[2] for flag in flags if "=" in flag]
+    contents = {"bench": contents_of_bench(bench, limit)}
+    contents |= {f"scorer {path}": contents_of(path) for path in named}
+    kept = out.with_name(f".{out.name}.contents.json")
+    if (out / "results.json").is_file():
+        if not kept.is_file():
+            print(f"warning: {out} is taken for one of the mixtures of now", file=sys.stderr)
+            write_json(kept, contents)
+        saved = read_object(kept)
+        if others := [name for name in contents if saved.get(name) != contents[name]]:
+            raise UserError(
+                f"{out} was measured with another {', '.join(others)} than is there now: delete it "
+                "to have it measured again"
+            )
+        return
+    write_json(kept, contents)
+    arguments = ["--checkpoint", str(checkpoint), "--bench", bench, "--out", str(out)]
+    arguments += ["--prompts", *prompts, "--listen", "0"]
+    arguments += [] if limit is None else ["--limit", str(limit)]
+    run(["evaluate", *arguments, *flags])

@@ -4,11 +4,12 @@
 
 Each source DIR holds manifest.jsonl and, with songs, songs.jsonl. What is in the folder, and the
 formulas: docs/scoring.md, "Simulated ratings". A second call goes on, with a larger --count it
-extends. `--checkpoint NAME=PATH` adds the separations by a model, prompted by text; a NAME is
-one model's.
+extends, unless the recordings have changed. `--checkpoint NAME=PATH` adds the separations by a
+model, prompted by text; a NAME is one model's.
 """
 
 import argparse
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -36,9 +37,13 @@ def _model(path: str) -> SAMAudio:
 
 
 def system(path: str, refine: str | None) -> list[str | None]:
-    """What distinguishes the separations by the model at `path`."""
+    """Where the model is, and what distinguishes its separations wherever it is."""
     place = str(pathlib.Path(path).resolve()) if pathlib.Path(path).exists() else path
-    return [place, fingerprint(_model(path).pipeline.networks), refine]
+    pipeline = _model(path).pipeline
+    settings = {"level_db": pipeline.level_db} | dataclasses.asdict(pipeline.sampler)
+    settings |= dataclasses.asdict(pipeline.refinement) if refine else {}
+    words = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return [place, fingerprint(pipeline.networks), refine, words]
 
 
 def separate(

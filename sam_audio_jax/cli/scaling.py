@@ -141,7 +141,7 @@ def claim(folder: StudyFolder, study: StudyConfig) -> None:
                     f"({'; '.join(changed)}); take another --workdir or the saved values"
                 )
         check_writable(folder.path, "--workdir")
-        conditions.keep_caches(folder, study)
+        conditions.keep_contents(folder, study)
         write_json(folder.config_file, config.to_dict(study))
 
     distributed.run_on_first(write)

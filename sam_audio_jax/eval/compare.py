@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 
 from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.eval import page
-from sam_audio_jax.eval.descriptors import DESCRIPTORS
+from sam_audio_jax.eval.descriptors import DESCRIPTORS, LEVELS
+from sam_audio_jax.eval.scoring import SILENT
 from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, net_win_rate
 from sam_audio_jax.files import read_lines, read_object, whole_folder
 
@@ -27,10 +29,15 @@ MODEL = "model/"  # begins the rows of a report that are compared
 NAMES = ("id", "setting", "row")  # of an item's score; everything else is a column
 # `absent_level`: of the target of a sound that is not there, at best silence.
 LOWER_IS_BETTER = ("logmel", "logmel_residual", "stft", "absent_level")
-NOT_COMPARED = ("level", "kept")  # more is neither better nor worse
+# More is neither better nor worse.
+NOT_COMPARED = ("level", "kept", *SILENT.values())
 GROUPS = 3  # of equally many items, by a descriptor of many values
 FEWEST = 10  # items that are split into groups
 SAME_LENGTH_S = 0.1  # by which an item's length differs at most between rates of two models
+SAME_DB = 0.1  # by which levels and loudness of one mixture differ at most, read at one rate
+# The same at two rates, one of which lacks the highest sounds of the other.
+SIMILAR_DB = 1.0
+MIXTURE_LEVELS = ("loudness_lufs", "ratio_db", LEVELS)  # of what is known of an item
 
 Key = tuple[str, str]  # setting and id
 
@@ -44,6 +51,9 @@ class Scored:
     described: Mapping[Key, Mapping[str, float]]  # what is known of the items
     bench: str = ""  # of a report
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of a report
+    # Of a report, by `MIXTURE_LEVELS`: one level or several of each item, in dB.
+    levels: Mapping[Key, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    silent: int = 0  # separated stems of a report that are digital silence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +88,13 @@ def compare(
     items of one name are other recordings.
     """
     ours, theirs = read_scored(first), read_scored(second)
+    for one in (ours, theirs):
+        if one.silent:
+            print(
+                f"warning: {one.silent} separated stems of {one.name} are digital silence, for "
+                "which SI-SDR is 0 dB, an improvement wherever the mixture is below",
+                file=sys.stderr,
+            )
     _check_recordings(ours, theirs)
     found = list(_comparisons(ours, theirs, rows, seed))
     if not found:
@@ -125,6 +142,7 @@ def _from_results(path: pathlib.Path) -> Scored:
     try:
         items, described = results["items"], results.get("described", [])
         settings = dict(results.get("settings", {}))
+        silent = len(results.get("silent", ()))
         rows: dict[str, dict[str, dict[Key, float]]] = {}
         for item in items:
             key = (item["setting"], item["id"])
@@ -136,9 +154,18 @@ def _from_results(path: pathlib.Path) -> Scored:
             (one["setting"], one["id"]): {name: one[name] for name in DESCRIPTORS if name in one}
             for one in described
         }
+        levels = {
+            (one["setting"], one["id"]): {
+                name: np.asarray(one[name], np.float64)
+                for name in MIXTURE_LEVELS
+                if one.get(name) is not None
+            }
+            for one in described
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} holds no results of an evaluation: {error!r}") from None
-    return Scored(path.parent.name, rows, known, str(results.get("bench", "")), settings)
+    bench = str(results.get("bench", ""))
+    return Scored(path.parent.name, rows, known, bench, settings, levels, silent)
 
 
 def _titles(ours: Scored, theirs: Scored) -> list[str]:
@@ -150,17 +177,55 @@ def _titles(ours: Scored, theirs: Scored) -> list[str]:
 
 
 def _check_recordings(ours: Scored, theirs: Scored) -> None:
-    """Raises `UserError` for an item that is longer in one of two reports than in the other."""
+    """Raises `UserError` for an item that is another mixture in one of two reports.
+
+    It is longer there, or another level; levels at two sample rates are only warned of.
+    """
+    both = " and ".join(_titles(ours, theirs))
     for key, known in ours.described.items():
         other = theirs.described.get(key, {})
         if not ("seconds" in known and "seconds" in other):
             continue
         if abs(known["seconds"] - other["seconds"]) > SAME_LENGTH_S:
-            both = " and ".join(_titles(ours, theirs))
             raise UserError(
                 f"{both} are of other recordings: {'/'.join(key)} has {known['seconds']:.2f} and "
                 f"{other['seconds']:.2f} s"
             )
+    apart = {
+        key: _apart_db(levels, theirs.levels[key])
+        for key, levels in ours.levels.items()
+        if key in theirs.levels
+    }
+    rates = [one.settings.get("sample_rate") for one in (ours, theirs)]
+    at_one_rate = rates[0] == rates[1]
+    others = {
+        key: pair
+        for key, pair in apart.items()
+        if pair[1] > (SAME_DB if at_one_rate else SIMILAR_DB)
+    }
+    if not others:
+        return
+    key, (name, most) = max(others.items(), key=lambda item: item[1][1])
+    what = (
+        f"{len(others)} of {len(apart)} items differ in level, {'/'.join(key)} by {most:.1f} dB in "
+        f"{name}"
+    )
+    if at_one_rate:
+        raise UserError(f"{both} are of other mixtures: {what}")
+    print(
+        f"warning: {both} may be of other mixtures: {what}, read at {rates[0]} and {rates[1]} Hz",
+        file=sys.stderr,
+    )
+
+
+def _apart_db(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, float]:
+    """The level in which two mixtures differ most, and by how many dB; ("", 0) if none is known."""
+    found = [
+        (name, float(np.abs(levels - other[name]).max()))
+        for name, levels in one.items()
+        if name in other and levels.shape == other[name].shape and levels.size
+    ]
+    return max(found, key=lambda pair: pair[1], default=("", 0.0))
 
 
 def _csv_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sam_audio_jax import audio
 from sam_audio_jax.eval.mixtures import activity
-from sam_audio_jax.eval.recorded import Recorded, Rendered
+from sam_audio_jax.eval.recorded import Recorded, Rendered, Wave
 from sam_audio_jax.scorers.activity import TimeRange, merged
 
 # Descriptor -> how a report calls it.
@@ -19,10 +19,13 @@ DESCRIPTORS = {
     "seconds": "length, s",
     "sources": "number of sources",
 }
+LEVELS = "levels_db"  # of `PARTS` equal parts of the mixture: by them it is known again
+PARTS = 8
+SILENT_DB = -60.0  # the lowest of these levels: below, decoders differ
 
 
 def describe(recorded: Recorded) -> dict[str, Any]:
-    """Id, setting and the descriptors of a mixture that can be known of it.
+    """Id, setting, levels and the descriptors of a mixture that can be known of it.
 
     `overlap` and `ratio_db` need the true stems, `sources` a list of the other sources.
     """
@@ -30,6 +33,7 @@ def describe(recorded: Recorded) -> dict[str, Any]:
     found: dict[str, Any] = {"id": item.id, "setting": item.setting}
     found["seconds"] = len(recorded.mixture) / rate
     found["loudness_lufs"] = audio.loudness_lufs(recorded.mixture, rate)
+    found[LEVELS] = _levels(recorded.mixture)
     if item.spans:
         found["sounding"] = min(_length(item.spans) / item.seconds, 1.0)
     if item.residual_captions:
@@ -50,6 +54,13 @@ def describe(recorded: Recorded) -> dict[str, Any]:
         if all(powers):
             found["ratio_db"] = 10 * math.log10(powers[0] / powers[1])
     return found
+
+
+def _levels(mixture: Wave) -> list[float]:
+    """RMS in dBFS of equal parts of a mixture, at least `SILENT_DB`; none of one that is empty."""
+    parts = np.array_split(mixture.astype(np.float64), PARTS)
+    powers = [float(np.square(part).mean()) for part in parts if len(part)]
+    return [round(max(SILENT_DB, 10 * math.log10(max(one, 1e-30))), 2) for one in powers]
 
 
 def _length(ranges: tuple[TimeRange, ...]) -> float:

@@ -11,11 +11,13 @@ import dataclasses
 import functools
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import tqdm
+from flax import nnx
 
 from sam_audio_jax import distributed
 from sam_audio_jax.audio import measure_level
@@ -42,8 +44,9 @@ from sam_audio_jax.scorers.scorer import WANTED, Scorer
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
 SUITE_SETTINGS = ("limit", "video_text")  # of a suite's identity, that the results show
-# Of what is measured so far; format 1 had no levels, 2 no descriptors, 3 no files.
-SCORES_FORMAT = 4
+# Of what is measured so far; format 1 had no levels, 2 no descriptors, 3 no files, 4 nothing of
+# silent stems and no levels of parts.
+SCORES_FORMAT = 5
 _Work = dict[str, Callable[[], scoring.Scores]]  # by the name of each part
 ABSENT_MEDIAN = scoring.ABSENT_LEVEL + statistics.MEDIAN
 LOGGED = ("sisdri", "sisdri_residual", "logmel", "logmel_residual", *scoring.FOLLOWING)
@@ -126,6 +129,8 @@ def evaluate_model(
                 store.remove()
             raise
         if not together or jax.process_index() == 0:
+            if silent := report.silence(results):
+                print(f"warning: {silent}", file=sys.stderr)
             with whole_folder(out_dir, overwrite=True) as folder:
                 report.write(folder, results, cells, examples, workdir)
     if together:
@@ -207,7 +212,21 @@ class _Run:
             "level_db": pipeline.level_db,
             "sample_rate": self.model.sample_rate,
             "weights": fingerprint(pipeline.networks),
+            **self.prompt_networks(),
         }
+
+    def prompt_networks(self) -> dict[str, Any]:
+        """The weights of networks beside the model's that the prompts of the suite are read by."""
+        pipeline, kinds = self.model.pipeline, self.suite.kinds
+        networks: dict[str, nnx.Module] = {}
+        if set(kinds) & set(EXAMPLES):
+            networks["audio_tower"] = pipeline.like_vectors.require().read()
+        if any(VIDEO in kind for kind in kinds):
+            networks["vision_tower"] = pipeline.video_features.tower
+        if any(self.solver.predicts(kind) for kind in kinds):
+            networks["span_predictor"] = pipeline.span_finder.predictor[0]
+        found = {name: fingerprint(network) for name, network in networks.items()}
+        return {"prompt_networks": found} if found else {}
 
     def settings(self) -> dict[str, Any]:
         """What `results.json` has under that name, as JSON."""
@@ -433,6 +452,12 @@ def _summed_up(
         "parts": dict(collections.Counter(suite.parts.values())),
         "not_told_apart_by_spans": list(suite.alike),
         "not_finite": scores.not_finite,
+        "silent": [
+            {name: row[name] for name in ("setting", "id", "row")} | {"stem": stem}
+            for row in rows
+            for stem, column in scoring.SILENT.items()
+            if row.get(column)
+        ],
         "missing": [dataclasses.asdict(one) for one in (*suite.missing, *scores.failed)],
         "not_run": dict(suite.not_run),
         "published": suite.published,

@@ -160,6 +160,20 @@ def _find(cells: Sequence[Cell], row: str, setting: str, column: str) -> Interva
     return next((c.interval for c in cells if (c.row, c.setting, c.column) == key), None)
 
 
+def silence(results: Mapping[str, Any]) -> str:
+    """A sentence on outputs that are digital silence though the true stem is not; "" for none."""
+    found = results.get("silent", ())
+    if not found:
+        return ""
+    rows = collections.Counter(f"{one['row']}, {one['stem']}" for one in found)
+    listed = "; ".join(f"{row}: {count}" for row, count in rows.items())
+    return (
+        f"{len(found)} separated stems are digital silence where the true stem is not ({listed}). "
+        "SI-SDR is 0 dB for silence by definition, an improvement wherever the mixture is below "
+        '0 dB: such scores say nothing of quality (results.json, "silent")'
+    )
+
+
 def _tiles(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     """The main numbers: three of known stems, and of networks the one of each kind of prompt.
 
@@ -210,8 +224,13 @@ def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         f'<p class="soft">{listed} held-out mixtures, scored at '
         f"{results['settings']['sample_rate']} Hz; {100 * results['settings']['level']:.0f} % "
         f"bootstrap intervals over the mixtures.{without}</p>"
-        f"{_tiles(results, cells)}<p>{meaning}</p>"
+        f"{_tiles(results, cells)}<p>{meaning}</p>{_warning(results)}"
     )
+
+
+def _warning(results: Mapping[str, Any]) -> str:
+    words = silence(results)
+    return f"<p><b>{html.escape(words)}.</b></p>" if words else ""
 
 
 def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:

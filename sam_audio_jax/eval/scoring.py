@@ -22,16 +22,27 @@ COLUMNS = ("sisdri", "sisdri_residual", "sisdr", "sisdr_residual", "logmel", "lo
 FOLLOWING = ("following", "following_logmel")
 # Levels in dB of the mixture, of the stem that is prompted for and of the true target in it.
 LEVELS = ("level_right", "level_wrong", "kept_right", "kept_wrong")
+# Fields, by stem, of a row with known stems whose own stem is silent. SI-SDR calls that 0 dB, as
+# torchmetrics does: better than the mixture of a sound that is below 0 dB in it.
+SILENT = {"target": "silent", "residual": "silent_residual"}
+# Energy below which the machine epsilon in SI-SDR decides, not the sound.
+LEAST_ENERGY = 100 * float(np.finfo(np.float64).eps)
 REWORDED, ABSENT_LEVEL = "reworded", "absent_level"
 FLOOR_DB = -120.0  # of a level; the stem is silent
 ScoreRow = dict[str, Any]
 
 
-def score(rendered: Rendered, target: Wave, residual: Wave) -> dict[str, float]:
-    """The columns of one pair of stems, in dB; NaN where the stems are not finite."""
+def score(rendered: Rendered, target: Wave, residual: Wave) -> dict[str, float | bool]:
+    """The columns of one pair of stems, in dB; NaN where the stems are not finite.
+
+    A stem that is digital silence, or as good as, is marked by its field of `SILENT`.
+    """
     if not (np.isfinite(target).all() and np.isfinite(residual).all()):
-        return dict.fromkeys(COLUMNS, math.nan)
-    columns: dict[str, float] = {}
+        return {column: math.nan for column in COLUMNS}
+    columns: dict[str, float | bool] = {}
+    for field, stem in zip(SILENT.values(), (target, residual), strict=True):
+        if float(np.square(stem.astype(np.float64)).sum()) < LEAST_ENERGY:
+            columns[field] = True
     mixture = rendered.mixture.astype(np.float64)
     for suffix, stem, truth in (
         ("", target, rendered.target),

@@ -9,6 +9,9 @@ and its outputs are functions of (seed, i) alone. A folder has
     ratings.jsonl      the table, for `sam-audio train-judge`
     outputs.jsonl      of each row of the table what was done, and the true SI-SDR
     systems.json       by which model the separations of each NAME are
+
+A folder holds what its recordings and this code make of its plan now, or it is not continued:
+before anything is added, mixtures and texts that are there are drawn again and compared.
 """
 
 import dataclasses
@@ -48,6 +51,7 @@ CONTENT_SHARE = 2 / 3
 STRENGTHS = (0.1, 1.0)  # uniform
 PLAN, TABLE, OUTPUTS, ROWS = "plan.json", "ratings.jsonl", "outputs.jsonl", "rows.jsonl"
 SYSTEMS = "systems.json"
+SAME_WAVE = 4 / 32768  # by which a mixture differs at most that another machine draws
 DOMAINS = {"speech": "speech", "song": "music", "stem": "music", "instrument": "music"}
 MIX = MixConfig(
     seconds=4.0,
@@ -103,15 +107,27 @@ class Simulation:
 
     def outputs(self, number: int) -> Iterator[tuple[list[Applied], Mixture, Samples]]:
         """What was applied, the mixture as its output's own prompt sees it, and the output."""
-        mixture = self.mixture(number)
-        first = int(self._rng(number, 2).integers(2))
-        for output in range(self.config.outputs):
+        for output, seen in enumerate(self.views(number, self.mixture(number))):
             rng = self._rng(number, 1, output)
             which = (number * self.config.outputs + output) % len(self.config.kinds)
-            swap = bool(mixture.residual_texts) and (first + output) % 2 == 1
-            seen = mixture.exchanged() if swap else mixture
             applied = _draw_kinds(self.config.kinds, self.config.kinds[which], rng)
             yield applied, seen, _stored(degraded(self.stems(seen), applied, rng))
+
+    def views(self, number: int, mixture: Mixture) -> list[Mixture]:
+        """Mixture `number` as the own prompt of each output sees it: its sounds take turns."""
+        first = int(self._rng(number, 2).integers(2))
+        swaps = [(first + output) % 2 == 1 for output in range(self.config.outputs)]
+        return [
+            mixture.exchanged() if swap and mixture.residual_texts else mixture for swap in swaps
+        ]
+
+    def prompts(self, number: int, output: int, view: Mixture) -> list[tuple[str, Mixture, str]]:
+        """What an output is rated by: `own` or `other`, the mixture as that sees it, its text."""
+        rng = np.random.default_rng((self.config.seed, number, output))
+        seen = [("own", view)]
+        if view.residual_texts and self.config.exchange:
+            seen.append(("other", view.exchanged()))
+        return [(name, one, text.choose(one.target_texts, 0.6, rng)) for name, one in seen]
 
     def stems(self, mixture: Mixture) -> TrueStems:
         """The stems of a mixture."""
@@ -124,18 +140,39 @@ class Simulation:
 def simulate(folder: pathlib.Path, config: SimulationConfig, count: int) -> None:
     """Makes the first `count` mixtures with their outputs, those that are not there yet.
 
-    Raises `UserError` for a folder of another plan.
+    Raises `UserError` for a folder of another plan, and for one to which mixtures would be added
+    whose own are not those that its recordings make now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / PLAN).exists() and (differing := differences(read_json(folder / PLAN), config)):
         raise UserError(f"{folder} was made from another plan: {differing[0]}; name a new folder")
     write_json(folder / PLAN, to_dict(config))
-    simulation = None
-    for number in range(count):
-        if not (folder / _name(number)).is_dir():
-            simulation = simulation or Simulation(config)
+    there = sorted(int(one.name) for one in folder.glob("[0-9]*") if one.name.isdecimal())
+    if missing := sorted(set(range(count)) - set(there)):
+        simulation = Simulation(config)
+        for number in there:
+            _check_drawn(folder, simulation, number)
+        for number in missing:
             _write_mixture(folder, simulation, number)
     write_tables(folder)
+
+
+def _check_drawn(folder: pathlib.Path, simulation: Simulation, number: int) -> Mixture:
+    """Draws a mixture of the folder again; raises `UserError` where that makes another one."""
+    mixture, place = simulation.mixture(number), folder / _name(number)
+    if not (place / ROWS).is_file():
+        raise UserError(f"{folder} has no mixture {_name(number)}: give a --count that makes it")
+    saved = audio.load(place / "mixture.flac").samples[0]
+    drawn = _stored(mixture.mixture)
+    same = saved.shape == drawn.shape and bool(np.abs(saved - drawn).max() <= SAME_WAVE)
+    views = enumerate(simulation.views(number, mixture))
+    texts = [one[2] for output, view in views for one in simulation.prompts(number, output, view)]
+    if not same or texts != [row["text"] for row in read_jsonl(place / ROWS)]:
+        raise UserError(
+            f"{place} is not the mixture that its plan makes now: recordings or captions, or the "
+            "code that mixes, have changed since; name a new folder"
+        )
+    return mixture
 
 
 def separate_all(
@@ -150,18 +187,21 @@ def separate_all(
     """Adds the separations of the first `count` mixtures by a model, as the system `name`.
 
     Both sounds of a mixture that have a name are separated by it. Those that are there are kept.
-    `by` says which model it is. Raises `UserError` where others are there under its name.
+    `by` says which model it is: its place, by which errors call it, and what distinguishes it.
+    Raises `UserError` where others are there under its name, and for a mixture that is not the one
+    that its recordings make now, whose stems would be those of another.
     """
     check_file_name(name, "the name of a system")
-    _claim_name(folder, name, list(by))
+    systems = _systems(folder, name, list(by))
     simulation = None
     for number in range(count):
         destination = folder / f"{_name(number)}.{name}"
         if destination.is_dir():
             continue
         simulation = simulation or Simulation(config)
-        mixture = simulation.mixture(number)
+        mixture = _check_drawn(folder, simulation, number)
         views = [mixture, mixture.exchanged()] if mixture.residual_texts else [mixture]
+        write_json(folder / SYSTEMS, systems)
         with whole_folder(destination) as part:
             rows: list[_Row] = []
             for output, view in enumerate(views):
@@ -172,14 +212,21 @@ def separate_all(
     write_tables(folder)
 
 
-def _claim_name(folder: pathlib.Path, name: str, by: list[str | None]) -> None:
-    """Keeps by which model the separations of a name are."""
+def _systems(folder: pathlib.Path, name: str, by: list[str | None]) -> dict[str, Any]:
+    """By which model the separations of each name are, with this one.
+
+    Raises `UserError` where those of the name that are there are by another. The same weights in
+    another place are the same model. A folder of an earlier version says less of it, and is
+    compared by what it says.
+    """
     systems = read_object(folder / SYSTEMS) if (folder / SYSTEMS).is_file() else {}
     there = name in systems or any(folder.glob(f"[0-9]*.{glob.escape(name)}"))
-    if there and (saved := systems.get(name, ["an unknown model"])) != by:
+    saved = systems.get(name, ["an unknown model"])
+    known = len(saved) > 1
+    if there and not (known and all(a == b for a, b in zip(saved[1:], by[1:], strict=False))):
         was, now = (" ".join(filter(None, one)) for one in (saved, by))
         raise UserError(f"{folder} has separations {name!r} by {was}, not {now}: give another name")
-    write_json(folder / SYSTEMS, systems | {name: by})
+    return systems | {name: by}
 
 
 def write_tables(folder: pathlib.Path) -> None:
@@ -219,22 +266,19 @@ def _rows(
     destination: pathlib.Path,
 ) -> list[_Row]:
     """Writes an output and rates it: for its own prompt, and for that of the other sound."""
-    config, rng = simulation.config, np.random.default_rng((simulation.config.seed, number, output))
+    config = simulation.config
     audio.write_flac(part / f"{output}.flac", wave[None], config.sample_rate)
     folder = destination.name
-    prompts = [("own", view)]
-    if view.residual_texts and config.exchange:
-        prompts.append(("other", view.exchanged()))
-    rows = []
+    rows, prompts = [], simulation.prompts(number, output, view)
     reference = Reference.of(simulation.stems(view))
-    for prompt, seen in prompts:
+    for prompt, seen, words in prompts:
         scores = rate(wave, reference if prompt == "own" else reference.exchanged())
         si_sdr = audio.si_sdr(wave.astype(np.float64), seen.target.astype(np.float64))
         rows.append(
             {
                 "mixture": f"{_name(number)}/mixture.flac",
                 "separated": f"{folder}/{output}.flac",
-                "text": text.choose(seen.target_texts, 0.6, rng),
+                "text": words,
                 "domain": DOMAINS.get(seen.category.split("/")[0], "sound"),
                 "system": system,
                 "id": f"{folder}/{output}/{prompt}",

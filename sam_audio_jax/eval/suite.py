@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.file_stamps import sha256_now
 from sam_audio_jax.eval.mixtures import FixedMixture, load_bench, render
 from sam_audio_jax.eval.prompting import EXAMPLES, PROMPTS, PromptedMixture, prompted_mixtures
 from sam_audio_jax.eval.recorded import Rendered
-from sam_audio_jax.files import sha256_of
 
 REFINES = ("none", "wiener")
 
@@ -139,16 +139,34 @@ def fixed_suite(
     )
 
 
+def contents_of_bench(bench: str | pathlib.Path, limit: int | None = None) -> str:
+    """Distinguishes what a list of fixed mixtures says, and the clips that it mixes.
+
+    No clip is decoded. Raises `UserError` for a bad list.
+    """
+    listing, digest = load_bench(bench), hashlib.sha256()
+    for item in choose(listing.mixtures, limit):
+        named = sorted({event.clip for event in (*item.target, *item.residual)})
+        clips = {clip: sha256_now(listing.clips[clip]) for clip in named}
+        digest.update(json.dumps([_fields(item, True), clips], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _fields(item: FixedMixture, examples: bool) -> dict[str, Any]:
+    """What the list says of an item; with `examples` also what is in their files."""
+    fields = dataclasses.asdict(item)
+    for name in ("line", "example", "other_example"):
+        path = fields.pop(name)
+        fields |= {name: sha256_now(path)} if examples and name != "line" and path else {}
+    return fields
+
+
 def _digest(one: Rendered[FixedMixture], examples: bool) -> str:
     """Distinguishes an item by all that the list says of it and by its waves.
 
     Where files are does not count; with `examples` what is in those of the item does.
     """
-    fields = dataclasses.asdict(one.item)
-    for name in ("line", "example", "other_example"):
-        path = fields.pop(name)
-        fields |= {name: sha256_of(path)} if examples and name != "line" and path else {}
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(_fields(one.item, examples), sort_keys=True).encode())
     for wave in (one.target, one.residual):  # the mixture is their sum
         digest.update(np.ascontiguousarray(wave).data)
     return digest.hexdigest()[:16]

@@ -35,6 +35,10 @@ def summary(results: str | pathlib.Path) -> str:
         row = cell["row"].removeprefix("model/")
         span = f"({cell['low']:+.1f} to {cell['high']:+.1f})"
         lines.append(f"  {row:<18} {cell['mean']:+6.1f} dB {span:<17} {cell['n']} mixtures")
+    if silent := read.get("silent"):
+        lines.append(
+            f"  of these scores {len(silent)} are of digital silence: the report says which."
+        )
     if scored := [cell for cell in cells if cell["column"] in SHOWN]:
         lines.append("Scores of the target by networks, mean and 95 % interval:")
         lines += [f"  {name}: {described}" for name, described in scorers.items()]

@@ -10,8 +10,10 @@ from typing import Any
 from sam_audio_jax.data.shards import Cache
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object, write_json
-from sam_audio_jax.scaling.measured import StudyFolder
+from sam_audio_jax.scaling.measured import StudyFolder, bench_contents
 from sam_audio_jax.scaling.study import StudyConfig, runs
+
+BENCH = "bench"  # in the file of what the caches hold
 
 
 def changes(folder: StudyFolder, saved: StudyConfig, study: StudyConfig) -> list[str]:
@@ -23,13 +25,27 @@ def changes(folder: StudyFolder, saved: StudyConfig, study: StudyConfig) -> list
         for name in ("eval_bench", "eval_limit")
         if (old := getattr(saved.base, name)) != (new := getattr(study.base, name))
     ]
+    found += [] if found else _changed_bench(folder, study)
     return [*found, *_changed_caches(folder, saved, study), *_misplaced(folder, saved, study)]
 
 
-def keep_caches(folder: StudyFolder, study: StudyConfig) -> None:
-    """Notes what the latent caches hold, so that they are known again in another folder."""
-    if not (folder.has_measurements() and folder.caches_file.is_file()):
-        write_json(folder.caches_file, {"caches": _contents(study)})
+def keep_contents(folder: StudyFolder, study: StudyConfig) -> None:
+    """Notes what latent caches and held-out mixtures hold, so that others are known as such."""
+    measured = folder.has_measurements() and folder.caches_file.is_file()
+    kept = read_object(folder.caches_file) if measured else {"caches": _contents(study)}
+    if not kept.get(BENCH):
+        write_json(folder.caches_file, kept | {BENCH: bench_contents(study)})
+
+
+def _changed_bench(folder: StudyFolder, study: StudyConfig) -> list[str]:
+    """Whether the mixtures under the name of the bench are others than those that were measured."""
+    kept = read_object(folder.caches_file) if folder.caches_file.is_file() else {}
+    now, bench = bench_contents(study), study.base.eval_bench
+    if now and kept.get(BENCH) and kept[BENCH] != now:
+        return [f"base.eval_bench: {bench} has not the mixtures that were measured"]
+    if now and not kept.get(BENCH):  # a study of an earlier version
+        print(f"warning: the mixtures of {bench} are taken for those before", file=sys.stderr)
+    return []
 
 
 def _contents(study: StudyConfig) -> list[dict[str, Any]]:

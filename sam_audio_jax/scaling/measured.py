@@ -1,7 +1,8 @@
 """The table of a study: one row for each measured loss, read from the workdirs of its runs.
 
     DIR/study.json          the study's config at its newest start
-    DIR/caches.json         what its latent caches hold: number of items and recipe
+    DIR/caches.json         what its latent caches hold: number of items and recipe; and what
+                            distinguishes its held-out mixtures
     DIR/runs/NAME/          the workdir of one run, as of `sam-audio train`
     DIR/diverged.json       {NAME: why it was ended}
     DIR/scores/NAME-STEP/   the evaluation of a state of a run, as of `sam-audio evaluate`
@@ -20,6 +21,8 @@ from typing import Any
 from sam_audio_jax.data.labels import LabelCache
 from sam_audio_jax.data.shards import Cache
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval.file_stamps import contents_of
+from sam_audio_jax.eval.suite import contents_of_bench
 from sam_audio_jax.files import read_object, write_json
 from sam_audio_jax.scaling.study import StudyConfig, StudyRun
 from sam_audio_jax.workdir import Workdir
@@ -28,6 +31,7 @@ LOSS = "flow_loss"
 PROMPTS = ("text", "text+span")  # by which scores are measured
 SISDRI, JUDGE = "sisdri", "judge"  # kinds of scores, and how an evaluation calls them
 COLUMNS = {"sisdri": SISDRI, "judge_overall": JUDGE}
+CONTENTS = "contents"  # among the conditions of scores
 TAIL = 3  # lines of metrics at the end of a run whose training loss is looked at
 
 
@@ -149,14 +153,26 @@ def rows(study: StudyConfig, runs: list[StudyRun], folder: StudyFolder) -> list[
 
 
 def score_conditions(study: StudyConfig) -> dict[str, Any]:
-    """What scores depend on besides the weights, as the settings of an evaluation name it."""
+    """What scores depend on besides the weights, as the settings of an evaluation name it.
+
+    `CONTENTS` distinguishes what is behind the names of bench and judge.
+    """
     return {
         "bench": study.base.eval_bench,
         "limit": study.base.eval_limit or None,
         "prompts": list(PROMPTS),
         "judge": study.judge,
         **dataclasses.asdict(study.base.sampler),
+        CONTENTS: {"bench": bench_contents(study), "judge": contents_of(study.judge)},
     }
+
+
+def bench_contents(study: StudyConfig) -> str:
+    """Distinguishes the held-out mixtures of a study; "" where there are none to be read."""
+    try:
+        return contents_of_bench(study.base.eval_bench, study.base.eval_limit or None)
+    except UserError:
+        return ""
 
 
 def read_scores(
@@ -167,8 +183,12 @@ def read_scores(
     if not file.is_file():
         return {}
     results = read_object(file)
-    settings = results["settings"]
-    if any(settings.get(name) != value for name, value in score_conditions(study).items()):
+    settings, conditions = results["settings"], score_conditions(study)
+    # An evaluation of an earlier version says nothing of contents, nor does what is not here.
+    saved, now = settings.get(CONTENTS, {}), conditions.pop(CONTENTS)
+    if any(settings.get(name) != value for name, value in conditions.items()) or any(
+        now[name] and value and now[name] != value for name, value in saved.items()
+    ):
         return {}
     found = {}
     for cell in results["table"]:

@@ -18,9 +18,11 @@ from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.prompting import SolverChoice
 from sam_audio_jax.eval.scoring import Measures
 from sam_audio_jax.eval.suite import Suite, fixed_suite
+from sam_audio_jax.files import read_object
 from sam_audio_jax.infer.scorer_files import load_scorers
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.scaling.measured import (
+    CONTENTS,
     PROMPTS,
     StudyFolder,
     read_scores,
@@ -50,6 +52,12 @@ def measure_scores(study: StudyConfig, folder: StudyFolder, planned: Sequence[St
             "was measured: finish their training first"
         )
     states = [state for state in kept if not read_scores(study, folder, *state)]
+    if earlier := sum(_is_of_unknown(folder, *state) for state in kept if state not in states):
+        print(
+            f"warning: {earlier} states were scored by a version that did not note what bench and "
+            "judge hold: their scores are taken for ones of those of now",
+            file=sys.stderr,
+        )
     if not states:
         return
     largest = max((run.parameters, str(folder.workdir(run).path)) for run, _ in states)[1]
@@ -60,6 +68,11 @@ def measure_scores(study: StudyConfig, folder: StudyFolder, planned: Sequence[St
         checkpoint = str(folder.workdir(run).checkpoint(step))
         model = SAMAudio.from_pretrained(checkpoint, mesh=mesh)
         _measure(study, folder, run, step, model, scorers)
+
+
+def _is_of_unknown(folder: StudyFolder, run: StudyRun, step: int) -> bool:
+    """Whether an evaluation says nothing of what its bench and judge held."""
+    return CONTENTS not in read_object(folder.scores(run, step) / "results.json")["settings"]
 
 
 def _measure(
@@ -81,7 +94,7 @@ def _measure(
         listen=0,
         with_baselines=False,
         loaded={"checkpoint": f"{run.name}, step {step}"}
-        | {name: conditions[name] for name in ("bench", "judge")},
+        | {name: conditions[name] for name in ("bench", "judge", CONTENTS)},
     )
 
 

@@ -85,10 +85,10 @@ def write_lines(path, entries):
 class Oracle(SAMAudio):
     """Returns the stem that was prompted, with some leakage of the other.
 
-    If `ignores_prompts`, it always returns the target; if `broken`, NaN.
+    If `ignores_prompts`, it always returns the target; if `broken`, NaN; if `silent`, no target.
     """
 
-    def __init__(self, codec, mixtures, *, ignores_prompts=False, broken=False):
+    def __init__(self, codec, mixtures, *, ignores_prompts=False, broken=False, silent=False):
         self.pipeline = types.SimpleNamespace(
             networks=nnx.Dict(codec=codec),
             sample_rate=codec.config.sample_rate,
@@ -97,7 +97,7 @@ class Oracle(SAMAudio):
             sampler=SamplerConfig(),
         )
         self.known = {one.mixture.tobytes(): one for one in mixtures}
-        self.ignores_prompts, self.broken = ignores_prompts, broken
+        self.ignores_prompts, self.broken, self.silent = ignores_prompts, broken, silent
         self.calls = []
 
     def separate(self, audio, text=None, spans=None, *, sample_rate=None, seed=0, **options):
@@ -112,4 +112,6 @@ class Oracle(SAMAudio):
         if not right and not self.ignores_prompts:
             stems.reverse()
         leak = 0.1 * stems[1] + (np.nan if self.broken else 0.0)
+        if self.silent:
+            return Stems(0 * known.mixture, known.mixture, known.sample_rate)
         return Stems(stems[0] + leak, stems[1] - leak, known.sample_rate)

@@ -139,6 +139,49 @@ def test_items_of_one_name_that_are_other_recordings_are_refused(tmp_path):
     assert "of a (on embedded) over c (on copy), " in compare(ours, copied, tmp_path / "out")
 
 
+@pytest.mark.parametrize("what", [{"loudness_lufs": -20.0}, {"levels_db": [-30.0, -20.0]}])
+def test_items_of_one_name_and_length_that_are_other_mixtures_are_refused(what, tmp_path, capsys):
+    """Of a corrected list names and lengths stay; at two rates levels differ by what one lacks."""
+
+    def known(name, change, rate=16_000):
+        folder = report(tmp_path / name, [float(len(name))] * 2)
+        results = json.loads((folder / "results.json").read_text())
+        ((field, value),) = what.items()
+        for one in results["described"]:
+            one[field] = [v + change for v in value] if isinstance(value, list) else value + change
+        results["settings"] = {"sample_rate": rate}
+        (folder / "results.json").write_text(json.dumps(results))
+        return folder
+
+    ours, theirs = known("a", 0.0), known("bb", 0.4)
+    compare(ours, known("ccc", 0.05), tmp_path / "same")
+    with pytest.raises(UserError) as error:
+        compare(ours, theirs, tmp_path / "out")
+    (field,) = what
+    assert str(error.value) == (
+        "a and bb are of other mixtures: 2 of 2 items differ in level, music/0 by 0.4 dB in "
+        f"{field}"
+    )
+    assert not (tmp_path / "out").exists()
+    compare(ours, known("dd", 0.4, 48_000), tmp_path / "similar")
+    assert not capsys.readouterr().err
+    compare(ours, known("ee", -2.0, 48_000), tmp_path / "doubtful")
+    err = capsys.readouterr().err
+    assert "warning: a and ee may be of other mixtures: 2 of 2 items differ in level" in err
+    assert "read at 16000 and 48000 Hz" in err
+
+
+def test_silence_in_a_report_is_warned_of(tmp_path, capsys):
+    ours, theirs = report(tmp_path / "a", [1.0] * 2), report(tmp_path / "b", [0.0] * 2)
+    results = json.loads((theirs / "results.json").read_text())
+    results["silent"] = [{"id": "0", "setting": "music", "row": "model/none/text"}]
+    results["items"][0]["silent"] = True
+    (theirs / "results.json").write_text(json.dumps(results))
+    compare(ours, theirs, tmp_path / "out")
+    assert "warning: 1 separated stems of b are digital silence" in capsys.readouterr().err
+    assert not found(tmp_path / "out", column="silent")
+
+
 def test_results_without_a_common_score_are_refused(tmp_path, capsys):
     ours = report(tmp_path / "a", [1.0])
     (tmp_path / "b.csv").write_text("id,score\n0,1\n")

@@ -1,6 +1,9 @@
 """The whole evaluation with a model that knows the true stems: its scores and its files."""
 
+import dataclasses
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +14,11 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import mixtures, scoring
-from sam_audio_jax.eval.evaluation import evaluate_model, ranked
+from sam_audio_jax.eval.evaluation import _Run, evaluate_model, ranked
 from sam_audio_jax.eval.mixtures import load_bench, render
 from sam_audio_jax.eval.prompting import SolverChoice
-from sam_audio_jax.eval.suite import choose, fixed_suite
+from sam_audio_jax.eval.suite import choose, contents_of_bench, fixed_suite
+from sam_audio_jax.eval.summary import summary
 from tests.eval.listing import Oracle, event, make_folder, three_lines
 from tests.tiny import CODEC, filled
 
@@ -103,6 +107,32 @@ def test_outputs_that_are_not_finite_are_counted_not_averaged(oracle, folder, tm
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["not_finite"] == 5
     assert results["items"][-1]["sisdr"] is None
+
+
+def test_silent_targets_keep_their_number_and_are_counted(oracle, folder, tmp_path, capsys):
+    """SI-SDR of silence is 0 dB, as torchmetrics has it: here better than every mixture is."""
+    kinds = ["text", "absent"]
+    lines = [line | {"absent": "piano"} for line in three_lines()]
+    lines[0]["residual"] = [event("hum", samples=16_000, gain=10.0)]
+    make_folder(tmp_path / "bench", lines)
+    bench = load_bench(tmp_path / "bench")
+    model = oracle(silent=True)
+    model.known = {
+        one.mixture.tobytes(): one for one in map(partial(render, bench), bench.mixtures)
+    }
+    evaluate_model(model, tmp_path / "bench", tmp_path / "out", **QUICK | {"prompts": kinds})
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    rows = [row for row in results["items"] if row["row"] == "model/none/text"]
+    assert [row["sisdr"] for row in rows] == [0.0, 0.0, 0.0]
+    assert rows[0]["sisdri"] > 10
+    assert all(row["silent"] and "silent_residual" not in row for row in rows)
+    of_text = [one for one in results["silent"] if one["row"] == "model/none/text"]
+    assert [(one["id"], one["stem"]) for one in of_text] == [(name, "target") for name in "abc"]
+    assert {one["row"].split("/")[2] for one in results["silent"]} == {"text"}  # absent: is right
+    words = "6 separated stems are digital silence where the true stem is not (model/none/text, ta"
+    assert f"warning: {words}" in capsys.readouterr().err
+    assert words in (tmp_path / "out" / "report.html").read_text()
+    assert "6 are of digital silence" in summary(tmp_path / "out" / "results.json")
 
 
 def test_an_older_result_is_replaced_whole_and_a_failure_leaves_it(oracle, folder, tmp_path):
@@ -212,6 +242,50 @@ def test_every_correction_of_a_list_makes_another_evaluation(oracle, tmp_path):
     assert identity(lines, tone=0.9) != saved
     saved = identity([lines[0], lines[1]])  # an added line is one more item
     assert saved["items"] == identity(lines)["items"][:2]
+
+
+def test_what_a_list_holds_does_not_depend_on_its_place(folder, tmp_path):
+    lines = three_lines()
+    make_folder(tmp_path / "bench", lines)
+    assert contents_of_bench(tmp_path / "bench") == contents_of_bench(folder)
+    one = contents_of_bench(folder, 1)
+    assert one != contents_of_bench(folder)
+    make_folder(tmp_path / "bench", [lines[0], lines[1] | {"caption": "buzz"}, lines[2]])
+    assert contents_of_bench(tmp_path / "bench") != contents_of_bench(folder)
+    assert contents_of_bench(tmp_path / "bench", 1) == one
+    hiss = tmp_path / "bench" / "hiss.wav"
+    audio.write_wav(hiss, 0.5 * audio.load(hiss).samples, 8_000)
+    assert contents_of_bench(tmp_path / "bench", 1) != one
+
+
+def test_another_audio_tower_makes_another_evaluation(oracle, folder):
+    """Examples are read by a tower that is not among the model's own networks."""
+    tower = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    predictor = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    model = oracle()
+    model.pipeline.like_vectors = SimpleNamespace(
+        require=lambda: SimpleNamespace(read=lambda: tower)
+    )
+    model.pipeline.span_finder = SimpleNamespace(predictor=(predictor, None))
+
+    def settings(kind, **solver):
+        suite = dataclasses.replace(fixed_suite(folder, 8_000, ["text"]), kinds=(kind,))
+        run = _Run(model, suite, SolverChoice(**solver), scoring.Measures(), 8, 0, {})
+        assert run.settings().items() >= run.separation_settings().items()
+        return run.separation_settings()
+
+    def change(network):
+        network.kernel[...] = 2 * network.kernel[...]
+
+    plain, by_example = settings("text"), settings("text+like")
+    predicted = settings("text", predict_spans=True)
+    assert "prompt_networks" not in plain
+    change(tower)
+    assert settings("text") == plain
+    assert settings("text+like") != by_example
+    assert settings("text", predict_spans=True) == predicted
+    change(predictor)
+    assert settings("text", predict_spans=True) != predicted
 
 
 def test_wordings_absent_sounds_and_known_captions_are_reported_apart(oracle, tmp_path):

@@ -9,12 +9,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from sam_audio_jax import audio
 from sam_audio_jax.data.config import MixConfig, SourceConfig
 from sam_audio_jax.data.degradations import KINDS
 from sam_audio_jax.data.ratings import RatingsConfig, load_ratings
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.simulated_ratings import UNTOUCHED, SimulationConfig, separate_all, simulate
-from sam_audio_jax.files import read_jsonl
+from sam_audio_jax.files import read_jsonl, write_jsonl
 from tools import simulated_ratings
 
 CONFIG = SimulationConfig(
@@ -103,13 +104,58 @@ def test_a_checkpoints_outputs_are_systems_of_their_own(folder, tmp_path):
     load_ratings(str(copy / "ratings.jsonl"), RatingsConfig())
     with pytest.raises(UserError, match="the name of a system"):
         separate_all(copy, CONFIG, "a/b", separate, 1, by=by)
-    for other in (["run", "f00", "wiener"], ["run", "f01", None], ["runs", "f00", None]):
+    for other in (["run", "f00", "wiener"], ["run", "f01", None], ["runs", "f01", None]):
         with pytest.raises(UserError, match="separations 'early' by run f00, not run"):
             separate_all(copy, CONFIG, "early", separate, 2, by=other)
+    moved = ["runs", "f00", None, "exponent 1.2"]  # the folder says nothing of exponents yet
+    separate_all(copy, CONFIG, "early", separate, 2, by=moved)
+    shutil.rmtree(copy / "00001.early")
+    separate_all(copy, CONFIG, "early", separate, 2, by=moved)
+    harder = [*moved[:3], "exponent 2"]
+    with pytest.raises(UserError, match=r"by runs f00 exponent 1.2, not runs f00 exponent 2:"):
+        separate_all(copy, CONFIG, "early", separate, 2, by=harder)
     separate_all(copy, CONFIG, "late", separate, 1, by=["run", "f01", None])
     (copy / "systems.json").unlink()
     with pytest.raises(UserError, match="'early' by an unknown model, not run f00: give another"):
         separate_all(copy, CONFIG, "early", separate, 2, by=by)
+
+
+def test_a_folder_is_not_continued_with_other_recordings(tmp_path):
+    """Rows of a separation name the mixture that is there, so that it must be of that."""
+    rng, out = np.random.default_rng(0), tmp_path / "out"
+    lines = []
+    for name in ("dog barking", "rain falling", "engine humming", "wind howling"):
+        audio.write_wav(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal((1, 16_000)), 8000)
+        line = {"id": name, "path": f"{name}.wav", "caption": name, "category": "sfx"}
+        lines.append(line | {"source_id": name, "duration": 2.0, "license": "CC0-1.0"})
+    manifest = tmp_path / "manifest.jsonl"
+    config = dataclasses.replace(
+        CONFIG,
+        source=SourceConfig(manifests=(str(manifest),)),
+        mix=MixConfig(seconds=1.0, recipes=(("sfx", "sfx", 1.0),)),
+        outputs=2,
+    )
+
+    def separate(mixture, sample_rate, text):
+        return mixture
+
+    write_jsonl(manifest, lines[:3])
+    simulate(out, config, 2)
+    corrected = [line | {"caption": f"far {line['caption']}"} for line in lines[:3]]
+    for changed in (lines[1:], corrected):
+        write_jsonl(manifest, changed)
+        simulate(out, config, 2)  # nothing is to be added
+        before = sorted(out.rglob("*"))
+        with pytest.raises(UserError, match=r"out/00000 is not the mixture that its plan makes"):
+            separate_all(out, config, "model", separate, 2, by=["run", "f00"])
+        with pytest.raises(UserError, match="recordings or captions, or the code that mixes, have"):
+            simulate(out, config, 3)
+        assert sorted(out.rglob("*")) == before
+    write_jsonl(manifest, lines[:3])
+    simulate(out, config, 3)
+    separate_all(out, config, "model", separate, 3, by=["run", "f00"])
+    with pytest.raises(UserError, match="out has no mixture 00003: give a --count that makes it"):
+        separate_all(out, config, "model", separate, 4, by=["run", "f00"])
 
 
 def test_a_model_gives_a_waveform_as_long_as_the_mixture():

@@ -16,6 +16,7 @@ from sam_audio_jax.scaling import study as studies
 from sam_audio_jax.scaling.measured import StudyFolder
 from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
 from sam_audio_jax.train.config import OptimConfig
+from tests.eval.listing import make_folder, three_lines
 from tests.train.tiny import CONFIG
 
 BASE = dataclasses.replace(
@@ -88,6 +89,26 @@ def test_losses_of_a_study_are_of_the_same_mixtures(tmp_path, base, message):
     assert message in str(error.value)
     assert folder.config_file.read_text() == saved
     claim(folder, study(widths=(16, 32)))
+
+
+def test_a_bench_whose_list_was_changed_is_another(tmp_path, capsys):
+    bench = tmp_path / "bench"
+    make_folder(bench, three_lines())
+    config = study({"eval_bench": str(bench)})
+    folder = begun(tmp_path / "study", config)
+    claim(folder, config)
+    make_folder(bench, three_lines()[:2])
+    with pytest.raises(UserError, match="bench has not the mixtures that were measured"):
+        claim(folder, config)
+    assert not capsys.readouterr().err
+    kept = json.loads(folder.caches_file.read_text())
+    del kept["bench"]
+    folder.caches_file.write_text(json.dumps(kept))  # of an earlier version
+    claim(folder, config)
+    assert "are taken for those before" in capsys.readouterr().err
+    make_folder(bench, three_lines())
+    with pytest.raises(UserError, match="bench has not the mixtures that were measured"):
+        claim(folder, config)
 
 
 def test_a_cache_may_be_moved_but_not_be_another(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sam_audio_jax.scaling.measured import StudyFolder, read_scores, rows, score
 from sam_audio_jax.scaling.study import StudyConfig, StudyRun, runs
 from sam_audio_jax.scaling.study_page import score_line, write_page
 from sam_audio_jax.workdir import METADATA, Workdir
+from tests.eval.listing import make_folder, three_lines
 from tests.scaling.test_study import FILE, study, write_run
 from tests.scaling.test_study import _formula as _formula
 
@@ -99,6 +101,28 @@ def test_scores_are_of_the_conditions_of_the_study(tmp_path):
         dataclasses.replace(config, base=dataclasses.replace(config.base, sampler=sampler)),
     ):
         assert read_scores(other, folder, run, 100) == {}
+
+
+def test_scores_are_of_the_mixtures_and_the_judge_that_are_there_now(tmp_path):
+    """Names alone say neither: a list is corrected, a judge trained again in its folder."""
+    bench, judge = tmp_path / "bench", tmp_path / "judge"
+    make_folder(bench, three_lines())
+    judge.mkdir()
+    (judge / "model.safetensors").write_bytes(b"one")
+    config = study(judge=str(judge))
+    config = dataclasses.replace(
+        config, base=dataclasses.replace(config.base, eval_bench=str(bench))
+    )
+    folder, run = StudyFolder(tmp_path / "study"), runs(config)[0]
+    write_evaluation(folder, config, run, 100)
+    assert read_scores(config, folder, run, 100)
+    (judge / "model.safetensors").write_bytes(b"another")
+    assert read_scores(config, folder, run, 100) == {}
+    (judge / "model.safetensors").write_bytes(b"one")
+    make_folder(bench, three_lines()[:2])
+    assert read_scores(config, folder, run, 100) == {}
+    shutil.rmtree(bench)  # where only the table is written
+    assert read_scores(config, folder, run, 100)
 
 
 def test_a_score_and_its_loss_are_one_another():

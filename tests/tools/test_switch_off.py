@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.workdir import Workdir
+from tests.eval.listing import make_folder, three_lines
 from tools import experiment, switch_off
 
 
@@ -59,6 +61,39 @@ def results(gain: float) -> dict:
         "following": [one | row | {"following": int(one["id"]) < 20 + gain} for one in named],
         "reworded": [one | {"row": "model/wiener/capitals", "reworded": 0.5} for one in named],
     }
+
+
+def test_an_evaluation_is_of_the_list_and_the_scorers_of_now(tmp_path, monkeypatch, capsys):
+    def run(arguments):
+        write_json(pathlib.Path(arguments[arguments.index("--out") + 1]) / "results.json", {})
+
+    monkeypatch.setattr(experiment, "run", run)
+    bench, judge, out = (tmp_path / name for name in ("bench", "judge", "eval/arm-0"))
+    make_folder(bench, three_lines())
+    write_json(judge / "config.json", {})
+
+    def evaluate():
+        flags = ["--scorers", f"judge={judge}"]
+        experiment.evaluate(tmp_path, str(bench), out, ["text"], limit=None, flags=flags)
+
+    evaluate()
+    evaluate()
+    assert [path.name for path in out.parent.glob("arm-*")] == ["arm-0"]
+    make_folder(bench, three_lines()[:2])
+    with pytest.raises(UserError, match="arm-0 was measured with another bench than is there now"):
+        evaluate()
+    make_folder(bench, three_lines())
+    write_json(judge / "config.json", {"trained": "again"})
+    with pytest.raises(
+        UserError, match=r"with another scorer .*judge than is there now: delete it"
+    ):
+        evaluate()
+    assert not capsys.readouterr().err
+    shutil.rmtree(out)
+    evaluate()
+    (out.parent / ".arm-0.contents.json").unlink()  # of an earlier version
+    evaluate()
+    assert "arm-0 is taken for one of the mixtures of now" in capsys.readouterr().err
 
 
 def test_changes_are_those_of_pairs(tmp_path, monkeypatch, capsys):
