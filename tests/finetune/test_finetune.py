@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pathlib
+import re
 import runpy
 import signal
 import subprocess
@@ -47,6 +49,7 @@ from tests.children import environment
 from tests.tiny import filled
 
 ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "finetuning.md"
 TINY = runpy.run_path(str(ROOT / "tests" / "train" / "tiny.py"))["CONFIG"]
 TIMEOUT_S = 300
 FLAGS = [
@@ -72,6 +75,17 @@ def write_base(folder, seed=0):
 @pytest.fixture
 def base(tmp_path):
     return write_base(tmp_path / "base")
+
+
+def share_of_factors(network, lora):
+    """How docs/finetuning.md writes the factors of adapters and their share of the network."""
+    factors = 0
+    for path, layer in nnx.iter_modules(network):
+        if isinstance(layer, nnx.Linear) and re.fullmatch(lora.layers, ".".join(map(str, path))):
+            *stack, size_in, size_out = layer.kernel.get_value().shape
+            factors += math.prod(stack) * lora.rank * (size_in + size_out)
+    size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network)))
+    return f"{factors / 1e6:.2f} M, {100 * factors / size:.1f} %"
 
 
 def raised(error):
@@ -100,6 +114,8 @@ def test_a_training_is_laid_out_as_a_config_that_the_trainer_takes(rank, sounds,
     assert cfg.init_from == cfg.codec_checkpoint == "tiny"
     assert cfg.data.cache == str(out / "latents")  # on a CPU
     assert cfg.separator.dit.width == 192
+    if rank:
+        assert f"| rank 4 | {share_of_factors(model.prompted, cfg.lora)} |" in DOCS.read_text()
     assert not cfg.train_text
     assert config.from_cli([str(folder.train_file)], TrainConfig) == cfg
     codec = model.codec.config
