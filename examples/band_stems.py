@@ -22,8 +22,11 @@ from sam_audio_jax.infer.output import file_names
 def divide(model: SAMAudio, song: str, texts: Sequence[str]) -> tuple[dict[str, np.ndarray], int]:
     """The stems `[channels, samples]` by text, with "rest", and their rate.
 
-    The recording is read and encoded once, and the texts are solved as one batch.
+    The recording is read and encoded once, and the texts are solved as one batch. Raises
+    `UserError` for a text "rest", whose stem would have the name of what is left.
     """
+    if "rest" in texts:
+        raise UserError('--stems "rest" is the name of what no text takes: use another text')
     stems = model.separate(song, text=list(texts), rest=True)
     assert stems.rest is not None
     return {text: one.target for text, one in stems.items()} | {"rest": stems.rest}, (

@@ -21,12 +21,18 @@ from sam_audio_jax.files import whole_file
 SOUND = (".aac", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".ogg", ".opus", ".wav", ".webm")
 
 
-def episodes(folder: pathlib.Path) -> list[dict[str, str]]:
+def episodes(folder: pathlib.Path, out: pathlib.Path) -> list[dict[str, str]]:
     """The lines of the manifest: every sound file of the folder and those below it, by name.
 
-    The id, with which the names of the results begin, is the path with "__" between its parts.
+    Those below `out` are results and not episodes. The id, with which the names of the results
+    begin, is the path with "__" between its parts.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND)
+    results = out.resolve()
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SOUND and results not in path.resolve().parents
+    )
     ids = ["__".join(file.relative_to(folder).parts) for file in files]
     return [
         {"id": name, "audio": str(file.resolve())} for name, file in zip(ids, files, strict=True)
@@ -41,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--text", default="speech", help="what to keep")
     parser.add_argument("--checkpoint", default="tiny", help="any model that separate takes")
     arguments = parser.parse_args(argv)
-    lines = [line | {"text": arguments.text} for line in episodes(arguments.folder)]
+    lines = [line | {"text": arguments.text} for line in episodes(arguments.folder, arguments.out)]
     if not lines:
         print(f"error: no sound files ({', '.join(SOUND)}) in {arguments.folder}", file=sys.stderr)
         return 2

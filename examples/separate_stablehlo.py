@@ -4,8 +4,9 @@
 
 It needs jax, flatbuffers, numpy, soundfile and safetensors, and tokenizers for a model whose
 tokenizer is a file; it does not need sam_audio_jax. The chapter docs/export.md explains it. What
-the package does beyond this: other sample rates, recordings longer than 30 s (here the whole is
-solved at once), several channels, video, candidates, refinement.
+the package does beyond this: typographic quotes and dashes as plain ones, other sample rates,
+recordings longer than 30 s (here the whole is solved at once), several channels, video, candidates,
+refinement.
 """
 
 import argparse
@@ -40,7 +41,8 @@ def token_ids(model, folder, text):
     """Ids of a text, `[1, tokens]`."""
     tokenizer = model["tokenizer"]
     if model["normalizes_text"]:  # lower case, single spaces, no full stop at the end
-        text = " ".join(unicodedata.normalize("NFKC", text.lower()).split()).rstrip(". ")
+        plain = unicodedata.normalize("NFKC", text.lower()).lower()  # of which NFKC makes capitals
+        text = " ".join(plain.split()).rstrip(". ")
     if tokenizer["kind"] == "bytes":
         ids = [byte + tokenizer["offset"] for byte in text.encode()][: tokenizer["most"] - 1]
         return np.array([[*ids, tokenizer["end"]]], np.int32)

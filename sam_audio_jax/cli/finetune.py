@@ -12,6 +12,7 @@ adapter (`sam-audio separate --adapter DIR`). The same call goes on after a stop
 """
 
 import argparse
+import functools
 import pathlib
 import shutil
 import sys
@@ -27,7 +28,7 @@ from sam_audio_jax.eval.in_training import check_evaluation
 from sam_audio_jax.finetune.before_after import evaluate, model_before
 from sam_audio_jax.finetune.data_page import data_page, lines
 from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
-from sam_audio_jax.finetune.mixed_bench import write_bench
+from sam_audio_jax.finetune.mixed_bench import is_bench_of, write_bench
 from sam_audio_jax.finetune.outcome import write_outcome
 from sam_audio_jax.finetune.own_recordings import OwnRecordings, look
 from sam_audio_jax.finetune.split_sources import split
@@ -36,6 +37,19 @@ from sam_audio_jax.infer import inputs
 from sam_audio_jax.train.config import TrainConfig
 
 ENCODED_AHEAD = 512  # mixtures on a CPU, where encoding them at every step costs most of it
+
+
+# Fields of the config that options of this command decide, and those options.
+DECIDED = {
+    "init_from": "--from",
+    "codec_checkpoint": "--from",
+    "data.source.manifests": "SOUNDS",
+    "data.source.split": "SOUNDS",
+    "data.source.multitracks": "SOUNDS",
+    "data.source.tfds": "SOUNDS",
+    "data.blend": "SOUNDS",
+    "lora.rank": "--lora",
+}
 
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -74,6 +88,7 @@ def main(argv: list[str]) -> int:
         model = describe_model(name)
     elif flags:
         raise UserError(f"{flags[0]} has no effect with --check")
+    check_apart(pathlib.Path(options.sounds), folder.path)
     folder.claim()
     own = look_at(options, folder)
     if model is None:
@@ -98,6 +113,16 @@ def _absolute(name: str) -> str:
     """A model's name that means the same in every working directory."""
     path = pathlib.Path(name)
     return name if shipped_folder(name) or not path.is_dir() else str(path.absolute())
+
+
+def check_apart(sounds: pathlib.Path, workdir: pathlib.Path) -> None:
+    """Raises `UserError` where what is written would be read as recordings at a later call."""
+    inner, outer = workdir.resolve(), sounds.resolve()
+    if sounds.is_dir() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
+        raise UserError(
+            f"--workdir {workdir} and the sounds in {sounds} lie in one another: clips that are "
+            "written there would be trained on; name a folder beside it"
+        )
 
 
 def look_at(options: argparse.Namespace, folder: FinetuneFolder) -> OwnRecordings:
@@ -128,16 +153,34 @@ def lay_out(
     cache = ["--data.cache", str(folder.latents.absolute())] if encoded_ahead(options) else []
     base = start_config(name, model, own, folder.path, options.lora or 0)
     cfg = config.with_flags(base, [*cache, *flags])
-    if folder.write_data(own):
+    check_decided(base, cfg)
+    rate, seconds = model.codec.config.sample_rate, cfg.data.mix.seconds
+    changed = folder.write_data(own)
+    # A run that has begun refuses another length itself, and keeps its bench.
+    if changed or not (folder.workdir.steps() or is_bench_of(folder.bench, rate, seconds)):
         for stale in (folder.bench, folder.latents, folder.evaluation("")):
             shutil.rmtree(stale, ignore_errors=True)
     if not folder.bench.is_dir():
-        codec = model.codec.config
-        count = write_bench(own, folder.bench, codec.sample_rate, cfg.data.mix.seconds)
+        count = write_bench(own, folder.bench, rate, seconds)
         print(f"{count} held-out mixtures: {folder.bench}", file=sys.stderr)
     folder.write_config(cfg)
     check_evaluation(cfg)
     return cfg
+
+
+def check_decided(base: TrainConfig, cfg: TrainConfig) -> None:
+    """Raises `UserError` for flags of fields that an option decides, and for those without effect.
+
+    Evaluations, texts, page and card are of what the options name.
+    """
+    for field, option in DECIDED.items():
+        value, wanted = (functools.reduce(getattr, field.split("."), one) for one in (cfg, base))
+        if value != wanted:
+            raise UserError(f"--{field.replace('_', '-')} is decided by {option}: leave it out")
+    if cfg.lora.rank and cfg.sampler != base.sampler:
+        raise UserError(
+            "--sampler has no effect with --lora: an adapter keeps the solver of its base"
+        )
 
 
 def encoded_ahead(options: argparse.Namespace) -> int:

@@ -49,7 +49,8 @@ from sam_audio_jax.train.config import TrainConfig
 SCORERS = "scorers"  # in place of a config
 RUN = BenchmarkRun()
 RUN_FIELDS = ("items", "candidates")
-TRAINING_FLAGS = ("search", "skip-sampler")
+TRAINING_FLAGS = ("search", "skip-sampler", "tries", "rows")
+TRIES, ROWS = 6, 1
 
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -65,10 +66,10 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--topology", help="v5e:16x16, v5p-512, ...; default: the recipe's slice")
     parser.add_argument("--search", action="store_true", help="try meshes and remat, rank them")
     parser.add_argument(
-        "--tries", type=at_least(1), default=6, help="layouts that --search compiles"
+        "--tries", type=at_least(1), help=f"layouts that --search compiles; default: {TRIES}"
     )
     parser.add_argument(
-        "--rows", type=at_least(1), default=1, help="recordings per chip in the sampler"
+        "--rows", type=at_least(1), help=f"recordings per chip in the sampler; default: {ROWS}"
     )
     parser.add_argument(
         "--thorough",
@@ -98,17 +99,31 @@ def main(argv: list[str]) -> int:
         return plan_scoring(options, flags)
     if wrong := [name for name in ("only", *RUN_FIELDS) if getattr(options, name) is not None]:
         raise UserError(f"--{wrong[0]} is for `{SCORERS}`, not for the training {options.config!r}")
+    check_together(options)
     recipe = options.config.rpartition("@")[2].removeprefix("finetune-")
     target = chips.parse(options.topology or recipe)
     cfg = at_longest_bucket(config.from_cli([options.config, *flags], TrainConfig))
     if options.search:
-        result = figures.search(cfg, target, tries=options.tries, thorough=options.thorough)
+        result = figures.search(
+            cfg, target, tries=options.tries or TRIES, thorough=options.thorough
+        )
     else:
-        rows = 0 if options.skip_sampler else options.rows
+        rows = 0 if options.skip_sampler else options.rows or ROWS
         result = figures.plan(cfg, target, rows=rows, thorough=options.thorough)
     if options.json:
         figures.write(options.json, result)
     return 0 if figures.fits(result) else 1
+
+
+def check_together(options: argparse.Namespace) -> None:
+    """Raises `UserError` for options that would have no effect beside the others."""
+    if options.tries is not None and not options.search:
+        raise UserError("--tries has no effect without --search")
+    if options.search and (options.rows is not None or options.skip_sampler):
+        name = "--skip-sampler" if options.skip_sampler else "--rows"
+        raise UserError(f"{name} has no effect with --search, which plans no sampler")
+    if options.skip_sampler and options.rows is not None:
+        raise UserError("--rows has no effect with --skip-sampler")
 
 
 def plan_scoring(options: argparse.Namespace, flags: list[str]) -> int:

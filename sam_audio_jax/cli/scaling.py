@@ -43,7 +43,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--plan", action="store_true", help="print what the study costs")
     parser.add_argument("--topology", help="slice of the plan: v5e-8, v5p:4x8x8, ...")
     parser.add_argument("--mfu", type=float, help="share of the peak that the plan counts with")
-    parser.add_argument("--price", type=float, default=0.0, help="of a chip and hour")
+    parser.add_argument("--price", type=float, help="of a chip and hour")
     parser.add_argument(
         "--time", type=at_least(1), metavar="STEPS", help="time so many steps of each size here"
     )
@@ -61,6 +61,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: list[str]) -> None:
     """Plans, prints jobs, or trains and reports."""
     options, flags = read_options(argv)
+    check_together(options)
     study = config.from_cli([options.config, *flags], StudyConfig)
     planned = chosen(runs(study), options.run)
     if options.plan:
@@ -91,6 +92,17 @@ def main(argv: list[str]) -> None:
     distributed.run_on_first(lambda: report(folder, study))
 
 
+def check_together(options: argparse.Namespace) -> None:
+    """Raises `UserError` for options that would have no effect beside the others."""
+    ways = [f"--{name}" for name in ("plan", "jobs", "table", "scores") if getattr(options, name)]
+    if len(ways) > 1:
+        raise UserError(f"{' and '.join(ways)} do not go together: give one of them")
+    needs = {"topology": "plan", "time": "plan", "mfu": "topology", "price": "topology"}
+    for name, other in needs.items():
+        if getattr(options, name) is not None and not getattr(options, other):
+            raise UserError(f"--{name} has no effect without --{other}")
+
+
 def chosen(planned: list[StudyRun], names: list[str] | None) -> list[StudyRun]:
     """The named runs, or all. Raises `UserError` for a name that the study does not have."""
     known = {run.name: run for run in planned}
@@ -107,7 +119,7 @@ def print_plan(options: argparse.Namespace, planned: list[StudyRun]) -> None:
         target = chips.parse(options.topology)
         if options.mfu is None:
             raise UserError(f"--topology needs --mfu: {budget.published_note(target)}")
-        rate = budget.Rate(target=target, mfu=options.mfu, price=options.price)
+        rate = budget.Rate(target=target, mfu=options.mfu, price=options.price or 0.0)
     seconds = budget.timed_widths(planned, options.time) if options.time else None
     for line in budget.plan_lines(planned, rate, seconds):
         print(line)

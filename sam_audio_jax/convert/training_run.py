@@ -23,6 +23,7 @@ from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.audio_tower import open_audio_tower
 from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
+from sam_audio_jax.encoders.tokenizer_name import tokenizer_folder
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.files import read_json, read_object
 from sam_audio_jax.nn import lora
@@ -69,7 +70,7 @@ def run_settings(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     extra = {"trained": {"step": checkpoint.step}} | separation_settings(config)
     if checkpoint.workdir.audio_tower.is_dir():
         extra["audio_tower"] = open_audio_tower(checkpoint.workdir.audio_tower)
-    return config["data"]["prompts"]["tokenizer"], extra
+    return tokenizer_folder(config["data"]["prompts"]["tokenizer"]), extra
 
 
 def separation_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def load_run_text_encoder(
     encoder = _read_module(
         checkpoint.folder, lambda: T5Encoder(sizes, rngs=nnx.Rngs(0)), "text_encoder", mesh=mesh
     )
-    return encoder, config["data"]["prompts"]["tokenizer"]
+    return encoder, tokenizer_folder(config["data"]["prompts"]["tokenizer"])
 
 
 def load_run_codec(checkpoint: Checkpoint) -> Codec:

@@ -23,6 +23,7 @@ from sam_audio_jax.bounds import (
 from sam_audio_jax.config import FREE
 from sam_audio_jax.data.label_scores import LABEL_SCORES
 from sam_audio_jax.data.recording import CATEGORIES
+from sam_audio_jax.encoders.tokenizer_name import portable_name
 from sam_audio_jax.errors import UserError
 
 RECORDED = ("any", "speech", "sfx", "instrument", "music")  # kinds that are single recordings
@@ -177,7 +178,9 @@ class PromptConfig(Checked, where="data.prompts"):
     max_spans: Annotated[int, Range(1, 10_000)] = 8
     swap_share: Share = 0.4  # of cached examples, those prompted for the residual instead
     text_tokens: Annotated[int, Range(1, 10_000)] = 40  # length of every text, cut or padded
-    tokenizer: str = "byt5"  # name or folder; must fit the text encoder
+    # Name, shipped model or folder; must fit the text encoder. The path of that of a shipped model
+    # becomes its name, so that a run goes on in another installation.
+    tokenizer: str = "byt5"
     # Of the pairs of examples 0 and 1, 2 and 3, ..., those that are one mixture, prompted once for
     # each of its sounds. Only where both have a name.
     pair_share: Share = 0.0
@@ -185,6 +188,10 @@ class PromptConfig(Checked, where="data.prompts"):
     # residual the mixture.
     absent_share: Share = 0.0
     wording_share: Share = 0.0  # texts in other words (data/wordings.py)
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "tokenizer", portable_name(self.tokenizer))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

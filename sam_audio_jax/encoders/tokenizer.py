@@ -12,6 +12,7 @@ import transformers
 from jaxtyping import Array, Bool, Int
 
 from sam_audio_jax.encoders.text_form import normalize
+from sam_audio_jax.encoders.tokenizer_name import tokenizer_folder
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.nn.call import power_of_two
 
@@ -79,18 +80,18 @@ class PretrainedTokenizer:
 def tokenizer_for(name: str, *, normalizes: bool = False) -> PretrainedTokenizer:
     """Loads the tokenizer `name`; one that `normalizes` is for our own models.
 
-    Allowed are `byt5` (UTF-8 bytes, needs no file), a folder with a tokenizer, which may be a
-    model's folder, and a Hugging Face id. Raises UserError for anything else and for a tokenizer
-    without a padding token.
+    Allowed are `byt5` (UTF-8 bytes, needs no file), a shipped model, a folder with a tokenizer,
+    which may be a model's folder, and a Hugging Face id. Raises UserError for anything else and
+    for a tokenizer without a padding token.
     """
     if name == "byt5":
         return PretrainedTokenizer(transformers.ByT5Tokenizer(), normalizes)
     try:
-        pretrained = transformers.AutoTokenizer.from_pretrained(name)
+        pretrained = transformers.AutoTokenizer.from_pretrained(tokenizer_folder(name))
     except (OSError, ValueError) as error:
         raise UserError(
             f"no tokenizer {name!r}: {first_line(error)} "
-            "(allowed: byt5, a tokenizer folder, a Hugging Face id)"
+            "(allowed: byt5, a shipped model, a tokenizer folder, a Hugging Face id)"
         ) from error
     if pretrained.pad_token is None:
         raise UserError(f"tokenizer {name!r} has no padding token, which batches of texts need")

@@ -18,7 +18,7 @@ from sam_audio_jax.data.waves import chosen_channel
 from sam_audio_jax.eval.mixtures import PlacedClip, activity
 from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.eval.statistics import ALL
-from sam_audio_jax.files import whole_folder, write_jsonl
+from sam_audio_jax.files import read_jsonl, whole_folder, write_jsonl
 from sam_audio_jax.finetune.own_recordings import OwnRecordings, OwnSound
 from sam_audio_jax.finetune.split_sources import HELD_OUT, loose, part_of
 
@@ -75,6 +75,8 @@ class BenchComposer:
             caption = self.captions[stem]
             if caption.lower() == UNNAMED:
                 continue
+            if any(self.captions[one] == caption for one in song.stems if one != stem):
+                continue  # the residual has what the prompt asks for; a training skips it, too
             for _ in range(count):
                 stretch = self._stretch(stem, min(len(self.waves[name]) for name in song.stems))
                 clips = {name: PlacedClip(name, *stretch, 0, 1.0) for name in song.stems}
@@ -201,3 +203,10 @@ def write_bench(own: OwnRecordings, path: pathlib.Path, rate: int, seconds: floa
         write_jsonl(part / "manifest.jsonl", manifest)
         write_jsonl(part / "mixtures.jsonl", lines)
     return len(lines)
+
+
+def is_bench_of(path: pathlib.Path, rate: int, seconds: float) -> bool:
+    """Whether there is a bench of this rate and length."""
+    wanted = rate, round(seconds * rate)
+    lines = read_jsonl(path / "mixtures.jsonl")
+    return {(line["sample_rate"], line["samples"]) for line in lines} == {wanted}

@@ -7,6 +7,7 @@ one file for each stem, whose names are the prompts; a manifest of recordings (d
 
 import collections
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from sam_audio_jax.data.multitracks import MIXTURE
 from sam_audio_jax.data.recording import Recording, Song
 from sam_audio_jax.data.source import iter_manifest, load_songs
 from sam_audio_jax.data.waves import check_sounding, chosen_channel
-from sam_audio_jax.encoders.text_form import has_words
+from sam_audio_jax.encoders.text_form import has_words, normalize
 from sam_audio_jax.errors import UnusableError, UserError, shown
 from sam_audio_jax.files import sha256_of
 
@@ -47,6 +48,7 @@ SOUNDS = frozenset(
 )
 LEAST_S = energy.MIN_S  # shorter recordings are skipped
 ALIGNED_S = 0.1  # by which the stems of one song may differ in length without a note
+FINETUNED = frozenset(("data.html", "train.json"))  # in every folder that `finetune` has laid out
 # A name of a stem has a letter and no number: recordings of a class are often numbered alike.
 STEM_NAME = re.compile(r"[^\W\d_][^\d]*")
 
@@ -112,7 +114,7 @@ def look(path: str | pathlib.Path, layout: FolderLayout | None = None) -> OwnRec
             raise UserError(f"{path} is a folder: a manifest is a file, MANIFEST.jsonl")
         folders, others = _folders(path, problems)
         layout = layout or _guessed(folders)
-        listed = list(_of_songs(folders) if layout == "songs" else _of_classes(path, folders))
+        listed = list((_of_songs if layout == "songs" else _of_classes)(path, folders))
         songs = []
     else:
         raise UserError(f"no folder or manifest {path}")
@@ -124,6 +126,7 @@ def look(path: str | pathlib.Path, layout: FolderLayout | None = None) -> OwnRec
         else:
             sounds.append(found)
             notes += _notes(found)
+    sounds = _in_one_spelling(sounds, notes)
     if layout == "songs":
         songs = _songs(sounds, problems, notes)
         used = {name for song in songs for name in song.stems}
@@ -196,17 +199,43 @@ def _folders(
     """The sound files of each folder below `root`, at any depth; and how many files are none."""
     folders: dict[str, list[pathlib.Path]] = {}
     others = 0
-    for path in sorted(root.rglob("*")):
+    for path in sorted(_files(root, problems)):
         inside = path.relative_to(root)
-        if not path.is_file() or any(part.startswith(".") for part in inside.parts):
-            continue
         if path.suffix.lower() not in SOUNDS:
             others += 1
+        elif not path.is_file():
+            problems.append(Problem(str(inside), "is no file, or a link to none"))
         elif len(inside.parts) == 1:
             problems.append(Problem(str(inside), "is in no folder, whose name would be its prompt"))
         else:
             folders.setdefault(inside.parts[0], []).append(path)
     return folders, others
+
+
+def _files(root: pathlib.Path, problems: list[Problem]) -> Iterator[pathlib.Path]:
+    """What is no folder below `root`, also below links, without hidden names.
+
+    A folder that is met again, as by a link to one above it, and one that `finetune` wrote, whose
+    clips are sounds that it has held out, are problems.
+    """
+
+    def unread(error: OSError) -> None:
+        problems.append(Problem(os.path.relpath(error.filename, root), error.strerror or "unread"))
+
+    name_of: dict[str, str] = {}  # of each folder, by its real path
+    for folder, below, files in os.walk(root, onerror=unread, followlinks=True):
+        name = os.path.relpath(folder, root)
+        first = name_of.setdefault(os.path.realpath(folder), name)
+        reason = "is the folder of a fine-tuning" if FINETUNED.issubset(files) else ""
+        reason = f"is the folder {shown(first)} again" if first != name else reason
+        if reason:
+            problems.append(Problem(name, reason))
+            below.clear()
+            continue
+        # Links come last, so that a folder has its own name before that of a link to it.
+        below[:] = [one for one in below if not one.startswith(".")]
+        below.sort(key=lambda one: (os.path.islink(os.path.join(folder, one)), one))
+        yield from (pathlib.Path(folder, one) for one in files if not one.startswith("."))
 
 
 def _guessed(folders: dict[str, list[pathlib.Path]]) -> FolderLayout:
@@ -235,14 +264,14 @@ def _of_classes(root: pathlib.Path, folders: dict[str, list[pathlib.Path]]) -> I
             yield _recording(path, inside, _prompt(name), "sfx", source=inside)
 
 
-def _of_songs(folders: dict[str, list[pathlib.Path]]) -> Iterator[Recording]:
+def _of_songs(root: pathlib.Path, folders: dict[str, list[pathlib.Path]]) -> Iterator[Recording]:
     for song, paths in folders.items():
         for path in paths:
             if path.stem.lower() == MIXTURE:  # the sum of the others
                 continue
             _check_prompt(path.stem)
             stem = _prompt(path.stem)
-            inside = f"{song}/{path.name}"
+            inside = path.relative_to(root).as_posix()
             yield dataclasses.replace(
                 _recording(path, inside, stem, "music", source=song), song=song, stem=stem.lower()
             )
@@ -267,19 +296,42 @@ def _recording(
     )
 
 
+def _in_one_spelling(sounds: Sequence[OwnSound], notes: list[Problem]) -> list[OwnSound]:
+    """The sounds, with the first spelling of each prompt for all that a model reads as the same."""
+    first: dict[str, str] = {}
+    found, noted = [], set()
+    for sound in sounds:
+        recording = sound.recording
+        caption = first.setdefault(normalize(recording.caption), recording.caption)
+        if caption != recording.caption and recording.caption not in noted:
+            noted.add(recording.caption)
+            notes.append(Problem(recording.caption, f"is the same prompt as {shown(caption)}"))
+        recording = dataclasses.replace(recording, caption=caption)
+        found.append(dataclasses.replace(sound, recording=recording))
+    return found
+
+
 def _songs(sounds: Sequence[OwnSound], problems: list[Problem], notes: list[Problem]) -> list[Song]:
     """The songs that have two stems or more; what else was in their folders is a problem."""
     by_song: dict[str, list[OwnSound]] = collections.defaultdict(list)
     for sound in sounds:
         by_song[sound.recording.song or ""].append(sound)
     songs = []
-    for name, stems in by_song.items():
+    for name, found in by_song.items():
+        stems: dict[
+            str, OwnSound
+        ] = {}  # by prompt: a stem given twice would be in its own residual
+        for stem in found:
+            first = stems.setdefault(stem.recording.caption, stem)
+            if first is not stem:
+                reason = f"is the stem that {first.recording.id} is already"
+                problems.append(Problem(stem.recording.id, reason))
         if len(stems) < 2:
-            problems.append(Problem(stems[0].recording.id, "is the only stem of its song"))
+            problems.append(Problem(found[0].recording.id, "is the only stem of its song"))
             continue
-        lengths = [stem.seconds for stem in stems]
+        lengths = [stem.seconds for stem in stems.values()]
         if max(lengths) - min(lengths) > ALIGNED_S:
             text = f"stems of {min(lengths):.1f} to {max(lengths):.1f} s: used up to the shortest"
             notes.append(Problem(name, f"{text}, as if all began together"))
-        songs.append(Song(name, "train", tuple(stem.recording.id for stem in stems)))
+        songs.append(Song(name, "train", tuple(stem.recording.id for stem in stems.values())))
     return songs

@@ -10,20 +10,23 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.finetune.own_recordings import OwnRecordings, OwnSound, Problem
 
 SHARE = 0.2  # of the sources of each prompt that are held out; one at least, if there are two
 TRAIN, HELD_OUT = "train", "valid"  # names of the splits, as manifests have them
+SPLITS = (TRAIN, HELD_OUT)
 
 
 def split(own: OwnRecordings) -> OwnRecordings:
     """The recordings with their split, by source.
 
-    A manifest that has lines of the split `valid` says itself what is held out. Raises `UserError`
-    where either part cannot make a mixture.
+    A manifest that has lines of the split `valid` says itself what is held out; those of any split
+    but `train` and `valid` are left out, with all of their sources. Raises `UserError` where either
+    part cannot make a mixture.
     """
     source_of = _sources(own.sounds)
+    own = _of_known_splits(own, source_of)
     listed = {sound.recording.split for sound in own.sounds}
     problems = list(own.problems)
     if HELD_OUT in listed:
@@ -50,6 +53,24 @@ def split(own: OwnRecordings) -> OwnRecordings:
     found = dataclasses.replace(own, sounds=sounds, songs=songs, problems=problems)
     _check(found)
     return found
+
+
+def _of_known_splits(own: OwnRecordings, source_of: Mapping[str, str]) -> OwnRecordings:
+    """What is for training or held out; a manifest's other splits, as `test`, are for neither."""
+    apart = {source_of[s.recording.id] for s in own.sounds if s.recording.split not in SPLITS}
+    sounds, problems = [], list(own.problems)
+    for sound in own.sounds:
+        name, split = sound.recording.id, sound.recording.split
+        if split not in SPLITS:
+            problems.append(Problem(name, f"its split {shown(split)} is neither train nor valid"))
+        elif source_of[name] in apart:
+            problems.append(Problem(name, "its source is of another split in other lines"))
+        else:
+            sounds.append(sound)
+    if not sounds:
+        raise UserError(f"{own.path} has no line of the split train or valid that can be used")
+    songs = [song for song in own.songs if song.split in SPLITS]
+    return dataclasses.replace(own, sounds=sounds, songs=songs, problems=problems)
 
 
 def part_of(own: OwnRecordings, name: str) -> list[OwnSound]:

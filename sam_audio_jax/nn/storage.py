@@ -24,6 +24,7 @@ Compute = Literal["float32", "bfloat16"]  # dtype of matrix products
 Storage = Literal["float32", "bfloat16", "float16", "int8"]
 STORAGES: tuple[Storage, ...] = ("float32", "bfloat16", "float16", "int8")
 MATRICES = ("kernel", "embedding")  # names of parameters in modules that have a dtype
+INT8_ERROR = 0.05  # most of |kernel as int8 - kernel| / |kernel|; usual is below 0.01
 LINE = 64  # bytes; JAX's CPU device uses an array that starts on a cache line without a copy
 
 M = TypeVar("M", bound=nnx.Module)
@@ -121,7 +122,8 @@ def stored(network: M, storage: Storage) -> M:
 def quantized(layer: nnx.Linear, pieces: Iterable[np.ndarray] | None = None) -> QuantizedLinear:
     """The layer with an int8 kernel; of a stack, each layer is quantised by itself.
 
-    `pieces` are the kernel of an abstract layer, one for each layer of a stack.
+    `pieces` are the kernel of an abstract layer, one for each layer of a stack. Raises `UserError`
+    for a kernel that int8 does not hold.
     """
     kernel: Any = layer.kernel.get_value()  # or a jax.ShapeDtypeStruct of an abstract network
     stack, matrix = kernel.shape[:-2], kernel.shape[-2:]
@@ -133,7 +135,12 @@ def quantized(layer: nnx.Linear, pieces: Iterable[np.ndarray] | None = None) -> 
         flat_values = aligned_empty((math.prod(stack), *matrix), np.dtype(np.int8))
         flat_scale = np.empty((math.prod(stack), 1, matrix[-1]), np.float32)
         for number, piece in enumerate(pieces):
-            flat_values[number], flat_scale[number] = _quantize(np.asarray(piece))
+            flat_values[number], flat_scale[number], error = _quantize(np.asarray(piece))
+            if not float(error) <= INT8_ERROR:
+                raise UserError(
+                    f"a matrix of {matrix} changes by {float(error):.1%} as int8, and "
+                    f"{INT8_ERROR:.0%} is allowed: use bfloat16"
+                )
         values = jax.device_put(flat_values.reshape(values.shape))
         scale = jnp.asarray(flat_scale.reshape(scale.shape))
     # Logical axes of the kernel, which has none outside a network.
@@ -157,10 +164,17 @@ def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
 
 
 @jax.jit
-def _quantize(matrix: Float[Array, "size_in size_out"]) -> tuple[Array, Array]:
-    """int8 values, and the scale of each output channel."""
-    part = _qwix().quantize(matrix, jnp.int8, channelwise_axes=(1,))
-    return part.qvalue, part.scale
+def _quantize(matrix: Float[Array, "size_in size_out"]) -> tuple[Array, Array, Array]:
+    """int8 values, the scale of each output channel, and the error relative to the matrix.
+
+    From float32: Qwix quantises in the dtype of the matrix, and of one in float16 the scales are
+    lost.
+    """
+    wide = matrix.astype(jnp.float32)
+    part = _qwix().quantize(wide, jnp.int8, channelwise_axes=(1,))
+    norm = jnp.linalg.norm(wide)
+    error = jnp.linalg.norm(part.qvalue * part.scale - wide)
+    return part.qvalue, part.scale, jnp.where(norm == 0, error, error / norm)
 
 
 def _qwix() -> Any:

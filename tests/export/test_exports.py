@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import soundfile
 from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.cli import main
 from sam_audio_jax.convert.load import load_networks
+from sam_audio_jax.encoders.text_form import normalize
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.export import exported_folder, stablehlo
 from sam_audio_jax.export.networks import programs_of
@@ -40,7 +42,16 @@ for path in sys.argv[1:]:
     (result,) = session.run(None, dict(numpy.load(path + ".npz")))
     numpy.save(path + ".npy", result)
 """
+OF_BYTES = {"offset": 3, "end": 1}
 PROMPTS = {"text": "A woman  speaking.", "spans": [("+", 0.5, 1.1)], "seed": 3}
+
+
+def test_the_example_reads_a_text_as_the_package_does():
+    token_ids = runpy.run_path(str(EXAMPLE))["token_ids"]
+    model = {"normalizes_text": True, "tokenizer": {"kind": "bytes", "most": 99} | OF_BYTES}
+    for text in ("A  Dog.", "\u2121 \uff21", "\u017f\u0130x."):
+        ids = [byte + OF_BYTES["offset"] for byte in normalize(text).encode()]
+        assert token_ids(model, None, text).tolist() == [[*ids, OF_BYTES["end"]]]
 
 
 @pytest.fixture(scope="module")

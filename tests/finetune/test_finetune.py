@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pathlib
+import re
 import runpy
 import signal
 import subprocess
@@ -23,24 +25,31 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.adapter import digest, make_adapter, open_adapter, save_adapter
 from sam_audio_jax.convert.folder import save_folder, with_known_texts
 from sam_audio_jax.convert.load import describe_model, load_networks
+from sam_audio_jax.data.config import PromptConfig
 from sam_audio_jax.data.pipeline import separation_batches
+from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.encoders.tokenizer_name import tokenizer_folder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import settings_of
 from sam_audio_jax.eval.in_training import check_evaluation
-from sam_audio_jax.files import write_json
+from sam_audio_jax.files import read_jsonl, write_json
 from sam_audio_jax.finetune import before_after, outcome
 from sam_audio_jax.finetune.before_after import evaluate, model_before
 from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
 from sam_audio_jax.finetune.gains import measured_gains
+from sam_audio_jax.finetune.own_recordings import look
+from sam_audio_jax.finetune.split_sources import split
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.lora import add_adapters, split_factors
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.workdir import Workdir
 from tests.children import environment
 from tests.tiny import filled
 
 ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "finetuning.md"
 TINY = runpy.run_path(str(ROOT / "tests" / "train" / "tiny.py"))["CONFIG"]
 TIMEOUT_S = 300
 FLAGS = [
@@ -66,6 +75,17 @@ def write_base(folder, seed=0):
 @pytest.fixture
 def base(tmp_path):
     return write_base(tmp_path / "base")
+
+
+def share_of_factors(network, lora):
+    """How docs/finetuning.md writes the factors of adapters and their share of the network."""
+    factors = 0
+    for path, layer in nnx.iter_modules(network):
+        if isinstance(layer, nnx.Linear) and re.fullmatch(lora.layers, ".".join(map(str, path))):
+            *stack, size_in, size_out = layer.kernel.get_value().shape
+            factors += math.prod(stack) * lora.rank * (size_in + size_out)
+    size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network)))
+    return f"{factors / 1e6:.2f} M, {100 * factors / size:.1f} %"
 
 
 def raised(error):
@@ -94,6 +114,8 @@ def test_a_training_is_laid_out_as_a_config_that_the_trainer_takes(rank, sounds,
     assert cfg.init_from == cfg.codec_checkpoint == "tiny"
     assert cfg.data.cache == str(out / "latents")  # on a CPU
     assert cfg.separator.dit.width == 192
+    if rank:
+        assert f"| rank 4 | {share_of_factors(model.prompted, cfg.lora)} |" in DOCS.read_text()
     assert not cfg.train_text
     assert config.from_cli([str(folder.train_file)], TrainConfig) == cfg
     codec = model.codec.config
@@ -104,6 +126,61 @@ def test_a_training_is_laid_out_as_a_config_that_the_trainer_takes(rank, sounds,
     assert check_evaluation(cfg) is None
     again = finetune.lay_out(options, flags, folder, own, "tiny", model)
     assert again == cfg
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--init-from", "other"], r"--init-from is decided by --from: leave it out"),
+        (["--data.source.manifests", "x"], r"--data\.source\.manifests is decided by SOUNDS"),
+        (["--lora.rank", "4"], r"--lora\.rank is decided by --lora"),
+        (["--lora", "2", "--lora.rank", "4"], r"--lora\.rank is decided by --lora"),
+        (["--lora", "2", "--sampler.steps", "8"], r"--sampler has no effect with --lora"),
+    ],
+)
+def test_flags_that_would_contradict_the_options_are_refused(flags, message, sounds, tmp_path):
+    out = tmp_path / "out"
+    options, flags = finetune.read_options([sounds, "--workdir", str(out), *flags])
+    own = split(look(sounds))
+    with pytest.raises(UserError, match=message):
+        finetune.lay_out(options, flags, FinetuneFolder(out), own, "tiny", describe_model("tiny"))
+    assert not out.exists()
+
+
+def test_mixtures_of_another_length_are_rendered_again_until_a_training_has_begun(
+    base, sounds, tmp_path, monkeypatch
+):
+    folder, own, model = FinetuneFolder(tmp_path / "out"), split(look(sounds)), describe_model(base)
+
+    def length_with(seconds):
+        options, flags = finetune.read_options(
+            [sounds, "--workdir", str(folder.path), "--data.mix.seconds", seconds]
+        )
+        finetune.lay_out(options, flags, folder, own, base, model)
+        lines = read_jsonl(folder.bench / "mixtures.jsonl")
+        return {line["samples"] / line["sample_rate"] for line in lines}
+
+    assert length_with("2") == {2.0}
+    assert length_with("1") == {1.0}
+    monkeypatch.setattr(Workdir, "steps", lambda self: [5])
+    assert length_with("2") == {1.0}  # which the run then refuses itself
+
+
+def test_a_run_keeps_the_shipped_tokenizer_by_name(sounds, tmp_path):
+    """Its path would be another one in another installation, where the run could not go on."""
+    path = describe_model("tiny").tokenizer
+    elsewhere = "/elsewhere/sam_audio_jax/pretrained/tiny/t5"
+    for name in (path, elsewhere, "tiny"):
+        assert PromptConfig(tokenizer=name).tokenizer == "tiny"
+        assert tokenizer_folder(name) == path
+        assert (
+            tokenizer_for(name)(["a dog"])[0].tolist() == tokenizer_for(path)(["a dog"])[0].tolist()
+        )
+    for name in ("byt5", "t5-base", str(tmp_path / "t5"), "/pretrained/other/t5"):
+        assert PromptConfig(tokenizer=name).tokenizer == tokenizer_folder(name) == name
+    prompts = PromptConfig(tokenizer="tiny")
+    saved = config.to_dict(prompts) | {"tokenizer": elsewhere}
+    assert not config.differences(saved, prompts)
 
 
 @pytest.mark.long
@@ -140,7 +217,8 @@ def test_a_folder_becomes_an_adapter_with_a_report(base, sounds, tmp_path, capsy
 def test_a_training_that_changes_nothing_gains_nothing(lora, base, sounds, tmp_path, monkeypatch):
     out = tmp_path / "out"
     arguments = [sounds, "--from", base, "--workdir", str(out), "--items", "0", *lora, *FLAGS]
-    arguments += ["--optim.peak-lr", "1e-12", "--steps", "1", "--sampler.steps", "2"]
+    arguments += ["--optim.peak-lr", "1e-12", "--steps", "1"]
+    arguments += [] if lora else ["--sampler.steps", "2"]
     with monkeypatch.context() as broken:
         broken.setattr(outcome, "gains_page", lambda *_: raised(OSError("the disk is full")))
         with pytest.raises(OSError, match="the disk is full"):

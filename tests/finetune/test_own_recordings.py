@@ -12,7 +12,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench, render
 from sam_audio_jax.finetune.data_page import data_page, lines
 from sam_audio_jax.finetune.finetune_folder import FinetuneFolder
-from sam_audio_jax.finetune.mixed_bench import write_bench
+from sam_audio_jax.finetune.mixed_bench import BenchComposer, write_bench
 from sam_audio_jax.finetune.own_recordings import look
 from sam_audio_jax.finetune.split_sources import HELD_OUT, TRAIN, part_of, split
 from sam_audio_jax.finetune.start_config import recipes
@@ -143,6 +143,129 @@ def test_a_manifest_says_what_is_held_out(write, tmp_path):
     reasons = [problem.reason for problem in own.problems]
     assert reasons.count("its source is held out in other lines") == 2
     assert len(reasons) == 4
+
+
+def reasons_of(own):
+    return {problem.what: problem.reason for problem in own.problems}
+
+
+def test_a_stem_that_a_song_has_twice_is_used_once(write):
+    """Else the second one would be in the residual of the first."""
+    for song in range(3):
+        for number, file in enumerate(("vocals.wav", "drums.wav", "Vocals.flac")):
+            write(f"song {song}/{file}", 5 * song + number)
+    folder = write("song 2/alternative/drums.wav", 30)  # of the same file name as another
+    own = split(look(folder))
+    assert reasons_of(own) == {
+        **{
+            f"song {song}/vocals.wav": f"is the stem that song {song}/Vocals.flac is already"
+            for song in range(3)
+        },
+        "song 2/drums.wav": "is the stem that song 2/alternative/drums.wav is already",
+    }
+    assert all(len(song.stems) == 2 for song in own.songs)
+    for line in BenchComposer(own, 4_000, 1.0).lines():
+        assert line["caption"] not in line["residual_captions"]
+
+
+def test_a_stem_beside_another_of_its_name_is_no_target_of_the_bench(write, tmp_path):
+    stems = ("drums", "drums", "bass")
+    rows, songs = [], []
+    for song in range(2):
+        for number in range(len(stems)):
+            folder = write(f"{song}{number}.wav", 5 * song + number)
+        names = [f"{song}{number}" for number in range(len(stems))]
+        part = ("train", "valid")[song]
+        rows += [
+            {
+                **{"id": name, "path": str(folder / f"{name}.wav"), "caption": stem},
+                **{"category": "music", "source_id": f"s{song}", "duration": 1.5},
+                **{"song": f"s{song}", "stem": stem, "split": part},
+            }
+            for name, stem in zip(names, stems, strict=True)
+        ]
+        songs.append({"song": f"s{song}", "split": part, "stems": [{"id": name} for name in names]})
+    for name, values in (("manifest", rows), ("songs", songs)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, values)))
+    own = split(look(tmp_path / "manifest.jsonl"))
+    assert [len(song.stems) for song in own.songs] == [3, 3]
+    assert {line["caption"] for line in BenchComposer(own, 4_000, 1.0).lines()} == {"bass"}
+
+
+def test_splits_of_a_manifest_that_are_for_neither_are_left_out(write, tmp_path):
+    folder = classes(write)
+    manifest = tmp_path / "mine.jsonl"
+
+    def listed(split_of):
+        rows = [
+            {
+                **{"id": f"{name}{n}", "path": str(folder / name / f"{n}.{suffix}")},
+                **{"caption": name, "category": "sfx", "source_id": f"{name} {n}"},
+                **{"duration": 1.5, "split": split_of(n)},
+            }
+            for name, suffix in (("dog_barking", "wav"), ("rain", "flac"))
+            for n in range(6)
+        ]
+        rows[0] |= {"source_id": "dog_barking 5"}  # of a source that is not to be trained on
+        manifest.write_text("\n".join(map(json.dumps, rows)))
+        return look(manifest)
+
+    own = split(listed(lambda n: "test" if n == 5 else "train"))
+    assert not {"dog_barking0", "dog_barking5", "rain5"} & {s.recording.id for s in own.sounds}
+    neither = "its split 'test' is neither train nor valid"
+    assert reasons_of(own) == {
+        "dog_barking5": neither,
+        "rain5": neither,
+        "dog_barking0": "its source is of another split in other lines",
+    }
+    with pytest.raises(UserError, match="no line of the split train or valid that can be used"):
+        split(listed(lambda n: "test"))
+
+
+def test_names_that_a_model_reads_alike_are_one_prompt(write):
+    for number in range(3):
+        write(f"Dog/{number}.wav", number)
+        write(f"dog./{number}.wav", 10 + number)
+        folder = write(f"rain/{number}.wav", 20 + number)
+    own = split(look(folder))
+    assert {name: len(some) for name, some in own.by_caption().items()} == {"Dog": 6, "rain": 3}
+    assert [(note.what, note.reason) for note in own.notes] == [
+        ("dog.", "is the same prompt as 'Dog'")
+    ]
+    for line in BenchComposer(own, 4_000, 1.0).lines():
+        assert [line["caption"]] != line["residual_captions"]
+
+
+def test_links_are_followed_once_and_what_is_left_out_is_named(write, tmp_path):
+    folder = classes(write)
+    for number in range(2):
+        write(f"../elsewhere/{number}.wav", 30 + number)
+    (folder / "bird").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(folder / "rain")
+    (folder / "rain" / "above").symlink_to(folder)
+    (folder / "rain" / "lost.wav").symlink_to(tmp_path / "nowhere.wav")
+    own = look(folder)
+    assert len(own.by_caption()["bird"]) == 2
+    assert len(own.sounds) == 14
+    assert reasons_of(own) == {
+        "again": "is the folder 'rain' again",
+        "rain/above": "is the folder '.' again",
+        "rain/lost.wav": "is no file, or a link to none",
+    }
+
+
+def test_what_a_fine_tuning_wrote_is_not_trained_on(write, tmp_path, capsys):
+    folder = classes(write)
+    for name in ("data.html", "train.json"):
+        path = write("old_model/bench/clips/0.wav", 40) / "old_model" / name
+        path.write_text("{}")
+    own = look(folder)
+    assert set(own.by_caption()) == {"dog barking", "rain"}
+    assert reasons_of(own) == {"old_model": "is the folder of a fine-tuning"}
+    for out in (folder / "new", tmp_path):
+        assert finetune.main([str(folder), "--check", "--workdir", str(out)]) == 2
+        assert "lie in one another" in capsys.readouterr().err
+    assert not (folder / "new").exists()
 
 
 @pytest.mark.parametrize(

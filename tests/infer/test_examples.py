@@ -45,6 +45,15 @@ def test_podcasts_continue_and_name_what_failed(run, tmp_path, noise_of):
         np.testing.assert_allclose(sum(p.samples for p in parts), recording, atol=1e-6)
 
 
+def test_results_of_podcasts_are_no_episodes(tmp_path):
+    episodes = runpy.run_path(str(ROOT / "examples" / "podcasts.py"))["episodes"]
+    out = tmp_path / "clean"
+    for name in ("a.wav", "clean/stems/a.wav.target.wav", "cleaner/b.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [line["id"] for line in episodes(tmp_path, out)] == ["a.wav", "cleaner__b.wav"]
+
+
 def pictures(path) -> list[bytes]:
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(video=0) if packet.dts is not None]
@@ -79,3 +88,6 @@ def test_stems_of_a_band_add_up(run, tmp_path, noise_of, capsys):
     total = sum(audio.load(out / name).samples for name in files)
     np.testing.assert_allclose(total, audio.load(song).samples, atol=1e-6)
     assert len(capsys.readouterr().out.splitlines()) == 3
+    assert run("band_stems", song, "--out", tmp_path / "b", "--stems", "drums", "rest") == 2
+    assert capsys.readouterr().err.startswith('error: --stems "rest" is the name of what no text')
+    assert not (tmp_path / "b").exists()

@@ -38,6 +38,41 @@ def test_matrices_are_kept_in_the_dtype_and_stems_stay_near(folder, model, noise
         assert 0 < np.linalg.norm(a - b) / np.linalg.norm(b) < LIMITS[dtype]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_kernel_is_quantised_from_float32_whatever_its_file_has(dtype):
+    pytest.importorskip("qwix")
+    exact = 0.02 * np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+    stored = exact.astype(jnp.dtype(dtype))
+    layer = linear(64, 32, ("embed", "mlp"), dtype="float32", rngs=nnx.Rngs(0))
+    small = quantized(layer, iter([stored]))
+    near = np.asarray(small.int8_kernel[...]) * np.asarray(small.scale[...])
+    assert np.linalg.norm(near - exact) / np.linalg.norm(exact) < 0.01
+
+
+def test_a_kernel_that_int8_does_not_hold_is_refused():
+    pytest.importorskip("qwix")
+    layer = linear(4096, 2, ("embed", "mlp"), dtype="float32", rngs=nnx.Rngs(0))
+    quantized(layer, iter([np.zeros((4096, 2), np.float32)]))
+    outlier = np.ones((4096, 2), np.float32)
+    outlier[0] = 1e4  # one value on its channel: every other one is rounded to zero
+    quantized(layer, iter([outlier]))  # the outlier is nearly all of the matrix
+    outlier[0] = 300
+    with pytest.raises(UserError, match=r"\(4096, 2\) changes by 20.9% as int8, and 5% is allowed"):
+        quantized(layer, iter([outlier]))
+    outlier[0] = np.nan
+    with pytest.raises(UserError, match="changes by nan% as int8"):
+        quantized(layer, iter([outlier]))
+
+
+def test_the_shipped_model_as_int8_separates_as_in_float32(noise_of):
+    """Its file has float16, of which Qwix by itself gives zeros."""
+    pytest.importorskip("qwix")
+    small, exact = (SAMAudio.from_pretrained("tiny", dtype=dtype) for dtype in ("int8", "float32"))
+    wave = noise_of(1.0)
+    a, b = (one.separate(wave, "rain", sample_rate=RATE).target for one in (small, exact))
+    assert 0 < np.linalg.norm(a - b) / np.linalg.norm(b) < LIMITS["int8"]
+
+
 def test_each_layer_of_a_stack_is_quantised_by_itself():
     pytest.importorskip("qwix")
 

@@ -209,7 +209,12 @@ def test_the_default_run_is_that_of_the_published_protocol():
         (["scorers", "--topology", "v5e-256", "--skip-sampler"], "--skip-sampler is for trainings"),
         (["scorers", "--topology", "v5e-256", "--only", "pesq"], "argument --only: invalid choice"),
         (["scorers", "--topology", "v5e-256", "--candidates", "0"], "0 must be 1 or more"),
+        (["scorers", "--topology", "v5e-256", "--rows", "2"], "--rows is for trainings"),
         (["small@v5e-256", "--items", "9"], "--items is for `scorers`"),
+        (["small@v5e-256", "--tries", "9"], "--tries has no effect without --search"),
+        (["small@v5e-256", "--search", "--rows", "2"], "--rows has no effect with --search"),
+        (["small@v5e-256", "--search", "--skip-sampler"], "--skip-sampler has no effect with"),
+        (["small@v5e-256", "--skip-sampler", "--rows", "2"], "--rows has no effect with --skip"),
     ],
 )
 def test_wrong_use_is_one_line(argv, message, capsys):

@@ -24,7 +24,7 @@ from sam_audio_jax.scaling.measured import (
 from sam_audio_jax.scaling.prediction import held_out, without_least_data
 from sam_audio_jax.scaling.rates import best_rates, rate_lines
 from sam_audio_jax.scaling.study import StudyConfig, runs
-from sam_audio_jax.scaling.study_page import summary_lines, write_page
+from sam_audio_jax.scaling.study_page import law_line, summary_lines, write_page
 from sam_audio_jax.train.config import OptimConfig
 from tests.train.tiny import CONFIG
 from tools import draw_study
@@ -339,6 +339,38 @@ def test_a_plan_says_what_a_study_costs_and_needs_a_share_of_the_peak(tmp_path, 
     assert f"{hours * 1.2:.4g} at 1.2 a chip and hour" in text
     assert main([*plan, "--topology", "v5e-8"]) == 2
     assert "--topology needs --mfu: the best published is 66.9%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plan", "--price", "1.2"], "--price has no effect without --topology"),
+        (["--plan", "--mfu", "7"], "--mfu has no effect without --topology"),
+        (["--time", "3"], "--time has no effect without --plan"),
+        (["--topology", "v5e-8", "--mfu", "0.1"], "--topology has no effect without --plan"),
+        (["--plan", "--jobs", "slurm"], "--plan and --jobs do not go together"),
+        (["--table", "--scores"], "--table and --scores do not go together"),
+    ],
+)
+def test_options_without_effect_are_refused_before_anything_is_trained(
+    arguments, message, tmp_path, capsys
+):
+    folder = tmp_path / "out"
+    assert main(["scaling", "scaling_tiny", "--workdir", str(folder), *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert not folder.exists()
+
+
+def test_intervals_of_few_runs_are_said_to_be_too_narrow():
+    interval = {"value": 1.0, "low": 0.9, "high": 1.1}
+    found = {
+        **{"law": dict.fromkeys(("E", "A", "alpha", "B", "beta"), 1.0), "points": 12},
+        **{"intervals": dict.fromkeys(("E", "alpha", "beta"), interval)},
+        **{"undetermined": False, "outliers": 0},
+    }
+    note = "Of 3 runs the interval of alpha is too narrow: take 4 or more."
+    assert note in law_line(found | {"runs": 3})
+    assert "too narrow" not in law_line(found | {"runs": 4})
 
 
 def test_jobs_are_commands_for_the_runs_that_are_not_done(tmp_path, capsys):
