@@ -42,6 +42,7 @@ from sam_audio_jax.files import (
     write_json,
     write_jsonl,
 )
+from sam_audio_jax.nn.fingerprint import in_saved_form
 from sam_audio_jax.scorers.judge import AXES
 
 UNTOUCHED = "true stem"  # the kind of an output that is the true target
@@ -223,7 +224,8 @@ def _systems(folder: pathlib.Path, name: str, by: list[str | None]) -> dict[str,
     there = name in systems or any(folder.glob(f"[0-9]*.{glob.escape(name)}"))
     saved = systems.get(name, ["an unknown model"])
     known = len(saved) > 1
-    if there and not (known and all(a == b for a, b in zip(saved[1:], by[1:], strict=False))):
+    same = in_saved_form(by[1 : len(saved)], saved[1:]) == saved[1:]
+    if there and not (known and same):
         was, now = (" ".join(filter(None, one)) for one in (saved, by))
         raise UserError(f"{folder} has separations {name!r} by {was}, not {now}: give another name")
     return systems | {name: by}

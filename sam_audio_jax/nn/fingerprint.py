@@ -6,6 +6,7 @@ saved, use `same_weights` or `in_saved_form`.
 """
 
 import hashlib
+import string
 from typing import Any
 
 import jax
@@ -53,7 +54,9 @@ def fingerprint_of(weights: PyTree, *, rounded: bool = False) -> str:
 
 def same_weights(saved: str, now: str) -> bool:
     """Whether a saved fingerprint, perhaps one of an earlier version, is the one of now."""
-    return saved == (now[:DIGITS] if len(saved) == DIGITS else now)
+    if len(saved) == DIGITS and len(now) == 2 * DIGITS and set(now) <= set(string.hexdigits):
+        return saved == now[:DIGITS]
+    return saved == now
 
 
 def in_saved_form(now: Any, saved: Any) -> Any:
