@@ -57,7 +57,7 @@ EXPERIMENT_FIELDS = {"TrainConfig": "separator", "CodecTrainConfig": "discrimina
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores:
+class SavedScores:
     """What scores.json holds: a score of each evaluated step, by which metric, and measured how."""
 
     values: dict[int, float] = dataclasses.field(default_factory=dict)
@@ -234,7 +234,7 @@ class Workdir:
         self, metric: str, *, read_file: bool
     ) -> tuple[dict[int, float], dict[int, list[str]]]:
         """The scores, and of each step that is left out the fields that were others."""
-        saved = self.read_scores() if read_file else Scores()
+        saved = self.read_scores() if read_file else SavedScores()
         if not metric:
             return saved.values, {}
         scores = saved.values
@@ -270,13 +270,13 @@ class Workdir:
                 return config
         return {}
 
-    def read_scores(self) -> Scores:
+    def read_scores(self) -> SavedScores:
         """What scores.json holds; nothing without the file.
 
         Raises `UserError` for a file that holds anything else.
         """
         if not self.scores_file.is_file():
-            return Scores()
+            return SavedScores()
         scores = read_object(self.scores_file)
         metric, by = scores.pop("metric", ""), scores.pop("evaluated_by", {})
         if not isinstance(metric, str):
@@ -286,7 +286,7 @@ class Workdir:
         wrong = [step for step in scores if not (step.isdigit() and fits(float, scores[step]))]
         if wrong:
             raise UserError(f"{self.scores_file} has no number for step {shown(wrong[0])}")
-        return Scores({int(step): score for step, score in scores.items()}, metric, by)
+        return SavedScores({int(step): score for step, score in scores.items()}, metric, by)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without those that are damaged; empty without a file.

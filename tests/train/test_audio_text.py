@@ -68,16 +68,16 @@ def test_a_tower_learns_three_kinds_of_sound_and_is_saved(caches, tmp_path, monk
     assert config.from_dict(AudioTextSpace, kept) == stored.space
 
 
-@pytest.mark.parametrize("said_by", ["checkpoint", "tower"])
-def test_a_run_does_not_go_on_between_other_networks(said_by, tmp_path, monkeypatch):
+@pytest.mark.parametrize("known_from", ["checkpoint", "tower"])
+def test_a_run_does_not_go_on_between_other_networks(known_from, tmp_path, monkeypatch):
     space = audio_text.space()
     workdir = Workdir(tmp_path)
     check_space(workdir, space)  # a new run
-    kept = config.to_dict(space) if said_by == "checkpoint" else None
+    kept = config.to_dict(space) if known_from == "checkpoint" else None
     monkeypatch.setattr(Workdir, "steps", lambda self: [1])
     monkeypatch.setattr(Workdir, "kept_in_checkpoint", lambda self, name: kept)
     check_space(workdir, space)  # of an earlier version, before its first evaluation
-    if said_by == "tower":
+    if known_from == "tower":
         save_audio_tower(workdir.audio_tower, audio_text.stored_tower())
     check_space(workdir, dataclasses.replace(space, frames=5))  # another cache of the same codec
     for changes, message in (
