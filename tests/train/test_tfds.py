@@ -138,3 +138,47 @@ def test_a_missing_set_and_a_missing_split_are_named(folder, tmp_path):
         open_library(source(str(tmp_path)), 800)
     with pytest.raises(UserError, match="has no split 'test'; it has train"):
         open_library(dataclasses.replace(source(folder), split="test"), 800)
+
+
+class Stems(Tones):
+    """Three songs of two stems, of which the last has stems of two lengths, and two effects."""
+
+    def _info(self):
+        text = tfds.features.Text()
+        samples = tfds.features.Tensor(shape=(None,), dtype=np.int16)
+        names = {"label": text, "song": text, "stem": text, "category": text}
+        features = tfds.features.FeaturesDict({"audio": samples, "number": np.int64, **names})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _generate_examples(self):
+        rows = [(song, stem) for song in range(3) for stem in ("drums", "bass")]
+        rows += [(-1, "dog"), (-1, "cat")]
+        for number, (song, stem) in enumerate(rows):
+            wave = 9_000 * np.sin(0.2 * (number + 1) * np.arange(900 if number == 5 else 800))
+            is_stem = song >= 0
+            yield (
+                number,
+                {
+                    "audio": wave.astype(np.int16),
+                    "label": f"{stem} playing" if is_stem else f"{stem} crying",
+                    "song": f"song {song}" if is_stem else "",
+                    "stem": stem if is_stem else "",
+                    "number": song,
+                    "category": "music" if is_stem else "sfx",
+                },
+            )
+
+
+def test_examples_of_one_song_are_its_stems(tmp_path, caplog):
+    builder = Stems(data_dir=tmp_path / "tfds", file_format="array_record")
+    builder.download_and_prepare()
+    fields = (*FIELDS[:2], FIELDS[3], ("category", "category"), ("stem", "stem"))
+    named = source(str(builder.data_path), (*fields, ("song", "song")))
+    table = open_library(named, 800).table
+    assert [list(song) for song in table.lists("songs")] == [[0, 1], [2, 3]]
+    assert "song 'song 2' has stems of 1.00 to 1.12 s: they are not one excerpt" in caplog.text
+    assert list(table.numbers("sfx")) == [6, 7]
+    assert table.recordings[6].song is None
+    counted = source(str(builder.data_path), (*fields, ("song", "number")))
+    songs = open_library(counted, 800).table.lists("songs")
+    assert [list(song) for song in songs] == [[0, 1], [2, 3], [6, 7]]  # 0 is a song, too
