@@ -293,8 +293,8 @@ class SAMAudio:
         """Reads one recording for several texts; the items share it and have one text each.
 
         `texts` is a list, `spans` one of lists of spans (or None) as long; `fields` are those of
-        `item`. Raises UserError for wrong texts, for a video, which shows one sound alone, and where
-        no joint stem may sound.
+        `item`. Raises UserError for wrong texts, for a video, which shows one sound alone, and
+        where no joint stem may sound.
         """
         tokenizer = self.pipeline.tokenizer
         normalizes = isinstance(tokenizer, PretrainedTokenizer) and tokenizer.normalizes
@@ -346,7 +346,7 @@ class SAMAudio:
 
         Without `see` the features of its video are not computed yet.
         """
-        clip = make_clip(video, mask, mask_keeps, name)
+        clip = make_clip(video, mask, mask_keeps, name, sound=source, track=track)
         if like is not None:
             self.pipeline.like_vectors.require()
         if clip is not None and video_features is None:
