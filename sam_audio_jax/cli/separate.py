@@ -167,7 +167,7 @@ def separate_one(args: argparse.Namespace) -> None:
         )
         items = [item]
     item = items[-1]
-    _print_notes(item.recording.notes[len(recording.notes) :])
+    _print_notes([note for note in inputs.notes_of(items) if note not in recording.notes])
     print(f"separating {seconds:.1f} s", file=sys.stderr)
     if texts:
         stems = model.pipeline.separate_texts(items, options, noise)

@@ -31,8 +31,8 @@ def mux(
     """Copies the video's pictures, unchanged, beside another sound; whole or not at all.
 
     The sound is AAC in .mp4, .m4v and .mov, Opus in .webm and .mkv, and begins where
-    `audio.load(video_path, track)` begins, without sound there with the picture. Raises UserError if there is no such video, the container
-    cannot hold it, or the wave is not mono or stereo.
+    `audio.load(video_path, track)` begins, without sound there with the picture. Raises UserError
+    if there is no such video, the container cannot hold it, or the wave is not mono or stereo.
     """
     source_path, out_path = pathlib.Path(video_path), pathlib.Path(out_path)
     codec = CODECS.get(out_path.suffix.lower())

@@ -54,8 +54,8 @@ def decode_frames(
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yields (time, frame); times are in seconds from the beginning of `audio.load(path, track)`.
 
-    Of a file without sound they count from its first picture. Raises UserError if the file is missing, cannot be decoded or has no frames; `name` is what the
-    message calls the video.
+    Of a file without sound they count from its first picture. Raises UserError if the file is
+    missing, cannot be decoded or has no frames; `name` is what the message calls the video.
     """
     if not path.is_file():
         raise UserError(f"{name}: no video file at {path}")

@@ -261,6 +261,21 @@ def test_wrong_calls(model, noise_of, arguments, message):
     assert "\n" not in str(caught.value)
 
 
+def test_notes_of_every_text_are_printed_and_recorded(model, separated, noise_of, tmp_path, capsys):
+    texts = ["dog " * 200, "rain " * 200, "cat " * 200]
+    separated(*[word for text in texts for word in ("--text", text)])
+    printed = capsys.readouterr().err
+    audio.write_wav(tmp_path / "a.wav", noise_of(0.5)[None], RATE)
+    manifest = write_lines(tmp_path / "items.jsonl", [{"id": "a", "audio": "a.wav", "text": texts}])
+    assert run(model, read_manifest(manifest), tmp_path / "run", Settings(checkpoint="x")) == {}
+    (record,) = map(json.loads, (tmp_path / "run" / "done.jsonl").read_text().splitlines())
+    for tokens in (800, 1_000, 800):
+        note = f"its text has {tokens} tokens, of which the first 511 are read"
+        assert printed.count(note) == sum(note in one for one in record["notes"])
+        assert note in printed
+    assert len(record["notes"]) == 3
+
+
 def test_texts_that_the_model_reads_as_one_are_refused(model, noise_of, monkeypatch):
     texts = ["dog", "Dog."]
     for normalizes in (False, True):
