@@ -32,6 +32,7 @@ DEFAULT_START_TIMEOUT_S = 300
 GRACE_S = 3.0  # for an error of this process itself, once another one is gone
 NOTICE_S = 1.0  # until it shows that an error has its cause in the loss of another process
 MAX_ERROR_BYTES = 4_000  # of an error that process 0 broadcasts
+INTERACTIVE_STEP = str(2**32 - 6)  # SLURM_STEP_ID in the shell of `salloc`
 LOST_PROCESS_WORDS = ("gloo", "coordination", "heartbeat")  # of JAX's errors after a loss
 
 
@@ -118,18 +119,21 @@ def rank_from_environment(environ: Mapping[str, str]) -> ProcessRank:
 
     It comes from the SAM_AUDIO_ variables, SLURM, Open MPI or GKE, in this order.
     """
+    if environ.get(INDEX) and not environ.get(COUNT):
+        raise UserError(f"{INDEX} without {COUNT}: set both or none")
     pairs = [(COUNT, INDEX), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")]
     if _in_slurm_step(environ):
-        pairs.insert(1, ("SLURM_NTASKS", "SLURM_PROCID"))
+        pairs.insert(1, (_slurm_count(environ), "SLURM_PROCID"))
     for count, index in pairs:
-        if environ.get(count) and environ.get(index):
+        if environ.get(count):
+            _require(environ, index, f"{count}={environ[count]}", _number(environ, count, 1))
             return ProcessRank(_number(environ, index, 0), _number(environ, count, 1))
-    if environ.get(INDEX):
-        raise UserError(f"{INDEX} without {COUNT}: set both or none")
     hosts = len(_tpu_hosts(environ))
     if not hosts:
         return ProcessRank()
     slices = _number(environ, "MEGASCALE_NUM_SLICES", 1)
+    _require(environ, "TPU_WORKER_ID", f"{hosts} hosts in TPU_WORKER_HOSTNAMES", hosts)
+    _require(environ, "MEGASCALE_SLICE_ID", f"MEGASCALE_NUM_SLICES={slices}", slices)
     before = _number(environ, "MEGASCALE_SLICE_ID", 0) * hosts
     return ProcessRank(before + _number(environ, "TPU_WORKER_ID", 0), slices * hosts)
 
@@ -138,7 +142,7 @@ def _in_cluster(environ: Mapping[str, str]) -> bool:
     """Whether `jax.distributed` may find other processes."""
     if environ.get("JAX_COORDINATOR_ADDRESS"):
         raise UserError(f"JAX_COORDINATOR_ADDRESS is not read here; set {COORDINATOR} instead")
-    if _number(environ, "SLURM_NTASKS", 1) > 1 and _in_slurm_step(environ):
+    if _in_slurm_step(environ) and _number(environ, _slurm_count(environ), 1) > 1:
         return True
     if _number(environ, "OMPI_COMM_WORLD_SIZE", 1) > 1:
         if "OMPI_MCA_orte_hnp_uri" not in environ:  # since Open MPI 5
@@ -153,10 +157,22 @@ def _in_cluster(environ: Mapping[str, str]) -> bool:
 
 
 def _in_slurm_step(environ: Mapping[str, str]) -> bool:
-    """Whether `srun` started this process; a batch script has the job's number of tasks, too, but
-    is alone.
+    """Whether `srun` started this process; a batch script and the shell of `salloc`, which is a
+    step of its own, have the job's number of tasks, too, but are alone.
     """
-    return "SLURM_STEP_NODELIST" in environ
+    interactive = environ.get("SLURM_STEP_ID") == INTERACTIVE_STEP
+    return "SLURM_STEP_NODELIST" in environ and not interactive
+
+
+def _slurm_count(environ: Mapping[str, str]) -> str:
+    """The variable with the number of tasks of this step; SLURM_NTASKS may be that of the job."""
+    return "SLURM_STEP_NUM_TASKS" if environ.get("SLURM_STEP_NUM_TASKS") else "SLURM_NTASKS"
+
+
+def _require(environ: Mapping[str, str], index: str, what: str, count: int) -> None:
+    """Raises UserError if one of several processes does not know which of them it is."""
+    if count > 1 and not environ.get(index):
+        raise UserError(f"{what} without {index}: set it, or {COUNT}=1 to work alone")
 
 
 def _tpu_hosts(environ: Mapping[str, str]) -> list[str]:

@@ -92,6 +92,14 @@ def test_opposite_channels_give_the_sound_itself():
     assert audio.describe(weights) == "0.50 x channel 1 - 0.50 x channel 2"
 
 
+def test_the_mix_of_hours_is_that_of_the_whole():
+    rate = 200
+    second = np.random.default_rng(0).standard_normal(rate).astype(np.float32)
+    opposite, equal = np.stack([second, -second]), np.tile(second, (2, 3_601))
+    weights = audio.mixing_weights(np.concatenate([opposite, equal], axis=1), rate)
+    assert not audio.is_mean(weights)
+
+
 def test_blocks_of_any_size_give_the_same_mix():
     channels = np.stack([X + Y, X - Y])
     mixer = audio.ChannelMixer(2, RATE)

@@ -79,6 +79,31 @@ def test_blocks_of_any_size_give_the_same_level():
     assert meter.level(-30.0) == audio.measure_level(wave, RATE, -30.0)
 
 
+def test_the_level_of_hours_is_that_of_the_whole():
+    rate = 200
+    loud = np.tile(0.1 * NOISE[:rate], 3_000)
+    wave = np.concatenate([loud, np.tile(1e-4 * NOISE[:rate], 3_660)]) + np.float32(0.5)
+    expected, level = audio.find_level(loud, rate, -30.0), audio.find_level(wave, rate, -30.0)
+    assert expected is not None and level is not None
+    np.testing.assert_allclose(level.gain, expected.gain, rtol=1e-3)
+    np.testing.assert_allclose(level.offset, 0.5, atol=1e-3)
+    meter = audio.LevelMeter(rate, longest_s=3_600)  # of a stream
+    meter.add(wave)
+    last = meter.level(-30.0)
+    assert last is not None and last.gain > 100 * level.gain
+
+
+def test_blocks_of_any_size_give_the_same_offsets():
+    channels = np.tile(np.stack([NOISE + 0.3, NOISE - 0.1]), 5).astype(np.float32)
+    meter = audio.OffsetMeter(2)
+    for start in range(0, channels.shape[1], 777):
+        meter.add(channels[:, start : start + 777])
+    whole = audio.OffsetMeter(2)
+    whole.add(channels)
+    np.testing.assert_array_equal(meter._sums, whole._sums)
+    np.testing.assert_array_equal(meter.offsets, whole.offsets)
+
+
 def test_offsets_of_channels():
     channels = np.stack([NOISE, NOISE + 0.3, -NOISE - 0.3])
     np.testing.assert_allclose(audio.find_offsets(channels), [0, 0.3, -0.3], atol=0.01)

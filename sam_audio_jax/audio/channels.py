@@ -26,19 +26,21 @@ TOLERANCE = 0.03  # share of a second's loudness that the mean may lose
 SHIFTED = 0.5
 SKEW = float(np.tan(np.pi / 8))  # of unequal weights: sum and difference are 7.7 dB apart
 MOST_SIGNED = 8  # channels of which all unequal sums are tried, too
-LONGEST_S = 3_600  # seconds that are remembered: a stream may go on for days
 
 MixingWeights = Float[np.ndarray, " channels"]
 
 
 class ChannelMixer:
-    """Measures channels as they arrive and says with which weights to add them up."""
+    """Measures channels as they arrive and says with which weights to add them up.
 
-    def __init__(self, channels: int, sample_rate: int):
+    `longest_s`: only so many of their last seconds count, for streams that go on for days.
+    """
+
+    def __init__(self, channels: int, sample_rate: int, longest_s: int | None = None):
         self.channels, self.sample_rate = channels, sample_rate
         self._rest = np.zeros((channels, 0), np.float32)  # samples of the second that is not over
         # Of each second its energy, and shares of loudness: see `_measure`.
-        self._seconds: collections.deque = collections.deque(maxlen=LONGEST_S)
+        self._seconds: collections.deque = collections.deque(maxlen=longest_s)
 
     def add(self, samples: Float[np.ndarray, "channels samples"]) -> None:
         """Measures more samples; a second that is not complete waits for the next call."""

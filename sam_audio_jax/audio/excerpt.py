@@ -122,8 +122,8 @@ def _by_soundfile(
     try:
         with soundfile.SoundFile(source) as file:
             part = _part(start, length, file.samplerate, sample_rate)
-            if part.first and file.format == "OGG":  # in whose last page it seeks to a wrong place
-                return None
+            if file.format == "OGG" and (part.first or file.subtype == "OPUS"):
+                return None  # it seeks to a wrong place in the last page, and Opus may begin late
             if part.first >= file.frames:
                 return np.zeros((file.channels, 0), np.float32) if file.frames == 0 else None
             file.seek(part.first)

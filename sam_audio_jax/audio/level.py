@@ -23,7 +23,7 @@ OFFSET_SHARE = 0.05  # of the level; a smaller offset is usual, and stays
 SILENT_DB = -100.0  # dBFS: a recording whose loudest sample is below it has nothing to separate
 LEAST = 1e-12  # a peak below it is zero
 LEAST_SHARE = 1e-6  # of an offset, likewise: float32 has no finer samples there
-LONGEST_S = 3_600  # that are remembered: a stream may go on for days
+BLOCK = 2**16  # samples of which sums are taken, however they arrive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +54,16 @@ AS_RECORDED = Level()
 
 
 class LevelMeter:
-    """Measures a mono signal as it arrives."""
+    """Measures a mono signal as it arrives, in pieces of any lengths.
 
-    def __init__(self, sample_rate: int):
+    `longest_s`: only so many of its last seconds count, for streams that go on for days. A second
+    takes 3 kB.
+    """
+
+    def __init__(self, sample_rate: int, longest_s: int | None = None):
         self._cell = max(1, round(CELL_S * sample_rate))
         self._rest = np.zeros(0, np.float32)  # samples of the cell that is not complete
-        self._seconds: collections.deque = collections.deque(maxlen=LONGEST_S)  # cells, in 100s
+        self._seconds: collections.deque = collections.deque(maxlen=longest_s)  # cells, in 100s
         self._last = np.zeros((0, 4))  # cells of the second that is not complete
 
     def add(self, wave: Float[np.ndarray, " samples"]) -> None:
@@ -94,22 +98,28 @@ class LevelMeter:
 
 
 class OffsetMeter:
-    """Measures the offsets of channels as they arrive."""
+    """Measures the offsets of channels as they arrive, in pieces of any lengths."""
 
     def __init__(self, channels: int):
+        self._rest = np.zeros((channels, 0), np.float32)  # samples of the block that is not full
         self._samples = 0
-        self._sums, self._squares = np.zeros(channels), np.zeros(channels)
+        self._sums = np.zeros((2, channels))  # of the samples and of their squares
 
     def add(self, samples: Float[np.ndarray, "channels samples"]) -> None:
         """Measures more samples."""
-        self._samples += samples.shape[1]
-        self._sums += samples.sum(1, dtype=np.float64)
-        self._squares += [np.einsum("s,s->", x, x, dtype=np.float64) for x in samples]
+        if self._rest.shape[1]:
+            samples = np.concatenate([self._rest, samples], axis=1)
+        whole = samples.shape[1] // BLOCK * BLOCK
+        for start in range(0, whole, BLOCK):
+            self._sums += _sums(samples[:, start : start + BLOCK])
+        self._samples += whole
+        self._rest = samples[:, whole:].copy()
 
     @property
     def offsets(self) -> Float32[np.ndarray, " channels"]:
         """Returns the mean of each channel so far, 0 where it is a usual one."""
-        means, squares = (part / max(self._samples, 1) for part in (self._sums, self._squares))
+        samples = max(self._samples + self._rest.shape[1], 1)
+        means, squares = (self._sums + _sums(self._rest)) / samples
         variance = np.maximum(squares - means**2, 0)
         usual = means**2 <= OFFSET_SHARE**2 * variance
         return np.where(usual, 0.0, means).astype(np.float32)
@@ -151,6 +161,12 @@ def without_offsets(
     """Returns the channels without `offsets`, by default those of `find_offsets`."""
     offsets = find_offsets(samples) if offsets is None else offsets
     return samples - offsets[:, None] if offsets.any() else samples
+
+
+def _sums(samples: Float[np.ndarray, "channels samples"]) -> Float[np.ndarray, "2 channels"]:
+    """The sums of the samples of each channel, and of their squares."""
+    block = np.array(samples, np.float64, order="C")
+    return np.stack([block.sum(1), np.einsum("cs,cs->c", block, block)])
 
 
 def _measure(pieces: Float[np.ndarray, "cells samples"]) -> Float[np.ndarray, "cells four"]:

@@ -9,6 +9,8 @@ import numpy as np
 from sam_audio_jax.audio.file_parts import Bytes, Part
 
 BEGIN, END = 2, 4  # flags of a page
+# Samples at 48 kHz of a frame of Opus, by the upper five bits of its packet (RFC 6716, table 2).
+OPUS_FRAMES = [480, 960, 1920, 2880] * 3 + [480, 960] * 2 + [120, 240, 480, 960] * 4
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -44,14 +46,43 @@ def _part(data: Bytes, pages: list[_Page], end: int) -> Part:
     opus = head[:8] == b"OpusHead" and head[16:18] == bytes(2)  # no gain
     numbers = [page.number for page in pages]
     broken = not (all(page.right for page in pages) and np.all(np.diff(numbers) == 1))
+    whole = (vorbis or opus) and not broken and last.stop == end and bool(last.flags & END)
     return Part(
         start=first.start,
         stop=end,
         from_zero=broken,
         by_packets=(head[11:12] if vorbis else head[9:10]) > b"\2",
-        whole=(vorbis or opus) and not broken and last.stop == end and bool(last.flags & END),
+        whole=whole and (vorbis or _begins_at_zero(data, pages)),
         cut_off=not last.flags & END,
     )
+
+
+def _begins_at_zero(data: Bytes, pages: list[_Page]) -> bool:
+    """Returns whether Opus's first position is the number of samples up to there.
+
+    Where it is larger (a stream that was cut out or recorded live) libsndfile drops no pre-skip.
+    """
+    for page in pages[1:]:
+        position = int.from_bytes(data[page.start + 6 : page.start + 14], "little", signed=True)
+        if position > 0:  # 0: comments; -1: no packet ends
+            count = _opus_samples(bytes(data[page.start : page.stop]))
+            return position == count or (position < count and bool(page.flags & END))
+    return False
+
+
+def _opus_samples(page: bytes) -> int:
+    """Returns the samples at 48 kHz of the packets that end in a page which begins with one."""
+    table = page[27 : 27 + page[26]]
+    begin = end = 27 + len(table)
+    count = 0
+    for size in table:
+        end += size
+        if size < 255:
+            if packet := page[begin:end]:
+                frames = (1, 2, 2, packet[1] & 63 if len(packet) > 1 else 0)[packet[0] & 3]
+                count += frames * OPUS_FRAMES[packet[0] >> 3]
+            begin = end
+    return count
 
 
 def _pages(data: Bytes) -> Iterator[_Page]:

@@ -39,6 +39,7 @@ from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
 from sam_audio_jax.infer.manifest import BadLine, read_manifest
 from sam_audio_jax.infer.options import FLAGS, SeparateOptions
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.infer.video_prompts import make_clip
 
 MANIFEST_ONLY = ("process", "processes")
 PATHS = ("video", "mask", "like", "noise", "span_predictor")
@@ -153,15 +154,20 @@ def separate_one(args: argparse.Namespace) -> None:
             recording,
             text,
             args.span,
-            video=args.video,
-            mask=args.mask,
+            video=make_clip(
+                args.video,
+                args.mask,
+                options.mask_keeps,
+                args.input,
+                sound=args.input,
+                track=args.track,
+            ),
             like=args.like,
-            mask_keeps=options.mask_keeps,
             name=args.input,
         )
         items = [item]
     item = items[-1]
-    _print_notes(item.recording.notes[len(recording.notes) :])
+    _print_notes([note for note in inputs.notes_of(items) if note not in recording.notes])
     print(f"separating {seconds:.1f} s", file=sys.stderr)
     if texts:
         stems = model.pipeline.separate_texts(items, options, noise)

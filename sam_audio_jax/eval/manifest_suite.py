@@ -130,7 +130,7 @@ def _load(entry: Entry, item: ListedItem, rate: int) -> PromptedMixture:
         True,
         item.caption or None,
         item.spans or None,
-        make_clip(entry.video, entry.mask, name=item.id),
+        make_clip(entry.video, entry.mask, name=item.id, sound=entry.audio, track=entry.track),
     )
     check_spans(prompted)
     return prompted

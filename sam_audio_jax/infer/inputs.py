@@ -67,6 +67,11 @@ def check_checkpoint(name: str | os.PathLike) -> str:
     return name
 
 
+def notes_of(items: Sequence[Item]) -> tuple[str, ...]:
+    """Returns the notes on a recording and all texts of it, each once."""
+    return tuple(dict.fromkeys(note for item in items for note in item.recording.notes))
+
+
 def make_item(
     source: Any,
     text: str | None,

@@ -98,13 +98,15 @@ def write_video(
 ) -> list[str]:
     """Writes the item's video file with the target as its sound; returns its name, if any."""
     path = None if item.clip is None else item.clip.path
-    if path is None or isinstance(stems, TextStems):  # a video prompts one sound alone
+    if (
+        item.clip is None or path is None or isinstance(stems, TextStems)
+    ):  # a video prompts one sound alone
         return []
     suffix = path.suffix.lower()
     name = f"{prefix}target{suffix if suffix in CODECS else '.mp4'}"
     wave = np.atleast_2d(stems.target)
     wave = wave if len(wave) <= 2 else item.mix(wave)[None]
-    mux(path, wave, stems.sample_rate, folder / name)
+    mux(path, wave, stems.sample_rate, folder / name, item.clip.track)
     return [name]
 
 

@@ -72,7 +72,8 @@ def wiener(
     """
     divided = divide_among(
         mixture,
-        [target, residual],
+        [target],
+        [residual],
         sample_rate=sample_rate,
         stem_rate=stem_rate,
         config=config,
@@ -99,12 +100,15 @@ def divide_among(
 
     The last result is what the others leave of the mixture, its `offsets` included. Without
     `residuals` it is the last stem; with those of all stems, each generated beside its stem, it is
-    one more: what no stem has. `spans` are those of each stem's prompt, for the config's gate.
+    one more: what no stem has. `spans` are those of each stem's prompt, for the config's gate: what
+    it takes from a stem goes to what no stem has, without that to the stems that may sound there
+    (`silent_gaps` says where none may).
     """
-    spans_of = [*spans, *[()] * (len(stems) - len(spans))]
     mixture = np.asarray(mixture, np.float32)
     offsets = np.zeros(len(mixture), np.float32) if offsets is None else offsets
     size, count = mixture.shape[-1], len(stems) + bool(len(residuals))
+    spans_of = [*spans, *[()] * (count - len(spans))]
+    shared = not len(residuals) and any(is_gated(own, config) for own in spans_of)
     signals = [_fit_stem(stem, stem_rate, sample_rate, size) for stem in (*stems, *residuals)]
     hop, margin = hop_and_margin(sample_rate, config)
     block = max(1, round(config.block_s * sample_rate / hop)) * hop
@@ -126,16 +130,49 @@ def divide_among(
             level=energy / (len(signals) * size),
             config=config,
             residuals=len(residuals),
+            spans=spans_of if shared else (),
+            start=left,
         )
         # A copy: `divided` may overwrite the stems, and the next block needs them on its left.
         context = context[:, max(0, stop - margin) - left : stop - left]
-        left_over = mixture[:, start:stop]
-        for whole, estimate, own in zip(divided, estimates, spans_of, strict=False):
-            kept = gated(estimate[:, start - left : stop - left], own, start, sample_rate, config)
-            piece, left_over = divide(left_over, kept)
+        kept = [estimate[:, start - left : stop - left] for estimate in estimates]
+        if shared:
+            gains = [gate(own, start, stop - start, sample_rate, config) for own in spans_of]
+            pieces = _shared(mixture[:, start:stop], kept, np.stack(gains), offsets)
+        else:
+            pieces, left_over = [], mixture[:, start:stop]
+            for estimate, own in zip(kept, spans_of, strict=False):
+                estimate = gated(estimate, own, start, sample_rate, config)
+                piece, left_over = divide(left_over, estimate)
+                pieces.append(piece)
+            pieces.append(left_over)
+        for whole, piece in zip(divided, pieces, strict=True):
             whole[:, start:stop] = piece
-        divided[-1][:, start:stop] = left_over
     return divided
+
+
+def _shared(
+    mixture: Channels,
+    estimates: Sequence[Channels],
+    gains: Float[np.ndarray, "stems samples"],
+    offsets: Float[np.ndarray, " channels"],
+) -> list[Channels]:
+    """Returns a part of every stem, the last included, whose `estimates` are behind gates.
+
+    The stems that may sound have equal parts of what the gates take away, which the masks have
+    divided already but for their edges. The last of them has the offsets and what the others leave.
+    """
+    last = audio.without_offsets(mixture, offsets) - sum(estimates)
+    pairs = list(zip([*estimates, last], gains, strict=True))
+    taken = sum(wave * (1 - gain) for wave, gain in pairs)
+    taken /= np.maximum(gains.sum(axis=0), np.float32(1e-6))
+    final = len(gains) - 1 - np.argmax(gains[::-1] > 0, axis=0)
+    pieces, left_over = [], mixture
+    for number, (wave, gain) in enumerate(pairs):
+        piece, others = divide(left_over, (wave + taken) * gain)
+        pieces.append(np.where(final == number, left_over, piece))
+        left_over = np.where(final == number, np.float32(0), others)
+    return pieces
 
 
 def _results(mixture: Channels, signals: Sequence[Stem], *, overwrite: bool) -> list[Channels]:
@@ -165,21 +202,56 @@ def estimate_stems(
     level: float,
     config: RefineConfig,
     residuals: int = 0,
+    spans: Sequence[Sequence[Span]] = (),
+    start: int = 0,
 ) -> list[Channels]:
     """Returns all stems but the last in an excerpt; that is what they leave of the mixture.
 
     `signals` have its rate and were resampled from `stem_rate`; the last `residuals` of them are
     those of the others. `level` is the mean square of the whole signals; power far below it counts
-    as silence.
+    as silence. With the `spans` of all stems, none takes a share where it may not sound; `start` is
+    then the excerpt's first sample in the recording.
     """
     hop, _ = hop_and_margin(sample_rate, config)
     window = hop * config.overlap
     bands = _bands(window, sample_rate, stem_rate, config)
     floor = max(1e-9 * window * level, 1e-20)
     spectra = audio.stft(signals, window, hop)
-    masks = _masks(spectra, bands, hop / sample_rate, floor, config, residuals)
+    # Windows that reach into a span count as in it: the gate changes nothing there.
+    wide = dataclasses.replace(config, gate_margin_s=config.gate_margin_s + config.window_s / 2)
+    frames = spectra.shape[1]
+    gates = [gate(own, start, frames, sample_rate, wide, hop) for own in spans]
+    masks = _masks(spectra, bands, hop / sample_rate, floor, config, residuals, gates)
     spectrum, size = audio.stft(mixture, window, hop), mixture.shape[-1]
     return [audio.istft(spectrum * mask, window, hop, size).astype(np.float32) for mask in masks]
+
+
+def is_gated(spans: Sequence[Span], config: RefineConfig) -> bool:
+    """Returns whether a stem is silent somewhere: the config has a gate and a span is a `+`."""
+    return config.gate and any(token == "+" for token, _, _ in spans)
+
+
+def gate(
+    spans: Sequence[Span],
+    start: int,
+    count: int,
+    sample_rate: int,
+    config: RefineConfig,
+    step: int = 1,
+) -> Float[np.ndarray, " count"]:
+    """Returns the gain of a stem at `count` samples from `start` on, `step` apart.
+
+    It is 0 outside the `+` spans and their margins; 1 everywhere if the stem has no gate.
+    """
+    if not is_gated(spans, config):
+        return np.ones(count, np.float32)
+    time = (start + step * np.arange(count)) / sample_rate
+    distance = np.full(count, np.inf)  # to the nearest of them, in seconds
+    for token, begin, end in spans:
+        if token == "+":
+            np.minimum(distance, np.maximum(begin - time, time - end), out=distance)
+    gain = 1 - (distance - config.gate_margin_s) / config.gate_ramp_s
+    return np.clip(gain, 0, 1).astype(np.float32)
 
 
 def gated(
@@ -189,15 +261,27 @@ def gated(
 
     It is returned as it is if the config has no gate or no span is a `+`.
     """
-    wanted = [(begin, end) for token, begin, end in spans if token == "+"]
-    if not config.gate or not wanted:
+    if not is_gated(spans, config):
         return estimate
-    time = (start + np.arange(estimate.shape[-1])) / sample_rate
-    distance = np.full(len(time), np.inf)  # to the nearest of them, in seconds
-    for begin, end in wanted:
-        np.minimum(distance, np.maximum(begin - time, time - end), out=distance)
-    gain = 1 - (distance - config.gate_margin_s) / config.gate_ramp_s
-    return estimate * np.clip(gain, 0, 1).astype(np.float32)
+    return estimate * gate(spans, start, estimate.shape[-1], sample_rate, config)
+
+
+def silent_gaps(
+    spans: Sequence[Sequence[Span]], seconds: float, config: RefineConfig
+) -> list[tuple[float, float]]:
+    """Returns where, in a recording of `seconds`, no stem may sound; `spans` are those of each."""
+    if not all(is_gated(own, config) for own in spans):
+        return []
+    edge_s = config.gate_margin_s + config.gate_ramp_s
+    wanted = sorted(
+        (begin - edge_s, end + edge_s) for own in spans for token, begin, end in own if token == "+"
+    )
+    gaps, done = [], 0.0
+    for begin, end in [*wanted, (seconds, seconds)]:
+        if min(begin, seconds) > done:
+            gaps.append((done, min(begin, seconds)))
+        done = max(done, end)
+    return gaps
 
 
 def divide(mixture: Channels, estimate: Channels) -> tuple[Channels, Channels]:
@@ -250,6 +334,7 @@ def _masks(
     floor: float,
     config: RefineConfig,
     residuals: int,
+    gates: Sequence[Float[np.ndarray, " frames"]] = (),
 ) -> list[Float[np.ndarray, "frames bins"]]:
     """Returns the soft masks of all stems but the last, 0 where no stem has power."""
     triangles, usable = bands
@@ -262,6 +347,8 @@ def _masks(
     if residuals:
         power = _with_rest(power[:-residuals], power[-residuals:])
     shares = power**config.exponent
+    if gates:
+        shares = shares * np.stack(gates)[..., None]
     total = shares.sum(axis=0) + floor**config.exponent
     return [(share / total) @ triangles.T for share in shares[:-1]]
 

@@ -28,7 +28,7 @@ from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.options import FIELDS, SeparateOptions
 from sam_audio_jax.infer.processor import Batch
 from sam_audio_jax.infer.reference_names import NAMES, translate
-from sam_audio_jax.infer.refine import RefineConfig
+from sam_audio_jax.infer.refine import RefineConfig, silent_gaps
 from sam_audio_jax.infer.rerank import Rankers
 from sam_audio_jax.infer.separation_pipeline import Pipeline
 from sam_audio_jax.infer.span_prediction import Source
@@ -293,8 +293,8 @@ class SAMAudio:
         """Reads one recording for several texts; the items share it and have one text each.
 
         `texts` is a list, `spans` one of lists of spans (or None) as long; `fields` are those of
-        `item`. Raises UserError for wrong texts, and for a video, which
-        shows one sound alone.
+        `item`. Raises UserError for wrong texts, for a video, which shows one sound alone, and
+        where no joint stem may sound.
         """
         tokenizer = self.pipeline.tokenizer
         normalizes = isinstance(tokenizer, PretrainedTokenizer) and tokenizer.normalizes
@@ -317,6 +317,13 @@ class SAMAudio:
             checked = inputs.check_spans(marked, seconds, name)
             item = dataclasses.replace(items[0], text=text, spans=checked)
             items.append(self._noted(item, text))
+        if options.joint and not options.rest:
+            own = [item.spans for item in items]
+            for start, end in silent_gaps(own, seconds, self.pipeline.refinement):
+                raise UserError(
+                    f"no stem of {name} may sound at {start:.2f}-{end:.2f} s, outside the '+' "
+                    "spans of all texts: add the rest, or leave out the spans of one text"
+                )
         return items
 
     def item(
@@ -339,7 +346,7 @@ class SAMAudio:
 
         Without `see` the features of its video are not computed yet.
         """
-        clip = make_clip(video, mask, mask_keeps, name)
+        clip = make_clip(video, mask, mask_keeps, name, sound=source, track=track)
         if like is not None:
             self.pipeline.like_vectors.require()
         if clip is not None and video_features is None:

@@ -425,7 +425,7 @@ class Pipeline:
     ) -> tuple[Float[np.ndarray, "batch candidates stems samples"], list[PromptView]]:
         """`_solve` of one recording in windows; its spans are predicted piece by piece."""
         view = item.prompts
-        if options.predict_spans and not view.spans:
+        if options.predict_spans and view.text and not view.spans:
             rate, predicted = self.networks.codec.config.frame_rate, []
             for start in range(0, len(mixture), self.long_audio.longest):
                 piece = mixture[None, start : start + self.long_audio.longest]
@@ -453,8 +453,10 @@ class Pipeline:
         """Adds spans to the items that have none, before the solve that they condition.
 
         The release predicts them too late to change anything (docs/model.md,
-        "Differences from the reference").
+        "Differences from the reference"). Those of "" are the reference's: only with `padding`.
         """
+        if not padding and not any(view.text for view in views):
+            return prompts, views
         if prompts.mixture is None:
             prompts = dataclasses.replace(prompts, mixture=self._encode(prompts.wave))
         count, valid = len(views), np.asarray(prompts.valid)
@@ -462,7 +464,9 @@ class Pipeline:
         mixture = np.asarray(prompts.mixture)[:count]
         predicted = self.span_finder(mixture, valid[:count], texts, padding=padding)
         views = [
-            view if view.spans else dataclasses.replace(view, spans=spans)
+            dataclasses.replace(view, spans=spans)
+            if not view.spans and (view.text or padding)
+            else view
             for view, spans in zip(views, predicted, strict=True)
         ]
         rows = [views[min(row, count - 1)].spans for row in range(len(valid))]
@@ -472,7 +476,7 @@ class Pipeline:
         """Returns what ranks the candidates of an item; None if there is only one."""
         if options.candidates == 1:
             return None
-        predicts = options.predict_spans and not view.spans
+        predicts = options.predict_spans and bool(view.text) and not view.spans
         return self.rankers.choose(view, name, options.scorer, predicts_spans=predicts)
 
     def _noise(

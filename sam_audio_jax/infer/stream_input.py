@@ -1,6 +1,6 @@
 """What the windows of a stream get of its blocks: one channel, at the model's rate and level.
 
-Mix and level follow from all samples so far, at fixed samples: where the first window is complete,
+Mix and level follow from the samples so far, of the last hour at most, at fixed samples: where the first window is complete,
 and then where each next one is. So a stream of one window is mixed and levelled as `separate` does
 it, later samples change nothing that is given back, and no sample waits for it. Where mix or level
 change they do so within `FADE_S`, and stems are brought back by the gains that their samples had.
@@ -18,6 +18,7 @@ from sam_audio_jax.audio import Level
 from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer
 
 FADE_S = 0.1  # seconds in which a new mix or level replaces the last
+LONGEST_S = 3_600  # seconds that mix and level follow from: a stream may go on for days
 
 
 class StreamInput:
@@ -39,8 +40,8 @@ class StreamInput:
         self._waiting = SlidingBuffer(channels)  # samples after the last decision
         self._decisions = 0
         self._mixer, self._meter = (
-            audio.ChannelMixer(channels, self.rate),
-            audio.LevelMeter(self.stem_rate),
+            audio.ChannelMixer(channels, self.rate, LONGEST_S),
+            audio.LevelMeter(self.stem_rate, LONGEST_S),
         )
         self._weights: Float[np.ndarray, " channels"] | None = None
         self._level: Level | None = None

@@ -33,6 +33,7 @@ class Clip:
     mask: Any = None  # as `read_masks` reads; None: the video is masked already
     keep: str = "object"  # or background
     name: str = "the video"  # what errors call it
+    track: int | None = None  # of the file's audio tracks, the one whose clock times are on
 
     @property
     def path(self) -> pathlib.Path | None:
@@ -46,19 +47,37 @@ class Clip:
 
     def at(self, times: Float[np.ndarray, " times"]) -> Iterator[Frames]:
         """Yields the masked frames that are nearest to rising times, some at a time."""
-        return stream_at(self.source, times, mask=self.mask, keep=self.keep, name=self.name)
+        return stream_at(
+            self.source, times, mask=self.mask, keep=self.keep, name=self.name, track=self.track
+        )
 
 
 def make_clip(
-    video: Any, mask: Any = None, keep: str = "object", name: str = "audio"
+    video: Any,
+    mask: Any = None,
+    keep: str = "object",
+    name: str = "audio",
+    *,
+    sound: Any = None,
+    track: int | None = None,
 ) -> Clip | None:
-    """Returns the clip that the arguments of a call describe; None if there is no video."""
+    """Returns the clip that the arguments of a call describe; None if there is no video.
+
+    `track` is that of `sound`, whose clock counts if both are one file. A `Clip` is returned as it
+    is.
+    """
     check_keep(keep, "mask_keeps")
+    if isinstance(video, Clip) and mask is None:
+        return video
     if video is None:
         if mask is not None:
             raise UserError(f"{name} has a mask but no video that it is of")
         return None
-    return Clip(source=video, mask=mask, keep=keep, name=f"the video of {name}")
+    clip = Clip(source=video, mask=mask, keep=keep, name=f"the video of {name}")
+    if track is None or clip.path is None or not isinstance(sound, str | os.PathLike):
+        return clip
+    is_same = os.path.realpath(clip.path) == os.path.realpath(sound)
+    return dataclasses.replace(clip, track=track) if is_same else clip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,7 @@ def stream_at(
     keep: str = "object",
     most: int = 32,
     name: str | None = None,
+    track: int | None = None,
 ) -> Iterator[Frames]:
     """Yields one frame for each of the rising `times` (seconds of the sound), `most` at once.
 
@@ -68,7 +69,8 @@ def stream_at(
     `[frames, height, width, 3]` (or `[frames, 3, height, width]`) of uint8 spans the whole sound,
     whatever its rate. `mask` is anything that `read_masks` reads, one mask for each frame of the
     source; `keep` says whether the object or the background stays visible, everything else becomes
-    black. `name` is what errors call the video.
+    black. `name` is what errors call the video, `track` the file's audio track that is the sound
+    (None: the one that players take).
 
     Raises UserError if the video cannot be decoded or has no frames, or if the mask has another
     size or length, or no object.
@@ -76,7 +78,7 @@ def stream_at(
     name = name or (str(source) if isinstance(source, str | os.PathLike) else "the video")
     check_keep(keep)
     if isinstance(source, str | os.PathLike | Excerpt):
-        timed, times_of_source = _pictures(source, name), times
+        timed, times_of_source = _pictures(source, name, track), times
     else:
         frames = _as_frames(source, name)
         times_of_source = spread_indices(len(frames), len(times)).astype(np.float64)
@@ -122,10 +124,12 @@ def _paired(
         raise UserError(f"the mask of {name} has more than the video's {count} frames")
 
 
-def _pictures(source: str | os.PathLike | Excerpt, name: str) -> Iterator[tuple[float, Picture]]:
+def _pictures(
+    source: str | os.PathLike | Excerpt, name: str, track: int | None
+) -> Iterator[tuple[float, Picture]]:
     """Yields the frames of a file with their times, converted to RGB only when needed."""
     is_part = isinstance(source, Excerpt)
-    frames = source.frames(name) if is_part else decode_frames(pathlib.Path(source), name)
+    frames = source.frames(name) if is_part else decode_frames(pathlib.Path(source), name, track)
     for time, frame in frames:
         yield time, functools.partial(to_rgb, frame)
 

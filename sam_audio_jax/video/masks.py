@@ -5,6 +5,7 @@ import functools
 import math
 import os
 import pathlib
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ Region = Sequence[int | float]  # a box or a point with its radius, in pixels
 
 KEEP = ("object", "background")
 BRIGHT = 127  # a pixel of a mask picture that is brighter belongs to the object
+NUMBER = re.compile(r"(\d+)")
 MOST_PIXELS = 2**27  # of one frame of a mask
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -57,8 +59,8 @@ def _scaled(
 def read_masks(source: Any, name: str) -> Iterator[FrameMask]:
     """Yields one function for each frame, which draws its mask for a height and a width.
 
-    `source` may be: a mask video or a folder of pictures in the order of their names (bright pixels
-    are the object); an `.npz` file (its array `mask`, or its only one); an array
+    `source` may be: a mask video or a folder of pictures in the order of their numbers (bright
+    pixels are the object); an `.npz` file (its array `mask`, or its only one); an array
     `[frames, height, width]` (bool, or uint8 with the object not 0); or regions: a list (or a
     `.json` file of it) with an entry for each frame, which is null, one region or a list of them. A
     region is a box `[x0, y0, x1, y1]` in pixels, without its right and lower edge, or a point with
@@ -80,7 +82,8 @@ def read_masks(source: Any, name: str) -> Iterator[FrameMask]:
         if path.suffix.lower() == ".json":
             return _from_regions(read_json(path), name)
         video = decode_frames(path, f"the mask of {name}")
-        return (functools.partial(_any_size, _is_object, frame) for _, frame in video)
+        draw = functools.partial(_is_object, f"the mask {path} of {name}")
+        return (functools.partial(_any_size, draw, frame) for _, frame in video)
     if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
         return _from_array(np.asarray(source), name)
     return _from_regions(source, name)
@@ -113,9 +116,20 @@ def mask_videos(videos: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> li
     return [video * (mask == 0) for video, mask in zip(videos, masks, strict=True)]
 
 
-def _is_object(frame: av.VideoFrame) -> Bool[np.ndarray, "_ _"]:
-    """Returns which pixels of a mask picture are bright."""
-    return to_grey(frame) > BRIGHT
+def _is_object(name: str, frame: av.VideoFrame) -> Bool[np.ndarray, "_ _"]:
+    """Returns which pixels of a mask picture are bright.
+
+    Raises UserError for a cut-out: a picture whose opaque pixels are others than the bright ones.
+    """
+    bright = to_grey(frame) > BRIGHT
+    if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
+        alpha = np.rot90(frame.to_ndarray(format="rgba")[..., 3], frame.rotation // 90)
+        if np.any(alpha < alpha.dtype.type(255)) and np.any(bright != (alpha > BRIGHT)):
+            raise UserError(
+                f"{name} is transparent in places, and not where it is dark: save it in black and "
+                "white without transparency, the object in white"
+            )
+    return bright
 
 
 def _any_size(mask: Callable[[T], np.ndarray], frame: T, height: int, width: int) -> np.ndarray:
@@ -126,12 +140,42 @@ def _any_size(mask: Callable[[T], np.ndarray], frame: T, height: int, width: int
 
 def _from_folder(folder: pathlib.Path, name: str) -> Iterator[FrameMask]:
     """Yields the masks of a folder of pictures, one picture at a time."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES]
     if not paths:
         raise UserError(f"{name}: the folder of masks {folder} has no pictures")
-    for path in paths:
-        _, frame = next(decode_frames(path, f"the mask {path} of {name}"))
-        yield functools.partial(_any_size, _is_object, frame)
+    for path in _in_order(paths, f"the folder of masks {folder} of {name}"):
+        called = f"the mask {path} of {name}"
+        _, frame = next(decode_frames(path, called))
+        yield functools.partial(_any_size, functools.partial(_is_object, called), frame)
+
+
+def _in_order(paths: Sequence[pathlib.Path], name: str) -> list[pathlib.Path]:
+    """Returns numbered pictures in the order of their numbers, others in that of their names.
+
+    So 2.png comes before 10.png. Raises UserError where the two orders differ and the names are not
+    one text around one number: 0.5 and 0.25 may be numbers of a scene and a frame, or times.
+    """
+    by_name = sorted(paths, key=lambda path: path.name)
+    parts = {path: NUMBER.split(path.stem) for path in paths}  # text, number, text, ...
+    by_number = sorted(
+        by_name,
+        key=lambda path: [int(part) if i % 2 else part for i, part in enumerate(parts[path])],
+    )
+    if by_name == by_number or len({len(path.stem) for path in paths}) == 1:
+        return by_name
+    if len({len(row) for row in parts.values()}) == 1:
+        columns = list(zip(*parts.values(), strict=True))
+        (first, *more) = [i for i, column in enumerate(columns) if len(set(column)) > 1]
+        is_fraction = first > 1 and columns[first - 1][0] == "."
+        if not more and first % 2 and not is_fraction:
+            return by_number
+    one, other = next(
+        pair for pair in zip(by_name, by_number, strict=True) if pair[0] != pair[1]
+    )
+    raise UserError(
+        f"{name} has no certain order: {one.name} comes before {other.name} by name, and after it "
+        "by number; write every number with the same number of digits"
+    )
 
 
 def _from_array(mask: np.ndarray, name: str) -> Iterator[FrameMask]:

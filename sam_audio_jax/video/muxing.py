@@ -26,12 +26,13 @@ def mux(
     wave: Float[np.ndarray, "channels samples"],
     sample_rate: int,
     out_path: str | os.PathLike,
+    track: int | None = None,
 ) -> None:
     """Copies the video's pictures, unchanged, beside another sound; whole or not at all.
 
     The sound is AAC in .mp4, .m4v and .mov, Opus in .webm and .mkv, and begins where
-    `audio.load(video_path)` begins. Raises UserError if there is no such video, the container
-    cannot hold it, or the wave is not mono or stereo.
+    `audio.load(video_path, track)` begins, without sound there with the picture. Raises UserError
+    if there is no such video, the container cannot hold it, or the wave is not mono or stereo.
     """
     source_path, out_path = pathlib.Path(video_path), pathlib.Path(out_path)
     codec = CODECS.get(out_path.suffix.lower())
@@ -51,7 +52,8 @@ def mux(
             av.open(url(source_path)) as source,
             av.open(url(part), "w") as out,
         ):
-            _mux(source, out, samples, rate, codec, str(source_path))
+            start = sound_start(source, str(source_path), track)
+            _mux(source, out, samples, rate, codec, start, str(source_path))
     except UserError:
         raise
     except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -66,14 +68,17 @@ def _mux(
     samples: Float32[np.ndarray, "channels samples"],
     rate: int,
     codec: str,
+    start: float,
     name: str,
 ) -> None:
-    """Copies the packets of the pictures and encodes the sound between them, in order of time."""
+    """Copies the packets of the pictures and encodes the sound between them, in order of time.
+
+    The sound begins at `start`, in seconds of the pictures' clock.
+    """
     pictures = video_stream(source, name)
     copied = out.add_stream_from_template(pictures, opaque=True)
     layout = "mono" if len(samples) == 1 else "stereo"
     sound = out.add_stream(codec, rate=rate, layout=layout, bit_rate=BIT_RATE)
-    start = sound_start(source)
     chunks = iter(range(0, samples.shape[1], CHUNK))
     written_s = 0.0  # seconds of sound written
 

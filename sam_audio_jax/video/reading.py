@@ -12,7 +12,14 @@ import av.stream
 import numpy as np
 from jaxtyping import UInt8
 
-from sam_audio_jax.audio.packets import clock_start, moves, read_packets, reason, url
+from sam_audio_jax.audio.packets import (
+    choose_track,
+    clock_start,
+    moves,
+    read_packets,
+    reason,
+    url,
+)
 from sam_audio_jax.errors import UserError
 
 SLACK_S = 1e-3  # time stamps of frames are rounded
@@ -42,11 +49,13 @@ class Excerpt:
             raise UserError(f"{name} has no frames from {self.start:g} to {self.stop:g} s")
 
 
-def decode_frames(path: pathlib.Path, name: str) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yields (time, frame); times are in seconds from the beginning of `audio.load(path)`.
+def decode_frames(
+    path: pathlib.Path, name: str, track: int | None = None
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yields (time, frame); times are in seconds from the beginning of `audio.load(path, track)`.
 
-    Raises UserError if the file is missing, cannot be decoded or has no frames; `name` is what the
-    message calls the video.
+    Of a file without sound they count from its first picture. Raises UserError if the file is
+    missing, cannot be decoded or has no frames; `name` is what the message calls the video.
     """
     if not path.is_file():
         raise UserError(f"{name}: no video file at {path}")
@@ -55,7 +64,8 @@ def decode_frames(path: pathlib.Path, name: str) -> Iterator[tuple[float, av.Vid
         with av.open(url(path)) as container:
             stream = video_stream(container, name)
             stream.thread_type = "AUTO"
-            start, rate = sound_start(container), float(stream.average_rate or 1)
+            start = sound_start(container, name, track)
+            rate = float(stream.average_rate or 1)
             for packet in read_packets(container, stream):
                 for frame in _frames(packet):
                     time = count / rate if frame.time is None else frame.time
@@ -118,13 +128,16 @@ def video_notes(path: pathlib.Path) -> tuple[str, ...]:
     return ()
 
 
-def sound_start(container: Any) -> float:
+def sound_start(container: Any, name: str, track: int | None = None) -> float:
     """Returns the time, on the container's clock, at which the recording begins.
 
-    That is where `audio.load` begins: a player's clock, which starts with the picture or the sound.
-    It is 0 without sound, which the reference assumes always.
+    That is where `audio.load` of the track begins: a player's clock, which starts with the picture
+    or the sound. Without sound it starts with the picture: a file of its own has the sound.
     """
-    sound = container.streams.best("audio")
-    if sound is None or sound.start_time is None:
+    if container.streams.audio or track is not None:
+        stream, _ = choose_track(container, name, track)
+    else:
+        stream = video_stream(container, name)
+    if stream.start_time is None:
         return 0.0
-    return max(0.0, clock_start(container, float(sound.start_time * sound.time_base)))
+    return max(0.0, clock_start(container, float(stream.start_time * stream.time_base)))

@@ -5,7 +5,7 @@ import pytest
 
 from sam_audio_jax import audio
 from sam_audio_jax.audio.timeline import lay_out
-from tests.audio.recordings import RATE, by_av, joined, lag, level, sound
+from tests.audio.recordings import RATE, by_av, by_soundfile, joined, lag, level, sound
 
 WAVE = sound(3.0)
 CONTAINERS = [
@@ -109,3 +109,22 @@ def test_rare_losses_in_jittering_times_do_not_add_up(tmp_path):
     placement = placement_of(times)
     starts = np.cumsum(0.02 + placement.silences) - 0.02
     assert np.abs(starts - times + times[0]).max() < 0.2
+
+
+@pytest.mark.parametrize("begin", [0.0, 312 / 48_000, 1.0])
+def test_ogg_opus_is_in_time_wherever_its_positions_begin(tmp_path, begin):
+    wave = sound(2.5)
+    path = by_av(tmp_path / "a.opus", wave, "libopus", begin=begin)
+    whole = audio.load(path).samples
+    assert lag(whole, wave) == 0
+    assert whole.shape[1] == pytest.approx(wave.shape[1], abs=960)
+    for start in (0, 48_000):
+        part = audio.load_excerpt(path, start, 48_000, 48_000)
+        assert lag(part, whole[:, start : start + 48_000]) == 0
+
+
+def test_ogg_opus_from_zero_is_read_by_its_structure(tmp_path):
+    path = by_soundfile(tmp_path / "a.opus", sound(2.5))
+    assert audio.header_length(path) == (120_000, 48_000)
+    part = audio.load_excerpt(path, 0, 48_000, 48_000)
+    np.testing.assert_allclose(part, audio.load(path).samples[:, :48_000], atol=1e-3)

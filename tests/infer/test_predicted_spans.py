@@ -101,6 +101,22 @@ def test_callers_spans_stay_and_every_item_is_predicted_once(able, wave, found, 
     assert all(one.scores.shape == (3,) for one in stems)
 
 
+def test_without_a_text_nothing_is_predicted(able, wave, found):
+    """Alone, beside an item with a text, and in windows."""
+    waves = [wave, wave]
+    without = able.separate(waves, ["dog", ""], sample_rate=RATE, unprompted=True)
+    stems = able.separate(
+        waves, ["dog", ""], sample_rate=RATE, unprompted=True, predict_spans=True
+    )
+    assert [one.spans for one in stems] == [tuple(found), ()]
+    same(stems[1], without[1])
+    assert any("without a text no spans are predicted" in note for note in stems[1].notes)
+    long = np.tile(wave, math.ceil((able.pipeline.long_audio.longest + 1) / 25))
+    for one in (wave, long):
+        alone = able.separate(one, sample_rate=RATE, unprompted=True, predict_spans=True)
+        assert alone.spans == ()
+
+
 def test_a_batch_without_anchors_gets_them(able, wave, found):
     processor = SAMAudioProcessor(audio_sampling_rate=RATE, audio_hop_length=HOP)
     batch = processor(["dog"], [wave])

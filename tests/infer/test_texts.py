@@ -16,7 +16,7 @@ from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.output import file_names
-from sam_audio_jax.infer.refine import divide_among, wiener
+from sam_audio_jax.infer.refine import RefineConfig, divide_among, wiener
 from sam_audio_jax.infer.solve import encode_mixture
 
 RATE = 8_000
@@ -97,6 +97,48 @@ def test_three_true_stems_divide_their_mixture_and_the_rest_is_the_third():
     pair = wiener(mixture, bursts[0], others[0], **rates)
     single = divide_among(mixture, bursts[:1], others[:1], **rates)
     np.testing.assert_array_equal(single, pair)
+
+
+def test_a_gate_holds_for_each_of_joint_stems_in_any_order():
+    rng, rates = np.random.default_rng(0), {"sample_rate": 8_000, "stem_rate": 8_000}
+    stems = list(rng.standard_normal((3, 40_000)).astype(np.float32))
+    mixture = (np.round(rng.uniform(-1, 1, (2, 40_000)) * 2**15) / 2**15).astype(np.float32)
+    spans = [[("+", 0.0, 3.0)], [("+", 2.0, 5.0)], [("+", 1.0, 2.5)]]
+    gate = RefineConfig(gate=True)
+    forward = divide_among(mixture, stems, **rates, config=gate, spans=spans)
+    backward = divide_among(mixture, stems[::-1], **rates, config=gate, spans=spans[::-1])
+    time = np.arange(40_000) / 8_000
+    free = divide_among(mixture, stems, **rates)
+    for wave, other, whole, ((_, begin, end),) in zip(
+        forward, backward[::-1], free, spans, strict=True
+    ):
+        np.testing.assert_allclose(wave, other, atol=1e-5)
+        assert not wave[:, (time < begin - 0.22) | (time > end + 0.22)].any()
+        all_sound = (time > 1.8) & (time < 2.7)
+        np.testing.assert_allclose(wave[:, all_sound], whole[:, all_sound], atol=1e-5)
+    np.testing.assert_allclose(sum(forward), mixture, atol=1e-7)
+    np.testing.assert_array_equal(forward[1][:, time > 3.22], mixture[:, time > 3.22])
+    # Without spans of its own a stem has all that the others may not.
+    spans = [[("+", 0.0, 3.0)], [("+", 0.0, 4.0)], []]
+    forward = divide_among(mixture, stems, **rates, config=gate, spans=spans)
+    backward = divide_among(mixture, stems[::-1], **rates, config=gate, spans=spans[::-1])
+    np.testing.assert_allclose(forward, backward[::-1], atol=1e-5)
+    short = dataclasses.replace(gate, block_s=0.7)
+    parts = divide_among(mixture, stems, **rates, config=short, spans=spans)
+    np.testing.assert_allclose(parts, forward, atol=1e-5)
+
+
+def test_where_no_joint_stem_may_sound_only_a_rest_can(model, noise_of, monkeypatch):
+    monkeypatch.setattr(model.pipeline, "refinement", RefineConfig(gate=True, gate_margin_s=0.05))
+    spans = [[("+", 0.0, 0.1)], [("+", 0.3, 0.5)]]
+    call = functools.partial(model.separate, noise_of(0.5), TEXTS, sample_rate=RATE)
+    with pytest.raises(UserError, match=r"no stem of audio may sound at 0\.17-0\.23 s, outside"):
+        call(spans, joint=True)
+    stems = call(spans, rest=True)
+    assert not stems["rain"].target[: int(0.22 * RATE)].any()
+    spans[0] = [("+", 0.0, 0.2)]
+    for one in call(spans, joint=True).values():
+        assert not one.target.all()
 
 
 def test_names_of_files_are_safe_and_all_different():
@@ -217,6 +259,21 @@ def test_wrong_calls(model, noise_of, arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         model.separate(noise_of(0.5), sample_rate=RATE, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_notes_of_every_text_are_printed_and_recorded(model, separated, noise_of, tmp_path, capsys):
+    texts = ["dog " * 200, "rain " * 200, "cat " * 200]
+    separated(*[word for text in texts for word in ("--text", text)])
+    printed = capsys.readouterr().err
+    audio.write_wav(tmp_path / "a.wav", noise_of(0.5)[None], RATE)
+    manifest = write_lines(tmp_path / "items.jsonl", [{"id": "a", "audio": "a.wav", "text": texts}])
+    assert run(model, read_manifest(manifest), tmp_path / "run", Settings(checkpoint="x")) == {}
+    (record,) = map(json.loads, (tmp_path / "run" / "done.jsonl").read_text().splitlines())
+    for tokens in (800, 1_000, 800):
+        note = f"its text has {tokens} tokens, of which the first 511 are read"
+        assert printed.count(note) == sum(note in one for one in record["notes"])
+        assert note in printed
+    assert len(record["notes"]) == 3
 
 
 def test_texts_that_the_model_reads_as_one_are_refused(model, noise_of, monkeypatch):

@@ -144,6 +144,13 @@ def test_the_environment_gives_the_rank():
     ) == ProcessRank(1, 2)
     slurm = {"SLURM_NTASKS": "3", "SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "a"}
     assert distributed.rank_from_environment(slurm) == ProcessRank(2, 3)
+    # The shell of `salloc -n 8`: nobody else works, whichever of the variables shows it.
+    shell = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a"}
+    for more in ({"SLURM_STEP_ID": "4294967290"}, {"SLURM_STEP_NUM_TASKS": "1"}):
+        assert distributed.rank_from_environment(shell | more) == ProcessRank(0, 1)
+        assert not distributed._in_cluster(shell | more | {"JAX_PLATFORMS": "cpu"})
+    alone = slurm | {"SAM_AUDIO_PROCESSES": "1"}
+    assert distributed.rank_from_environment(alone) == ProcessRank(0, 1)
     batch_script = {"SLURM_NTASKS": "3", "SLURM_PROCID": "0"}  # without srun nobody else works
     assert distributed.rank_from_environment(batch_script) == ProcessRank(0, 1)
     slices = {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}

@@ -2,6 +2,7 @@
 
 import fractions
 import pathlib
+from collections.abc import Sequence
 
 import av
 import numpy as np
@@ -56,18 +57,27 @@ def picture_of(mask: np.ndarray) -> np.ndarray:
 
 
 def write_with_sound(
-    path: pathlib.Path, frames: np.ndarray, begin: float, picture_begin: float = 0.0
+    path: pathlib.Path,
+    frames: np.ndarray,
+    begin: float,
+    picture_begin: float = 0.0,
+    others: Sequence[float] = (),
 ) -> pathlib.Path:
-    """Ten frames a second, and a tenth of a second of silence that begins at `begin` seconds."""
+    """Ten frames a second, and a tenth of a second of silence that begins at `begin` seconds.
+
+    More audio tracks of the same begin at `others`.
+    """
     with av.open(str(path), "w") as container:
         pictures = container.add_stream("ffv1", rate=10)
         pictures.height, pictures.width, pictures.pix_fmt = HEIGHT, WIDTH, "bgr0"
-        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        begins = [begin, *others]
+        sounds = [container.add_stream("pcm_s16le", rate=8000, layout="mono") for _ in begins]
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture.pts = round(10 * picture_begin) + number
             container.mux(pictures.encode(picture))
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
-        silence.sample_rate, silence.pts = 8000, int(8000 * begin)
-        container.mux(sound.encode(silence))
+        for sound, start in zip(sounds, begins, strict=True):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+            silence.sample_rate, silence.pts = 8000, int(8000 * start)
+            container.mux(sound.encode(silence))
     return path

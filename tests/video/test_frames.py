@@ -12,6 +12,7 @@ import pytest
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.video_prompts import make_clip
 from sam_audio_jax.video.frames import latent_times, nearest, spread_indices, stream_at
 from sam_audio_jax.video.reading import video_notes
 from tests.video.clips import HEIGHT, WIDTH, frames_at, greys, indices, write, write_with_sound
@@ -56,7 +57,8 @@ def test_frames_of_a_file(tmp_path, suffix):
 
 def test_uneven_times_and_a_late_first_frame(tmp_path):
     path = write(tmp_path / "a.mkv", greys(4), pts=[300, 340, 700, 1500])
-    frames = frames_at(path, np.array([0.0, 0.33, 0.51, 0.6, 1.0, 1.2, 9.0]))
+    # Without sound a player's clock begins with the first picture.
+    frames = frames_at(path, np.array([0.0, 0.03, 0.21, 0.3, 0.7, 0.9, 9.0]))
     assert indices(frames) == [0, 1, 1, 2, 2, 3, 3]
 
 
@@ -124,6 +126,19 @@ def test_times_count_on_the_players_clock(tmp_path):
     assert indices(frames_at(late_sound, times)) == [0, 1, 6, 11]
     late_picture = write_with_sound(tmp_path / "b.mkv", greys(12), 0.2, picture_begin=0.5)
     assert indices(frames_at(late_picture, times)) == [0, 0, 3, 11]  # the clock begins at 0.2 s
+
+
+def test_times_count_on_the_clock_of_the_chosen_track(tmp_path):
+    path = write_with_sound(tmp_path / "a.mkv", greys(12), 0.0, 0.5, others=[0.5])
+    times = np.array([0.0, 0.1, 0.62, 2.0])
+    assert indices(frames_at(path, times)) == [0, 0, 1, 11]
+    assert indices(frames_at(path, times, track=2)) == [0, 1, 6, 11]
+    with pytest.raises(UserError, match="has no audio track 3"):
+        frames_at(path, times, track=3)
+    for sound, track in ((path, 2), (str(path), 2), (tmp_path / "b.wav", None)):
+        clip = make_clip(str(path), sound=sound, track=2)
+        assert clip.track == track
+        assert make_clip(clip) is clip
 
 
 def test_a_damaged_packet_costs_no_frames_before_it(tmp_path):

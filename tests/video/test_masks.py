@@ -147,6 +147,54 @@ def test_mask_files_that_cannot_be_read(tmp_path):
         read(tmp_path / "empty")
 
 
+def save(path, pixels, pixel_format):
+    with av.open(str(path), "w", format="image2", options={"update": "1"}) as file:
+        stream = file.add_stream("png", rate=1)
+        stream.height, stream.width = pixels.shape[:2]
+        stream.pix_fmt = pixel_format
+        frame = av.VideoFrame.from_ndarray(pixels, format=pixel_format)
+        file.mux([*stream.encode(frame), *stream.encode()])
+
+
+@pytest.mark.parametrize("names", ["{}.png", "frame_{}.png", "take2-{}.png", "clip 3 {:03}.png"])
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path, names):
+    for number in range(12):
+        pixels = np.zeros((24, 48), np.uint8)
+        pixels[:, 4 * number : 4 * number + 4] = 255
+        save(tmp_path / names.format(number), pixels, "gray")
+    first = [int(np.flatnonzero(mask[0])[0]) for mask in read(tmp_path)]
+    assert first == [4 * number for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    "names", [("2.png", "10 a.png"), ("0.5.png", "0.25.png"), ("1-2.png", "1-10.png", "2-1.png")]
+)
+def test_pictures_without_a_certain_order_are_refused(tmp_path, names):
+    for name in names:
+        save(tmp_path / name, np.zeros((4, 6), np.uint8), "gray")
+    with pytest.raises(UserError, match="has no certain order"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("brightness", [0, 255])
+def test_cut_outs_are_refused(tmp_path, brightness):
+    pixels = np.full((4, 6, 4), brightness, np.uint8)
+    pixels[..., 3] = 0
+    pixels[1:3, 1:3, 3] = 255
+    save(tmp_path / "0.png", pixels, "rgba")
+    with pytest.raises(UserError, match=r"the mask .*0\.png of a is transparent in places"):
+        read(tmp_path)
+
+
+def test_transparency_that_says_what_the_picture_does(tmp_path):
+    pixels = np.zeros((4, 6, 4), np.uint8)
+    pixels[1:3, 1:3] = 255
+    save(tmp_path / "0.png", pixels, "rgba")
+    pixels[..., 3] = 255
+    save(tmp_path / "1.png", pixels, "rgba")
+    np.testing.assert_array_equal(read(tmp_path), np.stack([pixels[..., 0] > 0] * 2))
+
+
 def test_stretched_masks_are_the_nearest_in_time_and_place():
     masks = np.zeros((3, 2, 2), bool)
     masks[1, 0, 1] = masks[2, 1] = True

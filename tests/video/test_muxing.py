@@ -60,6 +60,15 @@ def test_the_sound_begins_with_the_players_clock(tmp_path):
             assert frame.time == pytest.approx(first, abs=0.01)
 
 
+def test_the_sound_begins_with_the_clock_of_its_track_or_of_a_silent_picture(tmp_path):
+    tracks = write_with_sound(tmp_path / "a.mkv", greys(12), 0.0, 0.5, others=[0.5])
+    silent = write(tmp_path / "b.mkv", greys(12), pts=[500 + 100 * i for i in range(12)])
+    for path, track, first in ((tracks, 1, 0.0), (tracks, 2, 0.5), (silent, None, 0.5)):
+        mux(path, tone(0.5, 48000, 1), 48000, tmp_path / "out.mkv", track)
+        with av.open(str(tmp_path / "out.mkv")) as container:
+            assert next(container.decode(audio=0)).time == pytest.approx(first, abs=0.01)
+
+
 def test_nothing_is_left_of_a_sound_that_cannot_be_added(tmp_path):
     path, wave = write(tmp_path / "a.mp4", greys(3)), tone(0.1, 48000, 1)
     before = {file.name for file in tmp_path.iterdir()}

@@ -9,6 +9,7 @@ dies delays no other.
 
 import dataclasses
 import math
+import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -33,8 +34,8 @@ from sam_audio_jax.infer.batch.ledger import Ledger
 from sam_audio_jax.infer.batch.lengths import measure
 from sam_audio_jax.infer.batch.stamps import find_stamps
 from sam_audio_jax.infer.buckets import Group
-from sam_audio_jax.infer.inputs import Item
-from sam_audio_jax.infer.manifest import BadLine, Entry
+from sam_audio_jax.infer.inputs import Item, notes_of
+from sam_audio_jax.infer.manifest import FILES, BadLine, Entry
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.output import file_names, write_stems
 from sam_audio_jax.infer.separate import SAMAudio
@@ -99,6 +100,23 @@ def _check_weights(out: pathlib.Path, weights: str) -> None:
         )
 
 
+def _check_inputs(entries: Sequence[Entry], out: pathlib.Path) -> None:
+    """Raises UserError for an input that the run itself writes: it would be lost."""
+    kinds = ("target", "residual", "rest")
+    results = {f"{name}.{kind}" for entry in entries for name in entry.prefixes for kind in kinds}
+    folder = os.path.realpath(out)
+    for entry in entries:
+        for key in FILES:
+            path = getattr(entry, key)
+            if path is None or path.stem not in results:
+                continue
+            if os.path.realpath(path.parent) == folder:
+                raise UserError(
+                    f"the {key} of {entry.id}, {path}, is a file of results of this run: choose "
+                    "another folder for them"
+                )
+
+
 def run(
     model: SAMAudio,
     entries: Sequence[Entry],
@@ -116,6 +134,7 @@ def run(
     process's. `bad_lines` of the manifest are recorded as failures. Raises UserError where nothing
     more can be written, and for results of other weights.
     """
+    _check_inputs(entries, out)
     weights = fingerprint(model.pipeline.networks)
     try:
         _check_weights(out, weights)
@@ -214,7 +233,9 @@ class _Run:
         except Exception as error:  # whatever it is: it stops no other item
             self.failed[entry.id] = describe(error)
             return []
-        self.write([entry], {entry.id: items[-1]}, [stems])
+        noted = dataclasses.replace(items[0].recording, notes=notes_of(items))
+        item = dataclasses.replace(items[-1], recording=noted)
+        self.write([entry], {entry.id: item}, [stems])
         return items[:1]
 
     def read(self, entries: Sequence[Entry]) -> dict[str, Item]:

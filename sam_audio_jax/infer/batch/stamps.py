@@ -1,6 +1,8 @@
 """Whether the files of a manifest's items have changed: their sizes and times."""
 
 import concurrent.futures
+import hashlib
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -31,7 +33,15 @@ def _stamp(entry: Entry) -> FileStamp:
 
 
 def _stamp_of(path: pathlib.Path) -> str:
+    """Of a folder of pictures: their number, and a sum over their names, sizes and times.
+
+    Those of the folder itself stay where a picture in it is written again.
+    """
     try:
-        return file_stamp(path)
+        if not path.is_dir():
+            return file_stamp(path)
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        lines = "\n".join(f"{file.name} {file_stamp(file)}" for file in files)
+        return f"{len(files)} {hashlib.sha256(os.fsencode(lines)).hexdigest()[:16]}"
     except OSError:
         return ""

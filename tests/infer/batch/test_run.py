@@ -10,6 +10,7 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
+from sam_audio_jax.infer.batch.stamps import find_stamps, has_changed
 from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.options import SeparateOptions
 from tests.audio.recordings import sound, with_tracks
@@ -153,6 +154,35 @@ def test_a_changed_recording_is_separated_again(paired, items, whole, tmp_path):
     write_recording(items.parent / "3.wav", 1.01, 34)
     assert run(paired, read_manifest(items), out, SETTINGS) == {}
     assert stems(out) == after  # of a record without a stamp nobody knows
+
+
+def test_a_folder_of_masks_changes_with_its_pictures(tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name in ("0.png", "1.png"):
+        (folder / name).write_bytes(b"white")
+    line = {"id": "a", "audio": "a.wav", "video": "a.mp4", "mask": "masks"}
+    (tmp_path / "items.jsonl").write_text(json.dumps(line))
+    entries = read_manifest(tmp_path / "items.jsonl")
+    before = find_stamps(entries)["a"]
+    assert not has_changed(before, find_stamps(entries)["a"])
+    state = folder.stat()
+    (folder / "1.png").write_bytes(b"black!")
+    assert folder.stat().st_mtime_ns == state.st_mtime_ns
+    assert has_changed(before, find_stamps(entries)["a"])
+
+
+def test_an_input_that_is_a_result_of_the_run_is_refused(paired, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_recording(out / "b.target.wav", 0.5, 1)
+    lines = [{"id": "a", "audio": "out/b.target.wav"}, {"id": "b", "audio": "b.wav"}]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = (out / "b.target.wav").read_bytes()
+    with pytest.raises(UserError, match=r"the audio of a, .*b\.target\.wav, is a file of results"):
+        run(paired, read_manifest(tmp_path / "items.jsonl"), out, SETTINGS)
+    assert [file.name for file in out.iterdir()] == ["b.target.wav"]
+    assert (out / "b.target.wav").read_bytes() == before
 
 
 def test_a_run_is_not_continued_with_other_weights(paired, items, whole, tmp_path, monkeypatch):
