@@ -16,7 +16,7 @@ from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core import splits as splits_lib
 
 from sam_audio_jax import audio
-from sam_audio_jax.data.recording import CATEGORIES, LINE, Recording
+from sam_audio_jax.data.recording import CATEGORIES, LINE, Recording, Song
 from sam_audio_jax.encoders.text_form import has_words
 from sam_audio_jax.errors import UnusableError, UserError, first_line, shown
 from sam_audio_jax.files import read_json
@@ -24,6 +24,7 @@ from sam_audio_jax.files import read_json
 AUDIO = "audio_feature.Audio"
 TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
 CONSTANT = "="  # before a value that all examples have, instead of the name of a feature
+SAME_S = 0.1  # by which the lengths of the stems of a song may differ
 FULL_SCALE = 32_768.0  # of whole numbers: TFDS keeps samples as they come from 16-bit files
 OURS = (
     *("sound", "sample_rate", "full_scale", "caption", "category", "id", "source_id", "license"),
@@ -167,13 +168,37 @@ class TfdsSource:
             raise UnusableError(text, "full scale")
         return audio.Raw(np.ascontiguousarray(wave), int(rate), where)
 
-    def recordings(self) -> Iterator[Recording | UnusableError]:
-        """Yields the recording of each example, or why there is none."""
+    def recordings(self) -> Iterator[Recording | Song | UnusableError]:
+        """Yields the recording of each example, or why there is none, and then the songs.
+
+        The examples with one value of `song` are the stems of one song. One whose stems differ in
+        length, or of which two have one name, is none: these are several excerpts of a piece.
+        """
+        stems: dict[str, dict[str, tuple[str, float]]] = {}  # song -> name -> id, seconds
+        refused: dict[str, str] = {}  # song -> why it is none
         for record in range(len(self)):
             try:
-                yield self._recording(record)
+                recording = self._recording(record)
             except UnusableError as error:
                 yield error
+                continue
+            yield recording
+            if not recording.song:
+                continue
+            name, seconds = recording.stem or recording.caption, recording.duration
+            others = stems.setdefault(recording.song, {})
+            if name in others:
+                refused[recording.song] = f"two stems {shown(name)}"
+            elif any(abs(other - seconds) > SAME_S for _, other in others.values()):
+                lengths = sorted({seconds, *(other for _, other in others.values())})
+                refused[recording.song] = f"stems of {lengths[0]:.2f} to {lengths[-1]:.2f} s"
+            others[name] = recording.id, seconds
+        for song, others in stems.items():
+            if reason := refused.get(song):
+                text = f"{self.folder} song {shown(song)} has {reason}: they are not one excerpt"
+                yield UnusableError(text, "stems of several excerpts")
+            else:
+                yield Song(song, self.split, tuple(name for name, _ in others.values()))
 
     def _recording(self, record: int) -> Recording:
         where = f"{self.folder} example {record}"
@@ -197,8 +222,13 @@ class TfdsSource:
             duration=self._seconds(self._sound(example, where)),
             license=str(self._value(example, "license", "unknown")),
             split=self.split,
-            **{name: self._value(example, name) for name in ("speaker", "song", "stem")},
+            **{name: self._optional(example, name) for name in ("speaker", "song", "stem")},
         )
+
+    def _optional(self, example: Mapping[str, Any], ours: str) -> str | None:
+        """A field that an example may lack, as text: a number, also 0, is a name; "" is none."""
+        value = self._value(example, ours)
+        return None if value is None else str(value) or None
 
     def _seconds(self, sound: audio.Sound) -> float:
         if isinstance(sound, audio.Raw):

@@ -17,6 +17,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.library import open_library
 from sam_audio_jax.data.pipeline import separation_batches
+from sam_audio_jax.data.recording_table import RecordingTable
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
@@ -138,3 +139,57 @@ def test_a_missing_set_and_a_missing_split_are_named(folder, tmp_path):
         open_library(source(str(tmp_path)), 800)
     with pytest.raises(UserError, match="has no split 'test'; it has train"):
         open_library(dataclasses.replace(source(folder), split="test"), 800)
+
+
+class Stems(Tones):
+    """Three songs of two stems, of which the last has stems of two lengths, and two effects."""
+
+    def _info(self):
+        text = tfds.features.Text()
+        samples = tfds.features.Tensor(shape=(None,), dtype=np.int16)
+        names = {"label": text, "song": text, "stem": text, "category": text}
+        features = tfds.features.FeaturesDict({"audio": samples, "number": np.int64, **names})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _generate_examples(self):
+        rows = [(song, stem) for song in range(3) for stem in ("drums", "bass")]
+        rows += [(-1, "dog"), (-1, "cat")]
+        for number, (song, stem) in enumerate(rows):
+            wave = 9_000 * np.sin(0.2 * (number + 1) * np.arange(900 if number == 5 else 800))
+            is_stem = song >= 0
+            yield (
+                number,
+                {
+                    "audio": wave.astype(np.int16),
+                    "label": f"{stem} playing" if is_stem else f"{stem} crying",
+                    "song": f"song {song}" if is_stem else "",
+                    "stem": stem if is_stem else "",
+                    "number": song,
+                    "category": "music" if is_stem else "sfx",
+                },
+            )
+
+
+def songs_in(table: RecordingTable) -> list[list[str]]:
+    """The stems of each song with its number, all in order: TFDS shuffles examples."""
+    songs = [[table.recordings[int(number)] for number in one] for one in table.lists("songs")]
+    named = [[f"{one.stem} {(one.song or '').split()[-1]}" for one in song] for song in songs]
+    return sorted(map(sorted, named), key=lambda song: song[0].split()[-1])
+
+
+def test_examples_of_one_song_are_its_stems(tmp_path, caplog):
+    builder = Stems(data_dir=tmp_path / "tfds", file_format="array_record")
+    builder.download_and_prepare()
+    fields = (*FIELDS[:2], FIELDS[3], ("category", "category"), ("stem", "stem"))
+    named = source(str(builder.data_path), (*fields, ("song", "song")))
+    table = open_library(named, 800).table
+    assert songs_in(table) == [["bass 0", "drums 0"], ["bass 1", "drums 1"]]
+    assert "song 'song 2' has stems of 1.00 to 1.12 s: they are not one excerpt" in caplog.text
+    effects = [table.recordings[int(number)] for number in table.numbers("sfx")]
+    assert sorted((one.caption, one.song, one.stem) for one in effects) == [
+        ("cat crying", None, None),
+        ("dog crying", None, None),
+    ]
+    counted = source(str(builder.data_path), (*fields, ("song", "number")))
+    songs = songs_in(open_library(counted, 800).table)
+    assert songs[1:] == [["bass 0", "drums 0"], ["bass 1", "drums 1"]]  # 0 is a song, too
