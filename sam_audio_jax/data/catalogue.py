@@ -98,8 +98,10 @@ class Catalogue:
         count = len(named) + bool(len(self.songs))
         for _ in range(TRIES):
             which = int(rng.integers(count))
-            known = which < len(named)
-            texts = text.texts_of(self.recordings[int(named[which])]) if known else text.MUSIC
+            recording = self.recordings[int(named[which])] if which < len(named) else None
+            if recording is not None and recording.stem == text.UNNAMED:
+                continue
+            texts = text.MUSIC if recording is None else text.texts_of(recording)
             if not any(map(present.may_include, texts)):
                 return texts
         return ()

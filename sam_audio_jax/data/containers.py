@@ -4,7 +4,6 @@ A folder of shards has a `manifest.jsonl` like any other, whose lines have `path
 of their `record`; `00000.arrayrecord` and so on hold the files of sound as they were.
 """
 
-import dataclasses
 import functools
 import os
 import pathlib
@@ -17,12 +16,12 @@ from array_record.python import (
 )
 
 from sam_audio_jax import audio
-from sam_audio_jax.data.recording import Recording
-from sam_audio_jax.data.recording_table import DEFAULTS
-from sam_audio_jax.errors import UnusableError, UserError, first_line
+from sam_audio_jax.data.recording import Recording, Song, recording_line, song_line
+from sam_audio_jax.errors import UnusableError, UserError, first_line, shown
 from sam_audio_jax.files import whole_folder, write_jsonl
 
 SHARDS = "[0-9]*.arrayrecord"
+FEATURES = "features.json"  # of a TFDS data set
 PATHS = ("video", "mask", "video_features", "image")  # of a recording, besides its sound
 
 Fields = tuple[tuple[str, str], ...]
@@ -63,7 +62,7 @@ class RecordingShards:
 @functools.lru_cache(maxsize=32)
 def open_container(folder: str, split: str, fields: Fields) -> Container:
     """The container in a folder; it stays open. `split` and `fields` are for TFDS."""
-    if (pathlib.Path(folder) / "features.json").is_file():
+    if (pathlib.Path(folder) / FEATURES).is_file():
         # Imported here because it takes seconds, which no other command should wait for.
         from sam_audio_jax.data.tfds_source import TfdsSource
 
@@ -72,35 +71,69 @@ def open_container(folder: str, split: str, fields: Fields) -> Container:
 
 
 def write_recordings(
-    folder: str | os.PathLike, recordings: Iterable[Recording], per_shard: int = 1_000
+    folder: str | os.PathLike,
+    recordings: Iterable[Recording],
+    per_shard: int = 1_000,
+    songs: Iterable[Song] = (),
 ) -> int:
     """Writes the files of recordings into shards, with a manifest of them; returns their number.
 
+    `songs` are those of the recordings, as `read_source` returns both; they go into songs.jsonl.
     Paths of videos, masks and pictures become absolute: these files stay where they are. Files are
     copied as they are, also those that cannot be decoded. Raises `UserError` if `folder` holds
-    something.
+    something, for an id that two recordings have, for a stem of a song that is not given, and for
+    an example of a TFDS data set, which is in a container already.
     """
     lines: list[dict[str, Any]] = []
+    song_lines = [song_line(song) for song in dict.fromkeys(map(_alone, songs))]
+    stems = {stem["id"] for line in song_lines for stem in line["stems"]}
+    seen: set[str] = set()
     with whole_folder(folder) as part:
         writer = None
         for number, recording in enumerate(recordings):
+            if recording.id in seen:
+                raise UserError(f"two recordings have the id {shown(recording.id)}")
+            if recording.song and recording.id not in stems:
+                raise UserError(
+                    f"{shown(recording.id)} is a stem of the song {shown(recording.song)}, which "
+                    "is not among `songs`"
+                )
+            seen.add(recording.id)
             if number % per_shard == 0:
                 if writer is not None:
                     writer.close()
                 path = part / f"{number // per_shard:05d}.arrayrecord"
                 writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
             assert writer is not None
-            writer.write(pathlib.Path(recording.path).read_bytes())
+            writer.write(_content(recording))
             lines.append(_line(recording, number))
         if writer is not None:
             writer.close()
         write_jsonl(part / "manifest.jsonl", lines)
+        if song_lines:
+            write_jsonl(part / "songs.jsonl", song_lines)
     return len(lines)
+
+
+def _alone(song: Song) -> Song:
+    """A song without the number of its part: in shards there is one manifest."""
+    return Song(song.name, song.split, song.stems, song.kind)
+
+
+def _content(recording: Recording) -> bytes:
+    """The file of a recording, perhaps out of other shards."""
+    if recording.record is None:
+        return pathlib.Path(recording.path).read_bytes()
+    if (pathlib.Path(recording.path) / FEATURES).is_file():
+        raise UserError(f"{shown(recording.id)} is of a TFDS data set, not a file")
+    source = open_container(recording.path, recording.split, ())
+    assert isinstance(source, RecordingShards)
+    return source.sound(recording.record).data
 
 
 def _line(recording: Recording, record: int) -> dict[str, Any]:
     """The line of a manifest that names one record."""
-    line = dataclasses.asdict(recording)
-    line = {name: v for name, v in line.items() if name not in DEFAULTS or v != DEFAULTS[name]}
+    line = recording_line(recording)
+    line.pop("part", None)
     line |= {name: os.path.abspath(line[name]) for name in PATHS if line.get(name)}
     return line | {"path": ".", "record": record}

@@ -13,6 +13,7 @@ import numpy as np
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.recording import Recording, Song
 from sam_audio_jax.data.recording_table import (
+    LONE,
     Numbers,
     RecordingTable,
     make_table,
@@ -23,10 +24,10 @@ from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.data.source import embedded, iter_source, read_source
 from sam_audio_jax.data.streamed import StreamedWaves
 from sam_audio_jax.data.waves import Waves, cache_root, open_waves
-from sam_audio_jax.errors import UnusableError, UserError
+from sam_audio_jax.errors import UnusableError, UserError, shown
 from sam_audio_jax.files import check_writable, read_json
 
-TABLE_VERSION = 3  # part of the name of a table on disk: raise it when what is in one changes
+TABLE_VERSION = 4  # part of the name of a table on disk: raise it when what is in one changes
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,22 @@ def open_library(source: SourceConfig, sample_rate: int) -> Library:
     recordings, songs, refusals = read_source(source)
     waves = open_waves(recordings, sample_rate, source.most_bad, refusals)
     usable = np.array([waves.length(number) > 0 for number in range(len(recordings))])
-    return Library(make_table(recordings, songs, usable), waves)
+    table = make_table(recordings, songs, usable)
+    _name_lone_stems(table)
+    return Library(table, waves)
+
+
+def _name_lone_stems(table: RecordingTable) -> None:
+    """Logs how many stems no example has, and the first of them."""
+    lone = table.numbers(LONE)
+    if len(lone):
+        first = table.recordings[int(lone[0])]
+        log.warning(
+            "%d recordings are stems of no song with two usable stems, the first %s of song %s: "
+            "they are in no mixture of a song, nor used as music (songs are listed in the "
+            "songs.jsonl beside a manifest)",
+            *(len(lone), shown(first.id), shown(first.song)),
+        )
 
 
 def _stored_table(source: SourceConfig) -> RecordingTable:
@@ -69,6 +85,7 @@ def _stored_table(source: SourceConfig) -> RecordingTable:
     refusals.check(index["recordings"] + len(refusals), source.most_bad)
     table = open_table(folder)
     log.info("%d recordings in %s", len(table.recordings), folder)
+    _name_lone_stems(table)
     return table
 
 

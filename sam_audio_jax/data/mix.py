@@ -251,7 +251,8 @@ class Mixer:
         others = [self.recordings[n] for number, n in enumerate(stems) if number != chosen]
         claims_of = text.texts_of if is_song else text.claims_of
         claims = [frozenset(claims_of(other)) for other in others]
-        names = text.texts_of(others[0]) if len(others) == 1 else ()
+        is_named = len(others) == 1 and others[0].stem != text.UNNAMED
+        names = text.texts_of(others[0]) if is_named else ()
         places = laid_out[0].places if len(others) == 1 else ()
         return (
             _Source(target, texts, frozenset(texts), frozenset(), chosen_stem.places),

@@ -2,7 +2,8 @@
 
 `ROOT/train/PIECE/drums.wav`, and so on: one file for each instrument (MUSDB18-HQ, and any other
 set; a file is named after its instrument), or `ROOT/train/PIECE.stem.mp4`, one audio track for
-each. The mixture is not read: it is the sum of the stems.
+each. The mixture is not read: it is the sum of the stems. One instrument in two files of a piece, a
+piece in both forms, and a folder without stems are refused, each by name.
 """
 
 import pathlib
@@ -14,7 +15,7 @@ from sam_audio_jax.data.text import UNNAMED
 from sam_audio_jax.errors import UnusableError, UserError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")
-MIXTURE = "mixture"
+MIXTURES = ("mixture", "mix", "master")  # not read: the sum of the stems is
 STEM_MP4 = ".stem.mp4"
 TRACKS = ("drums", "bass", UNNAMED, "vocals")  # of a .stem.mp4, after its mixture
 # File -> what it is called by people; others are called by their name, "_" being a space.
@@ -35,18 +36,31 @@ def iter_multitracks(root: str, split: str) -> Iterator[Recording | Song | Unusa
         if split != "train" or not pathlib.Path(root).is_dir():
             raise UserError(f"no multitrack pieces in {folder}")
         folder = pathlib.Path(root)
+    pieces: dict[str, pathlib.Path] = {}  # name -> folder or file
     for piece in sorted(folder.iterdir()):
-        stems = []
-        for name, path, track in _stems(piece):
+        if piece.name.startswith("."):
+            continue
+        found = _stems(piece)
+        if not found and piece.is_dir():
+            yield UnusableError(f"{piece} has no stems {', '.join(SUFFIXES)}", "no stems")
+        name = piece.name.removesuffix(STEM_MP4)
+        if found and (first := pieces.setdefault(name, piece)) != piece:
+            yield UnusableError(f"{piece} is the piece {first} again", "piece twice")
+            continue
+        stems: dict[str, Recording] = {}
+        for name, path, track in found:
             try:
                 recording = _recording(piece, name, path, track, split)
+                if first := stems.get(recording.stem or ""):
+                    text = f"{path} is the stem {recording.stem!r} again, beside {first.path}"
+                    raise UnusableError(text, "stem twice")
             except UnusableError as error:
                 yield error
                 continue
-            stems.append(recording.id)
+            stems[recording.stem or ""] = recording
             yield recording
         if stems:
-            yield Song(str(piece), split, tuple(stems))
+            yield Song(str(piece), split, tuple(one.id for one in stems.values()))
 
 
 def _stems(piece: pathlib.Path) -> list[tuple[str, pathlib.Path, int | None]]:
@@ -56,7 +70,7 @@ def _stems(piece: pathlib.Path) -> list[tuple[str, pathlib.Path, int | None]]:
     if not piece.is_dir():
         return []
     files = [path for path in sorted(piece.iterdir()) if path.suffix.lower() in SUFFIXES]
-    return [(path.stem, path, None) for path in files if path.stem.lower() != MIXTURE]
+    return [(path.stem, path, None) for path in files if path.stem.lower() not in MIXTURES]
 
 
 def _recording(

@@ -24,6 +24,7 @@ from sam_audio_jax.files import read_json, whole_folder, write_json
 SINGLE = "single "  # before a group: those of its recordings that hold a single event
 CATEGORY = "category "  # before a group: the recordings of a category, also stems of songs
 VIDEO = "with video features"
+LONE = "stems of no song"  # recordings with a `song` that is not known, or has one stem alone
 
 Numbers = Int[np.ndarray, " numbers"]
 
@@ -132,6 +133,10 @@ def make_arrays(
     by_caption = lists_by_key(numbers, columns["caption"][numbers])
     arrays["last of caption"] = by_caption.members[by_caption.starts[1:] - 1]
     _put_songs(put, columns["id"], songs, usable)
+    lone = usable & columns["in_song"]
+    for kind in SONG_KINDS:
+        lone[arrays[f"{kind}s.members"]] = False
+    arrays[LONE] = np.flatnonzero(lone)
     return arrays
 
 

@@ -94,18 +94,20 @@ def iter_source(
     If ids need not be `unique` in a manifest, nothing is kept in memory. Raises `UserError` for a
     part that is missing, and for a split that no part has.
     """
-    splits, found = set(), False
+    splits, found, unusable = set(), False, None
     for one in _all_parts(config, unique):
-        if not isinstance(one, UnusableError) and one.split != config.split:
+        if isinstance(one, UnusableError):
+            unusable = unusable or one
+        elif one.split != config.split:
             splits.add(one.split)
             continue
-        found = found or not isinstance(one, Song)
+        else:
+            found = found or not isinstance(one, Song)
         yield one
     if not found:
-        raise UserError(
-            f"no recordings with split {config.split!r}; the manifests have "
-            f"{', '.join(sorted(splits))}"
-        )
+        others = f"; there are those of {', '.join(sorted(splits))}" if splits else ""
+        reason = f"; the first that cannot be used: {unusable}" if unusable else ""
+        raise UserError(f"no recordings with split {config.split!r}{others}{reason}")
 
 
 def _all_parts(config: SourceConfig, unique: bool) -> Iterator[Recording | Song | UnusableError]:

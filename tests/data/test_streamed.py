@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import soundfile
 
 from sam_audio_jax.data import pipeline
 from sam_audio_jax.data.config import SourceConfig
-from sam_audio_jax.data.containers import write_recordings
+from sam_audio_jax.data.containers import RecordingShards, write_recordings
 from sam_audio_jax.data.library import open_library
+from sam_audio_jax.data.likeness import Present
 from sam_audio_jax.data.source import load_manifest, load_songs, read_source
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_lines, write_jsonl
@@ -55,10 +57,10 @@ def test_a_streamed_source_gives_the_examples_of_one_that_was_decoded_before(wor
 
 def test_shards_give_the_examples_of_the_files_that_they_hold(world, tmp_path):
     source = toy.config(world).source
-    assert write_recordings(tmp_path / "shards", load_manifest(world), per_shard=10) == 24
+    recordings, songs, _ = read_source(source)
+    assert write_recordings(tmp_path / "shards", recordings, 10, songs) == 24
     assert len(list((tmp_path / "shards").glob("*.arrayrecord"))) == 3
-    songs = pathlib.Path(world).parent / "songs.jsonl"
-    (tmp_path / "shards" / "songs.jsonl").write_bytes(songs.read_bytes())
+    assert len(load_songs([str(tmp_path / "shards" / "manifest.jsonl")], "train")) == 2
     sharded = dataclasses.replace(source, manifests=(str(tmp_path / "shards" / "manifest.jsonl"),))
     batches = [
         toy.take(toy.separation(dataclasses.replace(toy.config(world), source=one), 4), 2)
@@ -67,6 +69,33 @@ def test_shards_give_the_examples_of_the_files_that_they_hold(world, tmp_path):
     toy.assert_equal(*batches)
     with pytest.raises(UserError, match=r"data\.source\.streamed"):
         open_library(sharded, RATE)
+
+
+def test_shards_are_made_of_shards_with_all_songs_and_each_id_once(world, tmp_path):
+    recordings, songs, _ = read_source(toy.config(world).source)
+    with pytest.raises(UserError, match="'clip-18' is a stem of the song 'one', which is not amo"):
+        write_recordings(tmp_path / "shards", recordings)
+    with pytest.raises(UserError, match="two recordings have the id 'clip-0'"):
+        write_recordings(tmp_path / "shards", recordings[:1] * 2)
+    assert not (tmp_path / "shards").exists()
+    write_recordings(tmp_path / "shards", recordings, 10, songs)
+    manifest = str(tmp_path / "shards" / "manifest.jsonl")
+    again = load_manifest(manifest)
+    write_recordings(tmp_path / "again", again, 7, load_songs([manifest], "train"))
+    shards = [RecordingShards(str(tmp_path / name)) for name in ("shards", "again")]
+    assert shards[0].sound(9).data == shards[1].sound(9).data
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_stems_of_a_song_that_is_not_listed_are_named(world, tmp_path, caplog, is_streamed):
+    lines = [line for _, line in read_lines(world)]
+    for line in lines:
+        line["path"] = str(pathlib.Path(world).parent / line["path"])
+    write_jsonl(tmp_path / "manifest.jsonl", lines)
+    source = SourceConfig(manifests=(str(tmp_path / "manifest.jsonl"),), streamed=is_streamed)
+    assert len(open_library(source, RATE).table.lists("songs")) == 0
+    assert "6 recordings are stems of no song with two usable stems" in caplog.text
+    assert "the first 'clip-18' of song 'one'" in caplog.text
 
 
 def test_a_table_is_opened_again_by_its_folder_and_keeps_nothing_in_memory(world):
@@ -123,6 +152,45 @@ def test_every_instrument_of_a_piece_is_a_target_in_turn(tmp_path):
         assert len(mixer.catalogue.table.lists("songs")) == 2
     with pytest.raises(UserError, match="no multitrack pieces in"):
         read_source(dataclasses.replace(source, split="test"))
+
+
+def write_pieces(folder: pathlib.Path, *files: str) -> SourceConfig:
+    """Files of tones under `folder`/train, as a source whose only recipe is stem and rest."""
+    rng = np.random.default_rng(0)
+    for name in files:
+        path = folder / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, make_sound(rng, 4.0), RATE)
+    return SourceConfig(multitracks=(str(folder),))
+
+
+def test_a_song_of_two_stems_is_not_prompted_for_what_has_no_name(tmp_path):
+    source = write_pieces(tmp_path, "one/vocals.wav", "one/other.wav", "two/drums.wav", "two/a.wav")
+    cfg = toy.replaced(toy.config("", recipes=(("stem", "rest", 1.0),)), source=source)
+    mixer = pipeline.mixer(cfg, RATE, HOP)
+    drawn = [mixer.draw(np.random.default_rng(number)) for number in range(30)]
+    of_one = [one for one in drawn if "singing" in one.target_texts]
+    assert of_one
+    assert not any(one.residual_texts for one in of_one)
+    assert any(one.residual_texts for one in drawn)
+    present = Present({"dog barking"})
+    absent = {mixer.catalogue.absent(present, np.random.default_rng(n)) for n in range(30)}
+    assert absent
+    assert not any("other" in texts for texts in absent)
+
+
+def test_what_is_no_stem_of_a_piece_is_refused(tmp_path):
+    files = ("drums.wav", "drums.flac", "Vocals.wav", "mix.wav", "MIXTURE.wav", "bass.wav")
+    source = write_pieces(tmp_path, *(f"one/{name}" for name in files), "artist/two/drums.wav")
+    (tmp_path / "train" / "one.stem.mp4").touch()
+    recordings, songs, refusals = read_source(source)
+    assert sorted(one.stem for one in recordings) == ["bass", "drums", "vocals"]
+    assert [len(song.stems) for song in songs] == [3]
+    assert refusals.counts == {"stem twice": 1, "piece twice": 1, "no stems": 1}
+    shutil.rmtree(tmp_path / "train" / "one")
+    (tmp_path / "train" / "one.stem.mp4").unlink()
+    with pytest.raises(UserError, match=r"no recordings with split 'train'; the .* has no stems"):
+        read_source(source)
 
 
 def test_each_speaker_of_a_conversation_is_a_target_against_the_others(tmp_path):
