@@ -18,7 +18,7 @@ from sam_audio_jax.audio import Audio
 from sam_audio_jax.codec.codec import pad_to_hop
 from sam_audio_jax.data import energy, span_prompts
 from sam_audio_jax.data.labels import LabelledRecord
-from sam_audio_jax.errors import UserError
+from sam_audio_jax.errors import UnusableError, UserError
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.inputs import Item
@@ -33,6 +33,8 @@ from sam_audio_jax.label.tagging import Tagger
 from sam_audio_jax.separator.prompts import Span
 from sam_audio_jax.video.masks import read_masks
 from sam_audio_jax.video.reading import decode_frames
+
+NO_CHANNEL = "no channel"  # the reason of an input that names one too many
 
 _Wave = Float[np.ndarray, " _"]
 _Scores = dict[str, list[float]]  # score -> its values, one for each member
@@ -69,11 +71,14 @@ class GroupLabeller:
         """
         text, spans = self.settings.kind.prompt(source)
         by_video = "video" in self.settings.kind.parts
+        recording, track = source.audio, source.track
+        if source.channel is not None:
+            recording, track = _channel(source), None
         item = self.model.item(
-            source.audio,
+            recording,
             text,
             spans,
-            track=source.track,
+            track=track,
             video=source.video if by_video else None,
             mask=source.mask if by_video else None,
             name=source.id,
@@ -245,8 +250,8 @@ class GroupLabeller:
         items = []
         for number, one in enumerate(solved):
             others = [*solved[number + 1 :], *solved[:number]]
-            audio_of = one.member.source.audio
-            other = next((o for o in others if o.member.source.audio != audio_of), None)
+            own = one.member.source.recording
+            other = next((o for o in others if o.member.source.recording != own), None)
             if other is not None:
                 residual = other.residual
             elif residual_beside is not None:
@@ -313,6 +318,18 @@ class GroupLabeller:
             tuple(latents[3 * row + signal, :count] for signal in range(3))
             for row, count in enumerate(frames)
         ]
+
+
+def _channel(source: LabelInput) -> Audio:
+    """The one channel of a recording that an input names.
+
+    Raises UnusableError for one that is not there.
+    """
+    found = inputs.read(source.audio, name=source.id, track=source.track)
+    channel, there = source.channel or 1, len(found.samples)
+    if channel > there:
+        raise UnusableError(f"{source.audio} has no channel {channel}, it has {there}", NO_CHANNEL)
+    return dataclasses.replace(found, samples=found.samples[channel - 1 : channel])
 
 
 def _agreements(

@@ -5,6 +5,8 @@ Both kinds of manifest are read: that of a training (docs/data.md, "Manifest") a
 """
 
 import dataclasses
+import functools
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +32,7 @@ class LabelInput:
     texts: tuple[str, ...] = ()  # the caption and other words for the same sound, as models read
     spans: tuple[Span, ...] = ()
     track: int | None = None
+    channel: int | None = None  # from 1; None: all, mixed down
     video: pathlib.Path | None = None
     mask: pathlib.Path | None = None
     category: str = CATEGORY
@@ -40,6 +43,14 @@ class LabelInput:
     def caption(self) -> str:
         """The text of its prompt; "" if there is none."""
         return self.texts[0] if self.texts else ""
+
+    @functools.cached_property
+    def recording(self) -> str:
+        """The file that it is of, in one spelling: several lines of one have several sounds of it.
+
+        Links are followed; a copy is another recording.
+        """
+        return "" if self.audio is None else os.path.realpath(self.audio)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +114,11 @@ def _parse(fields: Any, number: int, where: str, folder: pathlib.Path) -> LabelI
     track = fields.get("track")
     if track is not None:
         check_track(track, where)
+    channel = fields.get("channel")
+    if channel is not None and (type(channel) is not int or channel < 1):
+        raise UserError(f"{where}: channel must be a whole number from 1, not {shown(channel)}")
+    if fields.get("record") is not None:
+        raise UserError(f"{where} has a record, of shards, which are not labelled: name files")
     name, category = fields.get("id", fields["audio"]), fields.get("category", CATEGORY)
     for key, value in (("id", name), ("category", category)):
         if not isinstance(value, str) or not value:
@@ -114,6 +130,7 @@ def _parse(fields: Any, number: int, where: str, folder: pathlib.Path) -> LabelI
         texts=tuple(dict.fromkeys(filter(None, texts))),
         spans=_spans(fields.get("spans") or (), where),
         track=track,
+        channel=channel,
         category=category,
         audio=paths["audio"],
         video=paths["video"],

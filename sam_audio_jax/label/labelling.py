@@ -188,7 +188,7 @@ class _Run:
         self.position = {one.number: position for position, one in enumerate(self.inputs)}
         self.texts_of = collections.defaultdict(set)  # recording -> all that is true of it
         for one in self.inputs:
-            self.texts_of[one.audio] |= set(one.texts)
+            self.texts_of[one.recording] |= set(one.texts)
 
     def numbers(self, shard: int) -> range:
         """The numbers of the inputs of a shard."""
@@ -271,7 +271,7 @@ class _Run:
 
     def _absent_text(self, one: LabelInput) -> str:
         """A caption of the manifest that cannot be true of a recording; "" if none was found."""
-        present = Present(self.texts_of[one.audio] | set(one.texts))
+        present = Present(self.texts_of[one.recording] | set(one.texts))
         rng = np.random.default_rng((self.settings.seed, ABSENT, one.number))
         for _ in range(ABSENT_TRIES):
             text = self.captions[int(rng.integers(len(self.captions)))]
@@ -313,7 +313,8 @@ class _Run:
             other = self.inputs[(number + step) % count]
             if tried == PARTNERS:
                 break
-            if other.audio == one.member.source.audio or isinstance(self._frames(other), Refusal):
+            is_same = other.recording == one.member.source.recording
+            if is_same or isinstance(self._frames(other), Refusal):
                 continue
             tried += 1
             residual = self._residual(other)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sam_audio_jax.infer.inputs import Item
+from sam_audio_jax.infer.video_prompts import make_clip
 from sam_audio_jax.label.label_inputs import LabelInput
 from sam_audio_jax.scorers.scorer import PromptView
 
@@ -37,5 +38,8 @@ class SolvedMember:
     @property
     def prompts(self) -> PromptView:
         """What is known of the sound, also where the model was not prompted by it."""
-        source, item = self.member.source, self.member.item
-        return dataclasses.replace(item.prompts, text=source.caption, spans=source.spans)
+        source, view = self.member.source, self.member.item.prompts
+        video = view.video
+        if video is None and (clip := make_clip(source.video, source.mask, name=source.id)):
+            video = clip.at
+        return dataclasses.replace(view, text=source.caption, spans=source.spans, video=video)

@@ -54,10 +54,18 @@ class ImageBindScorer:
         sample_rate: int,
         prompts: Sequence[PromptView],
     ) -> AxisScores:
-        """As `Scorer.score`. Raises `UserError` for sounds of less than a spectrum's window."""
+        """As `Scorer.score`.
+
+        Raises `UserError` for sounds of less than a spectrum's window, and where one has no video.
+        """
+        videos = [view.video for view in prompts if view.video is not None]
+        if len(videos) != len(candidates):
+            raise UserError(
+                f"ImageBind needs a video of each sound, and {len(videos)} of {len(candidates)} "
+                "have one"
+            )
         waves = each_candidate(candidates, lengths)
         sounds = self.encode_sounds(waves, sample_rate).reshape(*candidates.shape[:2], -1)
-        videos = [view.video for view in prompts if view.video is not None]
         seen = self.encode_videos(videos, [int(length) for length in lengths], sample_rate)
         return {self.axes[0]: np.einsum("bko,bo->bk", sounds, seen)}
 

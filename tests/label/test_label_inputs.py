@@ -47,6 +47,8 @@ def test_captions_that_are_sentences_become_phrases_on_request(tmp_path):
         ({"path": "a.wav", "mask": "m.npz"}, "has a mask but no video that it is of"),
         ({"path": "a.wav", "spans": [["?", 0, 1]]}, "span token '\\?'"),
         ({"id": "first", "path": "b.wav"}, "id 'first' is that of line 1"),
+        ({"path": "a.wav", "channel": 0}, "channel must be a whole number from 1, not 0"),
+        ({"path": ".", "record": 3}, "has a record, of shards, which are not labelled"),
         ([], "must be an object"),
     ],
 )
@@ -123,3 +125,13 @@ def test_what_has_no_caption_gets_the_nearest_phrase(tmp_path):
     (tmp_path / "phrases.txt").write_text("\n .\n")
     with pytest.raises(UserError, match="has no phrase"):
         read_vocabulary(tmp_path / "phrases.txt")
+
+
+def test_spellings_of_a_path_and_links_are_one_recording(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "link.wav").symlink_to("a.wav")
+    names = ["a.wav", "sub/../a.wav", str(tmp_path / "a.wav"), "link.wav", "b.wav"]
+    inputs = read(tmp_path, *({"path": name} for name in names))
+    files = [one.recording for one in inputs]
+    assert set(files[:4]) == {files[0]} != {files[4]}

@@ -1,5 +1,8 @@
 """A labelling run: one result for every line, whatever is broken, killed or shared."""
 
+import copy
+import dataclasses
+import json
 import pathlib
 import shutil
 import signal
@@ -10,7 +13,9 @@ import types
 
 import numpy as np
 import pytest
+import tqdm
 
+from sam_audio_jax import audio
 from sam_audio_jax.cli import label as command
 from sam_audio_jax.cli import main
 from sam_audio_jax.data.config import LabelConfig
@@ -18,7 +23,9 @@ from sam_audio_jax.data.labels import LabelCache, all_entries, read_labels_index
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import PART, read_jsonl, write_json
-from sam_audio_jax.label.labelling import check_label_folder
+from sam_audio_jax.label.label_inputs import read_inputs
+from sam_audio_jax.label.labelling import _Run, check_label_folder
+from sam_audio_jax.label.members import SolvedMember
 from tests.children import ROOT, environment
 from tests.label.conftest import SETTINGS
 
@@ -165,3 +172,51 @@ def test_a_damaged_shard_is_named(whole, tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"00001.arrayrecord is damaged"):
         list(all_entries(out, 3))
+
+
+def write_lines(path: pathlib.Path, *lines: dict) -> pathlib.Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_lines_of_one_recording_in_two_spellings_are_not_remixed(labeller, recordings, tmp_path):
+    """Its own residual and the caption of its other line would flatter, or blame, the label."""
+    source = recordings.parent
+    (source / "sub").mkdir(exist_ok=True)
+    names = (source / "0.wav", source / "sub" / ".." / "0.wav")
+    lines = [{"path": str(n), "caption": c} for n, c in zip(names, ("rain", "violin"), strict=True)]
+    run = _Run(labeller, read_inputs(write_lines(tmp_path / "two.jsonl", *lines)))
+    assert not any(run._absent_text(one) for one in run.inputs)
+    without = dataclasses.replace(labeller.settings, scores=("remix",))
+    alone = copy.copy(labeller)
+    alone.settings = without
+    run = _Run(alone, read_inputs(tmp_path / "two.jsonl"))
+    results = run.shard(0, tqdm.tqdm(disable=True))
+    assert all("no other recording to remix with" in one.text for one in results)
+
+
+def test_the_channel_of_a_line_is_what_is_labelled(labeller, tmp_path):
+    waves = [0.1 * np.random.default_rng(number).standard_normal(2_000) for number in range(2)]
+    audio.write_wav(tmp_path / "both.wav", np.stack(waves), 8_000)
+    audio.write_wav(tmp_path / "second.wav", waves[1][None], 8_000)
+    lines = [
+        {"id": "both", "path": "both.wav", "caption": "rain", "channel": 2},
+        {"id": "second", "path": "second.wav", "caption": "rain"},
+        {"id": "none", "path": "both.wav", "caption": "rain", "channel": 3},
+    ]
+    inputs = read_inputs(write_lines(tmp_path / "lines.jsonl", *lines)).inputs
+    both, second = map(labeller.member, inputs[:2])
+    np.testing.assert_array_equal(both.item.wave, second.item.wave)
+    with pytest.raises(UserError, match=r"both\.wav has no channel 3, it has 2"):
+        labeller.member(inputs[2])
+
+
+def test_a_video_is_known_to_scorers_where_the_model_is_not_prompted_by_it(labeller, tmp_path):
+    wave = 0.1 * np.random.default_rng(0).standard_normal((1, 800))
+    audio.write_wav(tmp_path / "a.wav", wave, 8_000)
+    lines = [{"path": "a.wav", "caption": "rain", "video": "a.mp4"}, {"path": "a.wav", "id": "b"}]
+    (tmp_path / "a.mp4").touch()
+    seen, unseen = read_inputs(write_lines(tmp_path / "lines.jsonl", *lines)).inputs
+    silence = np.zeros(800, np.float32)
+    views = [SolvedMember(labeller.member(one), silence, silence).prompts for one in (seen, unseen)]
+    assert [view.video is not None for view in views] == [True, False]
