@@ -26,11 +26,13 @@ from array_record.python import (
     array_record_data_source,
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
 )
+from jaxtyping import Int, UInt64
 
 from sam_audio_jax.data.config import LabelConfig
 from sam_audio_jax.data.label_scores import failing
+from sam_audio_jax.data.recording_table import key_of
 from sam_audio_jax.data.records import Record, pack, unpack
-from sam_audio_jax.errors import UserError, first_line
+from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.files import check_format, iter_jsonl, read_json, whole_file, write_jsonl
 
 FORMAT = 1
@@ -147,7 +149,7 @@ class LabelCache:
         self.index: dict[str, Any] = index | {"segment_s": 0.0}  # no teacher has seen them
         paths = [shard_path(folder, number) for number in range(index["shards"])]
         entries = _read_scores(folder / SCORES)
-        self._numbers = _passing(entries, config, len(paths))
+        self._numbers, self._keys, records = _passing(entries, config, len(paths))
         if config.most > len(self._numbers):
             raise UserError(
                 f"data.labels.most={config.most}, but {len(self._numbers)} labels of "
@@ -155,12 +157,18 @@ class LabelCache:
             )
         if config.most:
             rng = np.random.default_rng((seed, DRAW))
-            self._numbers = np.sort(rng.choice(self._numbers, config.most, replace=False))
+            chosen = np.sort(rng.choice(len(self._numbers), config.most, replace=False))
+            self._numbers, self._keys = self._numbers[chosen], self._keys[chosen]
         try:
             self._source = array_record_data_source.ArrayRecordDataSource([str(p) for p in paths])
         except (RuntimeError, FileNotFoundError) as error:
             reason = first_line(error)
             raise UserError(f"{folder} has a damaged shard, label again: {reason}") from None
+        if len(self._source) != records:
+            raise UserError(
+                f"the shards of {folder} have {len(self._source)} records, and by {SCORES} they "
+                f"have {records}: they are not of one run, label again"
+            )
 
     def silence(self) -> Record:
         """Raises `UserError`: prompts for absent sounds need a latent cache."""
@@ -177,10 +185,16 @@ class LabelCache:
 
     def __getitem__(self, number: int) -> LabelledRecord | None:
         try:
-            return unpack_label(self._source[int(self._numbers[number])])
+            label = unpack_label(self._source[int(self._numbers[number])])
         except (RuntimeError, ValueError, KeyError, msgpack.UnpackException) as error:
             log.warning("skipped label %d of %s: %s", number, self.config.folder, error)
             return None
+        if key_of(label.id) != self._keys[number]:
+            raise UserError(
+                f"{self.config.folder} has the label {shown(label.id)} where by {SCORES} another "
+                "one is: its shards are not of one run, label again"
+            )
+        return label
 
 
 def write_scores(folder: pathlib.Path, shards: int) -> int:
@@ -195,8 +209,13 @@ def _read_scores(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         yield entry
 
 
-def _passing(entries: Iterable[Mapping[str, Any]], config: LabelConfig, shards: int) -> np.ndarray:
-    """The numbers, over the records of all shards, of the labels that pass."""
+def _passing(
+    entries: Iterable[Mapping[str, Any]], config: LabelConfig, shards: int
+) -> tuple[Int[np.ndarray, " passing"], UInt64[np.ndarray, " passing"], int]:
+    """The labels that pass: their numbers over the records of all shards, and keys of their ids.
+
+    The last is the number of all records.
+    """
     thresholds = config.thresholds
     # Labels of each shard, and (shard, number in it) of those that pass.
     counts, passing = np.zeros(shards, np.int64), []
@@ -205,7 +224,8 @@ def _passing(entries: Iterable[Mapping[str, Any]], config: LabelConfig, shards: 
             continue
         where = f"label {entry['id']} of {config.folder}"
         if not failing(entry["scores"], thresholds, where):
-            passing.append((entry["shard"], counts[entry["shard"]]))
+            place = entry["shard"], counts[entry["shard"]]
+            passing.append((*place, key_of(entry["id"])))
         counts[entry["shard"]] += 1
     if not passing:
         limits = ", ".join(f"{name} {value:g}" for name, value in thresholds.items())
@@ -214,4 +234,5 @@ def _passing(entries: Iterable[Mapping[str, Any]], config: LabelConfig, shards: 
             + (f" the thresholds {limits}" if limits else "")
         )
     starts = np.concatenate([[0], np.cumsum(counts + 1)])  # a shard ends with its entries
-    return np.array([starts[shard] + number for shard, number in passing], np.int64)
+    numbers = np.array([starts[shard] + number for shard, number, _ in passing], np.int64)
+    return numbers, np.array([key for _, _, key in passing], np.uint64), int(starts[-1])

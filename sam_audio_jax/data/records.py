@@ -1,11 +1,14 @@
 """One encoded mixture, and its form as bytes in a shard of a latent cache."""
 
 import dataclasses
+import hashlib
 from typing import Any, cast
 
 import msgpack
 import numpy as np
 from jaxtyping import Bool, Float16
+
+from sam_audio_jax.errors import UserError
 
 SIGNALS = ("mixture", "target", "residual")
 VIDEO = ("target_video", "residual_video")
@@ -36,8 +39,8 @@ class Record:
     residual_claims: tuple[str, ...] = ()
 
 
-def pack(record: Record) -> bytes:
-    """Returns a record as bytes (msgpack)."""
+def pack(record: Record, number: int | None = None) -> bytes:
+    """Returns a record as bytes (msgpack), with its number in a cache if that is given."""
     fields: dict[str, Any] = {name: getattr(record, name).tobytes() for name in SIGNALS}
     fields |= {
         "channels": record.mixture.shape[-1],
@@ -55,12 +58,34 @@ def pack(record: Record) -> bytes:
     for name in VIDEO:
         if (video := getattr(record, name)) is not None:
             fields |= {name: video.tobytes(), "video_width": video.shape[-1]}
+    if number is not None:
+        fields["number"] = number
     return cast(bytes, msgpack.packb(fields))
 
 
-def unpack(data: bytes) -> Record:
-    """Returns the record that `pack` made bytes of, in any format; its arrays are read-only."""
+def with_digest(packed: bytes) -> bytes:
+    """Bytes of `pack` with a SHA-256 of them among their fields; `unpack` reads both."""
+    digest = {"sha256": hashlib.sha256(packed).hexdigest()}
+    return cast(bytes, msgpack.packb(msgpack.unpackb(packed) | digest))
+
+
+def check_digest(data: bytes) -> None:
+    """Raises `ValueError` for bytes of `with_digest` that have changed since."""
     fields = msgpack.unpackb(data)
+    digest = fields.pop("sha256", None)  # an earlier version wrote none
+    packed = cast(bytes, msgpack.packb(fields))
+    if digest is not None and digest != hashlib.sha256(packed).hexdigest():
+        raise ValueError("its checksum is another one")
+
+
+def unpack(data: bytes, number: int | None = None) -> Record:
+    """Returns the record that `pack` made bytes of, in any format; its arrays are read-only.
+
+    Raises `UserError` for a record that says that it is another one than `number`.
+    """
+    fields = msgpack.unpackb(data)
+    if number is not None and fields.get("number", number) != number:
+        raise UserError(f"record {number} is the one with number {fields['number']}")
     latents = {
         name: np.frombuffer(fields[name], np.float16).reshape(-1, fields["channels"])
         for name in SIGNALS

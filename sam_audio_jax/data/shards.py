@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -37,7 +37,14 @@ from sam_audio_jax.config import to_dict
 from sam_audio_jax.data.arrange import Placement
 from sam_audio_jax.data.config import MixConfig, SourceConfig
 from sam_audio_jax.data.mixture import Mixture
-from sam_audio_jax.data.records import SIGNALS, Record, pack, unpack
+from sam_audio_jax.data.records import (
+    SIGNALS,
+    Record,
+    check_digest,
+    pack,
+    unpack,
+    with_digest,
+)
 from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError, first_line
@@ -140,7 +147,7 @@ def write_cache(
     render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
     if not (folder / SILENCE).is_file():
         with whole_file(folder / SILENCE) as part:
-            part.write_bytes(pack(render.silence(samples)))
+            part.write_bytes(with_digest(pack(render.silence(samples))))
     own = range(rank.index, shards, rank.count)
     with tqdm.tqdm(desc="encoding", total=len(own) * per_shard, unit="mixture") as bar:
         for shard in own:
@@ -148,7 +155,8 @@ def write_cache(
                 bar.update(per_shard)
                 continue
             numbers = range(shard * per_shard, (shard + 1) * per_shard)
-            _write_shard(folder / shard_name(shard), render.records(numbers), bar)
+            records = zip(numbers, render.records(numbers), strict=True)
+            _write_shard(folder / shard_name(shard), records, bar)
     done = {int(path.stem) for path in folder.glob(SHARDS)}
     finished = done >= set(range(shards))
     if finished:
@@ -248,12 +256,12 @@ def _ahead(make: Callable[[A], B], arguments: Sequence[A]) -> Iterator[B]:
         yield coming.result()
 
 
-def _write_shard(path: pathlib.Path, records: Iterator[Record], bar: tqdm.tqdm) -> None:
+def _write_shard(path: pathlib.Path, records: Iterable[tuple[int, Record]], bar: tqdm.tqdm) -> None:
     with whole_file(path) as part:
         writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1,uncompressed")
         try:
-            for record in records:
-                writer.write(pack(record))
+            for number, record in records:
+                writer.write(pack(record, number))
                 bar.update()
         finally:
             writer.close()
@@ -294,10 +302,13 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 class Cache:
-    """Random access to the records of a cache; damaged ones are None. Picklable."""
+    """Random access to the records of a cache; damaged ones are None. Picklable.
+
+    A record that says that it is another one than is read is a `UserError`.
+    """
 
     def __init__(self, folder: str | os.PathLike):
-        """Raises `UserError` for an unfinished cache and for one with a damaged shard."""
+        """Raises `UserError` for an unfinished cache, a damaged shard and one of another size."""
         self.folder = str(folder)
         self.index = read_index(folder)
         # Not those of an extension that has not ended: they would change the order of all.
@@ -313,9 +324,17 @@ class Cache:
         except RuntimeError as error:
             reason = first_line(error)
             raise UserError(f"{folder} has a damaged shard, delete it: {reason}") from None
+        if len(self._source) != (whole := len(paths) * self.index["per_shard"]):
+            raise UserError(
+                f"the {len(paths)} shards of {folder} have {len(self._source)} records, not {whole}"
+                ": delete those of another cache, and run `sam-audio prepare` again"
+            )
 
     def silence(self) -> Record:
-        """The record of silence. Raises `UserError` for a cache of format 1 to 3, without one."""
+        """The record of silence.
+
+        Raises `UserError` for a cache of format 1 to 3, without one, and where it is damaged.
+        """
         path = pathlib.Path(self.folder) / SILENCE
         if not path.is_file():
             raise UserError(
@@ -323,7 +342,15 @@ class Cache:
                 "(data.prompts.absent_share): it is of an earlier version, make a new one with "
                 "`sam-audio prepare`"
             )
-        return unpack(path.read_bytes())
+        data = path.read_bytes()
+        try:
+            check_digest(data)
+            return unpack(data)
+        except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
+            raise UserError(
+                f"{path} is damaged ({first_line(error)}): delete it, and run `sam-audio prepare` "
+                "again, which writes it anew"
+            ) from None
 
     def __reduce__(self):
         return Cache, (self.folder,)
@@ -333,7 +360,13 @@ class Cache:
 
     def __getitem__(self, number: int) -> Record | None:
         try:
-            return unpack(self._source[number])
+            return unpack(self._source[number], number)
+        except UserError as error:
+            shard = shard_name(number // self.index["per_shard"])
+            raise UserError(
+                f"{self.folder} has another shard in the place of {shard} ({error}): delete it, "
+                "and run `sam-audio prepare` again"
+            ) from None
         except (RuntimeError, ValueError, KeyError, msgpack.UnpackException) as error:
             log.warning("skipped record %d of %s: %s", number, self.folder, error)
             return None

@@ -1,6 +1,7 @@
 """Labels as training data: a share of the examples, chosen by thresholds, as they were made."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -85,6 +86,18 @@ def test_a_label_survives_its_bytes():
 def test_thresholds_choose_when_labels_are_read(labels, fields, wanted):
     cache = LabelCache(LabelConfig(folder=labels, **fields), seed=0)
     assert [cache[number].id for number in range(len(cache))] == [f"item{n}" for n in wanted]
+
+
+def test_shards_that_are_not_those_of_the_scores_are_refused(labels):
+    first, second = (shard_path(pathlib.Path(labels), number) for number in range(2))
+    whole = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(whole)
+    with pytest.raises(UserError, match="has the label 'item3' where by scores"):
+        LabelCache(LabelConfig(folder=labels), 0)[0]
+    write_shard(first, [], [])
+    with pytest.raises(UserError, match=r"have 5 records, and by scores\.jsonl they have 8"):
+        LabelCache(LabelConfig(folder=labels), 0)
 
 
 def test_random_labels_are_as_many_as_the_config_says(labels):

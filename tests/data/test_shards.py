@@ -82,6 +82,40 @@ def test_damaged_records_are_skipped(world, cache, tmp_path):
         shards.Cache(folder)
 
 
+def test_shards_of_another_size_and_exchanged_ones_are_refused(cache, tmp_path):
+    folder = tmp_path / "latents"
+    shutil.copytree(cache, folder)
+    first, second, third = sorted(folder.glob("*.arrayrecord"))
+    third.write_bytes(second.read_bytes())
+    with pytest.raises(UserError, match=r"another shard in the place of 00002\.arrayrecord"):
+        [shards.Cache(folder)[number] for number in range(24)]
+    second.unlink()
+    writer = shards.array_record_module.ArrayRecordWriter(str(second), "group_size:1")
+    writer.write(records.pack(shards.Cache(cache)[8]))
+    writer.close()
+    with pytest.raises(UserError, match=r"the 3 shards of .* have 17 records, not 24"):
+        shards.Cache(folder)
+    assert first.is_file()
+
+
+def test_a_damaged_silence_is_named_and_written_again(world, cache, tmp_path):
+    folder = tmp_path / "latents"
+    shutil.copytree(cache, folder)
+    path = folder / shards.SILENCE
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[200] ^= 0x40  # of the latents
+    for damaged in (flipped, whole[:100], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"silence\.msgpack is damaged \(.*\): delete it"):
+            shards.Cache(folder).silence()
+    path.unlink()
+    write_cache(folder, config(world, seconds=3.0), 24)
+    assert path.read_bytes() == whole
+    path.write_bytes(records.pack(shards.Cache(cache).silence()))  # as it was without a digest
+    assert records.pack(shards.Cache(folder).silence()) == path.read_bytes()
+
+
 def as_format_1(folder: pathlib.Path, cfg: DataConfig) -> None:
     """Rewrites the index of a cache as its first version wrote it, without a teacher."""
     parts = to_dict(cfg.source, free=False) | to_dict(cfg.mix)
