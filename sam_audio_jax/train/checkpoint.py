@@ -2,7 +2,8 @@
 
 One checkpoint is `checkpoints/STEP/` with the items params, ema and rest (state of the optimiser,
 step, key), each a folder of its own, so that parameters can be read alone (`convert/load.py`).
-Config, counters and the state of the data iterator are its metadata.
+Config, counters and the state of the data iterator are its metadata, with a checksum of the items,
+as what Orbax writes has none: a bit that flips on disk is another value without it.
 
 Any number of processes, on any mesh, can restore what others saved.
 """
@@ -24,11 +25,13 @@ from jaxtyping import PyTree
 
 from sam_audio_jax import distributed
 from sam_audio_jax.errors import UserError, first_line
+from sam_audio_jax.nn.fingerprint import DIGITS, fingerprint_of
 from sam_audio_jax.train.config import CheckpointConfig
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.workdir import Workdir
 
 _keep = ocp.training.preservation_policies
+CHECKSUM = "checksum"  # in the metadata
 
 
 @dataclasses.dataclass
@@ -69,11 +72,17 @@ class Checkpoints:
         if config.keep_every:
             policies.append(_keep.EveryNSteps(config.keep_every))
         keep: Any = _keep.AnyPreservationPolicy(policies)
-        self._orbax = ocp.training.Checkpointer(
-            str(self.folder),
-            preservation_policy=keep,
-            cleanup_tmp_directories=True,
-        )
+        try:
+            self._orbax = ocp.training.Checkpointer(
+                str(self.folder),
+                preservation_policy=keep,
+                cleanup_tmp_directories=True,
+            )
+        except ValueError as error:  # Orbax reads the metadata of all of them, and names none
+            raise UserError(
+                f"the metadata of a checkpoint in {self.folder} is damaged ({_reason(error)}): "
+                "move the newest ones elsewhere until the run starts"
+            ) from None
 
     def _read_scores(self) -> dict[int, float]:
         """The scores by which the best checkpoints are kept, with warnings of what is no such."""
@@ -122,9 +131,11 @@ class Checkpoints:
         step = int(state.step)
         self.wait()
         if step not in self.steps:
+            items = _items(state)
+            metadata = metadata | {CHECKSUM: _checksum(items)}
             with self._writing():
                 self._orbax.save_checkpointables_async(
-                    step, _items(state), force=True, custom_metadata=metadata
+                    step, items, force=True, custom_metadata=metadata
                 )
 
     def restore_latest(
@@ -139,10 +150,16 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             restored, reason = self._load(step, like, check)
-            if distributed.all_processes(restored is not None):
+            if not distributed.all_processes(restored is not None):
+                damaged[step] = reason or "another process could not read it"
+                continue
+            assert restored is not None
+            state, metadata = restored
+            saved = metadata.pop(CHECKSUM, None)  # an earlier version wrote none
+            if saved is None or saved == _checksum(_items(state)):
                 self._set_aside(damaged, step)
                 return restored
-            damaged[step] = reason or "another process could not read it"
+            damaged[step] = "its values have another checksum than those that were saved"
         if damaged:
             newest = max(damaged)
             raise UserError(
@@ -254,6 +271,12 @@ def _items(state: TrainState) -> dict[str, PyTree]:
     key = jax.random.key_data(state.key)
     rest = {"opt_state": state.opt_state, "step": state.step, "key": key}
     return {"params": state.params, "ema": state.ema, "rest": rest}
+
+
+def _checksum(items: PyTree) -> str:
+    """A sum over the bits and places of all values: the same on every mesh."""
+    leaves = [leaf for leaf in jax.tree.leaves(items) if leaf.size]
+    return fingerprint_of(leaves)[DIGITS:]
 
 
 def _abstract(tree: PyTree) -> Any:

@@ -10,7 +10,7 @@ from sam_audio_jax.config import FREE
 from sam_audio_jax.convert.training_run import read_item
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.train.config import CheckpointConfig, RunConfig
-from sam_audio_jax.workdir import Workdir
+from sam_audio_jax.workdir import METADATA, Workdir
 from tests.train.conftest import CONFIG
 
 
@@ -40,6 +40,34 @@ def test_what_a_killed_save_left_is_cleaned_up_and_not_counted(train, tmp_path):
     train("run", steps=10)
     assert Workdir(tmp_path / "run").steps() == [8, 10]
     assert not list(folder.glob("*tmp*"))
+
+
+def test_values_that_are_not_those_that_were_saved_are_not_restored(train, tmp_path, capsys):
+    """Stands for a bit that flips in what Orbax wrote, which it does not always notice."""
+    train("run", steps=14)
+    run = Workdir(tmp_path / "run")
+    file = run.checkpoint(14) / METADATA
+    stored = json.loads(file.read_text())
+    stored["custom_metadata"]["checksum"] = "0" * 16
+    file.write_text(json.dumps(stored))
+    train("run", steps=15)
+    errors = capsys.readouterr().err
+    assert "checkpoint 14 cannot be read (its values have another checksum" in errors
+    assert "the run goes on from 7" in errors
+    file = run.checkpoint(15) / METADATA
+    stored = json.loads(file.read_text())
+    del stored["custom_metadata"]["checksum"]  # as an earlier version wrote it
+    file.write_text(json.dumps(stored))
+    assert int(train("run", steps=16).step) == 16
+    assert run.steps()[-2:] == [15, 16]
+
+
+def test_metadata_that_orbax_cannot_read_are_one_line(train, tmp_path):
+    train("run", steps=14)
+    file = Workdir(tmp_path / "run").checkpoint(14) / METADATA
+    file.write_text(file.read_text().replace("commit_timestamp_nsecs", "commit_time"))
+    with pytest.raises(UserError, match=r"the metadata of a checkpoint in .* is damaged"):
+        train("run", steps=15)
 
 
 def test_the_best_step_is_the_best_that_was_kept(train, tmp_path):
