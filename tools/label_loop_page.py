@@ -178,8 +178,8 @@ def _head(results: Mapping[str, Any]) -> str:
         "<h1>Pseudo-labels: the closed loop</h1>"
         f"<p>{results['labels']} labels, {results['good']} of them good (at least {GOOD_DB:g} dB "
         f"closer to the true target than the mixture is); {results['kept']} pass the filters. "
-        f"SI-SDR improvement of the labels: {numbers[0]}, of those that pass {numbers[1]}. Stems as "
-        "generated are not right in phase: without --refine wiener these numbers say little.</p>"
+        f"SI-SDR improvement of the labels: {numbers[0]}, of those that pass {numbers[1]}. Stems "
+        "as generated are not right in phase: without --refine wiener these numbers say little.</p>"
     )
 
 

@@ -61,7 +61,8 @@ class ImageBindScorer:
         videos = [view.video for view in prompts if view.video is not None]
         if len(videos) != len(candidates):
             raise UserError(
-                f"ImageBind needs a video of each sound: {len(videos)} of {len(candidates)} have one"
+                f"ImageBind needs a video of each sound, and {len(videos)} of {len(candidates)} "
+                "have one"
             )
         waves = each_candidate(candidates, lengths)
         sounds = self.encode_sounds(waves, sample_rate).reshape(*candidates.shape[:2], -1)

@@ -56,7 +56,7 @@ def make_cache(path, items: int, **mix) -> str:
     """A latent cache whose records nothing reads."""
     path.mkdir()
     mixed = recipe(DataConfig(mix=MixConfig(**mix)))
-    index = {"format": FORMAT, "shards": 1, "recipe": mixed}
+    index = {"format": FORMAT, "shards": 1, "per_shard": items, "recipe": mixed}
     (path / "cache.json").write_text(json.dumps(index))
     writer = array_record_module.ArrayRecordWriter(
         str(path / "00000.arrayrecord"), "group_size:1,uncompressed"
