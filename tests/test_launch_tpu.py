@@ -62,7 +62,9 @@ def test_a_text_survives_the_shell_of_a_slurm_job(tmp_path):
     echo = ["bash", "-c", f"printf %s {done.stdout.split('--requeue')[1].split('--wrap=')[1]}"]
     command = subprocess.run(echo, capture_output=True, text=True, check=True).stdout
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    job = subprocess.run(["sh", "-c", command], env=path, capture_output=True, text=True, check=True)
+    job = subprocess.run(
+        ["sh", "-c", command], env=path, capture_output=True, text=True, check=True
+    )
     assert job.stdout.splitlines()[-1] == text
     assert words[0] == "sbatch"
 
