@@ -84,13 +84,15 @@ def test_the_level_of_hours_is_that_of_the_whole():
     loud = np.tile(0.1 * NOISE[:rate], 3_000)
     wave = np.concatenate([loud, np.tile(1e-4 * NOISE[:rate], 3_660)]) + np.float32(0.5)
     expected, level = audio.find_level(loud, rate, -30.0), audio.find_level(wave, rate, -30.0)
-    assert expected is not None and level is not None
+    assert expected is not None
+    assert level is not None
     np.testing.assert_allclose(level.gain, expected.gain, rtol=1e-3)
     np.testing.assert_allclose(level.offset, 0.5, atol=1e-3)
     meter = audio.LevelMeter(rate, longest_s=3_600)  # of a stream
     meter.add(wave)
     last = meter.level(-30.0)
-    assert last is not None and last.gain > 100 * level.gain
+    assert last is not None
+    assert last.gain > 100 * level.gain
 
 
 def test_blocks_of_any_size_give_the_same_offsets():

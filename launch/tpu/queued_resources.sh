@@ -9,8 +9,9 @@
 #
 # Environment: NAME (sam-audio), ZONE, PROJECT, ACCELERATOR (v5litepod-256), VERSION
 # (v2-alpha-tpuv5-lite), SOURCE (the git URL of this repository, which the hosts must be able
-# to read), SPOT=1 for pre-emptible chips, ATTEMPTS (20), WAIT (60, seconds between
-# two queries of the state), SETUP (a command for every host before the start, e.g. gcsfuse BUCKET /mnt/runs). The hosts
+# to read), REVISION (the commit of this clone, which must be pushed; every host has it at each
+# start), SPOT=1 for pre-emptible chips, ATTEMPTS (20), WAIT (60, seconds between two queries of the
+# state), SETUP (a command for every host before the start, e.g. gcsfuse BUCKET /mnt/runs). The hosts
 # find each other by the metadata of the slice. Exit status 2 is an error that a new start does not
 # mend. The slice is kept: delete it with the last command printed.
 set -euo pipefail
@@ -23,6 +24,7 @@ PROJECT="${PROJECT:?set PROJECT}"
 ACCELERATOR="${ACCELERATOR:-v5litepod-256}"
 VERSION="${VERSION:-v2-alpha-tpuv5-lite}"
 SOURCE="${SOURCE:?set SOURCE, the git URL of this repository}"
+REVISION="${REVISION:-$(git -C "$(dirname "$0")" rev-parse HEAD 2>/dev/null || echo HEAD)}"
 ATTEMPTS="${ATTEMPTS:-20}"
 WAIT="${WAIT:-60}"
 LOCATION=(--zone "$ZONE" --project "$PROJECT")
@@ -33,7 +35,7 @@ create() {
     local kind=()
     [ -z "${SPOT:-}" ] || kind=(--spot)
     run gcloud compute tpus queued-resources create "$NAME" --node-id "$NAME" "${LOCATION[@]}" \
-        --accelerator-type "$ACCELERATOR" --runtime-version "$VERSION" "${kind[@]}"
+        --accelerator-type "$ACCELERATOR" --runtime-version "$VERSION" ${kind[@]+"${kind[@]}"}
 }
 
 delete() {
@@ -57,8 +59,9 @@ wait_until_active() {
     done
 }
 
-INSTALL="[ -d sam_audio_jax ] || git clone --depth 1 $(printf '%q' "$SOURCE") sam_audio_jax"
-INSTALL+=" && cd sam_audio_jax && { command -v python3.11 ||"
+INSTALL="{ [ -d sam_audio_jax ] || git clone --depth 1 $(printf '%q' "$SOURCE") sam_audio_jax; }"
+INSTALL+=" && cd sam_audio_jax && git fetch -q --depth 1 origin $(printf '%q' "$REVISION")"
+INSTALL+=" && git checkout -q FETCH_HEAD && git log -1 --oneline && { command -v python3.11 ||"
 INSTALL+=" sudo apt-get install -qq -y python3.11 python3.11-venv; }"
 INSTALL+=" && python3.11 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'"
 [ -z "${SETUP:-}" ] || INSTALL+=" && { $SETUP; }"

@@ -29,4 +29,4 @@ run sbatch \
     --requeue \
     --open-mode=append \
     ${PARTITION:+"$PARTITION"} \
-    --wrap="$COMMAND"
+    --wrap="bash -c $(printf '%q' "$COMMAND")"  # sh does not know how %q may quote

@@ -211,6 +211,8 @@ def separate_many(args: argparse.Namespace) -> bool:
             raise UserError(f"--{name} is for one recording; with --manifest it is in the lines")
     bad_lines: list[BadLine] = []
     entries = read_manifest(args.manifest, bad_lines, texts=args.stems or (), rest=args.rest)
+    if args.mask_keeps != FLAGS["mask_keeps"]["default"] and not any(e.mask for e in entries):
+        raise UserError(f"--mask-keeps {args.mask_keeps} needs a mask in a line of the manifest")
     rank = process_rank(args)
     check_run_folder(args.out, settings(args))
     failed = run(load(args), entries, args.out, settings(args), rank, bad_lines)
@@ -218,13 +220,13 @@ def separate_many(args: argparse.Namespace) -> bool:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     for line in bad_lines:
         print(f"failed: {line.reason}", file=sys.stderr)
-    count = len(entries) + len(bad_lines)
+    count, ids = len(entries) + len(bad_lines), {entry.id for entry in entries}
     if rank.count == 1:
         print(f"{len(entries) - len(failed)} of {count} are in {args.out}", file=sys.stderr)
     else:
         print(
             f"process {rank.index} of {rank.count} is done: {len(failed)} of its items failed; "
-            f"{count_done(args.out)} of the {count} of all processes are in {args.out}",
+            f"{count_done(args.out, ids)} of the {count} of all processes are in {args.out}",
             file=sys.stderr,
         )
     return not (failed or bad_lines)

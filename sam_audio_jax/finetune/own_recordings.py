@@ -18,7 +18,7 @@ import tqdm
 
 from sam_audio_jax import audio
 from sam_audio_jax.data import energy
-from sam_audio_jax.data.multitracks import MIXTURE
+from sam_audio_jax.data.multitracks import MIXTURES
 from sam_audio_jax.data.recording import Recording, Song
 from sam_audio_jax.data.source import iter_manifest, load_songs
 from sam_audio_jax.data.waves import check_sounding, chosen_channel
@@ -267,7 +267,7 @@ def _of_classes(root: pathlib.Path, folders: dict[str, list[pathlib.Path]]) -> I
 def _of_songs(root: pathlib.Path, folders: dict[str, list[pathlib.Path]]) -> Iterator[Recording]:
     for song, paths in folders.items():
         for path in paths:
-            if path.stem.lower() == MIXTURE:  # the sum of the others
+            if path.stem.lower() in MIXTURES:  # the sum of the others
                 continue
             _check_prompt(path.stem)
             stem = _prompt(path.stem)

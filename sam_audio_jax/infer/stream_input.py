@@ -1,9 +1,10 @@
 """What the windows of a stream get of its blocks: one channel, at the model's rate and level.
 
-Mix and level follow from the samples so far, of the last hour at most, at fixed samples: where the first window is complete,
-and then where each next one is. So a stream of one window is mixed and levelled as `separate` does
-it, later samples change nothing that is given back, and no sample waits for it. Where mix or level
-change they do so within `FADE_S`, and stems are brought back by the gains that their samples had.
+Mix and level follow from the samples so far, of the last hour at most, at fixed samples: where the
+first window is complete, and then where each next one is. So a stream of one window is mixed and
+levelled as `separate` does it, later samples change nothing that is given back, and no sample waits
+for it. Where mix or level change they do so within `FADE_S`, and stems are brought back by the
+gains that their samples had.
 """
 
 import math

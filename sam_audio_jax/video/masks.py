@@ -169,9 +169,7 @@ def _in_order(paths: Sequence[pathlib.Path], name: str) -> list[pathlib.Path]:
         is_fraction = first > 1 and columns[first - 1][0] == "."
         if not more and first % 2 and not is_fraction:
             return by_number
-    one, other = next(
-        pair for pair in zip(by_name, by_number, strict=True) if pair[0] != pair[1]
-    )
+    one, other = next(pair for pair in zip(by_name, by_number, strict=True) if pair[0] != pair[1])
     raise UserError(
         f"{name} has no certain order: {one.name} comes before {other.name} by name, and after it "
         "by number; write every number with the same number of digits"

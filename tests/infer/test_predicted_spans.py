@@ -16,6 +16,7 @@ from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorCo
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import span_prediction
+from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.span_prediction import THRESHOLD, predict_spans, span_probabilities
 
 RATE, HOP = 8_000, 320
@@ -102,19 +103,34 @@ def test_callers_spans_stay_and_every_item_is_predicted_once(able, wave, found, 
 
 
 def test_without_a_text_nothing_is_predicted(able, wave, found):
-    """Alone, beside an item with a text, and in windows."""
     waves = [wave, wave]
     without = able.separate(waves, ["dog", ""], sample_rate=RATE, unprompted=True)
-    stems = able.separate(
-        waves, ["dog", ""], sample_rate=RATE, unprompted=True, predict_spans=True
-    )
+    stems = able.separate(waves, ["dog", ""], sample_rate=RATE, unprompted=True, predict_spans=True)
     assert [one.spans for one in stems] == [tuple(found), ()]
     same(stems[1], without[1])
     assert any("without a text no spans are predicted" in note for note in stems[1].notes)
-    long = np.tile(wave, math.ceil((able.pipeline.long_audio.longest + 1) / 25))
-    for one in (wave, long):
-        alone = able.separate(one, sample_rate=RATE, unprompted=True, predict_spans=True)
-        assert alone.spans == ()
+
+
+def test_windows_without_a_text_predict_nothing(able, wave, monkeypatch):
+    given = {}
+
+    class Windows:
+        longest = 25
+
+        def __call__(self, mixture, noises, **options):
+            given.update(options)
+            return np.zeros((1, 2, len(wave)), "f4")
+
+    def find(*_, **__):
+        raise AssertionError("predicts")
+
+    monkeypatch.setattr(able.pipeline, "long_audio", Windows())
+    monkeypatch.setattr(able.pipeline, "span_finder", find)
+    item = able.item(wave, None, sample_rate=RATE)
+    options = SeparateOptions(predict_spans=True, unprompted=True)
+    noises = np.zeros((1, 30, 16), "f4")
+    _, views = able.pipeline._solve_long(item, noises, options, np.zeros((30, 8), "f4"))
+    assert given["spans"] == views[0].spans == ()
 
 
 def test_a_batch_without_anchors_gets_them(able, wave, found):

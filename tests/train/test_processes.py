@@ -160,6 +160,21 @@ def test_the_environment_gives_the_rank():
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        {"SAM_AUDIO_PROCESSES": "4"},
+        {"SLURM_NTASKS": "3", "SLURM_STEP_NODELIST": "a"},
+        {"OMPI_COMM_WORLD_SIZE": "2"},
+        {"TPU_WORKER_HOSTNAMES": "a,b"},
+        {"TPU_WORKER_HOSTNAMES": "a", "TPU_WORKER_ID": "0", "MEGASCALE_NUM_SLICES": "2"},
+    ],
+)
+def test_a_process_that_does_not_know_which_it_is_does_nothing(values):
+    with pytest.raises(UserError, match=r"without .*: set it, or SAM_AUDIO_PROCESSES=1 to work"):
+        distributed.rank_from_environment(values)
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"PROCESSES": "2"}, "SAM_AUDIO_PROCESSES without SAM_AUDIO_COORDINATOR and SAM_AUDIO_PRO"),

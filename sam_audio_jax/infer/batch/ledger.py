@@ -9,7 +9,7 @@ them into `done.jsonl`; the files of the processes stay until one process works 
 
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sam_audio_jax.distributed import ProcessRank
@@ -59,6 +59,19 @@ class Ledger:
         write_jsonl(self._process_file(FAILED), lines)
         self._merge()
 
+    def left(self) -> list[str]:
+        """Returns the items that are neither done nor failed, once every process has closed.
+
+        Empty before, and for a process that works alone. A process that has not started in this
+        call counts as closed if it was in an earlier one: its items may then be done twice.
+        """
+        files = [self.out / f"{FAILED}.{index}.jsonl" for index in range(self.rank.count)]
+        if self.rank.count == 1 or not all(file.exists() for file in files):
+            return []
+        known = {record["id"] for record in self._records()}
+        known |= {record.get("id") for record in _read_records(files)}
+        return [name for name in self.lines if name not in known]
+
     def _merge(self) -> None:
         """Writes `done.jsonl` and `failed.jsonl` from the files of all processes.
 
@@ -66,8 +79,8 @@ class Ledger:
         merge at once, one writes the records of both.
         """
         written = -1
-        while written < sum(1 for _ in self._records()):
-            written = write_jsonl(self.out / "done.jsonl", self._records())
+        while written < sum(1 for _ in self._kept()):
+            written = write_jsonl(self.out / "done.jsonl", self._kept())
         done = {record["id"] for record in self._records()}
         failed = {
             record["id"]: record
@@ -99,6 +112,16 @@ class Ledger:
                 yielded.add(name)
                 yield record
 
+    def _kept(self) -> Iterator[dict[str, Any]]:
+        """Yields `_records`, and those of other manifests' items: a wrong one costs no work."""
+        yield from self._records()
+        others = set(self.lines)
+        for record in _read_records([*self._process_files(DONE), self.out / "done.jsonl"]):
+            name = str(record.get("id"))
+            if name not in others:
+                others.add(name)
+                yield record
+
     def _process_files(self, kind: str) -> list[pathlib.Path]:
         return sorted(self.out.glob(f"{kind}.*.jsonl"))
 
@@ -106,9 +129,9 @@ class Ledger:
         return self.out / f"{kind}.{self.rank.index}.jsonl"
 
 
-def count_done(out: pathlib.Path) -> int:
-    """Returns how many items are done when a process has closed its ledger, by whomever."""
-    return sum(1 for _ in _read_records([out / "done.jsonl"]))
+def count_done(out: pathlib.Path, names: Collection[str]) -> int:
+    """Returns how many of these items are done when a process has closed its ledger."""
+    return sum(record.get("id") in names for record in _read_records([out / "done.jsonl"]))
 
 
 def frames_and_spans(record: Mapping[str, Any]) -> tuple[int, Sequence]:

@@ -4,15 +4,18 @@ The groups that are solved together follow from the manifest alone (and from the
 process), neither from what is done already nor from how many processes share the work. So a run
 that was killed and continued, by as many processes or others, leaves the same bytes as an
 uninterrupted one. Whole groups are dealt out to the processes, which do not communicate: one that
-dies delays no other.
+dies delays no other. Processes that see other files than the others (a mount that came late) have
+other plans, so the one that ends last does the items that are in nobody's share.
 """
 
 import dataclasses
+import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ import tqdm
 
 from sam_audio_jax.bounds import Checked
 from sam_audio_jax.distributed import ProcessRank
-from sam_audio_jax.errors import UserError, describe
+from sam_audio_jax.errors import UserError, describe, shown
 from sam_audio_jax.files import (
     PART,
     check_writable,
@@ -88,16 +91,43 @@ def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
         raise UserError(f"{out} holds a run with other settings ({'; '.join(changed)})")
 
 
-def _check_weights(out: pathlib.Path, weights: str) -> None:
-    """Raises UserError where the results in `out` are of other weights; older runs name none."""
+def _check_model(out: pathlib.Path, weights: str, config: Mapping[str, Any]) -> None:
+    """Raises UserError where the results in `out` are of other weights or another config.
+
+    Older runs name none.
+    """
     if not (out / SETTINGS).is_file():
         return
-    then = read_object(out / SETTINGS).get("weights")
+    saved = read_object(out / SETTINGS)
+    then = saved.get("weights")
     if then is not None and not same_weights(str(then), weights):
         raise UserError(
             f"{out} holds a run with other weights of the checkpoint (then {then}, now {weights}); "
             "choose another folder"
         )
+    before = saved.get("config")
+    if isinstance(before, dict) and before != config:
+        changed = [
+            f"{key}: then {shown(before.get(key))}, now {shown(value)}"
+            for key, value in config.items()
+            if before.get(key) != value
+        ]
+        raise UserError(
+            f"{out} holds a run in which the checkpoint's own config was another one "
+            f"({'; '.join(changed)}); choose another folder"
+        )
+
+
+def _config(model: SAMAudio, options: SeparateOptions) -> dict[str, Any]:
+    """How the checkpoint's own config solves, levels and refines, as JSON has it."""
+    pipeline = model.pipeline
+    config = {
+        **dataclasses.asdict(options.sampler(pipeline.sampler)),
+        "refinement": dataclasses.asdict(pipeline.refinement),
+        "level_db": pipeline.level_db,
+        "ignored_spans": pipeline.ignored_spans,
+    }
+    return json.loads(json.dumps(config))
 
 
 def _check_inputs(entries: Sequence[Entry], out: pathlib.Path) -> None:
@@ -132,14 +162,17 @@ def run(
     `ID.TEXT.target.wav` and `ID.TEXT.residual.wav`, and with joint stems `ID.TEXT.target.wav` and
     perhaps `ID.rest.wav`. Without `rank` all items are this
     process's. `bad_lines` of the manifest are recorded as failures. Raises UserError where nothing
-    more can be written, and for results of other weights.
+    more can be written, and for results of other weights
+    or of another config of the checkpoint.
     """
     _check_inputs(entries, out)
     weights = fingerprint(model.pipeline.networks)
     try:
-        _check_weights(out, weights)
+        config = _config(model, settings.options)
+        _check_model(out, weights, config)
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / SETTINGS, settings.to_dict() | {"weights": weights})
+        saved = settings.to_dict() | {"weights": weights, "config": config}
+        write_json(out / SETTINGS, saved)
         return _Run(model, entries, out, settings, rank or ProcessRank(), bad_lines).run()
     except OSError as error:
         if not (reason := place_error(error)):
@@ -169,14 +202,39 @@ class _Run:
         self.frames: dict[str, int] = {}  # id -> latent frames, for items that can be read
 
     def run(self) -> dict[str, str]:
-        self.measure()
+        everything = {entry.id for entry in self.entries}
+        self.measure(everything if self.rank.index == 0 else set())
+        self.separate(everything, self.rank)
+        self.close()
+        if left := self.ledger.left():
+            warnings.warn(
+                f"items in no process's share: {len(left)}, such as {shown(left[0])}; the "
+                "processes did not find the same files, and this one, the last, takes them",
+                stacklevel=2,
+            )
+            self.measure(set(left))
+            self.separate(set(left), ProcessRank())
+            self.close()
+        return self.failed
+
+    def close(self) -> None:
+        """Records the failures of this process, in the order of the manifest."""
+        self.failed = {name: self.failed[name] for name in self.ledger.lines if name in self.failed}
+        self.ledger.close(self.failed)
+
+    def separate(self, wanted: set[str], rank: ProcessRank) -> None:
+        """Separates the `wanted` items of a rank that can be read and are not done."""
         readable = [entry for entry in self.entries if entry.id in self.frames]
         plan = self.pipeline.plan(
             [self.frames[entry.id] for entry in readable],
             self.options.candidates,
             [max(2, len(entry.texts)) if entry.texts else 1 for entry in readable],
         )
-        own_groups = plan[self.rank.index :: self.rank.count]
+        own_groups = [
+            group
+            for group in plan[rank.index :: rank.count]
+            if any(readable[i].id in wanted for i in group.items)
+        ]
         done = self.ledger.done
         total = sum(len(group.items) for group in own_groups)
         done_before = sum(readable[i].id in done for group in own_groups for i in group.items)
@@ -184,7 +242,7 @@ class _Run:
         with _Progress(total, done_before, self.rank) as progress:
             for group in own_groups:
                 members = [readable[i] for i in group.items]
-                pending = [entry for entry in members if entry.id not in done]
+                pending = [e for e in members if e.id in wanted and e.id not in done]
                 if members[0].texts:
                     items = [item for entry in pending for item in self.solve_texts(group, entry)]
                 else:
@@ -193,12 +251,9 @@ class _Run:
                     items = list(found.values())
                 seconds = math.fsum(len(item.wave) / rate for item in items)
                 progress.advance(len(pending), seconds)
-        self.failed = {e.id: self.failed[e.id] for e in self.entries if e.id in self.failed}
-        self.ledger.close(self.failed)
-        return self.failed
 
-    def measure(self) -> None:
-        """Fills `frames`; process 0 records the failure of items that cannot be read."""
+    def measure(self, wanted: set[str]) -> None:
+        """Fills `frames`; `wanted` items that cannot be read are failures of this process."""
         codec = self.model.codec.config
         pending = [entry for entry in self.entries if entry.id not in self.ledger.done]
         sources = [(entry.audio, entry.track) for entry in pending]
@@ -210,7 +265,7 @@ class _Run:
             elif source in lengths:
                 samples, rate = lengths[source]
                 self.frames[entry.id] = codec.frames(math.ceil(samples * codec.sample_rate / rate))
-            elif self.rank.index == 0:
+            elif entry.id in wanted:
                 self.failed[entry.id] = unreadable[source]
 
     def solve_texts(self, group: Group, entry: Entry) -> list[Item]:

@@ -83,6 +83,35 @@ def test_failures_of_all_processes_are_listed(paired, items, tmp_path):
     assert len(ids(out / "done.jsonl")) == 7
 
 
+def test_items_that_a_process_did_not_see_are_in_somebodys_share(
+    paired, items, whole, solved, tmp_path
+):
+    """Process 1 starts before a file is there, so that the plans differ."""
+    entries, out, file = read_manifest(items), tmp_path / "out", items.parent / "0.wav"
+    file.rename(tmp_path / "away.wav")
+    assert run(paired, entries, out, SETTINGS, ProcessRank(1, 2)) == {}
+    first = set(solved)
+    (tmp_path / "away.wav").rename(file)
+    with pytest.warns(UserWarning, match="were in no process's share"):
+        assert run(paired, entries, out, SETTINGS, ProcessRank(0, 2)) == {}
+    assert first < {entry.id for entry in entries}
+    assert stems(out) == stems(whole)
+    assert ids(out / "done.jsonl") == sorted(entry.id for entry in entries)
+
+
+def test_an_item_that_nobody_else_sees_fails(paired, items, tmp_path):
+    """Process 0 sees it, but leaves it to process 1."""
+    entries, out = read_manifest(items), tmp_path / "out"
+    assert run(paired, entries, out, SETTINGS, ProcessRank(0, 2)) == {}
+    missing = next(entry for entry in entries if entry.id not in ids(out / "done.0.jsonl"))
+    missing.audio.unlink()
+    with pytest.warns(UserWarning, match="were in no process's share"):
+        failed = run(paired, entries, out, SETTINGS, ProcessRank(1, 2))
+    assert list(failed) == [missing.id]
+    assert ids(out / "failed.jsonl") == [missing.id]
+    assert len(ids(out / "done.jsonl")) == 8
+
+
 def test_lengths_are_measured_once_and_together(items, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()

@@ -9,6 +9,7 @@ import pytest
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.infer.batch.ledger import count_done
 from sam_audio_jax.infer.batch.run import Settings, check_run_folder, run
 from sam_audio_jax.infer.batch.stamps import find_stamps, has_changed
 from sam_audio_jax.infer.manifest import read_manifest
@@ -183,6 +184,27 @@ def test_an_input_that_is_a_result_of_the_run_is_refused(paired, tmp_path):
         run(paired, read_manifest(tmp_path / "items.jsonl"), out, SETTINGS)
     assert [file.name for file in out.iterdir()] == ["b.target.wav"]
     assert (out / "b.target.wav").read_bytes() == before
+
+
+def test_another_manifest_keeps_the_records_of_the_first(paired, items, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    entries = read_manifest(items)
+    assert run(paired, entries[:1], out, SETTINGS) == {}
+    assert ids(out / "done.jsonl") == [entry.id for entry in entries]
+    assert count_done(out, {entries[0].id}) == 1
+
+
+def test_a_run_is_not_continued_with_another_config(paired, items, whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole, tmp_path / "out")
+    before = stems(out)
+    monkeypatch.setattr(paired.pipeline, "level_db", -33.0)
+    with pytest.raises(UserError, match=r"config was another one \(level_db: then .*, now -33"):
+        run(paired, read_manifest(items), out, SETTINGS)
+    saved = json.loads((out / "settings.json").read_text())
+    assert saved["config"].pop("level_db") != -33.0
+    (out / "settings.json").write_text(json.dumps({k: saved[k] for k in saved if k != "config"}))
+    assert run(paired, read_manifest(items), out, SETTINGS) == {}  # older runs name none
+    assert stems(out) == before
 
 
 def test_a_run_is_not_continued_with_other_weights(paired, items, whole, tmp_path, monkeypatch):
