@@ -222,7 +222,9 @@ class TfdsSource:
             duration=self._seconds(self._sound(example, where)),
             license=str(self._value(example, "license", "unknown")),
             split=self.split,
-            **{name: self._optional(example, name) for name in ("speaker", "song", "stem")},
+            speaker=self._optional(example, "speaker"),
+            song=self._optional(example, "song"),
+            stem=self._optional(example, "stem"),
         )
 
     def _optional(self, example: Mapping[str, Any], ours: str) -> str | None:
