@@ -25,6 +25,8 @@ from sam_audio_jax.audio.timeline import LEAST_S
 from sam_audio_jax.errors import UnusableError
 
 MARGIN = 1_024  # samples of the lower rate around a part that is resampled: the filter's length
+# Samples before a part of an MP3: its frames use bits of up to nine frames before them.
+MP3_MARGIN = 10 * 1_152
 PREROLL_S = 0.5  # decoded before a part by FFmpeg: codecs begin with what they have not yet
 
 
@@ -96,17 +98,20 @@ class _Part:
         return out[:, skip : skip + self.length]
 
 
-def _part(start: int, length: int, rate: int, to_rate: int) -> _Part:
-    """Begins on a grid on which samples of both rates coincide; margins are for the filter."""
+def _part(start: int, length: int, rate: int, to_rate: int, before: int = 0) -> _Part:
+    """Begins on a grid on which samples of both rates coincide; margins are for the filter.
+
+    The decoder needs `before` samples of the file more.
+    """
     if not RATES[0] <= rate <= RATES[1]:
         raise UnusableError(
             f"a sample rate of {rate} Hz; allowed are {RATES[0]} to {RATES[1]}", "sample rate"
         )
     if rate == to_rate:
-        return _Part(start, start + length, rate, to_rate, start, length)
+        return _Part(max(0, start - before), start + length, rate, to_rate, start, length)
     step = rate // math.gcd(rate, to_rate)
     margin = math.ceil(MARGIN * max(1.0, rate / to_rate))
-    first = max(0, start * rate // to_rate - margin) // step * step
+    first = max(0, start * rate // to_rate - margin - before) // step * step
     last = -(-(start + length) * rate // to_rate) + margin
     return _Part(first, last, rate, to_rate, start, length)
 
@@ -121,7 +126,8 @@ def _by_soundfile(
     source = io.BytesIO(sound.data) if isinstance(sound, Encoded) else check_file(sound)
     try:
         with soundfile.SoundFile(source) as file:
-            part = _part(start, length, file.samplerate, sample_rate)
+            before = MP3_MARGIN if file.format in ("MP3", "MPEG") else 0
+            part = _part(start, length, file.samplerate, sample_rate, before)
             if file.format == "OGG" and (part.first or file.subtype == "OPUS"):
                 return None  # it seeks to a wrong place in the last page, and Opus may begin late
             if part.first >= file.frames:

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ from sam_audio_jax.scorers.scorer import AxisScores, Needs, PromptView, Scorer, 
 CLAP_REPOSITORY, CLAP_FILE = "lukewys/laion_clap", "630k-best.pt"
 CLAP_TOKENIZER = "FacebookAI/roberta-base"
 IMAGEBIND_FILE = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.@-]+")  # of a Hugging Face repository
 PUBLISHED_WEIGHTS = {"clap": 5.0, "judge": 1.0}  # of a text ranker, arXiv 2512.18099
 # The keys of each kind, with the reference's defaults.
 KEYS: dict[str, dict[str, Any]] = {
@@ -155,6 +157,15 @@ def open_rankers(
             f"they have {', '.join(sorted(reader.kinds))}"
         )
     return rankers
+
+
+def check_named(checkpoints: Mapping[str, str | os.PathLike]) -> None:
+    """Raises `UserError` for a caller's checkpoint that can be nowhere; only judges have names."""
+    for kind, path in checkpoints.items():
+        name = str(path)
+        is_name = kind == "judge" and ("/" not in name or HUB_NAME.fullmatch(name))
+        if not is_name and not os.path.exists(name):
+            raise UserError(f"no file or folder at {name}, which is named as ranker {kind}")
 
 
 class _Reader:

@@ -22,6 +22,7 @@ from sam_audio_jax.codec.codec import frame_count
 from sam_audio_jax.convert.load import codec_grid
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.infer import inputs
+from sam_audio_jax.infer.prompt_notes import span_notes
 from sam_audio_jax.infer.video_prompts import Clip, make_clip
 from sam_audio_jax.scorers.scorer import PromptView
 from sam_audio_jax.separator.prompts import ANCHOR_IDS, Span, frame_spans, valid_frames
@@ -116,8 +117,9 @@ class SAMAudioProcessor:
         """A batch of `audios`: paths, or arrays `[channels, samples]` at `audio_sampling_rate`.
 
         `anchors`: [("+" or "-", start_s, end_s)] of each item; a span may run past the item's end,
-        as in the reference. `masked_videos`: paths, or uint8 arrays `[frames, 3, height, width]`
-        that span the recording, or None where an item has none.
+        as in the reference; a Python warning names one that marks no frame. `masked_videos`: paths,
+        or uint8 arrays `[frames, 3, height, width]` that span the recording, or None where an item
+        has none.
         UserError: lists of unequal lengths, and whatever cannot be read.
         """
         counts = {"audios": audios, "anchors": anchors, "masked_videos": masked_videos}
@@ -139,6 +141,10 @@ class SAMAudioProcessor:
         spans = None
         if anchors is not None:
             spans = [inputs.parse_spans(row or (), f"item {i}") for i, row in enumerate(anchors)]
+            for number, (row, size) in enumerate(zip(spans, sizes, strict=True)):
+                grid = self.audio_sampling_rate, self.audio_hop_length
+                notes = span_notes(row, size, *grid)
+                inputs.warn([f"item {number}: {note}" for note in notes])
         ids, alignment = anchor_slots(
             spans, sizes, sample_rate=self.audio_sampling_rate, hop=self.audio_hop_length
         )

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sam_audio_jax.codec.codec import CodecConfig
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.separator.prompts import Span, frame_spans
 
@@ -28,11 +27,11 @@ def text_notes(original: str | None, text: str, tokenizer: Any) -> Iterator[str]
 
 
 def span_notes(
-    spans: Sequence[Span], frames: int, codec: CodecConfig, ignored: Sequence[str] = ()
+    spans: Sequence[Span], frames: int, sample_rate: int, hop: int, ignored: Sequence[str] = ()
 ) -> Iterator[str]:
     """Of spans that mark no frame of an item of so many, and of tokens that the model ignores."""
     owner = np.full(frames, -1)
-    on_frames = list(frame_spans(spans, sample_rate=codec.sample_rate, hop=codec.hop))
+    on_frames = list(frame_spans(spans, sample_rate=sample_rate, hop=hop))
     for number, (_, begin, end) in enumerate(on_frames):
         owner[begin:end] = number
     for number, ((token, start, end), (_, first, last)) in enumerate(
@@ -42,7 +41,7 @@ def span_notes(
         if token in ignored:
             yield f"{named} has no effect: the model was trained without such spans"
         elif last <= first or first >= frames:
-            frame_ms = 1_000 * codec.hop / codec.sample_rate
+            frame_ms = 1_000 * hop / sample_rate
             yield f"{named} has no effect: no frame of {frame_ms:g} ms begins in it"
         elif not (owner == number).any():
             yield f"{named} has no effect: later spans cover it"

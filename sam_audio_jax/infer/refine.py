@@ -164,12 +164,12 @@ def _shared(
     """
     last = audio.without_offsets(mixture, offsets) - sum(estimates)
     pairs = list(zip([*estimates, last], gains, strict=True))
-    taken = sum(wave * (1 - gain) for wave, gain in pairs)
-    taken /= np.maximum(gains.sum(axis=0), np.float32(1e-6))
+    freed = sum(wave * (1 - gain) for wave, gain in pairs)
+    freed /= np.maximum(gains.sum(axis=0), np.float32(1e-6))
     final = len(gains) - 1 - np.argmax(gains[::-1] > 0, axis=0)
     pieces, left_over = [], mixture
     for number, (wave, gain) in enumerate(pairs):
-        piece, others = divide(left_over, (wave + taken) * gain)
+        piece, others = divide(left_over, (wave + freed) * gain)
         pieces.append(np.where(final == number, left_over, piece))
         left_over = np.where(final == number, np.float32(0), others)
     return pieces

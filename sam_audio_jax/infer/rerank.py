@@ -37,6 +37,7 @@ class Rankers:
 
     model: ModelRankers = dataclasses.field(default_factory=ModelRankers)
     spans: Scorer = dataclasses.field(default_factory=SpanIoU)
+    named: tuple[str, ...] = ()  # kinds of the model's that the caller named
 
     def choose(
         self,
@@ -72,6 +73,12 @@ class Rankers:
         except UserError as error:
             raise UserError(f"candidates of {name} cannot be ranked: {error}") from error
         return chosen
+
+    def note(self, chosen: Scorer | None) -> str | None:
+        """What to say of an item that `chosen` ranks: named rankers may be without effect."""
+        if chosen is not self.spans or not self.named:
+            return None
+        return f"its '+' spans rank its candidates, not the named {', '.join(self.named)}"
 
 
 def _lacking(prompts: PromptView) -> str:

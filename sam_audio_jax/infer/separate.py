@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.load import load_networks
-from sam_audio_jax.convert.rankers import open_rankers
+from sam_audio_jax.convert.rankers import check_named, open_rankers
 from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer, tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import inputs, prompt_notes
@@ -132,6 +132,7 @@ class SAMAudio:
             sounds = from_dict(KnownConfig, extra["known"], where="known.")
             known = KnownSounds(sounds, prompted.text_encoder, tokenizer)
         upstream = extra.get("upstream", {})
+        check_named(rankers or {})
         named = open_rankers(upstream, rankers, folder=extra.get("folder"), mesh=mesh)
         return cls(
             codec,
@@ -144,7 +145,7 @@ class SAMAudio:
             audio_tower=extra.get("audio_tower"),
             refinement=from_dict(RefineConfig, extra.get("refine", {}), where="refine."),
             span_predictor=span_predictor or upstream.get("span_predictor"),
-            rankers=Rankers(named),
+            rankers=Rankers(named, named=tuple(rankers or ())),
             mesh=mesh,
             level_db=extra.get("level_db"),
             ignored_spans=tuple(extra.get("ignored_spans", ())),
@@ -387,9 +388,9 @@ class SAMAudio:
         alone = not item.spans and all(prompt is None for prompt in others)
         if alone and item.text and pipeline.known and (note := pipeline.known.note(item.text)):
             notes.append(note)
-        notes += prompt_notes.span_notes(
-            item.spans, pipeline.frames(item), self.codec.config, pipeline.ignored_spans
-        )
+        grid = self.codec.config.sample_rate, self.codec.config.hop
+        frames = pipeline.frames(item)
+        notes += prompt_notes.span_notes(item.spans, frames, *grid, pipeline.ignored_spans)
         every = (*item.recording.notes, *(f"{item.name}: {note}" for note in notes))
         return dataclasses.replace(item, recording=dataclasses.replace(item.recording, notes=every))
 

@@ -314,9 +314,13 @@ class Pipeline:
         targets = [cut[:, 0] for cut in cuts]
         chosen = rerank.rank_items(rankers, targets, levels, mixtures, self.sample_rate, views)
         stems = []
-        for item, view, cut, (best, scores) in zip(items, views, cuts, chosen, strict=True):
+        for item, view, cut, ranker, (best, scores) in zip(
+            items, views, cuts, rankers, chosen, strict=True
+        ):
             predicted = view.spans if options.predict_spans else None
-            found = prompt_notes.target_notes(item, cut[best][0], self.sample_rate, predicted)
+            found = [*prompt_notes.target_notes(item, cut[best][0], self.sample_rate, predicted)]
+            if note := self.rankers.note(ranker):
+                found.append(note)
             notes = tuple(f"{item.name}: {note}" for note in found)
             target, *others = item.level.undo(cut[best])
             # Where it was not decoded nothing reads it: zeros that take no memory.

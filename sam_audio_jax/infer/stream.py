@@ -3,6 +3,7 @@
 for stems in stream(model, microphone, 48_000, text="dog barking"): play(stems.target)
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.infer.inputs import check_text, parse_spans, require_prompt
+from sam_audio_jax.infer.inputs import check_text, parse_spans, require_prompt, warn
 from sam_audio_jax.infer.options import SeparateOptions
+from sam_audio_jax.infer.prompt_notes import span_notes, text_notes
 from sam_audio_jax.infer.refine import (
     RefineConfig,
     divide,
@@ -25,6 +27,8 @@ from sam_audio_jax.infer.stems import Stems
 from sam_audio_jax.infer.stream_input import StreamInput
 from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer, WindowQueue
 from sam_audio_jax.separator.prompts import Span
+
+LONGEST_NOTED_S = 86_400.0  # spans behind it are not looked at: each frame takes memory
 
 
 def stream(
@@ -59,11 +63,14 @@ def stream(
         raise UserError(
             "a stream has one text: give several texts to separate(), or run a stream each"
         )
+    original = text
     text, spans = check_text(text, "the stream"), _check_spans(spans)
     if not unprompted:
         require_prompt(text, spans, None, "the stream")
     if sample_rate < 1:
         raise UserError(f"sample_rate={sample_rate} must be positive")
+    notes = _notes(model, original, text, spans)
+    warn([f"the stream: {note}" for note in notes])
     queue = WindowQueue(
         pipeline.compiled,
         pipeline.tokenizer,
@@ -76,6 +83,17 @@ def stream(
     )
     refinement = pipeline.refinement if options.refine else None
     return Stream(queue, blocks, sample_rate, refinement, pipeline.level_db)
+
+
+def _notes(model: SAMAudio, original: Any, text: str, spans: Sequence[Span]) -> Iterator[str]:
+    """Yields what of the prompts has no effect; the length of the recording is not known."""
+    pipeline, grid = model.pipeline, model.codec.config
+    yield from text_notes(original, text, pipeline.tokenizer)
+    if text and not spans and pipeline.known and (note := pipeline.known.note(text)):
+        yield note
+    spans = [span for span in spans if span[2] <= LONGEST_NOTED_S]
+    frames = math.ceil(max((end for *_, end in spans), default=0) * grid.frame_rate) + 1
+    yield from span_notes(spans, frames, grid.sample_rate, grid.hop, pipeline.ignored_spans)
 
 
 def _check_spans(spans: Sequence[Sequence] | None) -> tuple[Span, ...]:

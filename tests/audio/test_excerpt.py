@@ -107,3 +107,11 @@ def test_what_is_not_there_is_refused_under_its_reason(tmp_path):
             audio.load_excerpt(tmp_path / name, start, 100, RATE, track)
         assert error.value.reason == reason
         assert name in str(error.value)
+
+
+def test_an_excerpt_of_a_low_rate_mp3_begins_with_its_sound(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, noise(4.0, 48_000, 1), 48_000, format="MP3", compression_level=0.99)
+    whole = audio.load(path).samples
+    part = audio.load_excerpt(path, 96_000, 38_400, 48_000)
+    np.testing.assert_allclose(part, whole[:, 96_000:134_400], atol=1e-4)

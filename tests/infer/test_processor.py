@@ -213,3 +213,11 @@ def test_a_batch_must_fit_the_model(model):
     processor = SAMAudioProcessor(audio_sampling_rate=8_000, audio_hop_length=320)
     with pytest.raises(UserError, match="the batch has 525 frames, at most 500 can be"):
         model.separate(processor([""], [np.full(168_000, 0.1, "f4")]))
+
+
+def test_anchors_without_effect_are_named(noise_of):
+    processor = SAMAudioProcessor(audio_sampling_rate=8_000, audio_hop_length=320)
+    with pytest.warns(UserWarning, match=r"item 0: span \+ 0\.8-0\.2 s has no effect"):
+        processor(["dog"], [noise_of(1.0)], anchors=[[("+", 0.8, 0.2)]])
+    with pytest.warns(UserWarning, match=r"item 1: span \+ 50-60 s has no effect"):
+        processor(["dog"] * 2, [noise_of(1.0)] * 2, anchors=[[("+", 0.2, 60)], [("+", 50, 60)]])

@@ -22,7 +22,7 @@ RATE = 8_000  # with frames of 40 ms
     ],
 )
 def test_spans_without_effect(spans, ignored, notes):
-    found = list(span_notes(spans, 25, tiny.CODEC, ignored))
+    found = list(span_notes(spans, 25, tiny.CODEC.sample_rate, tiny.CODEC.hop, ignored))
     assert len(found) == len(notes)
     for note, part in zip(found, notes, strict=True):
         assert part in note

@@ -1,5 +1,6 @@
 """The rankers that a model's config names: which one ranks, how they are read, what is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -207,3 +208,17 @@ def test_a_ranker_that_cannot_be_read_is_one_line_before_any_solve(model, noise_
     opened = open_rankers({"visual_ranker": {"kind": "imagebind", "checkpoint": None}})
     with pytest.raises(UserError, match=r"get https://.*imagebind_huge\.pth and name the file"):
         opened.visual.load()
+
+
+def test_a_named_ranker_is_never_ignored_in_silence(ranked, noise_of, tmp_path, monkeypatch):
+    for kind, name in (("judge", "/nonexistent/judge"), ("clap", "gone.pt")):
+        with pytest.raises(UserError, match=f"no file or folder at {name}, which is named as"):
+            rankers.check_named({kind: name})
+    rankers.check_named({"judge": "facebook/sam-audio-judge", "clap": tmp_path})
+    call = {"sample_rate": RATE, "candidates": 2, "steps": 1}
+    monkeypatch.setattr(
+        ranked.pipeline, "rankers", dataclasses.replace(ranked.pipeline.rankers, named=("judge",))
+    )
+    with pytest.warns(UserWarning, match="spans rank its candidates, not the named judge"):
+        ranked.separate(noise_of(1.01), "dog", SPANS, **call)
+    assert not ranked.separate(noise_of(1.01), "dog", **call).notes

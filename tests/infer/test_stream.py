@@ -187,3 +187,10 @@ def test_real_sound_through_the_shipped_model():
     whole = model.separate(wave, sample_rate=rate, **options)
     assert np.corrcoef(target, whole.target)[0, 1] > 0.7
     assert np.corrcoef(residual, whole.residual)[0, 1] > 0.7
+
+
+def test_prompts_without_effect_are_named_at_once(model):
+    with pytest.warns(UserWarning, match=r"the stream: span \+ 0\.501-0\.502 s has no effect"):
+        stream(model, [], RATE, text="dog", spans=[("+", 0.501, 0.502)])
+    with pytest.warns(UserWarning, match="the stream: its text has 800 tokens, of which"):
+        stream(model, [], RATE, text="dog " * 200)
