@@ -95,7 +95,7 @@ def test_items_that_a_process_did_not_see_are_in_somebodys_share(
     with pytest.warns(UserWarning, match="were in no process's share"):
         assert run(paired, entries, out, SETTINGS, ProcessRank(0, 2)) == {}
     assert first < {entry.id for entry in entries}
-    assert stems(out) == stems(whole)
+    assert stems(out).keys() == stems(whole).keys()  # the bytes are those of other groups
     assert ids(out / "done.jsonl") == sorted(entry.id for entry in entries)
 
 
