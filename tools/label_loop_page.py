@@ -25,7 +25,13 @@ COLUMNS = {
     "sisdri": "SI-SDR improvement of held-out targets, dB",
     "judge_overall": "Overall score of the judge",
 }
-GOOD_DB = 3.0  # a label is good if it is so much closer to the true target than the mixture is
+# What a filter may be asked to find, by the column and its least dB. A label that is far better
+# than its mixture is mostly of a faint target, and still bad: the first is what training needs.
+KINDS = {
+    "good": ("true_sisdr", 5.0, "SI-SDR with the true target of 5 dB or more"),
+    "better": ("true_sisdri", 3.0, "3 dB or more better than the mixture"),
+    "harmless": ("true_sisdri", -3.0, "less than 3 dB worse than the mixture"),
+}
 NAMES = {
     "start": "start: before the further updates",
     "half": "first half alone",
@@ -92,21 +98,31 @@ def arm_means(
     }
 
 
+def label_kinds(labels: Sequence[Mapping[str, Any]]) -> dict[str, Bool[np.ndarray, " labels"]]:
+    """Which labels are of each of `KINDS`, by their scores."""
+    return {
+        kind: np.array([one[column] for one in labels], np.float64) > least
+        for kind, (column, least, _) in KINDS.items()
+    }
+
+
 def filter_quality(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each score the AUC of "this label is good", and its rank correlation with the truth."""
+    """For each score the AUC of every kind of label, and its rank correlation with the truth."""
     labels = [entry["scores"] for entry in entries if "scores" in entry]
-    truth = np.array([one["true_sisdri"] for one in labels])
+    truth, kinds = np.array([one["true_sisdri"] for one in labels]), label_kinds(labels)
     found = {}
     for name in labels[0]:
         if name not in LABEL_SCORES:
             continue
         sign = 1 if LABEL_SCORES[name].keep == "above" else -1
         values = sign * np.array([one[name] for one in labels], np.float64)
-        interval = auc_interval(values.tolist(), (truth > GOOD_DB).tolist())
+        intervals = {
+            kind: auc_interval(values.tolist(), which.tolist()) for kind, which in kinds.items()
+        }
         correlation = float(srcc(values, truth))
         passing = [not failing(one, {name: LABEL_SCORES[name].threshold}, name) for one in labels]
         found[name] = {
-            "auc": interval and interval.as_dict(),
+            "auc": {kind: one and one.as_dict() for kind, one in intervals.items()},
             "srcc": None if math.isnan(correlation) else correlation,
             "kept": int(np.sum(passing)),
             "kept_sisdri": float(truth[passing].mean()) if any(passing) else None,
@@ -120,7 +136,8 @@ def write(
     """Writes results.json and report.html; returns the results."""
     entries = read_jsonl(out / "labels" / SCORES)
     labels = [entry for entry in entries if "scores" in entry]
-    truth = np.array([entry["scores"]["true_sisdri"] for entry in labels])
+    scores = [entry["scores"] for entry in labels]
+    truth = np.array([one["true_sisdri"] for one in scores])
     thresholds = {name: LABEL_SCORES[name].threshold for name in options["filters"]}
     kept = np.array([not failing(one["scores"], thresholds, one["id"]) for one in labels])
     rows = [f"model/{refine}/{prompt}" for refine in ("wiener", "none") for prompt in PROMPTS]
@@ -131,7 +148,7 @@ def write(
     results = {
         "options": {name: str(value) for name, value in options.items()},
         "labels": len(labels),
-        "good": int((truth > GOOD_DB).sum()),
+        "kinds": {kind: int(which.sum()) for kind, which in label_kinds(scores).items()},
         "kept": int(kept.sum()),
         "true_sisdri": {"all": _mean(truth), "kept": _mean(truth[kept])},
         "filters": filter_quality(entries),
@@ -174,10 +191,11 @@ def _head(results: Mapping[str, Any]) -> str:
     numbers = [
         f"{mean[name]:.1f} dB" if mean[name] is not None else "-" for name in ("all", "kept")
     ]
+    counts = results["kinds"]
+    kinds = ", ".join(f"{counts[kind]} are {kind} ({words})" for kind, (*_, words) in KINDS.items())
     return (
         "<h1>Pseudo-labels: the closed loop</h1>"
-        f"<p>{results['labels']} labels, {results['good']} of them good (at least {GOOD_DB:g} dB "
-        f"closer to the true target than the mixture is); {results['kept']} pass the filters. "
+        f"<p>{results['labels']} labels, {results['kept']} pass the filters. Of all, {kinds}. "
         f"SI-SDR improvement of the labels: {numbers[0]}, of those that pass {numbers[1]}. Stems "
         "as generated are not right in phase: without --refine wiener these numbers say little.</p>"
     )
@@ -209,20 +227,23 @@ def _arms(column: str, tables: Mapping[str, Mapping[str, tuple]], out: pathlib.P
 def _filters(filters: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, found in filters.items():
-        interval = found["auc"]
-        area = "&ndash;"
-        if interval:
-            area = f"{interval['mean']:.2f}<small>{interval['low']:.2f} to {interval['high']:.2f}"
-            area += "</small>"
+        areas = [_area(found["auc"][kind]) for kind in KINDS]
         numbers = [
             "&ndash;" if found[key] is None else f"{found[key]:.2f}"
             for key in ("srcc", "kept_sisdri")
         ]
-        cells = (name, area, numbers[0], str(found["kept"]), numbers[1])
-        rows.append(cells)
-    heads = ("score", "AUC of a good label", "rank correlation", "kept", "dB of the kept")
+        rows.append((name, *areas, numbers[0], str(found["kept"]), numbers[1]))
+    heads = [f"AUC, {kind}" for kind in KINDS]
     return (
-        "<h2>Filters</h2><p>The AUC is the probability that a good label has a better score than a "
-        "bad one; 0.5 is chance. The correlation is Spearman's, with the true SI-SDR improvement."
-        f"</p>{page.cells_table(heads, rows)}"
+        "<h2>Filters</h2><p>The AUC is the probability that a label of a kind has a better score "
+        "than one that is not; 0.5 is chance. The correlation is Spearman's, with the true SI-SDR "
+        "improvement.</p>"
+        f"{page.cells_table(('score', *heads, 'rank correlation', 'kept', 'dB of the kept'), rows)}"
     )
+
+
+def _area(interval: Mapping[str, float] | None) -> str:
+    if not interval:
+        return "&ndash;"
+    low, high = interval["low"], interval["high"]
+    return f"{interval['mean']:.2f}<small>{low:.2f} to {high:.2f}</small>"

@@ -151,12 +151,18 @@ def test_the_page_compares_the_arms_by_pairs_of_mixtures(tmp_path):
         ]
         write_json(tmp_path / "eval" / name / "results.json", {"items": items})
     truth = rng.normal(size=60) * 4
+    mixed = rng.normal(size=60) * 20  # what the mixtures have is no merit of a label
     entries = [
         {
             "id": str(n),
-            "scores": {"remix": value + rng.normal(), "silence": 0.5, "true_sisdri": value},
+            "scores": {
+                "remix": float(value + mixture + rng.normal()),
+                "silence": 0.5,
+                "true_sisdr": float(value + mixture),
+                "true_sisdri": float(value),
+            },
         }
-        for n, value in enumerate(truth)
+        for n, (value, mixture) in enumerate(zip(truth, mixed, strict=True))
     ]
     write_jsonl(tmp_path / "labels" / "scores.jsonl", [*entries, {"id": "x", "reason": "y"}])
     options = {"filters": ("remix",)}
@@ -170,8 +176,12 @@ def test_the_page_compares_the_arms_by_pairs_of_mixtures(tmp_path):
     judged = results["arms"]["judge_overall"]["model/wiener/text"]
     assert judged["half"]["mean"] is None  # nobody measured it
     filters = results["filters"]
-    assert filters["remix"]["auc"]["mean"] > 0.9 > 0.55 > filters["silence"]["auc"]["mean"]
-    assert results["true_sisdri"]["kept"] > results["true_sisdri"]["all"]
+    assert (
+        filters["remix"]["auc"]["good"]["mean"] > 0.95 > filters["remix"]["auc"]["better"]["mean"]
+    )
+    assert filters["silence"]["auc"]["good"]["mean"] == 0.5
+    assert results["kinds"]["harmless"] == sum(truth > -3)
+    assert results["kept"] == sum(one["scores"]["remix"] > 5 for one in entries)
     page = (tmp_path / "report.html").read_text()
     assert all(name in page for name in label_loop_page.NAMES.values())
 
