@@ -35,7 +35,7 @@ from typing import Any
 from sam_audio_jax import distributed
 from sam_audio_jax.bounds import fits
 from sam_audio_jax.config import differences, to_dict
-from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import (
     PART,
     check_format,
@@ -46,23 +46,12 @@ from sam_audio_jax.files import (
     write_json,
 )
 from sam_audio_jax.saved_config import migrated_run
+from sam_audio_jax.saved_scores import SavedScores, differing_fields, evaluated_by
 
 FORMAT = 2
 METADATA = "_CHECKPOINT_METADATA"  # of Orbax, in each checkpoint
-# Fields that a run may change between two starts, and that say what its evaluations measure.
-EVALUATED_BY = ("eval_bench", "eval_limit", "sampler", "data.valid_cache")
-LOSSES = "flow_loss/"  # begins the names of metrics that no sampler matters to
 # Experiment -> a field that its configs alone have; before 0.2.0 checkpoints did not name it.
 EXPERIMENT_FIELDS = {"TrainConfig": "separator", "CodecTrainConfig": "discriminator"}
-
-
-@dataclasses.dataclass(frozen=True)
-class SavedScores:
-    """What scores.json holds: a score of each evaluated step, by which metric, and measured how."""
-
-    values: dict[int, float] = dataclasses.field(default_factory=dict)
-    metric: str = ""  # empty: the file is of 0.1.0
-    evaluated_by: dict[str, Any] = dataclasses.field(default_factory=dict)  # empty: it is not said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +239,7 @@ class Workdir:
                 if own in (None, metric):
                     scores = scores | {step: saved.values[step]}
             then = saved.evaluated_by or evaluated_by(config, metric)
-            if step in scores and (differing := _differing(then, now)):
+            if step in scores and (differing := differing_fields(then, now)):
                 left_out[step] = differing
         return {step: one for step, one in scores.items() if step not in left_out}, left_out
 
@@ -275,18 +264,7 @@ class Workdir:
 
         Raises `UserError` for a file that holds anything else.
         """
-        if not self.scores_file.is_file():
-            return SavedScores()
-        scores = read_object(self.scores_file)
-        metric, by = scores.pop("metric", ""), scores.pop("evaluated_by", {})
-        if not isinstance(metric, str):
-            raise UserError(f"{self.scores_file} names no metric, but {shown(metric)}")
-        if not isinstance(by, dict):
-            raise UserError(f"{self.scores_file}: evaluated_by has no fields, but {shown(by)}")
-        wrong = [step for step in scores if not (step.isdigit() and fits(float, scores[step]))]
-        if wrong:
-            raise UserError(f"{self.scores_file} has no number for step {shown(wrong[0])}")
-        return SavedScores({int(step): score for step, score in scores.items()}, metric, by)
+        return SavedScores.read(self.scores_file)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without those that are damaged; empty without a file.
@@ -400,34 +378,6 @@ class Workdir:
 def run_of(config: Any) -> dict[str, Any]:
     """What config.json and each checkpoint say about the run of a config."""
     return {"format": FORMAT, "experiment": type(config).__name__, "config": to_dict(config)}
-
-
-def evaluated_by(config: dict[str, Any], metric: str) -> dict[str, Any]:
-    """The fields of a config that decide what evaluations measure by a metric, by their names.
-
-    None where it has no bench: it leaves the evaluations to another start of the run.
-    """
-    found: dict[str, Any] = {}
-    if config.get("eval_bench") == "":
-        return found
-    for name in EVALUATED_BY:
-        value: Any = config
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value not in (None, "") and not (name == "sampler" and metric.startswith(LOSSES)):
-            found[name] = value
-    return found
-
-
-def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The fields in which two differ that both have: others are newer than one of them."""
-    return [name for name in then.keys() & now.keys() if not _agree(then[name], now[name])]
-
-
-def _agree(then: Any, now: Any) -> bool:
-    if isinstance(then, dict) and isinstance(now, dict):
-        return not _differing(then, now)
-    return then == now
 
 
 def _is_run(saved: dict[str, Any]) -> bool:
