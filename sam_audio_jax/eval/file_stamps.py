@@ -31,10 +31,12 @@ def file_stamps(*paths: pathlib.Path) -> list[list[Any]]:
 
 
 def contents_of(path: str) -> str:
-    """Distinguishes what is in a file, a folder or a shipped network; "" for a name on the hub.
+    """Distinguishes what is in a file, a folder or a shipped network.
 
-    Where it is does not count.
+    Where it is does not count. "" for a name on the hub, and for "".
     """
+    if not path:  # which as a path is the working folder
+        return ""
     place = shipped_folder(path) or pathlib.Path(path)
     if place.is_file():
         return sha256_now(str(place))[:16]

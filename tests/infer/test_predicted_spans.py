@@ -112,13 +112,13 @@ def test_without_a_text_nothing_is_predicted(able, wave, found):
 
 
 def test_windows_without_a_text_predict_nothing(able, wave, monkeypatch):
-    given = {}
+    passed = {}
 
     class Windows:
         longest = 25
 
         def __call__(self, mixture, noises, **options):
-            given.update(options)
+            passed.update(options)
             return np.zeros((1, 2, len(wave)), "f4")
 
     def find(*_, **__):
@@ -130,7 +130,7 @@ def test_windows_without_a_text_predict_nothing(able, wave, monkeypatch):
     options = SeparateOptions(predict_spans=True, unprompted=True)
     noises = np.zeros((1, 30, 16), "f4")
     _, views = able.pipeline._solve_long(item, noises, options, np.zeros((30, 8), "f4"))
-    assert given["spans"] == views[0].spans == ()
+    assert passed["spans"] == views[0].spans == ()
 
 
 def test_a_batch_without_anchors_gets_them(able, wave, found):

@@ -9,6 +9,7 @@ import pytest
 
 from sam_audio_jax.cli import main
 from sam_audio_jax.cli.scaling import claim
+from sam_audio_jax.eval.file_stamps import contents_of
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.scaling import scores
 from sam_audio_jax.scaling.analysis import analyse, as_loss, as_score
@@ -198,3 +199,11 @@ def test_axes_may_be_linear():
     assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)
     assert heights[0] > heights[2]
     assert "<polyline" not in text
+
+
+def test_no_name_has_no_contents(tmp_path, monkeypatch):
+    """A study without a judge does not depend on the folder in which it is run."""
+    (tmp_path / "file").write_text("one")
+    monkeypatch.chdir(tmp_path)
+    assert contents_of("") == ""
+    assert contents_of(str(tmp_path)) != ""

@@ -92,7 +92,7 @@ def test_items_that_a_process_did_not_see_are_in_somebodys_share(
     assert run(paired, entries, out, SETTINGS, ProcessRank(1, 2)) == {}
     first = set(solved)
     (tmp_path / "away.wav").rename(file)
-    with pytest.warns(UserWarning, match="were in no process's share"):
+    with pytest.warns(UserWarning, match="items in no process's share"):
         assert run(paired, entries, out, SETTINGS, ProcessRank(0, 2)) == {}
     assert first < {entry.id for entry in entries}
     assert stems(out).keys() == stems(whole).keys()  # the bytes are those of other groups
@@ -105,7 +105,7 @@ def test_an_item_that_nobody_else_sees_fails(paired, items, tmp_path):
     assert run(paired, entries, out, SETTINGS, ProcessRank(0, 2)) == {}
     missing = next(entry for entry in entries if entry.id not in ids(out / "done.0.jsonl"))
     missing.audio.unlink()
-    with pytest.warns(UserWarning, match="were in no process's share"):
+    with pytest.warns(UserWarning, match="items in no process's share"):
         failed = run(paired, entries, out, SETTINGS, ProcessRank(1, 2))
     assert list(failed) == [missing.id]
     assert ids(out / "failed.jsonl") == [missing.id]
