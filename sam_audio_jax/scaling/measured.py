@@ -16,6 +16,7 @@ was killed and goes on has the same.
 import dataclasses
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from sam_audio_jax.data.labels import LabelCache
@@ -120,7 +121,7 @@ class StudyFolder:
 
 def rows(study: StudyConfig, runs: list[StudyRun], folder: StudyFolder) -> list[MeasuredLoss]:
     """What has been measured so far, in the order of the runs and of their steps."""
-    unique = unique_seconds(study)
+    unique, conditions = unique_seconds(study), score_conditions(study)
     ended = folder.diverged()
     measurements = []
     for run in runs:
@@ -144,7 +145,7 @@ def rows(study: StudyConfig, runs: list[StudyRun], folder: StudyFolder) -> list[
                     unique_seconds=None if unique is None else min(unique, seconds),
                     operations=run.operations(line["step"]),
                     losses=_losses(line, study.weights),
-                    scores=read_scores(study, folder, run, line["step"]),
+                    scores=read_scores(study, folder, run, line["step"], conditions),
                     diverged=reason,
                     cache_seconds=unique,
                 )
@@ -176,17 +177,24 @@ def bench_contents(study: StudyConfig) -> str:
 
 
 def read_scores(
-    study: StudyConfig, folder: StudyFolder, run: StudyRun, step: int
+    study: StudyConfig,
+    folder: StudyFolder,
+    run: StudyRun,
+    step: int,
+    conditions: Mapping[str, Any],
 ) -> dict[str, float]:
-    """The scores of a state, KIND/DOMAIN/PROMPT; none if it was not evaluated in this way."""
+    """The scores of a state, KIND/DOMAIN/PROMPT; none if it was not evaluated in this way.
+
+    `conditions` are `score_conditions` of the study, which read the list of its bench.
+    """
     file = folder.scores(run, step) / "results.json"
     if not file.is_file():
         return {}
     results = read_object(file)
-    settings, conditions = results["settings"], score_conditions(study)
+    settings, named = results["settings"], dict(conditions)
     # An evaluation of an earlier version says nothing of contents, nor does what is not here.
-    saved, now = settings.get(CONTENTS, {}), conditions.pop(CONTENTS)
-    if any(settings.get(name) != value for name, value in conditions.items()) or any(
+    saved, now = settings.get(CONTENTS, {}), named.pop(CONTENTS)
+    if any(settings.get(name) != value for name, value in named.items()) or any(
         now[name] and value and now[name] != value for name, value in saved.items()
     ):
         return {}

@@ -51,7 +51,8 @@ def measure_scores(study: StudyConfig, folder: StudyFolder, planned: Sequence[St
             f"none of the {len(planned)} runs in {folder.path} has kept its state at a step that "
             "was measured: finish their training first"
         )
-    states = [state for state in kept if not read_scores(study, folder, *state)]
+    conditions = score_conditions(study)
+    states = [state for state in kept if not read_scores(study, folder, *state, conditions)]
     if earlier := sum(_is_of_unknown(folder, *state) for state in kept if state not in states):
         print(
             f"warning: {earlier} states were scored by a version that did not note what bench and "

@@ -24,7 +24,15 @@ from tests.scaling.test_study import FILE, study, write_run
 from tests.scaling.test_study import _formula as _formula
 
 RATIO = Law(E=0.4, A=3.0, alpha=0.3, B=4.0, beta=0.45)  # of powers
+CONDITIONS: dict[str, dict] = {}
 SCORED = {"refine": "wiener", "judge": "judge-tiny"}
+
+
+def conditions_of(config: StudyConfig) -> dict:
+    """`score_conditions`, which read a list, once for each study."""
+    if (name := str(config)) not in CONDITIONS:
+        CONDITIONS[name] = score_conditions(config)
+    return CONDITIONS[name]
 
 
 def evaluation(config: StudyConfig, run: StudyRun, step: int) -> dict:
@@ -37,7 +45,7 @@ def evaluation(config: StudyConfig, run: StudyRun, step: int) -> dict:
         {"row": f"model/{refine}/text", "setting": "all", "column": column, "mean": value}
         for (refine, column), value in values.items()
     ]
-    return {"settings": score_conditions(config), "table": table}
+    return {"settings": conditions_of(config), "table": table}
 
 
 def write_evaluation(folder: StudyFolder, config: StudyConfig, run: StudyRun, step: int) -> None:
@@ -90,18 +98,18 @@ def test_scores_of_all_kept_states_recover_their_law(tmp_path):
 def test_scores_are_of_the_conditions_of_the_study(tmp_path):
     config = study(**SCORED)
     folder, run = StudyFolder(tmp_path), runs(config)[0]
-    assert read_scores(config, folder, run, 100) == {}
+    assert read_scores(config, folder, run, 100, score_conditions(config)) == {}
     write_evaluation(folder, config, run, 100)
-    assert read_scores(config, folder, run, 100)["sisdri/all/text"] > -10
+    assert read_scores(config, folder, run, 100, score_conditions(config))["sisdri/all/text"] > -10
     raw = dataclasses.replace(config, refine="none")
-    assert read_scores(raw, folder, run, 100) == {"sisdri/all/text": -35.0}
+    assert read_scores(raw, folder, run, 100, score_conditions(raw)) == {"sisdri/all/text": -35.0}
     sampler = dataclasses.replace(config.base.sampler, steps=7)
     for other in (
         dataclasses.replace(config, judge=""),
         dataclasses.replace(config, base=dataclasses.replace(config.base, eval_limit=3)),
         dataclasses.replace(config, base=dataclasses.replace(config.base, sampler=sampler)),
     ):
-        assert read_scores(other, folder, run, 100) == {}
+        assert read_scores(other, folder, run, 100, score_conditions(other)) == {}
 
 
 def test_scores_are_of_the_mixtures_and_the_judge_that_are_there_now(tmp_path):
@@ -116,14 +124,14 @@ def test_scores_are_of_the_mixtures_and_the_judge_that_are_there_now(tmp_path):
     )
     folder, run = StudyFolder(tmp_path / "study"), runs(config)[0]
     write_evaluation(folder, config, run, 100)
-    assert read_scores(config, folder, run, 100)
+    assert read_scores(config, folder, run, 100, score_conditions(config))
     (judge / "model.safetensors").write_bytes(b"another")
-    assert read_scores(config, folder, run, 100) == {}
+    assert read_scores(config, folder, run, 100, score_conditions(config)) == {}
     (judge / "model.safetensors").write_bytes(b"one")
     make_folder(bench, three_lines()[:2])
-    assert read_scores(config, folder, run, 100) == {}
+    assert read_scores(config, folder, run, 100, score_conditions(config)) == {}
     shutil.rmtree(bench)  # where only the table is written
-    assert read_scores(config, folder, run, 100)
+    assert read_scores(config, folder, run, 100, score_conditions(config))
 
 
 def test_a_score_and_its_loss_are_one_another():
