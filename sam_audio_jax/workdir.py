@@ -186,10 +186,16 @@ class Workdir:
     def _metadata(self) -> Iterator[dict[str, Any]]:
         """What `Checkpoints.save` was handed with each checkpoint, the newest first."""
         for step in reversed(self.steps()):
-            with contextlib.suppress(UserError):
-                saved = read_object(self.checkpoint(step) / METADATA).get("custom_metadata")
-                if isinstance(saved, dict):
-                    yield saved
+            if (saved := self._metadata_of(step)) is not None:
+                yield saved
+
+    def _metadata_of(self, step: int) -> dict[str, Any] | None:
+        """The same of one step; None where it cannot be read."""
+        with contextlib.suppress(UserError):
+            saved = read_object(self.checkpoint(step) / METADATA).get("custom_metadata")
+            if isinstance(saved, dict):
+                return saved
+        return None
 
     def steps(self) -> list[int]:
         """Steps with a whole checkpoint, in order."""
@@ -252,12 +258,8 @@ class Workdir:
 
     def _config_of(self, step: int) -> dict[str, Any]:
         """The config with which the checkpoint of a step was saved; {} where none says it."""
-        with contextlib.suppress(UserError):
-            saved = read_object(self.checkpoint(step) / METADATA).get("custom_metadata")
-            config = saved.get("config") if isinstance(saved, dict) else None
-            if isinstance(config, dict):
-                return config
-        return {}
+        config = (self._metadata_of(step) or {}).get("config")
+        return config if isinstance(config, dict) else {}
 
     def read_scores(self) -> SavedScores:
         """What scores.json holds; nothing without the file.
