@@ -1,26 +1,36 @@
 """Chooses how a model's stems become a mask, on fixed mixtures of validation recordings.
 
-`python -m tools.choose_refinement MODEL --bench DIR [--limit N] [--out FILE] [--write]`
+`python -m tools.choose_refinement MODEL --bench DIR [--limit N] [--floor GAIN] [--write]`
 
-Separates every mixture once by each kind of prompt and divides it by masks of several exponents,
-with and without the gate of the spans. Prints for each the mean improvement of the target's SI-SDR
-and how far the other sound is lowered in it, both in dB; the second also where the spans are wrong:
-moved, or cut short. `--write` saves the best exponent, by the mean over the kinds, with the gate in
-the model folder's sam_audio_jax.json. The mixtures must not be those that results are reported on.
+Separates every mixture once by each kind of prompt and divides it by masks of several exponents and
+floors, and with the gate of the spans. Prints for each the mean improvement of the target's SI-SDR
+and how far the other sound is lowered in it, both in dB; behind the gate also where the spans are
+wrong: moved, or cut short. Where the list names absent sounds it prints the median level of their
+targets in dB of the mixture, which a floor raises. `--write` saves `--floor`, the exponent that is
+best with it, by the mean over the kinds, and the gate in the model folder's sam_audio_jax.json. The
+mixtures must not be those that results are reported on.
 """
 
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tqdm
+from jaxtyping import Float
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.eval import distances
-from sam_audio_jax.eval.prompting import SolverChoice, separate_batch
+from sam_audio_jax.eval import distances, scoring
+from sam_audio_jax.eval.mixtures import load_bench
+from sam_audio_jax.eval.prompting import (
+    ABSENT,
+    PROMPTS,
+    PromptedMixture,
+    SolverChoice,
+    separate_batch,
+)
 from sam_audio_jax.eval.recorded import Rendered, Wave
 from sam_audio_jax.eval.suite import Separation, batches, fixed_suite
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig, wiener
@@ -29,7 +39,7 @@ from sam_audio_jax.separator.prompts import Span
 from tools.model_settings import add_write_option, check_write_option, write_setting
 
 EXPONENTS = (0.35, 0.45, 0.55, 0.7, 0.85, 1.0, 1.2, 1.5)
-PROMPTS = ("text", "span", "text+span")
+FLOORS = (0.0, 0.0125, 0.025, 0.05)  # none, -38, -32, -26 dB
 # Seconds by which a listener's marks may be wrong: both ends moved, or each moved inwards.
 WRONG = {"exact": (0.0, 0.0), "0.2 s late": (0.2, 0.2), "0.2 s short": (0.2, -0.2)}
 
@@ -44,27 +54,42 @@ def measure(
     rendered: Rendered, stems: tuple[Wave, Wave], refinement: RefineConfig, spans: Sequence[Span]
 ) -> tuple[float, float]:
     """SI-SDR improvement of the refined target, and what the residual in it lost, in dB."""
-    rate, mixture = rendered.sample_rate, rendered.mixture
-    target, _ = wiener(
-        mixture[None], *stems, sample_rate=rate, stem_rate=rate, config=refinement, spans=spans
-    )
-    exact = target[0].astype(np.float64)
+    exact = _refined(rendered, stems, refinement, spans)
     truth, other = (one.astype(np.float64) for one in (rendered.target, rendered.residual))
-    improvement = distances.si_sdr_improvement(exact, truth, mixture.astype(np.float64))
+    mixture = rendered.mixture.astype(np.float64)
+    improvement = distances.si_sdr_improvement(exact, truth, mixture)
     left, *_ = np.linalg.lstsq(np.stack([truth, other], axis=1), exact, rcond=None)
     share = abs(left[1]) / max(abs(left[0]), 1e-6)
     return float(improvement), float(-20 * np.log10(max(share, 1e-6)))
+
+
+def _refined(
+    rendered: Rendered, stems: tuple[Wave, Wave], refinement: RefineConfig, spans: Sequence[Span]
+) -> Float[np.ndarray, " samples"]:
+    rate = rendered.sample_rate
+    target, _ = wiener(
+        rendered.mixture[None],
+        *stems,
+        sample_rate=rate,
+        stem_rate=rate,
+        config=refinement,
+        spans=spans,
+    )
+    return target[0].astype(np.float64)
 
 
 Cell = tuple[str, str, float]  # kind of prompt, how the mask is bounded, exponent
 
 
 def measure_all(
-    model: SAMAudio, separations: Sequence[Separation], batch: int
+    model: SAMAudio, separations: Sequence[Separation], batch: int, floor: float
 ) -> dict[Cell, list[tuple[float, float]]]:
-    """What `measure` gives for each mixture, by kind of prompt, gate and exponent."""
+    """What `measure` gives for each mixture, by kind of prompt, bounds of the mask and exponent.
+
+    `floor` is that of the masks with a gate. Of absent sounds both numbers are the target's level.
+    """
     cells: dict[Cell, list[tuple[float, float]]] = {}
-    groups = batches(separations, batch)
+    groups = batches(separations, batch, by_kind=True)
     for group in tqdm.tqdm(groups, desc="separating", unit="batch"):
         loaded = [separation.load() for separation in group]
         for separated in separate_batch(model, loaded, batch, SolverChoice()):
@@ -72,37 +97,60 @@ def measure_all(
             if not isinstance(rendered, Rendered):
                 continue  # fixed mixtures all are
             stems = (separated.target, separated.residual)
-            spans = one.positive_spans() or []
-            gates = {"no gate": None} | (
-                {f"gate, {name}": by for name, by in WRONG.items()} if spans else {}
-            )
-            for gate, by in gates.items():
-                marked = moved(spans, by, rendered.item.seconds) if by else []
-                for exponent in EXPONENTS:
-                    how = dataclasses.replace(DEFAULT, exponent=exponent, gate=by is not None)
-                    value = measure(rendered, stems, how, marked)
-                    cells.setdefault((one.kind, gate, exponent), []).append(value)
+            for how, spans, bounds in masks(one, rendered.item.seconds, floor):
+                if one.kind == ABSENT:
+                    target = _refined(rendered, stems, how, spans).astype(np.float32)
+                    value = (scoring.level_db(target, rendered.mixture),) * 2
+                else:
+                    value = measure(rendered, stems, how, spans)
+                cells.setdefault((one.kind, bounds, how.exponent), []).append(value)
     return cells
 
 
+def masks(
+    one: PromptedMixture, seconds: float, floor: float
+) -> Iterator[tuple[RefineConfig, list[Span], str]]:
+    """Every mask to be measured, with its spans and what bounds it."""
+    marks = one.positive_spans() or []
+    for exponent in EXPONENTS:
+        how = dataclasses.replace(DEFAULT, exponent=exponent)
+        for each in FLOORS:
+            yield dataclasses.replace(how, floor=each), [], _bounds(each)
+        for name, by in WRONG.items() if marks else ():
+            gated = dataclasses.replace(how, floor=floor, gate=True)
+            yield gated, moved(marks, by, seconds), f"{_bounds(floor)}, gate, {name}"
+
+
+def _bounds(floor: float) -> str:
+    return f"floor {floor:g}"
+
+
 def table(cells: dict[Cell, list[tuple[float, float]]]) -> str:
-    """Mean improvement / rejection in dB: a row for each prompt and gate, a column an exponent."""
+    """Mean improvement / rejection in dB: a row for each prompt and bounds, a column an exponent.
+
+    Of absent sounds a row has the median level of the target.
+    """
     rows = list(dict.fromkeys(cell[:2] for cell in cells))
     lines = ["| prompt | mask | " + " | ".join(f"{e:g}" for e in EXPONENTS) + " |"]
     lines.append("|---" * (2 + len(EXPONENTS)) + "|")
-    for kind, gate in rows:
-        means = [np.mean(cells[kind, gate, exponent], axis=0) for exponent in EXPONENTS]
-        lines.append(
-            f"| {kind} | {gate} | " + " | ".join(f"{a:.2f} / {b:.1f}" for a, b in means) + " |"
-        )
+    for kind, bounds in rows:
+        columns = [cells[kind, bounds, exponent] for exponent in EXPONENTS]
+        if kind == ABSENT:
+            found = [f"{np.median(column):.1f}" for column in columns]
+        else:
+            found = ["{:.2f} / {:.1f}".format(*np.mean(column, axis=0)) for column in columns]
+        lines.append(f"| {kind} | {bounds} | " + " | ".join(found) + " |")
     return "\n".join(lines)
 
 
-def best_exponent(cells: dict[Cell, list[tuple[float, float]]]) -> float:
+def best_exponent(cells: dict[Cell, list[tuple[float, float]]], floor: float) -> float:
     """The exponent with the highest mean improvement over the kinds of prompts, without a gate."""
 
     def mean(exponent: float) -> float:
-        kinds = [cells[cell] for cell in cells if cell[1:] == ("no gate", exponent)]
+        bounds = _bounds(floor)
+        kinds = [
+            cells[kind, bounds, exponent] for kind in PROMPTS if (kind, bounds, exponent) in cells
+        ]
         return float(np.mean([np.mean([one for one, _ in kind]) for kind in kinds]))
 
     return max(EXPONENTS, key=mean)
@@ -114,6 +162,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("model", help="a model folder, or any checkpoint if nothing is written")
     parser.add_argument("--bench", required=True, help="folder of fixed mixtures")
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS)
+    parser.add_argument(
+        "--floor", type=float, default=FLOORS[0], choices=FLOORS, help="least gain of the mask"
+    )
     parser.add_argument("--limit", type=at_least(1), help="mixtures used; default: all")
     parser.add_argument("--batch", type=at_least(1), default=8)
     add_write_option(parser)
@@ -126,12 +177,15 @@ def main(argv: list[str]) -> None:
     options = read_options(argv)
     check_write_option(options)
     model = SAMAudio.from_pretrained(options.model)
-    suite = fixed_suite(options.bench, model.sample_rate, options.prompts, options.limit)
+    named = any(item.absent for item in load_bench(options.bench).mixtures)
+    kinds = [*options.prompts, *([ABSENT] if named else [])]
+    suite = fixed_suite(options.bench, model.sample_rate, kinds, options.limit)
     right = [one for one in suite.separations if one.right]
-    cells = measure_all(model, right, options.batch)
+    cells = measure_all(model, right, options.batch, options.floor)
     print(table(cells))
-    best = {"exponent": best_exponent(cells), "gate": True}
-    print(f"{len(suite.rendered)} mixtures; best: {best}")
+    exponent = best_exponent(cells, options.floor)
+    best = {"exponent": exponent, "floor": options.floor, "gate": True}
+    print(f"{len(suite.rendered)} mixtures; best with this floor: {best}")
     write_setting(options, "refine", best)
 
 

@@ -40,6 +40,9 @@ class RefineConfig(Checked, where="refine"):
     # Of the power ratio: 1 is the Wiener filter, a larger one a harder mask. The better a model's
     # stems, the harder its mask may be, so a model folder has its own.
     exponent: Positive = 1.2
+    # The least gain of a mask: 0.025 is -32 dB. Where a model finds nothing of what it is asked for
+    # its target is a faint copy of the recording then, not what is left by chance.
+    floor: Annotated[float, Range(0, 0.5)] = 0.0
     gate: bool = False  # whether the target is silent outside the "+" spans of a prompt
     gate_margin_s: NonNegative = 0.2  # before and after each of them: marks are never exact
     gate_ramp_s: Positive = 0.02  # in which the target falls to silence after the margin
@@ -215,13 +218,13 @@ def estimate_stems(
     hop, _ = hop_and_margin(sample_rate, config)
     window = hop * config.overlap
     bands = _bands(window, sample_rate, stem_rate, config)
-    floor = max(1e-9 * window * level, 1e-20)
+    silence = max(1e-9 * window * level, 1e-20)
     spectra = audio.stft(signals, window, hop)
     # Windows that reach into a span count as in it: the gate changes nothing there.
     wide = dataclasses.replace(config, gate_margin_s=config.gate_margin_s + config.window_s / 2)
     frames = spectra.shape[1]
     gates = [gate(own, start, frames, sample_rate, wide, hop) for own in spans]
-    masks = _masks(spectra, bands, hop / sample_rate, floor, config, residuals, gates)
+    masks = _masks(spectra, bands, hop / sample_rate, silence, config, residuals, gates)
     spectrum, size = audio.stft(mixture, window, hop), mixture.shape[-1]
     return [audio.istft(spectrum * mask, window, hop, size).astype(np.float32) for mask in masks]
 
@@ -331,12 +334,12 @@ def _masks(
     spectra: Complex[np.ndarray, "signals frames bins"],
     bands: tuple[Float[np.ndarray, "bins bands"], int],
     hop_s: float,
-    floor: float,
+    silence: float,
     config: RefineConfig,
     residuals: int,
     gates: Sequence[Float[np.ndarray, " frames"]] = (),
 ) -> list[Float[np.ndarray, "frames bins"]]:
-    """Returns the soft masks of all stems but the last, 0 where no stem has power."""
+    """Returns the soft masks of all stems but the last, at their least where no stem has power."""
     triangles, usable = bands
     power = np.square(np.abs(spectra)) @ triangles
     if usable < power.shape[-1]:  # the stems end below: take the sum of their highest bands
@@ -347,10 +350,13 @@ def _masks(
     if residuals:
         power = _with_rest(power[:-residuals], power[-residuals:])
     shares = power**config.exponent
+    least = np.full((len(shares), 1, 1), min(config.floor, 1 / len(shares)), np.float32)
     if gates:
-        shares = shares * np.stack(gates)[..., None]
-    total = shares.sum(axis=0) + floor**config.exponent
-    return [(share / total) @ triangles.T for share in shares[:-1]]
+        open_gates = np.stack(gates)[..., None]
+        shares, least = shares * open_gates, least * open_gates
+    total = shares.sum(axis=0) + silence**config.exponent
+    masks = least + (1 - least.sum(axis=0)) * (shares / total)
+    return [mask @ triangles.T for mask in masks[:-1]]
 
 
 def _with_rest(

@@ -87,6 +87,23 @@ def test_silent_stems_leave_everything_in_the_residual(rng):
     np.testing.assert_array_equal(target, 0)
 
 
+def test_a_floor_bounds_both_stems_from_below(rng):
+    """Where a stem is silent it has that share of the recording; else it has part of the mask."""
+    rates = {"sample_rate": 8_000, "stem_rate": 8_000}
+    mixture = rng.standard_normal((2, 8_000)).astype(np.float32)
+    stems, silence = rng.standard_normal((2, 8_000)).astype(np.float32), np.zeros(8_000, np.float32)
+    floor = dataclasses.replace(DEFAULT, floor=0.05)
+    inner = slice(800, -800)  # the last windows have less than the whole signal
+    target, _ = wiener(mixture, silence, stems[0], **rates, config=floor)
+    np.testing.assert_allclose(target, 0.05 * mixture, atol=1e-5)
+    target, rest = wiener(mixture, stems[0], silence, **rates, config=floor)
+    np.testing.assert_allclose(rest[:, inner], 0.05 * mixture[:, inner], atol=1e-4)
+    target, rest = wiener(mixture, *stems, **rates, config=floor)
+    free, _ = wiener(mixture, *stems, **rates)
+    np.testing.assert_allclose(target, 0.05 * mixture + 0.9 * free, atol=1e-5)
+    np.testing.assert_allclose(target + rest, mixture, atol=1e-6)
+
+
 def test_blocks_change_nothing(rng):
     mixture = rng.standard_normal((1, 40_000)).astype(np.float32)
     stems = rng.standard_normal((2, 40_000)).astype(np.float32)

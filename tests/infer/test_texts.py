@@ -99,16 +99,17 @@ def test_three_true_stems_divide_their_mixture_and_the_rest_is_the_third():
     np.testing.assert_array_equal(single, pair)
 
 
-def test_a_gate_holds_for_each_of_joint_stems_in_any_order():
+@pytest.mark.parametrize("floor", [0.0, 0.05])
+def test_a_gate_holds_for_each_of_joint_stems_in_any_order(floor):
     rng, rates = np.random.default_rng(0), {"sample_rate": 8_000, "stem_rate": 8_000}
     stems = list(rng.standard_normal((3, 40_000)).astype(np.float32))
     mixture = (np.round(rng.uniform(-1, 1, (2, 40_000)) * 2**15) / 2**15).astype(np.float32)
     spans = [[("+", 0.0, 3.0)], [("+", 2.0, 5.0)], [("+", 1.0, 2.5)]]
-    gate = RefineConfig(gate=True)
+    gate = RefineConfig(gate=True, floor=floor)
     forward = divide_among(mixture, stems, **rates, config=gate, spans=spans)
     backward = divide_among(mixture, stems[::-1], **rates, config=gate, spans=spans[::-1])
     time = np.arange(40_000) / 8_000
-    free = divide_among(mixture, stems, **rates)
+    free = divide_among(mixture, stems, **rates, config=RefineConfig(floor=floor))
     for wave, other, whole, ((_, begin, end),) in zip(
         forward, backward[::-1], free, spans, strict=True
     ):
