@@ -10,7 +10,7 @@ from sam_audio_jax.audio.channels import (
     mixing_weights,
     mono,
 )
-from sam_audio_jax.audio.decoding import Audio, check_file, header_length, load
+from sam_audio_jax.audio.decoding import Audio, check_file, check_rate, header_length, load
 from sam_audio_jax.audio.excerpt import Encoded, Raw, Sound, load_excerpt, sound_seconds
 from sam_audio_jax.audio.level import (
     AS_RECORDED,
@@ -53,6 +53,7 @@ __all__ = [
     "Sound",
     "all_finite",
     "check_file",
+    "check_rate",
     "describe",
     "find_level",
     "find_offsets",

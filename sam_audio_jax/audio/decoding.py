@@ -22,7 +22,7 @@ from sam_audio_jax.audio.file_parts import Part
 from sam_audio_jax.audio.libsndfile import read_length, read_part, read_uncommon
 from sam_audio_jax.audio.signal import all_finite
 from sam_audio_jax.audio.timeline import Piece
-from sam_audio_jax.errors import UnusableError, UserError
+from sam_audio_jax.errors import UnusableError, UserError, shown
 
 RATES = (50, 50_000_000)  # Hz; other sample rates are damage
 KINDS = {
@@ -41,6 +41,19 @@ class Audio:
     samples: Float32[np.ndarray, "channels samples"]
     sample_rate: int
     notes: tuple[str, ...] = ()  # what a listener should know about the file, each in a line
+
+
+def check_rate(value: object) -> int:
+    """Returns the sample rate of an array as an int.
+
+    Raises UserError for what is none: among others 16 or 48, which are kHz.
+    """
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not RATES[0] <= value <= RATES[1] or value != int(value):
+        raise UserError(
+            f"sample_rate={shown(value)} must be a whole number of Hz from {RATES[0]} to {RATES[1]}"
+        )
+    return int(value)
 
 
 def load(path: str | os.PathLike, track: int | None = None) -> Audio:

@@ -95,7 +95,7 @@ def make_item(
     checked_spans = check_spans(spans or (), seconds, name)
     mono, weights, recording = to_mono(recording, name)
     if clip is not None and clip.path is not None:
-        notes = (*recording.notes, *video_notes(clip.path))
+        notes = (*recording.notes, *video_notes(clip.path, seconds, clip.track))
         recording = dataclasses.replace(recording, notes=notes)
     wave = audio.resample(mono, recording.sample_rate, codec_rate)
     level = audio.AS_RECORDED if level_db is None else audio.find_level(wave, codec_rate, level_db)
@@ -182,8 +182,7 @@ def _from_array(source: Any, sample_rate: int | None, name: str) -> Audio:
         )
     if sample_rate is None:
         raise UserError(f"{name} is an array: say its sample_rate")
-    if sample_rate < 1:
-        raise UserError(f"sample_rate={sample_rate} must be positive")
+    rate = audio.check_rate(sample_rate)
     samples = np.atleast_2d(samples).astype(np.float32, copy=False)
     if not samples.size:
         raise UserError(f"{name} has no samples")
@@ -193,7 +192,7 @@ def _from_array(source: Any, sample_rate: int | None, name: str) -> Audio:
         )
     if not audio.all_finite(samples):
         raise UserError(f"{name} has samples that are NaN or infinite")
-    return Audio(samples, int(sample_rate))
+    return Audio(samples, rate)
 
 
 def check_spans(spans: Sequence[Sequence], seconds: float, name: str) -> tuple[Span, ...]:

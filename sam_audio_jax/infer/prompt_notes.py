@@ -29,7 +29,10 @@ def text_notes(original: str | None, text: str, tokenizer: Any) -> Iterator[str]
 def span_notes(
     spans: Sequence[Span], frames: int, sample_rate: int, hop: int, ignored: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Of spans that mark no frame of an item of so many, and of tokens that the model ignores."""
+    """Of spans that mark no frame of an item of so many, and of tokens that the model ignores.
+
+    There is one note for each span without effect, and none for the others.
+    """
     owner = np.full(frames, -1)
     on_frames = list(frame_spans(spans, sample_rate=sample_rate, hop=hop))
     for number, (_, begin, end) in enumerate(on_frames):

@@ -384,13 +384,14 @@ class SAMAudio:
         """The item with notes on prompts that have no effect; `text` is what the caller gave."""
         pipeline = self.pipeline
         notes = [*prompt_notes.text_notes(text, item.text, pipeline.tokenizer)]
-        others = (item.clip, item.features, item.like)
-        alone = not item.spans and all(prompt is None for prompt in others)
-        if alone and item.text and pipeline.known and (note := pipeline.known.note(item.text)):
-            notes.append(note)
         grid = self.codec.config.sample_rate, self.codec.config.hop
         frames = pipeline.frames(item)
-        notes += prompt_notes.span_notes(item.spans, frames, *grid, pipeline.ignored_spans)
+        idle = [*prompt_notes.span_notes(item.spans, frames, *grid, pipeline.ignored_spans)]
+        others = (item.clip, item.features, item.like)
+        alone = len(idle) == len(item.spans) and all(prompt is None for prompt in others)
+        if alone and item.text and pipeline.known and (note := pipeline.known.note(item.text)):
+            notes.append(note)
+        notes += idle
         every = (*item.recording.notes, *(f"{item.name}: {note}" for note in notes))
         return dataclasses.replace(item, recording=dataclasses.replace(item.recording, notes=every))
 

@@ -67,8 +67,7 @@ def stream(
     text, spans = check_text(text, "the stream"), _check_spans(spans)
     if not unprompted:
         require_prompt(text, spans, None, "the stream")
-    if sample_rate < 1:
-        raise UserError(f"sample_rate={sample_rate} must be positive")
+    sample_rate = audio.check_rate(sample_rate)
     notes = _notes(model, original, text, spans)
     warn([f"the stream: {note}" for note in notes])
     queue = WindowQueue(

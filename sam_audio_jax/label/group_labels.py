@@ -245,13 +245,20 @@ class GroupLabeller:
     ) -> list[float]:
         """Each target is separated again from a mixture with the residual of another recording.
 
-        That is the next member's of another recording, else what `residual_beside` gives.
+        That is the next member's of another recording which has any, else what `residual_beside`
+        gives: without another sound in it a mixture would be the target alone.
         """
         items = []
+        sounding = [not measures.is_silent(one.residual) for one in solved]
         for number, one in enumerate(solved):
-            others = [*solved[number + 1 :], *solved[:number]]
+            others = [*range(number + 1, len(solved)), *range(number)]
             own = one.member.source.recording
-            other = next((o for o in others if o.member.source.recording != own), None)
+            beside = (
+                solved[row]
+                for row in others
+                if sounding[row] and solved[row].member.source.recording != own
+            )
+            other = next(beside, None)
             if other is not None:
                 residual = other.residual
             elif residual_beside is not None:

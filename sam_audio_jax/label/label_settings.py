@@ -101,6 +101,8 @@ def possible_scores(
     captions = list(dict.fromkeys(one.caption for one in inputs if one.caption))
     if not each_lacks_one(captions[:MOST_CAPTIONS]):
         lacking.add("absent")
+    if len({one.recording for one in inputs if not one.reason}) < 2:
+        lacking.add("remix")
     if not all(one.mask for one in inputs if not one.reason):
         lacking.add("mask_coverage")
     lacking |= {name for name, network in NETWORK_OF.items() if network not in networks}

@@ -53,6 +53,7 @@ from sam_audio_jax.files import (
 )
 from sam_audio_jax.infer.batch.lengths import READERS, count_samples
 from sam_audio_jax.infer.buckets import Group
+from sam_audio_jax.infer.effective_settings import effective_settings
 from sam_audio_jax.label import label_measures, label_page
 from sam_audio_jax.label.group_labels import GroupLabeller
 from sam_audio_jax.label.label_inputs import LabelInput, LabelManifest
@@ -78,6 +79,7 @@ def make_plan(labeller: GroupLabeller, manifest: LabelManifest) -> dict[str, Any
         "checkpoint": labeller.checkpoint,
         "weights": fingerprint(model.pipeline.networks),
         "settings": to_dict(settings),
+        "separation": effective_settings(model.pipeline, settings.options(0)),
         "scorers": {name: identity(scorer) for name, scorer in labeller.networks.scorers.items()},
         "manifest": manifest.digest,
         "inputs": len(manifest.inputs),
@@ -104,6 +106,8 @@ def check_label_folder(out: pathlib.Path, plan: dict[str, Any]) -> None:
     if isinstance(settings := saved.get("settings"), dict):  # maybe older than "phrases"
         saved["settings"] = {"phrases": False} | settings
     now = in_saved_form(json.loads(json.dumps(plan)), saved)
+    if "separation" not in saved:  # an earlier version did not save how its model separates
+        now.pop("separation", None)
     # It may have moved: its weights are compared, which say more than the probe of its codec.
     for name in now.keys() - {"checkpoint", "probe"}:
         for key, old, new in json_differences(name, saved.get(name), now[name]):

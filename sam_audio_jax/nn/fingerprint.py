@@ -36,20 +36,36 @@ def fingerprint(networks: nnx.Module, *, rounded: bool = False) -> str:
 def fingerprint_of(weights: PyTree, *, rounded: bool = False) -> str:
     """The `fingerprint` of a tree of parameters."""
     leaves = jax.tree.leaves(weights)
-    if parallel.platform() == "cpu" and all(leaf.is_fully_addressable for leaf in leaves):
-        # Without a program, which would take longer to compile than to run.
+    if _is_in_memory(leaves):
         arrays = list(map(np.asarray, leaves))
         pairs = ((np.min(array), np.max(array)) for array in arrays)
         extremes = [np.asarray(pair, np.float32) for pair in pairs]
-        sums = [_sum_in_chunks(array, rounded=rounded) for array in arrays]
     else:
-        extremes, sums = jax.device_get(_statistics(leaves, rounded=rounded))
+        extremes = jax.device_get(_extremes(leaves))
     joined = np.concatenate(extremes)
     if rounded:
         with np.errstate(over="ignore"):
             joined = joined.astype(np.float16)
-    parts = joined, np.asarray(sums, np.uint32)
-    return "".join(hashlib.sha256(part.tobytes()).hexdigest()[:DIGITS] for part in parts)
+    return _digits(joined) + checksum_of(leaves, rounded=rounded)
+
+
+def checksum_of(values: PyTree, *, rounded: bool = False) -> str:
+    """The second half of a fingerprint: of a sum over the bits and places of all values."""
+    leaves = jax.tree.leaves(values)
+    if _is_in_memory(leaves):
+        sums = [_sum_in_chunks(np.asarray(leaf), rounded=rounded) for leaf in leaves]
+    else:
+        sums = jax.device_get(_sums(leaves, rounded=rounded))
+    return _digits(np.asarray(sums, np.uint32))
+
+
+def _is_in_memory(leaves: list[Array]) -> bool:
+    """Whether NumPy can read them all, without a program that takes longer to compile than run."""
+    return parallel.platform() == "cpu" and all(leaf.is_fully_addressable for leaf in leaves)
+
+
+def _digits(numbers: np.ndarray) -> str:
+    return hashlib.sha256(numbers.tobytes()).hexdigest()[:DIGITS]
 
 
 def same_weights(saved: str, now: str) -> bool:
@@ -94,11 +110,16 @@ def _sum_in_chunks(array: np.ndarray, *, rounded: bool) -> np.uint32:
     return np.uint32(total % 2**32)
 
 
+@jax.jit
+def _extremes(leaves: list[Array]) -> list[Array]:
+    """The smallest and the largest value of each array, wherever its parts are."""
+    return [jnp.stack([x.min(), x.max()]).astype(jnp.float32) for x in leaves]
+
+
 @jax.jit(static_argnames="rounded")
-def _statistics(leaves: list[Array], *, rounded: bool) -> tuple[list[Array], list[Array]]:
-    """Extremes and the sum of `_mixed` of each array, wherever its parts are."""
-    extremes = [jnp.stack([x.min(), x.max()]).astype(jnp.float32) for x in leaves]
-    return extremes, [_sum(x.astype(jnp.float32), rounded=rounded) for x in leaves]
+def _sums(leaves: list[Array], *, rounded: bool) -> list[Array]:
+    """The sum of `_mixed` of each array, wherever its parts are."""
+    return [_sum(x.astype(jnp.float32), rounded=rounded) for x in leaves]
 
 
 def _sum(x: Array, *, rounded: bool) -> UInt32[Array, ""]:

@@ -25,7 +25,7 @@ from jaxtyping import PyTree
 
 from sam_audio_jax import distributed
 from sam_audio_jax.errors import UserError, first_line
-from sam_audio_jax.nn.fingerprint import DIGITS, fingerprint_of
+from sam_audio_jax.nn.fingerprint import checksum_of
 from sam_audio_jax.train.config import CheckpointConfig
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.workdir import Workdir
@@ -275,8 +275,7 @@ def _items(state: TrainState) -> dict[str, PyTree]:
 
 def _checksum(items: PyTree) -> str:
     """A sum over the bits and places of all values: the same on every mesh."""
-    leaves = [leaf for leaf in jax.tree.leaves(items) if leaf.size]
-    return fingerprint_of(leaves)[DIGITS:]
+    return checksum_of([leaf for leaf in jax.tree.leaves(items) if leaf.size])
 
 
 def _abstract(tree: PyTree) -> Any:

@@ -23,6 +23,7 @@ from sam_audio_jax.audio.packets import (
 from sam_audio_jax.errors import UserError
 
 SLACK_S = 1e-3  # time stamps of frames are rounded
+SHORT_S = 1.0  # by so much pictures may end before the sound without a note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,17 +116,33 @@ def _size(stream: Any) -> tuple[int, int]:
     return (context.height, context.width) if context else (0, 0)
 
 
-def video_notes(path: pathlib.Path) -> tuple[str, ...]:
-    """Returns what to know about a video before it is used: which of several streams is shown."""
+def video_notes(path: pathlib.Path, seconds: float, track: int | None = None) -> tuple[str, ...]:
+    """Returns what to know about a video before it is used beside a sound of so many seconds.
+
+    That is which of several streams is shown, and that the pictures end long before the sound,
+    where the file says so. `track` is as in `decode_frames`.
+    """
+    notes: list[str] = []
     if not path.is_file():  # opening a pipe would wait for ever
         return ()
     with contextlib.suppress(av.error.FFmpegError, ValueError, OSError), av.open(url(path)) as file:
         streams = [stream for stream in file.streams.video if moves(stream)]
+        if not streams:
+            return ()
+        stream = video_stream(file, str(path))
         if len(streams) > 1:
-            shown = streams.index(video_stream(file, str(path))) + 1
+            shown = streams.index(stream) + 1
             sizes = [f"{n}: {_size(s)[1]} x {_size(s)[0]}" for n, s in enumerate(streams, 1)]
-            return (f"{path} has {len(streams)} videos ({', '.join(sizes)}): {shown} is shown",)
-    return ()
+            notes.append(f"{path} has {len(streams)} videos ({', '.join(sizes)}): {shown} is shown")
+        if stream.duration is not None:
+            end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+            end -= sound_start(file, str(path), track)
+            if end < seconds - SHORT_S:
+                notes.append(
+                    f"the pictures of {path} end at {max(end, 0):.1f} s, the sound at "
+                    f"{seconds:.1f} s: the last picture stands for the rest"
+                )
+    return tuple(notes)
 
 
 def sound_start(container: Any, name: str, track: int | None = None) -> float:

@@ -1,5 +1,7 @@
 """A caller's mistakes are errors of one line; what is allowed works."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,8 @@ WAVE = np.full(8_000, 0.1, np.float32)
     ("samples", "sample_rate", "message"),
     [
         (WAVE, None, "say its sample_rate"),
-        (WAVE, 0, "sample_rate=0 must be positive"),
+        (WAVE, 0, "sample_rate=0 must be a whole number of Hz"),
+        (WAVE, 16, "sample_rate=16 must be a whole number of Hz from 50 to 50000000"),
         ((WAVE * 2**15).astype(np.int16), 8_000, "floats with full scale 1.0, not int16"),
         (WAVE.reshape(1, 1, -1), 8_000, r"allowed are \[samples\]"),
         (WAVE.reshape(-1, 2), 8_000, "transposed"),
@@ -28,6 +31,13 @@ def test_wrong_arrays(samples, sample_rate, message):
     with pytest.raises(UserError, match=message) as caught:
         inputs.read(samples, sample_rate, "street")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, 22_050.5, "8000", True, None, np.ones(2)])
+def test_what_is_no_rate_is_refused(rate):
+    with pytest.raises(UserError, match="must be a whole number of Hz"):
+        audio.check_rate(rate)
+    assert audio.check_rate(np.float64(16_000)) == 16_000
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A prompt that is far from every caption of the training is said to be unknown, and only that."""
 
 import dataclasses
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,3 +48,21 @@ def test_an_encoder_with_layers_and_an_empty_list_are_refused():
         KnownSounds(CONFIG, layers, tokenize)
     with pytest.raises(UserError, match=r"known\.texts is empty"):
         KnownConfig(texts=())
+
+
+@pytest.mark.parametrize(
+    ("spans", "noted"),
+    [
+        ((), True),
+        ([("+", 0.1, 0.3)], False),
+        ([("+", 0.1001, 0.1002)], True),  # no frame begins in it
+        ([("+", 0.1001, 0.1002), ("-", 0.3, 0.4)], False),
+    ],
+)
+def test_only_spans_with_an_effect_take_the_place_of_a_known_text(
+    model, noise_of, monkeypatch, spans, noted
+):
+    known = types.SimpleNamespace(note=lambda text: f"{text} is unknown")
+    monkeypatch.setattr(model.pipeline, "known", known)
+    item = model.item(noise_of(0.5), "dog", spans, sample_rate=model.sample_rate)
+    assert any("dog is unknown" in note for note in item.recording.notes) == noted

@@ -143,7 +143,7 @@ def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
         ({"overlap_s": 1.5}, "overlap_s=1.5 must be 0 to half of window_s=2"),
         ({"text": None}, "nothing says what to separate from the stream"),
         ({"text": " . "}, "nothing says what to separate from the stream"),
-        ({"sample_rate": 0}, "sample_rate=0 must be positive"),
+        ({"sample_rate": 0}, "sample_rate=0 must be a whole number of Hz"),
         ({"text": 3}, "text of the stream must be a string"),
         ({"spans": [("+", 2.0, 1.0)]}, "must have 0 <= start < end"),
         ({"spans": "+"}, "spans of the stream must be a list"),

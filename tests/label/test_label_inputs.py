@@ -1,6 +1,7 @@
 """Manifests of labelling: both kinds of lines, other prompts of a sound, captions by a tagger."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -102,6 +103,16 @@ def test_an_input_lacks_what_its_prompt_or_a_score_needs():
 def test_the_test_of_absent_sounds_needs_captions_that_differ(captions, possible):
     inputs = [LabelInput(id=one, number=n, texts=(one,)) for n, one in enumerate(captions, 1)]
     assert ("absent" in possible_scores(PromptKind("text"), (), inputs)) == possible
+
+
+@pytest.mark.parametrize("files", [("a.wav",), ("a.wav", "a.wav"), ("a.wav", "b.wav")])
+def test_a_remix_needs_two_recordings(files):
+    inputs = [
+        LabelInput(id=str(n), number=n, texts=("dog",), audio=pathlib.Path(file))
+        for n, file in enumerate(files, 1)
+    ]
+    possible = possible_scores(PromptKind("text"), (), inputs)
+    assert ("remix" in possible) == (len(set(files)) > 1)
 
 
 class Axes:

@@ -24,7 +24,7 @@ from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import PART, read_jsonl, write_json
 from sam_audio_jax.label.label_inputs import read_inputs
-from sam_audio_jax.label.labelling import _Run, check_label_folder
+from sam_audio_jax.label.labelling import _Run, check_label_folder, make_plan
 from sam_audio_jax.label.members import SolvedMember
 from tests.children import ROOT, environment
 from tests.label.conftest import SETTINGS
@@ -91,9 +91,14 @@ def test_processes_that_share_the_work_leave_the_same_files(whole, run, tmp_path
     assert contents(out) == contents(whole)
 
 
-def test_another_run_into_the_folder_is_refused(whole, run, labeller, monkeypatch):
+def test_another_run_into_the_folder_is_refused(whole, run, labeller, recordings, monkeypatch):
     monkeypatch.setattr(labeller, "checkpoint", "moved")
     assert run(whole)  # the weights count, not the name
+    with monkeypatch.context() as patch:
+        patch.setattr(labeller.pipeline, "level_db", -33.0)
+        plan = make_plan(labeller, read_inputs(recordings))
+        with pytest.raises(UserError, match=r"with another separation\.level_db: .*, not -33\.0"):
+            check_label_folder(whole, plan)
     monkeypatch.setattr("sam_audio_jax.label.labelling.FORMAT", 0)
     with pytest.raises(UserError, match="has format 1"):
         run(whole)

@@ -145,6 +145,12 @@ def test_a_target_is_never_remixed_with_its_own_recording():
     group = Group(SECONDS * RATE // HOP, 2, (0, 1))
     with pytest.raises(UserError, match="remix needs the residual of another recording"):
         labeller(("remix",)).labels(group, [first, second])
+    labeller(("remix",)).labels(group, solved(exchanged=False))
+    hushed = [
+        dataclasses.replace(one, residual=0 * one.residual) for one in solved(exchanged=False)
+    ]
+    with pytest.raises(UserError, match="remix needs the residual of another recording"):
+        labeller(("remix",)).labels(group, hushed)  # it would be the target alone
     noise = 0.01 * np.random.default_rng(0).standard_normal(100).astype(np.float32)
     labels = labeller(("remix",)).labels(group, [first, second], lambda one: noise)
     assert all(LABEL_SCORES["remix"].passes(label.scores["remix"]) for label in labels)

@@ -169,9 +169,16 @@ def test_of_several_videos_the_default_or_largest_is_shown(tmp_path):
                 stream = container.streams.video[number]
                 container.mux([*stream.encode(picture), *stream.encode(None)])
         assert frames_at(path, np.zeros(1)).mean() == pytest.approx(40 * (shown - 1), abs=2)
-        (note,) = video_notes(path)
+        (note,) = video_notes(path, 0.1)
         assert f"has 3 videos (1: 32 x 24, 2: 64 x 48, 3: 16 x 12): {shown} is shown" in note
-    assert video_notes(write(tmp_path / "b.mkv", greys(3))) == ()
+    assert video_notes(write(tmp_path / "b.mkv", greys(3)), 0.3) == ()
     os.mkfifo(tmp_path / "pipe.mkv")
     for name in ("gone.mkv", "pipe.mkv"):
-        assert video_notes(tmp_path / name) == ()
+        assert video_notes(tmp_path / name, 1.0) == ()
+
+
+def test_pictures_that_end_long_before_the_sound_have_a_note(tmp_path):
+    path = write(tmp_path / "a.mp4", greys(12))
+    assert video_notes(path, 2.1) == ()
+    (note,) = video_notes(path, 7.5)
+    assert note.endswith("end at 1.2 s, the sound at 7.5 s: the last picture stands for the rest")

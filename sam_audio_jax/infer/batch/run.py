@@ -9,7 +9,6 @@ other plans, so the one that ends last does the items that are in nobody's share
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -37,6 +36,7 @@ from sam_audio_jax.infer.batch.ledger import Ledger
 from sam_audio_jax.infer.batch.lengths import measure
 from sam_audio_jax.infer.batch.stamps import find_stamps
 from sam_audio_jax.infer.buckets import Group
+from sam_audio_jax.infer.effective_settings import effective_settings
 from sam_audio_jax.infer.inputs import Item, notes_of
 from sam_audio_jax.infer.manifest import FILES, BadLine, Entry
 from sam_audio_jax.infer.options import SeparateOptions
@@ -118,18 +118,6 @@ def _check_model(out: pathlib.Path, weights: str, config: Mapping[str, Any]) -> 
         )
 
 
-def _config(model: SAMAudio, options: SeparateOptions) -> dict[str, Any]:
-    """How the checkpoint's own config solves, levels and refines, as JSON has it."""
-    pipeline = model.pipeline
-    config = {
-        **dataclasses.asdict(options.sampler(pipeline.sampler)),
-        "refinement": dataclasses.asdict(pipeline.refinement),
-        "level_db": pipeline.level_db,
-        "ignored_spans": pipeline.ignored_spans,
-    }
-    return json.loads(json.dumps(config))
-
-
 def _check_inputs(entries: Sequence[Entry], out: pathlib.Path) -> None:
     """Raises UserError for an input that the run itself writes: it would be lost."""
     kinds = ("target", "residual", "rest")
@@ -168,7 +156,7 @@ def run(
     _check_inputs(entries, out)
     weights = fingerprint(model.pipeline.networks)
     try:
-        config = _config(model, settings.options)
+        config = effective_settings(model.pipeline, settings.options)
         _check_model(out, weights, config)
         out.mkdir(parents=True, exist_ok=True)
         saved = settings.to_dict() | {"weights": weights, "config": config}
