@@ -100,7 +100,8 @@ def measure_all(
             for how, spans, bounds in masks(one, rendered.item.seconds, floor):
                 if one.kind == ABSENT:
                     target = _refined(rendered, stems, how, spans).astype(np.float32)
-                    value = (scoring.level_db(target, rendered.mixture),) * 2
+                    level = scoring.level_db(target, rendered.mixture)
+                    value = level, level
                 else:
                     value = measure(rendered, stems, how, spans)
                 cells.setdefault((one.kind, bounds, how.exponent), []).append(value)

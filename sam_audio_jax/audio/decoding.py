@@ -12,6 +12,7 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -43,7 +44,7 @@ class Audio:
     notes: tuple[str, ...] = ()  # what a listener should know about the file, each in a line
 
 
-def check_rate(value: object) -> int:
+def check_rate(value: Any) -> int:
     """Returns the sample rate of an array as an int.
 
     Raises UserError for what is none: among others 16 or 48, which are kHz.
