@@ -1,6 +1,5 @@
 """Shared by all tests: the reference's numbers, long forms, order, compilation cache, memory."""
 
-import contextlib
 import os
 import pathlib
 import resource
@@ -16,22 +15,6 @@ CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(HERE.parent / ".jax_c
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
-
-def take_own_cores() -> None:
-    """Gives each worker of pytest-xdist, and what it starts, cores of its own.
-
-    Else the threads of every worker wait for each other on all of them, which doubles the time.
-    """
-    name, count = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
-    if not name or not count or not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    if own := cores[int(name.removeprefix("gw")) :: int(count)]:
-        with contextlib.suppress(OSError):  # where a container forbids it
-            os.sched_setaffinity(0, own)
-
-
-take_own_cores()
 PEAKS = pytest.StashKey[list[float]]()
 
 
