@@ -18,11 +18,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tqdm
-from jaxtyping import Float
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.eval import distances, scoring
+from sam_audio_jax.eval import baselines, distances, scoring
 from sam_audio_jax.eval.mixtures import load_bench
 from sam_audio_jax.eval.prompting import (
     ABSENT,
@@ -32,8 +31,8 @@ from sam_audio_jax.eval.prompting import (
     separate_batch,
 )
 from sam_audio_jax.eval.recorded import Rendered, Wave
-from sam_audio_jax.eval.suite import Separation, batches, fixed_suite
-from sam_audio_jax.infer.refine import DEFAULT, RefineConfig, wiener
+from sam_audio_jax.eval.suite import Separation, batches, choose, fixed_suite
+from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.separator.prompts import Span
 from tools.model_settings import add_write_option, check_write_option, write_setting
@@ -54,28 +53,14 @@ def measure(
     rendered: Rendered, stems: tuple[Wave, Wave], refinement: RefineConfig, spans: Sequence[Span]
 ) -> tuple[float, float]:
     """SI-SDR improvement of the refined target, and what the residual in it lost, in dB."""
-    exact = _refined(rendered, stems, refinement, spans)
+    target, _ = baselines.masked(rendered.mixture, stems, rendered.sample_rate, refinement, spans)
+    exact = target.astype(np.float64)
     truth, other = (one.astype(np.float64) for one in (rendered.target, rendered.residual))
     mixture = rendered.mixture.astype(np.float64)
     improvement = distances.si_sdr_improvement(exact, truth, mixture)
     left, *_ = np.linalg.lstsq(np.stack([truth, other], axis=1), exact, rcond=None)
     share = abs(left[1]) / max(abs(left[0]), 1e-6)
     return float(improvement), float(-20 * np.log10(max(share, 1e-6)))
-
-
-def _refined(
-    rendered: Rendered, stems: tuple[Wave, Wave], refinement: RefineConfig, spans: Sequence[Span]
-) -> Float[np.ndarray, " samples"]:
-    rate = rendered.sample_rate
-    target, _ = wiener(
-        rendered.mixture[None],
-        *stems,
-        sample_rate=rate,
-        stem_rate=rate,
-        config=refinement,
-        spans=spans,
-    )
-    return target[0].astype(np.float64)
 
 
 Cell = tuple[str, str, float]  # kind of prompt, how the mask is bounded, exponent
@@ -99,8 +84,9 @@ def measure_all(
             stems = (separated.target, separated.residual)
             for how, spans, bounds in masks(one, rendered.item.seconds, floor):
                 if one.kind == ABSENT:
-                    target = _refined(rendered, stems, how, spans).astype(np.float32)
-                    level = scoring.level_db(target, rendered.mixture)
+                    mixture, rate = rendered.mixture, rendered.sample_rate
+                    target, _ = baselines.masked(mixture, stems, rate, how, spans)
+                    level = scoring.level_db(target, mixture)
                     value = level, level
                 else:
                     value = measure(rendered, stems, how, spans)
@@ -178,7 +164,8 @@ def main(argv: list[str]) -> None:
     options = read_options(argv)
     check_write_option(options)
     model = SAMAudio.from_pretrained(options.model)
-    named = any(item.absent for item in load_bench(options.bench).mixtures)
+    chosen = choose(load_bench(options.bench).mixtures, options.limit)
+    named = any(item.absent for item in chosen)
     kinds = [*options.prompts, *([ABSENT] if named else [])]
     suite = fixed_suite(options.bench, model.sample_rate, kinds, options.limit)
     right = [one for one in suite.separations if one.right]

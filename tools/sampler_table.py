@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
-from sam_audio_jax.eval import distances
+from sam_audio_jax.eval import baselines, distances
 from sam_audio_jax.eval.prompting import PROMPTS, PromptedMixture, fit
 from sam_audio_jax.eval.recorded import Recorded, Rendered
 from sam_audio_jax.eval.statistics import bootstrap, interval_text
@@ -31,7 +31,7 @@ from sam_audio_jax.files import write_json
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.collate import Prompts, collate_items
 from sam_audio_jax.infer.options import SeparateOptions
-from sam_audio_jax.infer.refine import RefineConfig, wiener
+from sam_audio_jax.infer.refine import RefineConfig
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.solve import Networks, decode_stems, encode_mixture, solve_latents
 from sam_audio_jax.separator.flow import Method, SamplerConfig, TimeGrid
@@ -146,12 +146,10 @@ def improvement(
     target is what their mask leaves of the mixture, and they have a residual, too.
     """
     assert isinstance(rendered, Rendered)  # as all fixed mixtures are
-    fitted = [fit(stem, len(rendered.target)) for stem in stems]
-    target, rate = fitted[0], rendered.sample_rate
+    target, *others = (fit(stem, len(rendered.target)) for stem in stems)
     if refinement is not None:
-        recording = rendered.mixture[None]
-        rates = {"sample_rate": rate, "stem_rate": rate}
-        (target,), _ = wiener(recording, *fitted, config=refinement, spans=spans, **rates)
+        pair, rate = (target, others[0]), rendered.sample_rate
+        target, _ = baselines.masked(rendered.mixture, pair, rate, refinement, spans)
     truth, mixture = (one.astype(np.float64) for one in (rendered.target, rendered.mixture))
     return float(distances.si_sdr_improvement(target.astype(np.float64), truth, mixture))
 

@@ -355,8 +355,8 @@ def _masks(
         open_gates = np.stack(gates)[..., None]
         shares, least = shares * open_gates, least * open_gates
     total = shares.sum(axis=0) + silence**config.exponent
-    masks = least + (1 - least.sum(axis=0)) * (shares / total)
-    return [mask @ triangles.T for mask in masks[:-1]]
+    masks = least[:-1] + (1 - least.sum(axis=0)) * (shares[:-1] / total)
+    return [mask @ triangles.T for mask in masks]
 
 
 def _with_rest(
