@@ -1,20 +1,17 @@
-"""Runs of several processes, one per host: their ranks, broadcasts from process 0, and their end.
+"""Runs of several processes, one per host: their start, broadcasts from process 0, their end.
 
-The ranks come from SAM_AUDIO_COORDINATOR (host:port of process 0), SAM_AUDIO_PROCESSES and
-SAM_AUDIO_PROCESS_ID; without these from `jax.distributed`, which knows Cloud TPU VMs, GKE, SLURM
-and Open MPI. Elsewhere, and with SAM_AUDIO_PROCESSES=1, there is one process.
+Which process this one is comes from the SAM_AUDIO_ variables of `process_rank`, without these from
+`jax.distributed`, which knows Cloud TPU VMs, GKE, SLURM and Open MPI.
 """
 
 import atexit
-import dataclasses
-import importlib.util
 import multiprocessing
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NoReturn
 
 import jax
@@ -23,31 +20,22 @@ from jax.experimental import multihost_utils
 
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.liveness import Liveness
-
-COORDINATOR, COUNT, INDEX = (
-    f"SAM_AUDIO_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS_ID")
+from sam_audio_jax.process_rank import (
+    COORDINATOR,
+    COUNT,
+    INDEX,
+    ProcessRank,
+    in_cluster,
+    read_environment,
+    whole_number,
 )
+
 START_TIMEOUT = "SAM_AUDIO_START_TIMEOUT"  # seconds until every process must have started
 DEFAULT_START_TIMEOUT_S = 300
 GRACE_S = 3.0  # for an error of this process itself, once another one is gone
 NOTICE_S = 1.0  # until it shows that an error has its cause in the loss of another process
 MAX_ERROR_BYTES = 4_000  # of an error that process 0 broadcasts
-INTERACTIVE_STEP = str(2**32 - 6)  # SLURM_STEP_ID in the shell of `salloc`
 LOST_PROCESS_WORDS = ("gloo", "coordination", "heartbeat")  # of JAX's errors after a loss
-
-
-@dataclasses.dataclass(frozen=True)
-class ProcessRank:
-    """Index of this process among the `count` processes of a run."""
-
-    index: int = 0
-    count: int = 1
-
-    def __post_init__(self):
-        if not 0 <= self.index < self.count:
-            raise UserError(
-                f"process {self.index} of {self.count}: they are numbered from 0 to count - 1"
-            )
 
 
 def initialize() -> None:
@@ -60,8 +48,8 @@ def initialize() -> None:
     rank = read_environment(os.environ)
     if jax.distributed.is_initialized():
         return
-    timeout = _number(os.environ, START_TIMEOUT, DEFAULT_START_TIMEOUT_S)
-    if rank is None and not _in_cluster(os.environ):
+    timeout = whole_number(os.environ, START_TIMEOUT, DEFAULT_START_TIMEOUT_S)
+    if rank is None and not in_cluster(os.environ):
         return
     # JAX aborts with a stack trace at its own timeout; ours comes first.
     timer = threading.Timer(timeout, _exit_after_timeout, [rank, timeout])
@@ -89,110 +77,6 @@ def initialize() -> None:
         ) from None
     finally:
         timer.cancel()
-
-
-def read_environment(environ: Mapping[str, str]) -> ProcessRank | None:
-    """The rank in the SAM_AUDIO_ variables; None if none of them is set.
-
-    Raises `UserError` when only some are set or their values contradict each other.
-    """
-    present = [name for name in (COORDINATOR, COUNT, INDEX) if environ.get(name)]
-    if not present:
-        return None
-    count, index = _number(environ, COUNT, 0), _number(environ, INDEX, 0)
-    if present == [COUNT] and count == 1:
-        return ProcessRank()
-    missing = [name for name in (COORDINATOR, COUNT, INDEX) if name not in present]
-    if missing:
-        raise UserError(f"{' and '.join(present)} without {' and '.join(missing)}: set all or none")
-    host, _, port = environ[COORDINATOR].rpartition(":")
-    if not (host and port.isdigit()):
-        raise UserError(f"{COORDINATOR}={environ[COORDINATOR]!r} must be host:port of process 0")
-    try:
-        return ProcessRank(index, count)
-    except UserError as error:
-        raise UserError(f"{INDEX} and {COUNT}: {error}") from None
-
-
-def rank_from_environment(environ: Mapping[str, str]) -> ProcessRank:
-    """The rank of a process that works without the others, so that no coordinator is needed.
-
-    It comes from the SAM_AUDIO_ variables, SLURM, Open MPI or GKE, in this order.
-    """
-    if environ.get(INDEX) and not environ.get(COUNT):
-        raise UserError(f"{INDEX} without {COUNT}: set both or none")
-    pairs = [(COUNT, INDEX), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")]
-    if _in_slurm_step(environ):
-        pairs.insert(1, (_slurm_count(environ), "SLURM_PROCID"))
-    for count, index in pairs:
-        if environ.get(count):
-            _require(environ, index, f"{count}={environ[count]}", _number(environ, count, 1))
-            return ProcessRank(_number(environ, index, 0), _number(environ, count, 1))
-    hosts = len(_tpu_hosts(environ))
-    if not hosts:
-        return ProcessRank()
-    slices = _number(environ, "MEGASCALE_NUM_SLICES", 1)
-    _require(environ, "TPU_WORKER_ID", f"{hosts} hosts in TPU_WORKER_HOSTNAMES", hosts)
-    _require(environ, "MEGASCALE_SLICE_ID", f"MEGASCALE_NUM_SLICES={slices}", slices)
-    before = _number(environ, "MEGASCALE_SLICE_ID", 0) * hosts
-    return ProcessRank(before + _number(environ, "TPU_WORKER_ID", 0), slices * hosts)
-
-
-def _in_cluster(environ: Mapping[str, str]) -> bool:
-    """Whether `jax.distributed` may find other processes."""
-    if environ.get("JAX_COORDINATOR_ADDRESS"):
-        raise UserError(f"JAX_COORDINATOR_ADDRESS is not read here; set {COORDINATOR} instead")
-    if _in_slurm_step(environ) and _number(environ, _slurm_count(environ), 1) > 1:
-        return True
-    if _number(environ, "OMPI_COMM_WORLD_SIZE", 1) > 1:
-        if "OMPI_MCA_orte_hnp_uri" not in environ:  # since Open MPI 5
-            raise UserError(
-                f"this Open MPI names no coordinator: set {COORDINATOR}, "
-                f"{COUNT}=$OMPI_COMM_WORLD_SIZE and {INDEX}=$OMPI_COMM_WORLD_RANK"
-            )
-        return True
-    if len(_tpu_hosts(environ)) > 1 or environ.get("MEGASCALE_NUM_SLICES"):
-        return True
-    return _on_tpu_vm(environ)
-
-
-def _in_slurm_step(environ: Mapping[str, str]) -> bool:
-    """Whether `srun` started this process; a batch script and the shell of `salloc`, which is a
-    step of its own, have the job's number of tasks, too, but are alone.
-    """
-    interactive = environ.get("SLURM_STEP_ID") == INTERACTIVE_STEP
-    return "SLURM_STEP_NODELIST" in environ and not interactive
-
-
-def _slurm_count(environ: Mapping[str, str]) -> str:
-    """The variable with the number of tasks of this step; SLURM_NTASKS may be that of the job."""
-    return "SLURM_STEP_NUM_TASKS" if environ.get("SLURM_STEP_NUM_TASKS") else "SLURM_NTASKS"
-
-
-def _require(environ: Mapping[str, str], index: str, what: str, count: int) -> None:
-    """Raises UserError if one of several processes does not know which of them it is."""
-    if count > 1 and not environ.get(index):
-        raise UserError(f"{what} without {index}: set it, or {COUNT}=1 to work alone")
-
-
-def _tpu_hosts(environ: Mapping[str, str]) -> list[str]:
-    """The hosts that GKE lists; elsewhere libtpu may have left a warning in the variable."""
-    hosts = environ.get("TPU_WORKER_HOSTNAMES", "")
-    return [] if "WARNING" in hosts else [host for host in hosts.split(",") if host]
-
-
-def _on_tpu_vm(environ: Mapping[str, str]) -> bool:
-    """Whether chips and libtpu are here; the metadata of the machine then list the hosts."""
-    wanted = environ.get("JAX_PLATFORMS", "tpu").split(",")
-    chips = os.path.exists("/dev/accel0") or os.path.exists("/dev/vfio/0")
-    return chips and "tpu" in wanted and importlib.util.find_spec("libtpu") is not None
-
-
-def _number(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name) or str(default)
-    if not text.isdigit():
-        raise UserError(f"{name}={text!r} must be a whole number")
-    return int(text)
 
 
 def _exit_after_timeout(rank: ProcessRank | None, timeout: int) -> None:

@@ -1,11 +1,13 @@
 """What can be read off the tree without running it: imports, rooms, packages, names.
 
 Each check takes the root of a checkout and returns what is wrong there, one line each, so that a
-test can also ask it about a tree with a planted fault.
+test can also ask it about a tree with a planted fault. What a file holds is kept by its text: such
+trees differ from the real one in a file or two.
 """
 
 import ast
 import collections
+import functools
 import graphlib
 import importlib.metadata
 import pathlib
@@ -56,13 +58,16 @@ def modules(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def _imported(path: pathlib.Path) -> Iterator[tuple[str, ...]]:
+@functools.cache
+def _imported(text: str) -> tuple[tuple[str, ...], ...]:
     """Names of each import: a module, and for `from` also each name below it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    found: list[tuple[str, ...]] = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name,) for alias in node.names)
+            found += [(alias.name,) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from ((node.module, f"{node.module}.{alias.name}") for alias in node.names)
+            found += [(node.module, f"{node.module}.{alias.name}") for alias in node.names]
+    return tuple(found)
 
 
 def file_graph(root: pathlib.Path) -> dict[str, set[str]]:
@@ -72,7 +77,7 @@ def file_graph(root: pathlib.Path) -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for name, path in known.items():
         graph[name] = set()
-        for names in _imported(path):
+        for names in _imported(path.read_text()):
             named = [one for one in names if one in known]
             if named:
                 graph[name].add(named[-1])
@@ -132,7 +137,7 @@ def undeclared_packages(root: pathlib.Path) -> list[str]:
     providers = importlib.metadata.packages_distributions()
     used, wrong = set(), []
     for module, path in modules(root).items():
-        for first in sorted({names[0].split(".")[0] for names in _imported(path)}):
+        for first in sorted({names[0].split(".")[0] for names in _imported(path.read_text())}):
             local = (root / path.parent / f"{first}.py").exists() or first in (PACKAGE, *BESIDE)
             if first in sys.stdlib_module_names or local:
                 continue
@@ -167,13 +172,8 @@ def twin_classes(root: pathlib.Path) -> list[str]:
     for module, path in modules(root).items():
         if not module.startswith(PACKAGE):
             continue
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                by_name[node.name].append(module)
-            names = node.targets if isinstance(node, ast.Assign) else []
-            for name in names:
-                if isinstance(name, ast.Name) and re.fullmatch(r"[A-Z][a-z]\w+", name.id):
-                    by_name[name.id].append(module)  # a type by another name
+        for name in _types(path.read_text()):
+            by_name[name].append(module)
     return [
         f"twin classes: {name} in {', '.join(places)}"
         for name, places in by_name.items()
@@ -181,17 +181,36 @@ def twin_classes(root: pathlib.Path) -> list[str]:
     ]
 
 
+@functools.cache
+def _types(text: str) -> tuple[str, ...]:
+    """Public classes, and types by another name."""
+    found = []
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            found.append(node.name)
+        for name in node.targets if isinstance(node, ast.Assign) else []:
+            if isinstance(name, ast.Name) and re.fullmatch(r"[A-Z][a-z]\w+", name.id):
+                found.append(name.id)
+    return tuple(found)
+
+
 def private_words(root: pathlib.Path) -> list[str]:
     """Words for which the field has one (CONTRIBUTING.md, "Vocabulary"), in code and prose."""
-    word = re.compile(rf"\b_?({'|'.join(PRIVATE_WORDS)})(?:_|\b)", re.IGNORECASE)
     pages = [*sorted(root.glob("*.md")), *sorted(root.glob("docs/*.md"))]
     return [
-        f"{path.relative_to(root)}:{number}: {match[1]}"
+        f"{path.relative_to(root)}:{line}: {word}"
         for path in (*modules(root).values(), *_tests(root), *pages)
         if path.name != "CONTRIBUTING.md"
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if (match := word.search(line))
+        for word, line in _private_words(path.read_text())
     ]
+
+
+@functools.cache
+def _private_words(text: str) -> tuple[tuple[str, int], ...]:
+    word = re.compile(rf"\b_?({'|'.join(PRIVATE_WORDS)})(?:_|\b)", re.IGNORECASE)
+    return tuple(
+        (match[1], 1 + text.count("\n", 0, match.start())) for match in word.finditer(text)
+    )
 
 
 def private_names(root: pathlib.Path) -> list[str]:
@@ -202,13 +221,21 @@ def private_names(root: pathlib.Path) -> list[str]:
     return [
         f"{path.relative_to(root)}:{line}: {name}"
         for path in (*modules(root).values(), *_tests(root))
-        for name, line in _names(ast.parse(path.read_text()))
-        if PRIVATE_NAMES & set(name.lower().split("_")) and not name.startswith("test_")
+        for name, line in _private_names(path.read_text())
     ]
 
 
-def _names(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(tree):
+@functools.cache
+def _private_names(text: str) -> tuple[tuple[str, int], ...]:
+    return tuple(
+        (name, line)
+        for name, line in _names(text)
+        if PRIVATE_NAMES & set(name.lower().split("_")) and not name.startswith("test_")
+    )
+
+
+def _names(text: str) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Name):
             yield node.id, node.lineno
         elif isinstance(node, ast.arg):

@@ -17,11 +17,11 @@ import jax
 from jax.sharding import Mesh
 
 from sam_audio_jax import distributed
-from sam_audio_jax.distributed import ProcessRank, rank_from_environment
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_new_folder, check_writable, name_writer, place_error
 from sam_audio_jax.nn.storage import STORAGES
 from sam_audio_jax.parallel import MESH_AXES, MeshConfig, inference_mesh
+from sam_audio_jax.process_rank import ProcessRank, rank_from_environment
 
 INTERRUPTED = 130  # the exit status of shells for a program that Ctrl-C ended
 

@@ -46,7 +46,6 @@ from sam_audio_jax.data.records import (
     with_digest,
 )
 from sam_audio_jax.data.video_tracks import VideoTracks
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.files import (
     STALE_S,
@@ -57,6 +56,7 @@ from sam_audio_jax.files import (
     whole_file,
     write_json,
 )
+from sam_audio_jax.process_rank import ProcessRank
 from sam_audio_jax.saved_config import migrated_recipe
 
 A = TypeVar("A")

@@ -23,7 +23,6 @@ from sam_audio_jax.data.mix import Mixer
 from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.data.video_tracks import Lengths, VideoPaths, VideoTracks, read_features
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import (
     STALE_S,
@@ -34,6 +33,7 @@ from sam_audio_jax.files import (
     whole_file,
 )
 from sam_audio_jax.infer.video_prompts import Clip
+from sam_audio_jax.process_rank import ProcessRank
 
 FOLDER, REFUSED = "video", "refused.jsonl"
 PROBE_TIMES, PROBE_SIZE = 2, 32  # pictures by which a tower is recognised, and their pixels

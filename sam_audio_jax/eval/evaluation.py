@@ -21,7 +21,6 @@ from flax import nnx
 
 from sam_audio_jax import distributed
 from sam_audio_jax.audio import measure_level
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines, report, scorer_columns, scoring, statistics
 from sam_audio_jax.eval.prompting import (
@@ -40,6 +39,7 @@ from sam_audio_jax.files import whole_folder
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.nn.fingerprint import fingerprint
+from sam_audio_jax.process_rank import ProcessRank
 from sam_audio_jax.scorers.scorer import WANTED, Scorer
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work

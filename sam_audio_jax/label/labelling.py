@@ -36,7 +36,6 @@ from sam_audio_jax.data.labels import (
 from sam_audio_jax.data.likeness import Present
 from sam_audio_jax.data.recording import LINE
 from sam_audio_jax.data.refusals import Refusal
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.encoders.audio_tower import latents_probe
 from sam_audio_jax.errors import UnusableError, UserError, describe
 from sam_audio_jax.eval.scorer_columns import identity
@@ -59,6 +58,7 @@ from sam_audio_jax.label.group_labels import GroupLabeller
 from sam_audio_jax.label.label_inputs import LabelInput, LabelManifest
 from sam_audio_jax.label.members import Member, SolvedMember
 from sam_audio_jax.nn.fingerprint import fingerprint, in_saved_form
+from sam_audio_jax.process_rank import ProcessRank
 
 ABSENT, ABSENT_TRIES = 7, 50  # generator (seed, ABSENT, line); captions that are drawn from it
 PARTNERS = 20  # inputs that are tried for a residual to remix with

@@ -5,9 +5,9 @@ import argparse
 import pytest
 
 from sam_audio_jax.cli import command
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.process_rank import ProcessRank
 
 
 def parse(*argv: str) -> argparse.Namespace:

@@ -10,9 +10,9 @@ import pytest
 from sam_audio_jax.config import to_dict
 from sam_audio_jax.data import pipeline, records, shards
 from sam_audio_jax.data.config import DataConfig
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json, write_json
+from sam_audio_jax.process_rank import ProcessRank
 from tests.data.toy import (
     RATE,
     TEACHER,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import audio
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.manifest_suite import manifest_suite, open_manifest
 from sam_audio_jax.eval.scoring import Measures
+from sam_audio_jax.process_rank import ProcessRank
 from tests.eval.released_bench import OPTIONS, LevelScorer, make_networks, seeing
 
 

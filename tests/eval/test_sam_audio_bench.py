@@ -16,7 +16,6 @@ from flax import nnx
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.convert.imagebind import imagebind_from_reference
 from sam_audio_jax.convert.judge import save_judge
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.evaluation import evaluate_model
@@ -28,6 +27,7 @@ from sam_audio_jax.eval.sam_audio_bench.table import read_tables, unpack_masks
 from sam_audio_jax.eval.scoring import DISTANCES, Measures
 from sam_audio_jax.infer.rerank import Rankers
 from sam_audio_jax.infer.scorer_files import with_scorers
+from sam_audio_jax.process_rank import ProcessRank
 from sam_audio_jax.scorers.aesthetics import Aesthetics, AestheticsConfig, AestheticsScorer
 from sam_audio_jax.scorers.clap import Clap
 from sam_audio_jax.scorers.clap_scorer import ClapScorer, ClapScoring

@@ -20,12 +20,12 @@ from sam_audio_jax.cli import label as command
 from sam_audio_jax.cli import main
 from sam_audio_jax.data.config import LabelConfig
 from sam_audio_jax.data.labels import LabelCache, all_entries, read_labels_index, shard_path
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import PART, read_jsonl, write_json
 from sam_audio_jax.label.label_inputs import read_inputs
 from sam_audio_jax.label.labelling import _Run, check_label_folder, make_plan
 from sam_audio_jax.label.members import SolvedMember
+from sam_audio_jax.process_rank import ProcessRank
 from tests.children import ROOT, environment
 from tests.label.conftest import SETTINGS
 

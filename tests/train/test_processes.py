@@ -14,7 +14,6 @@ import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 
 from sam_audio_jax import distributed
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.workdir import Workdir
 from tests.eval.listing import make_folder, three_lines
@@ -127,66 +126,6 @@ def test_sigterm_to_one_process_saves_the_same_step_on_all(train_processes, tmp_
 def test_time_ends_all_processes_at_one_step(train_processes, tmp_path):
     train_processes("run", "100000", "--slow", "0.1", "--max-minutes", "0.02", count=2).finish()
     assert len(Workdir(tmp_path / "run").steps()) >= 1
-
-
-def environment(**values: str) -> dict[str, str]:
-    return {f"SAM_AUDIO_{name}": value for name, value in values.items()}
-
-
-def test_the_environment_gives_the_rank():
-    full = environment(COORDINATOR="host:1234", PROCESSES="4", PROCESS_ID="3")
-    assert distributed.read_environment({}) is None
-    assert distributed.read_environment(full) == ProcessRank(3, 4)
-    assert distributed.read_environment(environment(PROCESSES="1")) == ProcessRank(0, 1)
-    assert distributed.rank_from_environment({}) == ProcessRank(0, 1)
-    assert distributed.rank_from_environment(
-        environment(PROCESSES="2", PROCESS_ID="1")
-    ) == ProcessRank(1, 2)
-    slurm = {"SLURM_NTASKS": "3", "SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "a"}
-    assert distributed.rank_from_environment(slurm) == ProcessRank(2, 3)
-    # The shell of `salloc -n 8`: nobody else works, whichever of the variables shows it.
-    shell = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a"}
-    for more in ({"SLURM_STEP_ID": "4294967290"}, {"SLURM_STEP_NUM_TASKS": "1"}):
-        assert distributed.rank_from_environment(shell | more) == ProcessRank(0, 1)
-        assert not distributed._in_cluster(shell | more | {"JAX_PLATFORMS": "cpu"})
-    alone = slurm | {"SAM_AUDIO_PROCESSES": "1"}
-    assert distributed.rank_from_environment(alone) == ProcessRank(0, 1)
-    batch_script = {"SLURM_NTASKS": "3", "SLURM_PROCID": "0"}  # without srun nobody else works
-    assert distributed.rank_from_environment(batch_script) == ProcessRank(0, 1)
-    slices = {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}
-    assert distributed.rank_from_environment(slices) == ProcessRank(1, 2)
-    slices |= {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"}
-    assert distributed.rank_from_environment(slices) == ProcessRank(3, 4)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"SAM_AUDIO_PROCESSES": "4"},
-        {"SLURM_NTASKS": "3", "SLURM_STEP_NODELIST": "a"},
-        {"OMPI_COMM_WORLD_SIZE": "2"},
-        {"TPU_WORKER_HOSTNAMES": "a,b"},
-        {"TPU_WORKER_HOSTNAMES": "a", "TPU_WORKER_ID": "0", "MEGASCALE_NUM_SLICES": "2"},
-    ],
-)
-def test_a_process_that_does_not_know_which_it_is_does_nothing(values):
-    with pytest.raises(UserError, match=r"without .*: set it, or SAM_AUDIO_PROCESSES=1 to work"):
-        distributed.rank_from_environment(values)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"PROCESSES": "2"}, "SAM_AUDIO_PROCESSES without SAM_AUDIO_COORDINATOR and SAM_AUDIO_PRO"),
-        ({"COORDINATOR": "h:1", "PROCESS_ID": "0"}, "PROCESS_ID without SAM_AUDIO_PROCESSES: set"),
-        ({"COORDINATOR": "h", "PROCESSES": "2", "PROCESS_ID": "0"}, "'h' must be host:port"),
-        ({"COORDINATOR": "h:1", "PROCESSES": "2", "PROCESS_ID": "2"}, "process 2 of 2: they are"),
-        ({"COORDINATOR": "h:1", "PROCESSES": "two", "PROCESS_ID": "0"}, "'two' must be a whole"),
-    ],
-)
-def test_settings_that_contradict_are_the_users_error(values, message):
-    with pytest.raises(UserError, match=message):
-        distributed.read_environment(environment(**values))
 
 
 def test_ranks_that_jax_cannot_find_are_the_users_error(monkeypatch):

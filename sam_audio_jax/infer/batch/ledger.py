@@ -12,9 +12,9 @@ import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.files import STALE_S, append_jsonl, iter_jsonl, remove_parts, write_jsonl
 from sam_audio_jax.infer.batch.stamps import FileStamp, has_changed
+from sam_audio_jax.process_rank import ProcessRank
 
 DONE, FAILED = "done", "failed"
 

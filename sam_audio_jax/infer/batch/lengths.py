@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import tqdm
 
 from sam_audio_jax import audio
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import describe
 from sam_audio_jax.files import append_jsonl, read_jsonl_from
+from sam_audio_jax.process_rank import ProcessRank
 
 READERS = 16  # headers read at once: the time goes into waiting for a disk or a network
 CHUNK = 1_000  # recordings measured before the others' files are read again

@@ -21,7 +21,6 @@ import numpy as np
 import tqdm
 
 from sam_audio_jax.bounds import Checked
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.errors import UserError, describe, shown
 from sam_audio_jax.files import (
     PART,
@@ -44,6 +43,7 @@ from sam_audio_jax.infer.output import file_names, write_stems
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems, TextStems
 from sam_audio_jax.nn.fingerprint import fingerprint, same_weights
+from sam_audio_jax.process_rank import ProcessRank
 
 SETTINGS = "settings.json"
 

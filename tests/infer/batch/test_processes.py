@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import audio
-from sam_audio_jax.distributed import ProcessRank
 from sam_audio_jax.infer.batch import lengths
 from sam_audio_jax.infer.batch.ledger import Ledger
 from sam_audio_jax.infer.batch.run import _Run, run
 from sam_audio_jax.infer.manifest import read_manifest
+from sam_audio_jax.process_rank import ProcessRank
 from tests.children import ROOT, environment
 from tests.infer.batch.conftest import RATE, SETTINGS, ids, stems
 
