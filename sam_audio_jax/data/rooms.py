@@ -4,7 +4,7 @@ import functools
 import pathlib
 
 import numpy as np
-import scipy.signal
+import scipy  # loads its parts when they are first used
 
 from sam_audio_jax import audio
 from sam_audio_jax.data.arrange import Samples

@@ -7,9 +7,7 @@ IEEE TASLP 14(4), 2006. Definition: docs/scoring.md, "Metrics with references".
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
-import scipy.linalg
-import scipy.optimize
+import scipy  # loads its parts when they are first used
 from jaxtyping import Float, Int
 
 from sam_audio_jax.errors import UserError
