@@ -2,11 +2,14 @@ import json
 import os
 import pathlib
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from sam_audio_jax import files
 from sam_audio_jax.errors import UserError
+from tests.children import ROOT, environment
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -106,6 +109,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_the_lock_of_a_folder_ends_with_its_process(tmp_path):
+    hold = """
+import pathlib, sys
+from sam_audio_jax.files import writing_to
+with writing_to(pathlib.Path(sys.argv[1]), alone=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), **pipes) as process:
+        assert process.stdout.readline() == b"held\n"
+        refused = pytest.raises(UserError, match="another process is writing to")
+        with refused, files.writing_to(tmp_path, alone=False):
+            pass
+        process.kill()
+        process.wait()
+        with files.writing_to(tmp_path, alone=True):
+            pass
 
 
 @pytest.mark.parametrize("kind", ["link", "working", "mounted"])

@@ -55,6 +55,7 @@ from sam_audio_jax.files import (
     remove_parts,
     whole_file,
     write_json,
+    writing_to,
 )
 from sam_audio_jax.process_rank import ProcessRank
 from sam_audio_jax.saved_config import migrated_recipe
@@ -113,7 +114,7 @@ def write_cache(
     `encode` gets 3 * `batch` waves at a time, `teacher` 2 * `batch`; `video` has the features of
     the recordings with a video; `name` is that of the recipe, if it has one. `items` is rounded up
     to whole shards. Raises `UserError` if the folder holds a cache of another codec, teacher,
-    recipe or size, and names what differs.
+    recipe or size, and names what differs, and while another run writes to it.
     """
     folder = pathlib.Path(folder)
     probe = np.asarray(encode(probe_noise(3 * batch, samples)))
@@ -140,30 +141,32 @@ def write_cache(
         "probe": list(probe_of(probe)),
     }
     rank = rank or ProcessRank()
-    done = _shards_of(folder, plan)
-    shards = -(-items // per_shard)
-    remove_parts(folder, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
-    write_json(folder / "plan.json", plan)
-    render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
-    if not (folder / SILENCE).is_file():
-        with whole_file(folder / SILENCE) as part:
-            part.write_bytes(with_digest(pack(render.silence(samples))))
-    own = range(rank.index, shards, rank.count)
-    with tqdm.tqdm(desc="encoding", total=len(own) * per_shard, unit="mixture") as bar:
-        for shard in own:
-            if shard in done:
-                bar.update(per_shard)
-                continue
-            numbers = range(shard * per_shard, (shard + 1) * per_shard)
-            records = zip(numbers, render.records(numbers), strict=True)
-            _write_shard(folder / shard_name(shard), records, bar)
-    done = {int(path.stem) for path in folder.glob(SHARDS)}
-    finished = done >= set(range(shards))
-    if finished:
-        # Those of a larger cache count as far as none is missing before them.
-        whole = next(number for number in itertools.count() if number not in done)
-        write_json(folder / "cache.json", plan | {"shards": whole})
-    return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder, alone=rank.count == 1):
+        done = _shards_of(folder, plan)
+        shards = -(-items // per_shard)
+        remove_parts(folder, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
+        write_json(folder / "plan.json", plan)
+        render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
+        if not (folder / SILENCE).is_file():
+            with whole_file(folder / SILENCE) as part:
+                part.write_bytes(with_digest(pack(render.silence(samples))))
+        own = range(rank.index, shards, rank.count)
+        with tqdm.tqdm(desc="encoding", total=len(own) * per_shard, unit="mixture") as bar:
+            for shard in own:
+                if shard in done:
+                    bar.update(per_shard)
+                    continue
+                numbers = range(shard * per_shard, (shard + 1) * per_shard)
+                records = zip(numbers, render.records(numbers), strict=True)
+                _write_shard(folder / shard_name(shard), records, bar)
+        done = {int(path.stem) for path in folder.glob(SHARDS)}
+        finished = done >= set(range(shards))
+        if finished:
+            # Those of a larger cache count as far as none is missing before them.
+            whole = next(number for number in itertools.count() if number not in done)
+            write_json(folder / "cache.json", plan | {"shards": whole})
+        return finished
 
 
 def _shards_of(folder: pathlib.Path, plan: dict[str, Any]) -> set[int]:

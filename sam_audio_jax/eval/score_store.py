@@ -6,20 +6,19 @@ processes nor their order changes a byte of the results.
 """
 
 import contextlib
-import fcntl
 import json
 import pathlib
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.recorded import Wave
-from sam_audio_jax.files import read_json, remove_parts_of, whole_file, write_json
+from sam_audio_jax.files import locked, read_json, remove_parts_of, whole_file, write_json
 
 SETTINGS, LOCK = "settings.json", "lock"
 SCORES = "scores"  # name of the JSON text among the arrays of a part
@@ -118,7 +117,7 @@ class ScoreStore:
             except FileNotFoundError:  # another process has finished
                 yield False
                 return
-            mine = _locked(lock) and (self.folder / SETTINGS).is_file()
+            mine = locked(lock) and (self.folder / SETTINGS).is_file()
             if mine:
                 remove_parts_of(self.out)
             yield mine
@@ -142,14 +141,3 @@ def _read(file: pathlib.Path) -> Any:
         return read_json(file)
     except UserError:  # damaged: of no known evaluation
         return None
-
-
-def _locked(file: IO[str]) -> bool:
-    """Whether this process now has the lock of a file, or the file system has none."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True

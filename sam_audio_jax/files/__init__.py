@@ -14,6 +14,7 @@ from sam_audio_jax.files.json_files import (
     write_json,
     write_jsonl,
 )
+from sam_audio_jax.files.locks import locked, writing_to
 from sam_audio_jax.files.places import (
     check_file_name,
     check_writable,
@@ -44,6 +45,7 @@ __all__ = [
     "iter_jsonl",
     "iter_lines",
     "json_differences",
+    "locked",
     "name_writer",
     "place_error",
     "read_json",
@@ -58,4 +60,5 @@ __all__ = [
     "whole_folder",
     "write_json",
     "write_jsonl",
+    "writing_to",
 ]

@@ -49,6 +49,7 @@ from sam_audio_jax.files import (
     read_object,
     remove_parts,
     write_json,
+    writing_to,
 )
 from sam_audio_jax.infer.batch.lengths import READERS, count_samples
 from sam_audio_jax.infer.buckets import Group
@@ -126,11 +127,22 @@ def label(
 ) -> bool:
     """Labels the shards of this process that are not there; returns whether the folder is finished.
 
-    Raises UserError for a folder of another plan.
+    Raises UserError for a folder of another plan, and while another run writes to it.
     """
     rank = rank or ProcessRank()
     check_label_folder(out, plan)
     out.mkdir(parents=True, exist_ok=True)
+    with writing_to(out, alone=rank.count == 1):
+        return _label_shards(labeller, manifest, out, plan, rank)
+
+
+def _label_shards(
+    labeller: GroupLabeller,
+    manifest: LabelManifest,
+    out: pathlib.Path,
+    plan: dict[str, Any],
+    rank: ProcessRank,
+) -> bool:
     remove_parts(out, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
     write_json(out / PLAN, plan)
     run = _Run(labeller, manifest)

@@ -11,7 +11,7 @@ from sam_audio_jax.config import to_dict
 from sam_audio_jax.data import pipeline, records, shards
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_json, write_json
+from sam_audio_jax.files import read_json, write_json, writing_to
 from sam_audio_jax.process_rank import ProcessRank
 from tests.data.toy import (
     RATE,
@@ -170,6 +170,14 @@ def test_two_processes_make_the_bytes_of_one_in_any_order(cache, world, tmp_path
     assert write_cache(folder, cfg, 24, rank=ProcessRank(0, 2))
     for path in whole.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_process_that_makes_a_cache_alone_is_alone(world, tmp_path):
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    with writing_to(folder, alone=False), pytest.raises(UserError, match="another process is"):
+        write_cache(folder, config(world, seconds=3.0), 24)
+    assert list(folder.iterdir()) == []
 
 
 def test_an_extension_that_has_not_ended_changes_nothing(world, cache, tmp_path):

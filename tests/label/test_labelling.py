@@ -21,7 +21,7 @@ from sam_audio_jax.cli import main
 from sam_audio_jax.data.config import LabelConfig
 from sam_audio_jax.data.labels import LabelCache, all_entries, read_labels_index, shard_path
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import PART, read_jsonl, write_json
+from sam_audio_jax.files import PART, read_jsonl, write_json, writing_to
 from sam_audio_jax.label.label_inputs import read_inputs
 from sam_audio_jax.label.labelling import _Run, check_label_folder, make_plan
 from sam_audio_jax.label.members import SolvedMember
@@ -89,6 +89,13 @@ def test_processes_that_share_the_work_leave_the_same_files(whole, run, tmp_path
         read_labels_index(out)
     assert run(out, ProcessRank(0, 2))
     assert contents(out) == contents(whole)
+
+
+def test_a_run_beside_another_one_is_refused(run, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with writing_to(out, alone=False), pytest.raises(UserError, match="another process is writing"):
+        run(out)
 
 
 def test_another_run_into_the_folder_is_refused(whole, run, labeller, recordings, monkeypatch):

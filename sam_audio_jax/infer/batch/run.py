@@ -30,6 +30,7 @@ from sam_audio_jax.files import (
     read_json,
     read_object,
     write_json,
+    writing_to,
 )
 from sam_audio_jax.infer.batch.ledger import Ledger
 from sam_audio_jax.infer.batch.lengths import measure
@@ -150,18 +151,20 @@ def run(
     `ID.TEXT.target.wav` and `ID.TEXT.residual.wav`, and with joint stems `ID.TEXT.target.wav` and
     perhaps `ID.rest.wav`. Without `rank` all items are this
     process's. `bad_lines` of the manifest are recorded as failures. Raises UserError where nothing
-    more can be written, and for results of other weights
-    or of another config of the checkpoint.
+    more can be written, for results of other weights or of another config of the checkpoint, and
+    while another run writes to `out`.
     """
     _check_inputs(entries, out)
     weights = fingerprint(model.pipeline.networks)
     try:
         config = effective_settings(model.pipeline, settings.options)
         _check_model(out, weights, config)
+        rank = rank or ProcessRank()
         out.mkdir(parents=True, exist_ok=True)
-        saved = settings.to_dict() | {"weights": weights, "config": config}
-        write_json(out / SETTINGS, saved)
-        return _Run(model, entries, out, settings, rank or ProcessRank(), bad_lines).run()
+        with writing_to(out, alone=rank.count == 1):
+            saved = settings.to_dict() | {"weights": weights, "config": config}
+            write_json(out / SETTINGS, saved)
+            return _Run(model, entries, out, settings, rank, bad_lines).run()
     except OSError as error:
         if not (reason := place_error(error)):
             raise

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import writing_to
 from sam_audio_jax.infer.batch import lengths
 from sam_audio_jax.infer.batch.ledger import Ledger
 from sam_audio_jax.infer.batch.run import _Run, run
@@ -39,6 +41,21 @@ def test_two_processes_leave_the_bytes_of_one(paired, items, whole, solved, tmp_
     assert sorted(solved) == [entry.id for entry in entries]  # each by one of them only
     assert stems(out) == stems(whole)
     assert ids(out / "done.jsonl") == ids(whole / "done.jsonl")
+
+
+def test_a_second_run_does_not_write_into_the_folder_of_the_first(paired, items, tmp_path):
+    """Two tasks of a job array that do not know of each other, for one."""
+    entries, out = read_manifest(items), tmp_path / "out"
+    out.mkdir()
+    with writing_to(out, alone=True):
+        for rank in (ProcessRank(), ProcessRank(1, 2)):
+            with pytest.raises(UserError, match="another process is writing to"):
+                run(paired, entries, out, SETTINGS, rank)
+    assert list(out.iterdir()) == []
+    with writing_to(out, alone=False):
+        with pytest.raises(UserError, match="share the items by --processes N --process I"):
+            run(paired, entries, out, SETTINGS)
+        assert run(paired, entries, out, SETTINGS, ProcessRank(1, 2)) == {}
 
 
 def test_other_processes_continue_where_a_killed_one_was(
