@@ -120,8 +120,10 @@ with writing_to(pathlib.Path(sys.argv[1]), alone=True):
     sys.stdin.read()
 """
     command = [sys.executable, "-c", hold, str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), **pipes) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
         assert process.stdout.readline() == b"held\n"
         refused = pytest.raises(UserError, match="another process is writing to")
         with refused, files.writing_to(tmp_path, alone=False):
