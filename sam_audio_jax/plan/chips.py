@@ -135,6 +135,16 @@ class Slice:
                 f"no compiler for {self.name}: {first}; it needs libtpu, see the README's plan"
             ) from None
 
+    def is_ring(self, side: int) -> bool:
+        """Whether the links along a torus dimension of this length close to a ring.
+
+        In three dimensions they do where the slice is of whole cubes, of `wraps` chips a side
+        (docs.cloud.google.com/tpu/docs/v5p).
+        """
+        wraps = self.chip.wraps
+        whole = self.chip.dimensions < 3 or all(length % wraps == 0 for length in self.shape)
+        return whole and side >= wraps
+
     def ring_rate(self, dims: int, closed: int) -> float:
         """Bytes a second of one chip's links along `dims` torus dimensions, `closed` of them rings.
 

@@ -144,7 +144,7 @@ def link_rate(mesh: Mesh, target: Slice, axes: tuple[str, ...]) -> float:
     spans = [len(set(column)) for column in coordinates.T]
     sides = [*target.shape, *[1] * (len(spans) - len(target.shape))]
     used = [(n, side) for n, side in zip(spans, sides, strict=True) if n > 1]
-    closed = sum(n == side and side >= target.chip.wraps for n, side in used)
+    closed = sum(n == side and target.is_ring(side) for n, side in used)
     return target.ring_rate(max(len(used), 1), closed)
 
 

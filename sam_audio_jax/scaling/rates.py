@@ -74,9 +74,23 @@ def rate_lines(found: Sequence[Results]) -> list[str]:
         lines.append(f"{text}; {one['seeds']} seeds.")
     if len(found) > 1:
         best = [one["best"] for one in found]
-        bound = "" if all(one["inside"] for one in found) else "at least "
         lines.append(
             "From width to width the best rate moves by a factor of "
-            f"{bound}{max(best) / min(best):.2f}."
+            f"{_bound(found)}{max(best) / min(best):.2f}."
         )
     return lines
+
+
+def _bound(found: Sequence[Results]) -> str:
+    """How minima at the end of their sweep, which lie beyond it, change the factor of the rates."""
+    rates = [one["best"] for one in found]
+    highest, lowest_of_all = max(rates), min(rates)
+    wider = {
+        (one["best"] == highest and one["best"] == max(one["rates"]))
+        or (one["best"] == lowest_of_all and one["best"] == min(one["rates"]))
+        for one in found
+        if not one["inside"]
+    }
+    if not wider:
+        return ""
+    return "at least " if wider == {True} else "about "

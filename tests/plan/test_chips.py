@@ -41,6 +41,22 @@ def test_what_is_no_slice_is_refused(name):
         chips.parse(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "ring"),
+    [
+        ("v5e:16x16", 16, True),
+        ("v5e:8x16", 8, False),
+        ("v5e:8x16", 16, True),
+        ("v5p:4x4x4", 4, True),
+        ("v5p:4x8x8", 4, True),
+        ("v5p:2x4x4", 4, False),  # less than a cube: a mesh
+        ("v5p:2x2x4", 4, False),
+    ],
+)
+def test_which_dimensions_close_to_rings(name, side, ring):
+    assert chips.parse(name).is_ring(side) == ring
+
+
 def test_rings_work_both_ways():
     slice_ = chips.parse("v5e:16x16")
     assert slice_.ring_rate(1, 1) == 2 * slice_.ring_rate(1, 0)

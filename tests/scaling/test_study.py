@@ -270,6 +270,9 @@ def test_best_rates_are_minima_of_parabolas_and_say_when_the_sweep_is_too_narrow
     assert "AT THE END of the sweep" in moved[1]
     assert moved[2].endswith("by a factor of at least 3.30.")
     assert rate_lines([wide, wide])[2].endswith("by a factor of 1.00.")
+    # The highest of the best rates may in truth be lower.
+    lower = [one | {"best": best} for one, best in ((wide, 5e-4), (narrow, 1e-3))]
+    assert rate_lines(lower)[2].endswith("by a factor of about 2.00.")
     results = analyse(config, measured)
     cell = f"{wide['losses'][1]:.4f} ({wide['spreads'][1]:.4f})"
     assert cell in write_page(results, measured)
