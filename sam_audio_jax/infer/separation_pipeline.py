@@ -430,15 +430,8 @@ class Pipeline:
         """`_solve` of one recording in windows; its spans are predicted piece by piece."""
         view = item.prompts
         if options.predict_spans and view.text and not view.spans:
-            rate, predicted = self.networks.codec.config.frame_rate, []
-            for start in range(0, len(mixture), self.long_audio.longest):
-                piece = mixture[None, start : start + self.long_audio.longest]
-                valid = np.ones(piece.shape[:2], bool)
-                (spans,) = self.span_finder(piece, valid, [view.text], padding=False)
-                predicted += [
-                    (token, begin + start / rate, end + start / rate) for token, begin, end in spans
-                ]
-            view = dataclasses.replace(view, spans=tuple(predicted))
+            predicted = self.span_finder.in_pieces(mixture, view.text, self.long_audio.longest)
+            view = dataclasses.replace(view, spans=predicted)
         waves = self.long_audio(
             mixture,
             noises,

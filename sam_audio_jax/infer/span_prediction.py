@@ -79,6 +79,23 @@ class SpanFinder:
         spans = predict_spans(*self.predictor, unscaled, valid, texts, padding=padding)
         return [tuple(row) for row in spans]
 
+    def in_pieces(
+        self, latents: Float[np.ndarray, "frames channels"], text: str, longest: int
+    ) -> tuple[Span, ...]:
+        """Returns the spans of one recording, cut into equal pieces of at most `longest` frames.
+
+        Equal ones, since in a rest of a few frames there is nothing to find.
+        """
+        count = -(-len(latents) // longest)
+        found: list[Span] = []
+        for piece in np.array_split(np.arange(len(latents)), count):
+            (spans,) = self(
+                latents[None, piece], np.ones((1, len(piece)), bool), [text], padding=False
+            )
+            shift = piece[0] / self.codec.frame_rate
+            found += [(token, start + shift, end + shift) for token, start, end in spans]
+        return tuple(found)
+
 
 def predict_spans(
     predictor: SpanPredictor,

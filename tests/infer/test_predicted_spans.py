@@ -133,6 +133,23 @@ def test_windows_without_a_text_predict_nothing(able, wave, monkeypatch):
     assert passed["spans"] == views[0].spans == ()
 
 
+def test_a_long_recording_is_cut_into_equal_pieces(able, monkeypatch):
+    """A rest of one frame says nothing of what it is part of."""
+    finder, sizes = able.pipeline.span_finder, []
+
+    def find(_, __, latents, valid, texts, **___):
+        sizes.append(latents.shape[1])
+        assert valid.all()
+        assert texts == ["dog"]
+        return [[("+", 0.0, 0.5 * latents.shape[1] / finder.codec.frame_rate)]]
+
+    monkeypatch.setattr(span_prediction, "predict_spans", find)
+    spans = finder.in_pieces(np.zeros((51, 8), "f4"), "dog", 25)
+    assert sizes == [17, 17, 17]
+    frames = np.array([(start, end) for _, start, end in spans]) * finder.codec.frame_rate
+    np.testing.assert_allclose(frames, [(0, 8.5), (17, 25.5), (34, 42.5)])
+
+
 def test_a_batch_without_anchors_gets_them(able, wave, found):
     processor = SAMAudioProcessor(audio_sampling_rate=RATE, audio_hop_length=HOP)
     batch = processor(["dog"], [wave])
