@@ -2,6 +2,7 @@
 
 import collections
 import html
+import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -160,7 +161,8 @@ def write(
     write_json(out / RESULTS, results)
     body = _head(results) + "".join(_arms(column, rows, out) for column, rows in tables.items())
     body += _filters(results["filters"])
-    body += f"<h2>Settings</h2><pre>{html.escape(str(results['options']))}</pre>"
+    options = json.dumps(results["options"], indent=2)
+    body += f"<h2>Settings</h2><pre>{html.escape(options)}</pre>"
     with whole_file(out / PAGE) as part:
         part.write_text(page.document("Pseudo-labels: the closed loop", body), encoding="utf-8")
     return results
@@ -229,7 +231,7 @@ def _filters(filters: Mapping[str, Mapping[str, Any]]) -> str:
     for name, found in filters.items():
         areas = [_area(found["auc"][kind]) for kind in KINDS]
         numbers = [
-            "&ndash;" if found[key] is None else f"{found[key]:.2f}"
+            "&ndash;" if found[key] is None else f"{found[key]:.2f}".replace("-", "&minus;")
             for key in ("srcc", "kept_sisdri")
         ]
         rows.append((name, *areas, numbers[0], str(found["kept"]), numbers[1]))
