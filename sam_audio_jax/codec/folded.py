@@ -85,4 +85,5 @@ def _kernel(
     kernel = direction * (scale.reshape(scale_shape) / norm)
     check_range(kernel, STORED, what="a kernel of the codec", instead="dtype='float32'")
     kernel = kernel.astype(STORED)
-    return jnp.asarray(upsampling_matrix(kernel, stride) if stride else kernel)
+    # Not by jnp.asarray, which compiles a program for every shape and keeps it.
+    return jax.device_put(upsampling_matrix(kernel, stride) if stride else kernel)

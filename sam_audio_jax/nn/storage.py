@@ -142,7 +142,7 @@ def quantized(layer: nnx.Linear, pieces: Iterable[np.ndarray] | None = None) -> 
                     f"{INT8_ERROR:.0%} is allowed: use bfloat16"
                 )
         values = jax.device_put(flat_values.reshape(values.shape))
-        scale = jnp.asarray(flat_scale.reshape(scale.shape))
+        scale = jax.device_put(flat_scale.reshape(scale.shape))
     # Logical axes of the kernel, which has none outside a network.
     axes = cast(Any, layer.kernel).get_metadata().get("out_sharding")
     names = scales = {}
