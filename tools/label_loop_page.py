@@ -161,8 +161,8 @@ def write(
     write_json(out / RESULTS, results)
     body = _head(results) + "".join(_arms(column, rows, out) for column, rows in tables.items())
     body += _filters(results["filters"])
-    options = json.dumps(results["options"], indent=2)
-    body += f"<h2>Settings</h2><pre>{html.escape(options)}</pre>"
+    settings = json.dumps(results["options"], indent=2)
+    body += f"<h2>Settings</h2><pre>{html.escape(settings)}</pre>"
     with whole_file(out / PAGE) as part:
         part.write_text(page.document("Pseudo-labels: the closed loop", body), encoding="utf-8")
     return results
