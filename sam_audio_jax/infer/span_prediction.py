@@ -92,7 +92,7 @@ class SpanFinder:
             (spans,) = self(
                 latents[None, piece], np.ones((1, len(piece)), bool), [text], padding=False
             )
-            shift = piece[0] / self.codec.frame_rate
+            shift = int(piece[0]) / self.codec.frame_rate
             found += [(token, start + shift, end + shift) for token, start, end in spans]
         return tuple(found)
 
