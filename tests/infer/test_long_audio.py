@@ -20,6 +20,7 @@ from sam_audio_jax.infer.buckets import BucketConfig, Group, group
 from sam_audio_jax.infer.long_audio import Layout, LongAudio, LongAudioConfig
 from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.options import SeparateOptions
+from sam_audio_jax.infer.span_prediction import SpanFinder
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.windows import lay_windows, window_starts
 from tests.children import environment
@@ -132,20 +133,21 @@ def test_candidates_of_a_long_recording(windowed, noise_of):
 def test_spans_of_a_long_recording_are_predicted_piece_by_piece(windowed, noise_of, monkeypatch):
     calls = []
 
-    class Finder:
+    class Finder(SpanFinder):
         def require(self):
             pass
 
-        def __call__(self, mixture, valid, texts, *, padding):
-            calls.append((mixture.shape, valid.shape, texts, padding))
-            return [(("+", 0.2, 0.6),)]
+        def __call__(self, latents, valid, texts, *, padding):
+            calls.append((latents.shape, valid.shape, texts, padding))
+            return [(("+", 0.21, 0.61),)]
 
     wave = noise_of(8.0)
-    spans = [("+", 0.2, 0.6), ("+", 3.2, 3.6), ("+", 6.2, 6.6)]
+    spans = [("+", 0.21, 0.61), ("+", 2.89, 3.29), ("+", 5.57, 5.97)]  # 67 frames apart
     with_spans = windowed.separate(wave, "dog", spans, sample_rate=RATE)
-    monkeypatch.setattr(windowed.pipeline, "span_finder", Finder())
+    finder = Finder(None, windowed.codec.config)
+    monkeypatch.setattr(windowed.pipeline, "span_finder", finder)
     found = windowed.separate(wave, "dog", sample_rate=RATE, predict_spans=True)
-    assert [call[1] for call in calls] == [(1, 75), (1, 75), (1, 50)]
+    assert [call[1] for call in calls] == [(1, 67), (1, 67), (1, 66)]
     np.testing.assert_allclose([span[1:] for span in found.spans], [span[1:] for span in spans])
     np.testing.assert_array_equal(found.target, with_spans.target)
 
