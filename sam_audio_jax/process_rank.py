@@ -7,7 +7,6 @@ SAM_AUDIO_PROCESSES=1, there is one process.
 """
 
 import dataclasses
-import functools
 import http.client
 import importlib.util
 import os
@@ -168,7 +167,6 @@ def _slice_variables(environ: Mapping[str, str]) -> dict[str, str]:
     return variables | {"TPU_WORKER_HOSTNAMES": hosts.strip()}
 
 
-@functools.cache
 def _metadata(server: str, key: str) -> str | None:
     """An attribute of this machine; None if it has none of the name, or no metadata at all."""
     request = urllib.request.Request(

@@ -98,7 +98,6 @@ HOSTS = "a:8470:10.0.0.1,b:8470:10.0.0.2"
 def slice_host(monkeypatch):
     """Environment of a machine with TPU chips, by the attributes in its metadata."""
     monkeypatch.setattr(process_rank, "_has_chips", lambda: True)
-    process_rank._metadata.cache_clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
@@ -109,7 +108,6 @@ def slice_host(monkeypatch):
     yield start
     server.shutdown()
     server.server_close()
-    process_rank._metadata.cache_clear()
 
 
 @pytest.mark.parametrize("hosts", [HOSTS, "a,b"])
@@ -132,14 +130,12 @@ def test_hosts_of_several_slices_are_numbered_through(slice_host):
 
 def test_a_machine_without_a_slice_works_alone(slice_host):
     assert rank_from_environment(slice_host({})) == ProcessRank(0, 1)
-    process_rank._metadata.cache_clear()
     assert rank_from_environment({"GCE_METADATA_IP": "127.0.0.1:1"}) == ProcessRank(0, 1)
 
 
 def test_a_host_whose_metadata_cannot_be_read_does_nothing(slice_host):
     with pytest.raises(UserError, match=r"agent-worker-number: .*503.*; set SAM_AUDIO_PROCESSES"):
         rank_from_environment(slice_host({"agent-worker-number": 503}))
-    process_rank._metadata.cache_clear()
     environ = slice_host({"agent-worker-number": "0"})
     with pytest.raises(UserError, match="worker-network-endpoints is missing"):
         rank_from_environment(environ)

@@ -231,7 +231,7 @@ def _filters(filters: Mapping[str, Mapping[str, Any]]) -> str:
     for name, found in filters.items():
         areas = [_area(found["auc"][kind]) for kind in KINDS]
         numbers = [
-            "&ndash;" if found[key] is None else f"{found[key]:.2f}".replace("-", "&minus;")
+            "&ndash;" if found[key] is None else page.formatted(found[key], 2)
             for key in ("srcc", "kept_sisdri")
         ]
         rows.append((name, *areas, numbers[0], str(found["kept"]), numbers[1]))

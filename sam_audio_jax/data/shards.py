@@ -141,7 +141,6 @@ def write_cache(
         "probe": list(probe_of(probe)),
     }
     rank = rank or ProcessRank()
-    folder.mkdir(parents=True, exist_ok=True)
     with writing_to(folder, alone=rank.count == 1):
         done = _shards_of(folder, plan)
         shards = -(-items // per_shard)

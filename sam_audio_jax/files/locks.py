@@ -26,11 +26,12 @@ def locked(file: IO[str] | int, *, shared: bool = False) -> bool:
 
 @contextlib.contextmanager
 def writing_to(folder: pathlib.Path, *, alone: bool) -> Iterator[None]:
-    """A part of a run in which this process writes to an existing folder.
+    """A part of a run in which this process writes to a folder, which is made.
 
     It does so `alone`, or it is one of several that share the items. Raises UserError where another
     process works alone in the folder, or any at all if this one is to be alone.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         if not locked(handle, shared=not alone):

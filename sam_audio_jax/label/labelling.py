@@ -131,7 +131,6 @@ def label(
     """
     rank = rank or ProcessRank()
     check_label_folder(out, plan)
-    out.mkdir(parents=True, exist_ok=True)
     with writing_to(out, alone=rank.count == 1):
         return _label_shards(labeller, manifest, out, plan, rank)
 

@@ -160,7 +160,6 @@ def run(
         config = effective_settings(model.pipeline, settings.options)
         _check_model(out, weights, config)
         rank = rank or ProcessRank()
-        out.mkdir(parents=True, exist_ok=True)
         with writing_to(out, alone=rank.count == 1):
             saved = settings.to_dict() | {"weights": weights, "config": config}
             write_json(out / SETTINGS, saved)
