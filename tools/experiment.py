@@ -38,6 +38,13 @@ def run(arguments: Sequence[str]) -> None:
         raise UserError(f"sam-audio {arguments[0]} ended with status {status}")
 
 
+def prepare(name: str, folder: pathlib.Path, items: int, seed: int, flags: Sequence[str]) -> None:
+    """Makes the latent cache of a config in a folder; nothing if it is there."""
+    if not (folder / "cache.json").is_file():
+        fixed = ["--out", str(folder), "--items", str(items), "--data.seed", str(seed)]
+        run(["prepare", name, *fixed, *flags])
+
+
 def train(name: str, workdir: pathlib.Path, steps: int, flags: Sequence[str]) -> None:
     """Trains a config in a workdir up to `steps`, from where it was stopped.
 

@@ -3,11 +3,13 @@
 python -m tools.switch_off --cache CACHE --bench BENCH --out runs/switch_off --steps 1500
 
 Trains `tiny@vectors`, the recipe of the shipped model, and each recipe that differs from it in one
-part of its prompts, from scratch, with equal updates, seed and mixtures: all read the one cache of
-`tiny@words`. All are evaluated on the held-out mixtures of BENCH, refined. OUT/table.md has the
-means, and what each part that is off changes, over pairs of the same mixture, with intervals. A
-call that was stopped is continued by the same one; each step is a command of `sam-audio` in its own
-process. Flags of the config are for all trainings.
+part, from scratch, with equal updates and seed. Parts of the prompts need no mixtures of their own:
+those trainings read CACHE, the cache of `tiny@words`. For a part of the mixtures a cache is made in
+OUT/caches, as large as CACHE and from the same recordings and seed. All are evaluated on the
+held-out mixtures of BENCH, refined. OUT/table.md has the means, and what each part that is off
+changes, over pairs of the same mixture, with intervals. A call that was stopped is continued by the
+same one; each step is a command of `sam-audio` in its own process. Flags of the config are for all
+trainings.
 """
 
 import argparse
@@ -20,16 +22,17 @@ import numpy as np
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
+from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench
 from sam_audio_jax.eval.prompting import ABSENT, WORDINGS
 from sam_audio_jax.eval.scoring import ABSENT_LEVEL, REWORDED
 from sam_audio_jax.eval.statistics import bootstrap, interval_text
 from sam_audio_jax.files import read_object, whole_file
-from tools.experiment import claim, evaluate, train
+from tools.experiment import claim, evaluate, prepare, train
 
 WHOLE = "vectors"  # the recipe with all parts on
-PARTS = {
+PROMPTED = {  # they differ in prompts, and share the cache of `words`
     WHOLE: "all parts",
     "words": "a text encoder of its own instead of frozen word vectors",
     "no-pairs": "without both prompts of a mixture in one batch",
@@ -37,6 +40,16 @@ PARTS = {
     "no-wordings": "without other wordings",
     "no-alternatives": "without alternative captions",
 }
+MIXED = {  # they differ in mixtures, and each has a cache of its own
+    "no-captions": "half of the recordings drawn by their captions, which count alike",
+    "no-near": "without near classes as residuals",
+    "no-single": "without single events",
+    "no-filters": "without filters",
+    "no-offset": "without offsets",
+    "no-speed": "without changes of speed",
+    "no-level": "without changes of level",
+}
+PARTS = PROMPTED | MIXED
 PROMPTS = ("text", "text+span", *WORDINGS, ABSENT)
 ABSENT_COLUMN = "absent sound, median, dB of the mixture"
 Scores = dict[tuple[str, ...], float]  # by mixture, and by wording
@@ -104,10 +117,37 @@ def table(found: Mapping[str, dict[str, Scores]]) -> str:
     return "\n".join(lines)
 
 
+def _words(value: Any) -> list[str]:
+    """The value of a flag, as words of a command; `True` is a flag without one."""
+    if isinstance(value, list):
+        return [word for one in value for word in _words(one)]
+    return [] if value is True else [str(value)]
+
+
+def cache_of(options: argparse.Namespace, recipe: str) -> pathlib.Path:
+    """The cache that a recipe is trained from, made where an earlier call has not."""
+    if recipe not in MIXED:
+        return options.cache
+    folder = options.out / "caches" / recipe
+    shared = read_object(options.cache / "cache.json")
+    usual = config.to_dict(SourceConfig(), free=False)
+    given = {
+        name: value for name, value in shared["recipe"]["source"].items() if usual[name] != value
+    }
+    flags = [
+        word
+        for name, value in given.items()
+        for word in (f"--data.source.{name.replace('_', '-')}", *_words(value))
+    ]
+    items = shared["shards"] * shared["per_shard"]
+    prepare(f"tiny@{recipe}", folder, items, shared["recipe"]["seed"], flags)
+    return folder
+
+
 def measure(options: argparse.Namespace, flags: Sequence[str], recipe: str) -> Results:
     """Trains and evaluates one recipe, where an earlier call has not; returns its results."""
     workdir, out = options.out / "runs" / recipe, options.out / "eval" / recipe
-    shared = ["--seed", str(options.seed), "--data.cache", str(options.cache)]
+    shared = ["--seed", str(options.seed), "--data.cache", str(cache_of(options, recipe))]
     train(f"tiny@{recipe}", workdir, options.steps, [*shared, *flags])
     evaluate(workdir, options.bench, out, PROMPTS, limit=options.limit)
     return read_object(out / "results.json")
@@ -123,7 +163,12 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--limit", type=at_least(1), help="so many held-out mixtures")
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument(
-        "--recipes", nargs="+", default=[*PARTS][1:], choices=[*PARTS][1:], metavar="NAME"
+        "--recipes",
+        nargs="+",
+        default=[*PROMPTED][1:],
+        choices=[*PARTS][1:],
+        metavar="NAME",
+        help="of those that differ (default: in prompts)",
     )
     options, flags = parser.parse_known_args(argv)
     if not (options.cache / "cache.json").is_file():

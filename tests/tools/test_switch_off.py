@@ -1,5 +1,6 @@
 """The switch-off table: recipes that differ in one part, and changes over pairs of mixtures."""
 
+import argparse
 import dataclasses
 import pathlib
 import shutil
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 
 from sam_audio_jax import config
+from sam_audio_jax.cli import prepare
+from sam_audio_jax.data import pipeline
+from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train.config import TrainConfig
@@ -20,7 +24,7 @@ def recipe(name: str) -> TrainConfig:
     return config.from_cli([f"tiny@{name}"], TrainConfig)
 
 
-@pytest.mark.parametrize("name", [*switch_off.PARTS][1:])
+@pytest.mark.parametrize("name", [*switch_off.PROMPTED][1:])
 def test_each_recipe_reads_the_same_cache_and_differs_in_one_part(name):
     whole, other = recipe(switch_off.WHOLE), recipe(name)
     assert (other.data.mix, other.data.source) == (whole.data.mix, whole.data.source)
@@ -40,6 +44,54 @@ def test_each_recipe_reads_the_same_cache_and_differs_in_one_part(name):
     prompts = whole.data.prompts
     data = dataclasses.replace(other.data, prompts=prompts)
     assert dataclasses.replace(other, data=data) == whole
+
+
+@pytest.mark.parametrize("name", [*switch_off.MIXED])
+def test_what_differs_in_mixtures_differs_in_nothing_else(name):
+    whole, other = recipe(switch_off.WHOLE), recipe(name)
+    data = dataclasses.replace(other.data, mix=whole.data.mix)
+    assert other != whole
+    assert dataclasses.replace(other, data=data) == whole
+
+
+def test_every_recipe_without_a_part_can_be_measured():
+    with pytest.raises(UserError) as shipped:
+        recipe("none")
+    names = {name for name in str(shipped.value).split("it has: ")[1].split(", ")}
+    assert {name for name in names if name.startswith("no-")} == {
+        name for name in switch_off.PARTS if name.startswith("no-")
+    }
+
+
+def test_a_part_of_the_mixtures_has_a_cache_of_the_same_recordings_seed_and_size(
+    tmp_path, monkeypatch
+):
+    """The flags that the tool gives to `prepare` are those that the shared cache was made with."""
+    prepared = []
+
+    def run(arguments):
+        assert arguments[0] == "prepare"
+        options, flags = prepare.read_options(arguments[1:])
+        write_json(options.out / "cache.json", {})
+        prepared.append((options, config.from_cli([options.config, *flags], TrainConfig).data))
+
+    monkeypatch.setattr(experiment, "run", run)
+    shared = recipe("words").data
+    source = SourceConfig(
+        manifests=("a b.jsonl", "c"), tfds_fields=(("x", "y"), ("z", "z")), streamed=True
+    )
+    shared = dataclasses.replace(shared, source=source, seed=5)
+    cache = tmp_path / "cache"
+    plan = {"recipe": pipeline.recipe(shared), "shards": 3, "per_shard": 64}
+    write_json(cache / "cache.json", plan)
+    options = argparse.Namespace(cache=cache, out=tmp_path / "out")
+    assert switch_off.cache_of(options, "no-pairs") == cache
+    for _ in range(2):
+        folder = switch_off.cache_of(options, "no-near")
+    ((asked, data),) = prepared
+    assert (asked.config, asked.out, asked.items) == ("tiny@no-near", folder, 192)
+    assert (data.source, data.seed) == (source, 5)
+    assert data.mix == dataclasses.replace(shared.mix, near_share=0.0)
 
 
 def results(gain: float) -> dict:
