@@ -1,7 +1,7 @@
 """Measures a separator, or compares two results.
 
 sam-audio evaluate --checkpoint tiny --bench embedded --out report
-sam-audio evaluate --checkpoint MODEL --bench sam-audio-bench --media CLIPS --out report \
+sam-audio evaluate --checkpoint MODEL --bench sam-audio-bench --media CLIPS --out report \\
     --preset text --scorers judge=sam-audio-judge clap=630k-best.pt
 sam-audio evaluate --compare REPORT_A REPORT_B --out comparison
 
