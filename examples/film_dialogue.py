@@ -4,7 +4,7 @@
     python examples/film_dialogue.py film.mp4 --out clearer.mp4 --background-db -12
 
 The pictures are copied as they are. Films of any length are separated in windows, in the memory of
-one wave of their length and a window. A film with several sound tracks: --track 2.
+a few waves of their length and one window. A film with several sound tracks: --track 2.
 """
 
 import argparse

@@ -105,6 +105,16 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
     assert os.listdir(tmp_path) == ["kept.wav"]
 
 
+def test_the_lock_of_a_folder_removes_what_nobody_writes_to(tmp_path):
+    own, other = tmp_path / ".a.12345678.part-1-.wav", tmp_path / ".a.12345678.part-0-.wav"
+    own.touch()
+    other.touch()
+    with files.writing_to(tmp_path, alone=False, writer=1):
+        assert os.listdir(tmp_path) == [other.name]
+    with files.writing_to(tmp_path, alone=True):
+        assert os.listdir(tmp_path) == []
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

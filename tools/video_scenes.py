@@ -150,9 +150,7 @@ def lay_out(wave: Wave, rng: np.random.Generator) -> Wave:
 def write_video(path: pathlib.Path, frames: UInt8[np.ndarray, "count size size 3"]) -> None:
     """Writes a silent video."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(
-            "mpeg4", rate=FRAME_RATE, options={"qscale": "3", "flags": "+qscale"}
-        )
+        stream = container.add_stream("mpeg4", rate=FRAME_RATE, options=ENCODER)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames:

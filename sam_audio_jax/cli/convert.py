@@ -7,9 +7,9 @@ has no scale of the latents (it is folded into the codec's weights) and requires
 model trained here gets one by --tower PATH_OR_HF_ID. --adapter DIR merges an adapter of `sam-audio
 finetune --lora` into the weights.
 
-The frozen encoders are read too, each recognised by what its folder holds: pe-a-frame-small, -base
-and -large, T5 and PE-Core-L14-336 (a folder or its .pt file, which --export writes again, with
-torch).
+The frozen networks are read too, each recognised by what its folder holds: pe-a-frame-small, -base
+and -large, T5, `wordllama` (the word vectors of that package), judges, audio towers, and
+PE-Core-L14-336 (a folder or its .pt file, which --export writes again, with torch).
 """
 
 import argparse

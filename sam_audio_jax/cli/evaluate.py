@@ -1,7 +1,7 @@
 """Measures a separator, or compares two results.
 
 sam-audio evaluate --checkpoint tiny --bench embedded --out report
-sam-audio evaluate --checkpoint MODEL --bench sam-audio-bench --media CLIPS --out report \
+sam-audio evaluate --checkpoint MODEL --bench sam-audio-bench --media CLIPS --out report \\
     --preset text --scorers judge=sam-audio-judge clap=630k-best.pt
 sam-audio evaluate --compare REPORT_A REPORT_B --out comparison
 
@@ -36,10 +36,11 @@ from sam_audio_jax.cli.command import (
 from sam_audio_jax.convert.load import parameter_bytes
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.compare import compare
-from sam_audio_jax.eval.evaluation import ABSENT_MEDIAN, evaluate_model
+from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.manifest_suite import Manifest, is_manifest, manifest_suite, open_manifest
 from sam_audio_jax.eval.mixtures import folder_of
 from sam_audio_jax.eval.prompting import KINDS, PROMPTS, SolverChoice
+from sam_audio_jax.eval.results import ABSENT_MEDIAN
 from sam_audio_jax.eval.sam_audio_bench import bench_suite
 from sam_audio_jax.eval.sam_audio_bench.presets import PRESETS
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS, VISUAL_SETTINGS

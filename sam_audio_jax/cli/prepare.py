@@ -9,6 +9,7 @@ extends with more --items. Any number of processes may make one cache, each with
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from jax.sharding import Mesh
@@ -26,6 +27,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import pipeline, shards
 from sam_audio_jax.data.blended_examples import named_recipe
 from sam_audio_jax.data.tower_tracks import TowerTracks, open_tower_tracks
+from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import check_writable
 from sam_audio_jax.nn.call import Compiled
@@ -97,30 +99,33 @@ def main(argv: list[str]) -> None:
     compiled = Compiled(codec, mesh)
     shares = compiled.batch_shards
     rank = process_rank(options)
-    video = pipeline.video_tracks(mixer, hop)
+    tracks: AbstractContextManager[VideoTracks | None] = nullcontext(
+        pipeline.video_tracks(mixer, hop)
+    )
     if (vision := open_vision(cfg, codec, mesh)) is not None:
-        video = open_tower_tracks(
+        tracks = open_tower_tracks(
             *(mixer, rate, hop, vision.at),
             name=cfg.vision_checkpoint,
             folder=options.out,
             rank=rank,
         )
-    finished = shards.write_cache(
-        options.out,
-        lambda number: mixer.draw(np.random.default_rng((data.seed, 1, number))),
-        lambda waves: np.asarray(compiled.on_batch(Codec.encode, waves)),
-        items=options.items,
-        sample_rate=rate,
-        hop=hop,
-        samples=mixer.samples,
-        codec=cfg.codec_checkpoint,
-        name=options.recipe or "",
-        recipe=pipeline.recipe(data),
-        batch=shares * -(-options.batch // shares),
-        teacher=make_cache_teacher(cfg, rate, mesh),
-        video=video,
-        rank=rank,
-    )
+    with tracks as video:
+        finished = shards.write_cache(
+            options.out,
+            lambda number: mixer.draw(np.random.default_rng((data.seed, 1, number))),
+            lambda waves: np.asarray(compiled.on_batch(Codec.encode, waves)),
+            items=options.items,
+            sample_rate=rate,
+            hop=hop,
+            samples=mixer.samples,
+            codec=cfg.codec_checkpoint,
+            name=options.recipe or "",
+            recipe=pipeline.recipe(data),
+            batch=shares * -(-options.batch // shares),
+            teacher=make_cache_teacher(cfg, rate, mesh),
+            video=video,
+            rank=rank,
+        )
     if isinstance(video, TowerTracks) and len(video.refusals):
         print(f"videos that are not used: {video.refusals} (their sound is)", file=sys.stderr)
     if not finished:

@@ -13,7 +13,14 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.model_files import find_folder, open_state, reading
-from sam_audio_jax.convert.names import CONV, LINEAR, Row, Table, TensorLayout
+from sam_audio_jax.convert.names import (
+    CONV,
+    Row,
+    Table,
+    TensorLayout,
+    linear_rows,
+    norm_rows,
+)
 from sam_audio_jax.convert.peav import refuse_others
 from sam_audio_jax.convert.tensors import (
     State,
@@ -43,17 +50,6 @@ PER_TAP = TensorLayout(lambda w: w[0, 0], lambda w: w[None, None])  # scale of a
 PER_HEAD = TensorLayout(lambda w: w[0, :, 0, 0], lambda w: w[None, :, None, None])
 
 
-def _dense(theirs: str, ours: str) -> list[Row]:
-    return [
-        Row(f"{theirs}.weight", f"{ours}.kernel", LINEAR),
-        Row(f"{theirs}.bias", f"{ours}.bias"),
-    ]
-
-
-def _norm(theirs: str, ours: str) -> list[Row]:
-    return [Row(f"{theirs}.weight", f"{ours}.scale"), Row(f"{theirs}.bias", f"{ours}.bias")]
-
-
 def wavlm_rows(theirs: str, ours: str, config: WavlmConfig) -> list[Row]:
     """Every parameter of the encoder; names begin with `theirs` and `ours`, dots included."""
     convs, block = f"{theirs}feature_extractor.conv_layers", f"{ours}blocks"
@@ -66,28 +62,28 @@ def wavlm_rows(theirs: str, ours: str, config: WavlmConfig) -> list[Row]:
     dense = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
     return [
         *rows,
-        *_norm(f"{convs}.0.2", f"{ours}convs.0"),
-        *_norm(f"{theirs}layer_norm", f"{ours}features_norm"),
-        *_dense(f"{theirs}post_extract_proj", f"{ours}project"),
+        *norm_rows(f"{convs}.0.2", f"{ours}convs.0"),
+        *norm_rows(f"{theirs}layer_norm", f"{ours}features_norm"),
+        *linear_rows(f"{theirs}post_extract_proj", f"{ours}project"),
         Row(f"{theirs}encoder.pos_conv.0.weight_v", f"{ours}position.direction", CONV),
         Row(f"{theirs}encoder.pos_conv.0.weight_g", f"{ours}position.scale", PER_TAP),
         Row(f"{theirs}encoder.pos_conv.0.bias", f"{ours}position.bias"),
-        *_norm(f"{theirs}encoder.layer_norm", f"{ours}norm"),
+        *norm_rows(f"{theirs}encoder.layer_norm", f"{ours}norm"),
         Row(
             f"{theirs}encoder.layers.0.self_attn.relative_attention_bias.weight",
             f"{ours}relative_bias",
         ),
         Row(f"{attention}.grep_a", f"{block}.gate.gain", PER_HEAD),
-        *_dense(f"{attention}.grep_linear", f"{block}.gate.project"),
+        *linear_rows(f"{attention}.grep_linear", f"{block}.gate.project"),
         *(
             row
             for t, o in dense.items()
-            for row in _dense(f"{attention}.{t}", f"{block}.attention.{o}")
+            for row in linear_rows(f"{attention}.{t}", f"{block}.attention.{o}")
         ),
-        *_norm(f"{attention}_layer_norm", f"{block}.attention_norm"),
-        *_dense(f"{layer}.fc1", f"{block}.mlp.up"),
-        *_dense(f"{layer}.fc2", f"{block}.mlp.down"),
-        *_norm(f"{layer}.final_layer_norm", f"{block}.mlp_norm"),
+        *norm_rows(f"{attention}_layer_norm", f"{block}.attention_norm"),
+        *linear_rows(f"{layer}.fc1", f"{block}.mlp.up"),
+        *linear_rows(f"{layer}.fc2", f"{block}.mlp.down"),
+        *norm_rows(f"{layer}.final_layer_norm", f"{block}.mlp_norm"),
     ]
 
 
@@ -99,9 +95,9 @@ def aesthetics_rows(config: AestheticsConfig) -> list[Row]:
         head = f"heads.{number}"
         rows.append(Row(f"layer_weights.{axis}", f"{head}.layer_weights"))
         for layer in range(last):  # linear, norm, activation: three entries of the reference's list
-            rows += _dense(f"proj_layer.{axis}.{3 * layer}", f"{head}.layers.{layer}")
-            rows += _norm(f"proj_layer.{axis}.{3 * layer + 1}", f"{head}.norms.{layer}")
-        rows += _dense(f"proj_layer.{axis}.{3 * last}", f"{head}.out")
+            rows += linear_rows(f"proj_layer.{axis}.{3 * layer}", f"{head}.layers.{layer}")
+            rows += norm_rows(f"proj_layer.{axis}.{3 * layer + 1}", f"{head}.norms.{layer}")
+        rows += linear_rows(f"proj_layer.{axis}.{3 * last}", f"{head}.out")
     return rows
 
 

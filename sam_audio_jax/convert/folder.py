@@ -14,7 +14,7 @@
                                   ignored_spans: tokens of spans that its training did not have;
                                   vision: sizes of its vision tower; absent: the released one's
 
-An official folder has neither of the last two: its text encoder is the `t5-base` of config.json.
+An official folder has none of the last three: its text encoder is the `t5-base` of config.json.
 Tensors of other networks (vision tower, rankers, span predictor) stay in their file until a folder
 is written, which then holds them as well.
 """

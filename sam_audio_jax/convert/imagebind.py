@@ -12,7 +12,15 @@ import warnings
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.convert.names import LINEAR, SAME, Row, Table, TensorLayout
+from sam_audio_jax.convert.names import (
+    LINEAR,
+    SAME,
+    Row,
+    Table,
+    TensorLayout,
+    linear_rows,
+    norm_rows,
+)
 from sam_audio_jax.convert.tensors import State, Tensor, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.imagebind import ImageBind, ImageBindConfig, TrunkConfig
@@ -45,33 +53,22 @@ def _image_patches(frames: int, side: int) -> TensorLayout:
     )
 
 
-def _norm(theirs: str, ours: str) -> list[Row]:
-    return [Row(f"{theirs}.weight", f"{ours}.scale"), Row(f"{theirs}.bias", f"{ours}.bias")]
-
-
-def _dense(theirs: str, ours: str) -> list[Row]:
-    return [
-        Row(f"{theirs}.weight", f"{ours}.kernel", LINEAR),
-        Row(f"{theirs}.bias", f"{ours}.bias"),
-    ]
-
-
 def _trunk(name: str, config: TrunkConfig) -> list[Row]:
     """Every parameter of the transformer of one modality; `{layer}` counts its own layers."""
     layers = range(config.depth)
     before, head = f"modality_preprocessors.{name}", f"modality_heads.{name}"
     block, attention = f"modality_trunks.{name}.blocks.{{layer}}", f"{name}.blocks.attention"
     in_layers = [
-        *_norm(f"{block}.norm_1", f"{name}.blocks.attention_norm"),
+        *norm_rows(f"{block}.norm_1", f"{name}.blocks.attention_norm"),
         *(
             Row(f"{block}.attn.in_proj_{t}", f"{attention}.{ours}.{o}", layout)
             for t, o, layout in (("weight", "kernel", LINEAR), ("bias", "bias", SAME))
             for ours in ("query", "key", "value")
         ),
-        *_dense(f"{block}.attn.out_proj", f"{attention}.out"),
-        *_norm(f"{block}.norm_2", f"{name}.blocks.mlp_norm"),
-        *_dense(f"{block}.mlp.fc1", f"{name}.blocks.mlp.up"),
-        *_dense(f"{block}.mlp.fc2", f"{name}.blocks.mlp.down"),
+        *linear_rows(f"{block}.attn.out_proj", f"{attention}.out"),
+        *norm_rows(f"{block}.norm_2", f"{name}.blocks.mlp_norm"),
+        *linear_rows(f"{block}.mlp.fc1", f"{name}.blocks.mlp.up"),
+        *linear_rows(f"{block}.mlp.fc2", f"{name}.blocks.mlp.down"),
     ]
     if config.extra_key:
         in_layers.append(Row(f"{block}.attn.bias_k", f"{attention}.extra_key", CLASS_TOKEN))
@@ -80,11 +77,11 @@ def _trunk(name: str, config: TrunkConfig) -> list[Row]:
         Row(f"{before}.cls_token", f"{name}.class_token", CLASS_TOKEN),
         Row(f"{before}.pos_embedding_helper.pos_embed", f"{name}.positions", POSITIONS),
         *(dataclasses.replace(row, layers=layers) for row in in_layers),
-        *_norm(f"{head}.0", f"{name}.norm_out"),
+        *norm_rows(f"{head}.0", f"{name}.norm_out"),
         Row(f"{head}.2.weight", f"{name}.project.kernel", LINEAR),
     ]
     if config.norm_in:
-        rows += _norm(f"modality_trunks.{name}.pre_transformer_layer.0", f"{name}.norm_in")
+        rows += norm_rows(f"modality_trunks.{name}.pre_transformer_layer.0", f"{name}.norm_in")
     return rows
 
 
@@ -98,7 +95,7 @@ def imagebind_rows(config: ImageBindConfig) -> list[Row]:
         ),
         *_trunk("vision", config.vision),
         Row(AUDIO_KERNEL, "audio_patches", SPECTRUM_PATCHES),
-        *_norm("modality_preprocessors.audio.rgbt_stem.norm_layer", "audio_norm"),
+        *norm_rows("modality_preprocessors.audio.rgbt_stem.norm_layer", "audio_norm"),
         *_trunk("audio", config.audio),
     ]
 

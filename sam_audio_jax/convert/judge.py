@@ -16,7 +16,6 @@ keys and other names of tensors, and its convolutions are stored as they are app
 import dataclasses
 import functools
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +49,7 @@ from sam_audio_jax.convert.peav import (
     peav_rows,
     refuse_others,
     to_fields,
+    without_unread,
 )
 from sam_audio_jax.convert.tensors import State, Stored, Tensor, write_state
 from sam_audio_jax.errors import UserError, shown
@@ -126,19 +126,8 @@ def used(state: State, config: JudgeConfig) -> dict[str, Tensor]:
     projection of the codec's bottleneck. Plain convolutions of the other layout become pairs of
     weight norm, of the same kernel; there a channel whose kernel is zero is its bias.
     """
-    unread = (
-        f"{CODEC}.quantizer.out_proj.",
-        f"{PLAIN_CODEC}.bottleneck.out_proj.",
-        "text_model.final_norm.",
-    )
-    later = re.compile(r"text_model\.layers\.(\d+)\.")
-
-    def is_used(name: str) -> bool:
-        layer = later.match(name)
-        too_late = layer is not None and int(layer[1]) >= config.text.depth
-        return not (too_late or name.startswith(unread))
-
-    kept = {name: tensor for name, tensor in state.items() if is_used(name)}
+    unread = f"{CODEC}.quantizer.out_proj.", f"{PLAIN_CODEC}.bottleneck.out_proj."
+    kept = without_unread(state, config.text.depth, *unread)
     if any(name.startswith(f"{PLAIN_CODEC}.") for name in kept):
         return _with_weight_norm(kept, len(config.encoder_rates))
     return kept

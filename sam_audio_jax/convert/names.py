@@ -81,6 +81,19 @@ class Row:
         return [self.theirs.replace("{layer}", str(layer)) for layer in layers]
 
 
+def norm_rows(theirs: str, ours: str) -> list[Row]:
+    """A norm with scale and bias."""
+    return [Row(f"{theirs}.weight", f"{ours}.scale"), Row(f"{theirs}.bias", f"{ours}.bias")]
+
+
+def linear_rows(theirs: str, ours: str) -> list[Row]:
+    """A linear layer with a bias."""
+    return [
+        Row(f"{theirs}.weight", f"{ours}.kernel", LINEAR),
+        Row(f"{theirs}.bias", f"{ours}.bias"),
+    ]
+
+
 def batch_norm_rows(theirs: str, ours: str) -> list[Row]:
     """A batch norm and its statistics."""
     return [

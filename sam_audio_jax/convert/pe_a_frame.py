@@ -4,7 +4,6 @@ The network: docs/prompt_encoders.md, "PE-A-Frame". `convert/peav.py` has its tw
 """
 
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +27,7 @@ from sam_audio_jax.convert.peav import (
     peav_config,
     peav_rows,
     refuse_others,
+    without_unread,
 )
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
@@ -110,16 +110,8 @@ def used(state: State, config: SpanPredictorConfig) -> dict[str, Tensor]:
     Left out are the text layers after the last one used, the text model's final norm, the output
     projection of the codec's bottleneck and, in a predictor for latents, the codec's encoder.
     """
-    unread = (f"{CODEC}bottleneck.out_proj.", "text_model.final_norm.")
-    unread = unread if config.waves else (CODEC, *unread)
-    later = re.compile(r"text_model\.layers\.(\d+)\.")
-
-    def is_used(name: str) -> bool:
-        layer = later.match(name)
-        too_late = layer is not None and int(layer[1]) >= config.text.depth
-        return not (too_late or name.startswith(unread))
-
-    return {name: tensor for name, tensor in state.items() if is_used(name)}
+    unread = f"{CODEC}bottleneck.out_proj." if config.waves else CODEC
+    return without_unread(state, config.text.depth, unread)
 
 
 def span_predictor_table(config: SpanPredictorConfig) -> Table[SpanPredictor]:

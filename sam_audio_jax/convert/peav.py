@@ -4,11 +4,13 @@ These are PEAV over audio frames and ModernBERT over texts (docs/prompt_encoders
 names start with the argument `theirs`, paths of our parameters with `ours`, dots included.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sam_audio_jax.convert.names import LINEAR, PAIRS, SAME, Row, TensorLayout, neighbours
 from sam_audio_jax.convert.separator import conv_block_rows
+from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.errors import UserError
@@ -96,6 +98,21 @@ def _layer_rows(
     theirs: str, ours: str, table: Sequence[tuple[str, str, TensorLayout]], layers: range
 ) -> list[Row]:
     return [Row(f"{theirs}.{{layer}}.{t}", f"{ours}.{o}", layout, layers) for t, o, layout in table]
+
+
+def without_unread(state: State, depth: int, *unread: str) -> dict[str, Tensor]:
+    """The tensors but for those whose names begin with `unread`, and those of texts not read.
+
+    These are ModernBERT's layers from `depth` on and its final norm.
+    """
+    layers = re.compile(r"text_model\.layers\.(\d+)\.")
+
+    def is_read(name: str) -> bool:
+        layer = layers.match(name)
+        too_late = layer is not None and int(layer[1]) >= depth
+        return not (too_late or name.startswith(("text_model.final_norm.", *unread)))
+
+    return {name: tensor for name, tensor in state.items() if is_read(name)}
 
 
 def peav_config(values: Mapping[str, Any], where: str, compute: Compute = "float32") -> PeavConfig:

@@ -18,7 +18,15 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
-from sam_audio_jax.convert.names import LINEAR, SAME, Row, Table, TensorLayout, neighbours
+from sam_audio_jax.convert.names import (
+    LINEAR,
+    SAME,
+    Row,
+    Table,
+    TensorLayout,
+    neighbours,
+    norm_rows,
+)
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError, shown
@@ -93,27 +101,23 @@ def _mlp(theirs: str, ours: str) -> list[Row]:
     ]
 
 
-def _norm(theirs: str, ours: str) -> list[Row]:
-    return [Row(f"{theirs}.weight", f"{ours}.scale"), Row(f"{theirs}.bias", f"{ours}.bias")]
-
-
 def vision_rows(config: VisionConfig) -> list[Row]:
     """Every tensor of the tower."""
     block = f"{TOWER}transformer.resblocks.{{layer}}"
     rows = [
         Row(f"{TOWER}conv1.weight", "patch.kernel", _patches(config.patch_size)),
         Row(f"{TOWER}positional_embedding", "positions"),
-        *_norm(f"{TOWER}ln_pre", "norm_in"),
-        *_norm(f"{block}.ln_1", "blocks.attention_norm"),
+        *norm_rows(f"{TOWER}ln_pre", "norm_in"),
+        *norm_rows(f"{block}.ln_1", "blocks.attention_norm"),
         *_attention(f"{block}.attn", "blocks.attention", neighbours(config.heads)),
-        *_norm(f"{block}.ln_2", "blocks.mlp_norm"),
+        *norm_rows(f"{block}.ln_2", "blocks.mlp_norm"),
         *_mlp(f"{block}.mlp", "blocks.mlp"),
-        *_norm(f"{TOWER}ln_post", "norm_out"),
+        *norm_rows(f"{TOWER}ln_post", "norm_out"),
         Row(
             f"{TOWER}attn_pool.probe", "pool.probe", TensorLayout(lambda w: w[0], lambda w: w[None])
         ),
         *_attention(f"{TOWER}attn_pool.attn", "pool.attention", LINEAR),
-        *_norm(f"{TOWER}attn_pool.layernorm", "pool.norm"),
+        *norm_rows(f"{TOWER}attn_pool.layernorm", "pool.norm"),
         *_mlp(f"{TOWER}attn_pool.mlp", "pool.mlp"),
         Row(f"{TOWER}proj", "project.kernel", SAME),  # the only matrix stored as [in, out]
     ]

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt64
 
 from sam_audio_jax.data import text
 from sam_audio_jax.data.config import RECORDED
-from sam_audio_jax.data.recording import CATEGORIES, SONG_KINDS, Recording, Song
+from sam_audio_jax.data.recording import CATEGORIES, SONG_KINDS, Recording, Song, recording_line
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import read_json, whole_folder, write_json
 
@@ -258,21 +258,9 @@ class StoredRecordings(Sequence):
         return Recording(**fields)
 
 
-DEFAULTS = {
-    field.name: field.default
-    for field in dataclasses.fields(Recording)
-    if field.default is not dataclasses.MISSING
-}
-
-
 def pack_recording(recording: Recording) -> bytes:
     """The fields that are not their defaults, as bytes."""
-    fields = {
-        name: value
-        for name, value in vars(recording).items()
-        if name not in DEFAULTS or DEFAULTS[name] != value
-    }
-    packed = msgpack.packb(fields, unicode_errors="surrogateescape")
+    packed = msgpack.packb(recording_line(recording), unicode_errors="surrogateescape")
     assert packed is not None
     return packed
 

@@ -48,11 +48,9 @@ from sam_audio_jax.data.records import (
 from sam_audio_jax.data.video_tracks import VideoTracks
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.files import (
-    STALE_S,
     check_format,
     json_differences,
     read_json,
-    remove_parts,
     whole_file,
     write_json,
     writing_to,
@@ -141,10 +139,9 @@ def write_cache(
         "probe": list(probe_of(probe)),
     }
     rank = rank or ProcessRank()
-    with writing_to(folder, alone=rank.count == 1):
+    with writing_to(folder, alone=rank.count == 1, writer=rank.index):
         done = _shards_of(folder, plan)
         shards = -(-items // per_shard)
-        remove_parts(folder, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
         write_json(folder / "plan.json", plan)
         render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
         if not (folder / SILENCE).is_file():

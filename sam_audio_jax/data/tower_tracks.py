@@ -8,12 +8,13 @@ so that a file that has changed gets new ones. `FOLDER/video/refused.jsonl` has 
 cannot be used, which are counted and named; their recordings are mixed as if they had none.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -24,14 +25,7 @@ from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.data.video_tracks import Lengths, VideoPaths, VideoTracks, read_features
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import (
-    STALE_S,
-    append_jsonl,
-    read_jsonl,
-    remove_parts,
-    sha256_of,
-    whole_file,
-)
+from sam_audio_jax.files import append_jsonl, read_jsonl, sha256_of, whole_file, writing_to
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.process_rank import ProcessRank
 
@@ -100,6 +94,7 @@ class TowerTracks(VideoTracks):
         append_jsonl(self.folder / REFUSED, [{"key": key, "reason": reason, "text": text}])
 
 
+@contextlib.contextmanager
 def open_tower_tracks(
     mixer: Mixer,
     sample_rate: int,
@@ -109,10 +104,11 @@ def open_tower_tracks(
     name: str,
     folder: str | os.PathLike,
     rank: ProcessRank | None = None,
-) -> TowerTracks:
+) -> Iterator[TowerTracks]:
     """The features of a mixer's recordings by a tower, kept in the folder of a cache.
 
-    `name` is that of the model with the tower. Raises `UserError` for a source without a video.
+    `name` is that of the model with the tower. Raises `UserError` for a source without a video, and
+    while another run writes to the folder.
     """
     table, rank = mixer.catalogue.table, rank or ProcessRank()
     if not any(one.video is not None for one in table.recordings):
@@ -121,25 +117,24 @@ def open_tower_tracks(
             "has none with a video"
         )
     folder = pathlib.Path(folder) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_parts(folder, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
     picture = np.random.default_rng(0).integers(0, 256, (1, PROBE_SIZE, PROBE_SIZE, 3), np.uint8)
     probe = encode(Clip(source=picture), np.arange(PROBE_TIMES, dtype=np.float64))
-    before = {line["key"]: line for line in read_jsonl(folder / REFUSED, skip_torn=True)}
-    return TowerTracks(
-        paths=VideoPaths(table.recordings),
-        lengths=Lengths(mixer.arranger.waves, table.recordings),
-        width=probe.shape[1],
-        hop=hop,
-        name=name,
-        probe=probe_of(probe[None] / np.sqrt(np.mean(np.square(probe)))),
-        recordings=table.recordings,
-        sample_rate=sample_rate,
-        encode=encode,
-        folder=folder,
-        refusals=Refusals(Refusal(one["reason"], one["text"]) for one in before.values()),
-        refused=set(before),
-    )
+    with writing_to(folder, alone=rank.count == 1, writer=rank.index):
+        before = {line["key"]: line for line in read_jsonl(folder / REFUSED, skip_torn=True)}
+        yield TowerTracks(
+            paths=VideoPaths(table.recordings),
+            lengths=Lengths(mixer.arranger.waves, table.recordings),
+            width=probe.shape[1],
+            hop=hop,
+            name=name,
+            probe=probe_of(probe[None] / np.sqrt(np.mean(np.square(probe)))),
+            recordings=table.recordings,
+            sample_rate=sample_rate,
+            encode=encode,
+            folder=folder,
+            refusals=Refusals(Refusal(one["reason"], one["text"]) for one in before.values()),
+            refused=set(before),
+        )
 
 
 def _clip_of(recording: Recording) -> Clip:

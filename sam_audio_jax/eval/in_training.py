@@ -20,10 +20,11 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines
-from sam_audio_jax.eval.evaluation import LOGGED, evaluate_model
+from sam_audio_jax.eval.evaluation import evaluate_model
 from sam_audio_jax.eval.mixtures import Bench, FixedMixture, load_bench, render
 from sam_audio_jax.eval.prompting import PROMPTS
 from sam_audio_jax.eval.recorded import Wave
+from sam_audio_jax.eval.results import LOGGED
 from sam_audio_jax.eval.scoring import COLUMNS, FOLLOWING
 from sam_audio_jax.eval.statistics import ALL
 from sam_audio_jax.eval.suite import REFINES, choose

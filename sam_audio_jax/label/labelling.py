@@ -41,13 +41,11 @@ from sam_audio_jax.errors import UnusableError, UserError, describe
 from sam_audio_jax.eval.scorer_columns import identity
 from sam_audio_jax.files import (
     PART,
-    STALE_S,
     check_format,
     check_writable,
     iter_jsonl,
     json_differences,
     read_object,
-    remove_parts,
     write_json,
     writing_to,
 )
@@ -131,7 +129,7 @@ def label(
     """
     rank = rank or ProcessRank()
     check_label_folder(out, plan)
-    with writing_to(out, alone=rank.count == 1):
+    with writing_to(out, alone=rank.count == 1, writer=rank.index):
         return _label_shards(labeller, manifest, out, plan, rank)
 
 
@@ -142,7 +140,6 @@ def _label_shards(
     plan: dict[str, Any],
     rank: ProcessRank,
 ) -> bool:
-    remove_parts(out, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
     write_json(out / PLAN, plan)
     run = _Run(labeller, manifest)
     per_shard = labeller.settings.per_shard

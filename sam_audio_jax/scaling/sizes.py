@@ -20,9 +20,6 @@ from sam_audio_jax.train.config import TrainConfig
 
 HEAD_DIM = 128  # of the paper's sizes
 LEAST_DEPTH = 4  # fewer blocks would be another kind of network
-PAPER = {"small": 1536, "base": 2048, "large": 2816}
-# From 0.13 M to 2.9 B parameters with the released codec's latents.
-FAMILY = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 2816)
 
 
 def of_width(width: int, like: DitConfig) -> DitConfig:

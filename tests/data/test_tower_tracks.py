@@ -13,7 +13,7 @@ from sam_audio_jax.cli import prepare, train
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import pipeline, shards, tower_tracks
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import read_jsonl, write_jsonl
+from sam_audio_jax.files import read_jsonl, write_jsonl, writing_to
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import TrainConfig
@@ -71,8 +71,9 @@ class MeanColour:
 
 def write(folder, config, tower, items=ITEMS, name="toy", **changes):
     mixer = pipeline.mixer(config, RATE, HOP)
-    tracks = tower_tracks.open_tower_tracks(mixer, RATE, HOP, tower, name=name, folder=folder)
-    assert toy.write_cache(folder, config, items, video=tracks, **changes)
+    places = {"name": name, "folder": folder}
+    with tower_tracks.open_tower_tracks(mixer, RATE, HOP, tower, **places) as tracks:
+        assert toy.write_cache(folder, config, items, video=tracks, **changes)
     return tracks
 
 
@@ -162,6 +163,20 @@ def test_a_cache_of_another_tower_is_refused(config, whole):
         toy.write_cache(whole[0], config, ITEMS)
 
 
+def test_a_second_run_leaves_the_unfinished_features_of_the_first(whole, filmed):
+    folder = whole[0] / "video"
+    part = folder / ".0.12345678.part.npy"
+    mixer = pipeline.mixer(toy.config(filmed), RATE, HOP)
+    with writing_to(folder, alone=True):
+        part.touch()
+        refused = pytest.raises(UserError, match="another process is writing to")
+        places = {"name": "toy", "folder": whole[0]}
+        with refused, tower_tracks.open_tower_tracks(mixer, RATE, HOP, MeanColour(), **places):
+            pass
+        assert part.exists()
+    part.unlink()
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return str(write_model(tmp_path_factory.mktemp("model") / "folder"))
@@ -179,8 +194,9 @@ def test_what_cannot_make_features_is_refused_in_one_line(world, model, tmp_path
     vision = open_vision(vision_config(model, 5), codec, None)
     mixer = pipeline.mixer(toy.config(world), RATE, HOP)
     places = {"name": model, "folder": tmp_path / "cache"}
-    with pytest.raises(UserError, match=r"vision_checkpoint=.*the source has none with a video"):
-        tower_tracks.open_tower_tracks(mixer, RATE, HOP, vision.at, **places)
+    refused = pytest.raises(UserError, match=r"vision_checkpoint=.*has none with a video")
+    with refused, tower_tracks.open_tower_tracks(mixer, RATE, HOP, vision.at, **places):
+        pass
     with pytest.raises(UserError, match="the vision tower makes 4 features of a frame"):
         vision.at(Clip(source=np.zeros((1, 8, 8, 3), np.uint8)), np.zeros(1))
     assert open_vision(TrainConfig(), codec, None) is None

@@ -13,9 +13,10 @@ from sam_audio_jax import audio
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import mixtures, scoring
-from sam_audio_jax.eval.evaluation import _Run, evaluate_model, ranked
+from sam_audio_jax.eval.evaluation import _Run, evaluate_model
 from sam_audio_jax.eval.mixtures import load_bench, render
 from sam_audio_jax.eval.prompting import SolverChoice
+from sam_audio_jax.eval.results import ranked
 from sam_audio_jax.eval.suite import choose, contents_of_bench, fixed_suite
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.process_rank import ProcessRank

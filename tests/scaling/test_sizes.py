@@ -20,23 +20,18 @@ from sam_audio_jax.train.config import TrainConfig
 from tests import tiny
 
 
-@pytest.mark.parametrize("name", ["small", "base", "large"])
-def test_the_rule_gives_the_sizes_of_the_paper(name):
+@pytest.mark.parametrize(("name", "width"), [("small", 1536), ("base", 2048), ("large", 2816)])
+def test_the_rule_gives_the_sizes_of_the_paper(name, width):
     published = config.from_cli([name], TrainConfig).separator.dit
-    assert sizes.of_width(sizes.PAPER[name], published) == published
+    assert sizes.of_width(width, published) == published
 
 
-def test_the_family_goes_from_a_tenth_of_a_million_to_three_billion():
-    ends = [
-        sizes.parameters(SeparatorConfig(dit=sizes.of_width(width, DitConfig())))
-        for width in (sizes.FAMILY[0], sizes.FAMILY[-1])
-    ]
-    assert 0.1e6 < ends[0] < 0.15e6
-    assert 2.8e9 < ends[1] < 3.1e9
-    for width in sizes.FAMILY:
-        dit = sizes.of_width(width, DitConfig())
-        assert dit.head_dim == min(width // 4, 128)
-        assert abs(dit.mlp / width - 8 / 3) < 0.13
+@pytest.mark.parametrize(("width", "parameters"), [(24, 0.13e6), (512, 23.0e6), (2816, 2.94e9)])
+def test_a_width_gives_the_parameters_of_the_chapter(width, parameters):
+    dit = sizes.of_width(width, DitConfig())
+    assert sizes.parameters(SeparatorConfig(dit=dit)) == pytest.approx(parameters, rel=0.05)
+    assert dit.head_dim == min(width // 4, 128)
+    assert abs(dit.mlp / width - 8 / 3) < 0.13
 
 
 @pytest.mark.parametrize("width", [4, 20, 576])
@@ -72,15 +67,13 @@ def test_plan_and_scaling_count_the_same_operations(training, monkeypatch):
     assert isinstance(run.operations(7), int)
 
 
-def test_the_operations_of_a_step_are_those_of_its_networks(training):
-    parts = operations.parts_of_step(training)
-    assert parts.total == operations.of_step(training)
-    assert min(parts.separator, parts.text_encoder, parts.codec) > 0
-    assert parts.codec == training.batch * operations.of_encoding(training)
+def test_the_codec_counts_where_it_encodes_in_the_step(training):
     cached = dataclasses.replace(
         training, data=dataclasses.replace(training.data, cache="elsewhere")
     )
-    assert operations.parts_of_step(cached) == dataclasses.replace(parts, codec=0)
+    codec = operations.of_step(training) - operations.of_step(cached)
+    assert codec > 0
+    assert codec % training.batch == 0
 
 
 def test_operations_agree_with_the_count_of_xla():

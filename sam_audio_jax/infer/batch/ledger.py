@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from sam_audio_jax.files import STALE_S, append_jsonl, iter_jsonl, remove_parts, write_jsonl
+from sam_audio_jax.files import append_jsonl, iter_jsonl, write_jsonl
 from sam_audio_jax.infer.batch.stamps import FileStamp, has_changed
 from sam_audio_jax.process_rank import ProcessRank
 
@@ -36,7 +36,6 @@ class Ledger:
     ):
         self.stamps = stamps
         self.out, self.lines, self.rank, self.bad_lines = out, lines, rank, bad_lines
-        remove_parts(out, older_than_s=0.0 if rank.count == 1 else STALE_S, writer=rank.index)
         for path in self._process_files(FAILED):
             index = path.stem.removeprefix(f"{FAILED}.")
             if index == str(rank.index) or not index.isdigit() or int(index) >= rank.count:
