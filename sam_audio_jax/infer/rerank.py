@@ -5,6 +5,7 @@ never runs in the release; here it scores every candidate by itself.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,8 +37,13 @@ class Rankers:
     """Which scorer ranks the candidates of an item: the caller's, else by the item's prompts."""
 
     model: ModelRankers = dataclasses.field(default_factory=ModelRankers)
-    spans: Scorer = dataclasses.field(default_factory=SpanIoU)
     named: tuple[str, ...] = ()  # kinds of the model's that the caller named
+
+    @functools.cached_property
+    def spans(self) -> Scorer:
+        """What ranks by "+" spans: as the model's config says, else as published."""
+        own = (self.model.text, self.model.visual)
+        return next((one for one in own if one is not None and one.needs == "spans"), SpanIoU())
 
     def choose(
         self,
