@@ -27,6 +27,7 @@ from sam_audio_jax.data.degradations import KINDS
 from sam_audio_jax.data.ratings import RatedExamples, load_ratings
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.agreement import agreement
+from sam_audio_jax.eval.file_stamps import contents_of
 from sam_audio_jax.eval.judge_acceptance import (
     COMPARED,
     SimulatedTable,
@@ -63,8 +64,9 @@ class Acceptance:
             name: [sha256_of(getattr(options, name) / file) for file in (TABLE, OUTPUTS)]
             for name in ("train", "valid")
         }
-        encoders = {"encoders": options.encoders, "steps": options.steps, "flags": flags}
-        claim(self.out, "acceptance-options.json", tables | encoders)
+        encoders = {"encoders": options.encoders, "weights": contents_of(str(options.encoders))}
+        rest = {"steps": options.steps, "flags": flags}
+        claim(self.out, "acceptance-options.json", tables | encoders | rest)
 
     def scores(self, name: str, without: str = "", *, text: bool = True) -> np.ndarray:
         """The scores of the valid table by a judge that is trained for it, kept in a file."""

@@ -9,13 +9,14 @@ import dataclasses
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli.command import command
 from sam_audio_jax.data.ratings import (
     RatedExamples,
+    RatedPair,
     check_sounds,
     check_tokenizer,
     load_ratings,
@@ -50,9 +51,7 @@ def main(argv: list[str]) -> None:
     check_best_metric(cfg, held_out)
     if cfg.loss == "contrast":  # reads neither ratings nor mixtures
         pairs = [dataclasses.replace(pair, mixture=pair.separated) for pair in pairs]
-        mean, std = np.zeros(len(AXES)), np.ones(len(AXES))
-    else:
-        mean, std = rating_statistics(pairs)
+    mean, std = scale_of(cfg, pairs)
     check_tokenizer(cfg.data)
     check_sounds(pairs + (held_out or []), cfg.data, cfg.judge)
     keep_freed_memory()
@@ -80,6 +79,20 @@ def main(argv: list[str]) -> None:
         profile=profile,
         kept=kept,
     )
+
+
+def scale_of(
+    cfg: JudgeTrainConfig, pairs: list[RatedPair]
+) -> tuple[Float[np.ndarray, " axes"], Float[np.ndarray, " axes"]]:
+    """Mean and spread of the ratings by which the judge is scaled: 0 and 1 where none are needed.
+
+    That is without ratings, and where it keeps those of the judge from which it starts; then the
+    table need not rate every axis. Raises as `rating_statistics`.
+    """
+    keeps = cfg.init_from and not cfg.rescale
+    if cfg.loss == "contrast" or keeps:
+        return np.zeros(len(AXES)), np.ones(len(AXES))
+    return rating_statistics(pairs)
 
 
 def kept_frozen(workdir: Workdir, cfg: JudgeTrainConfig, frozen: PyTree) -> dict[str, str]:

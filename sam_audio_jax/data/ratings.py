@@ -164,7 +164,8 @@ def check_sounds(pairs: Sequence[RatedPair], config: RatingsConfig, judge: Judge
     """Raises `UserError`, with its id, for a pair that no batch can have, before any is made.
 
     That is one with a file that is no sound or has no samples, and one whose sounds do not fit each
-    other. Of files whose structure shows their length only that is read.
+    other. Of files whose structure shows their length only that is read. Behind the part that a
+    batch can have, one may end a frame before the other.
     """
     most = config.frames(judge) * judge.hop
 
@@ -174,10 +175,16 @@ def check_sounds(pairs: Sequence[RatedPair], config: RatingsConfig, judge: Judge
         if known is None:
             loaded = audio.load(path)
             known = loaded.samples.shape[-1], loaded.sample_rate
-        return min(-(-known[0] * judge.sample_rate // known[1]), most)
+        return -(-known[0] * judge.sample_rate // known[1])
 
     for pair in pairs:
-        pair_frames(samples(pair.mixture), samples(pair.separated), judge, pair.id)
+        mixture, separated = samples(pair.mixture), samples(pair.separated)
+        pair_frames(min(mixture, most), min(separated, most), judge, pair.id)
+        if abs(mixture - separated) > judge.hop:
+            raise UserError(
+                f"{pair.id}: the mixture has {mixture} samples at {judge.sample_rate} Hz, the "
+                f"separated sound {separated}; both must be of the same part of a recording"
+            )
 
 
 def check_tokenizer(config: RatingsConfig) -> None:

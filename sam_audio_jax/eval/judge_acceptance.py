@@ -168,7 +168,7 @@ def exchanged_prompts(
     truth = table.truth[:, column]
     pairs = [(a, b) for a, b in pairs if truth[a] > MOSTLY_RIGHT and truth[b] < truth[a] - 0.5]
     falls = np.array([scores[a, column] > scores[b, column] for a, b in pairs], np.float64)
-    first = np.array([a for a, _ in pairs])
+    first = np.array([a for a, _ in pairs], int)
     domains = np.array(
         [" / ".join(sorted((table.rows[a]["domain"], table.rows[b]["domain"]))) for a, b in pairs]
     )

@@ -5,6 +5,7 @@ never runs in the release; here it scores every candidate by itself.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,8 +37,13 @@ class Rankers:
     """Which scorer ranks the candidates of an item: the caller's, else by the item's prompts."""
 
     model: ModelRankers = dataclasses.field(default_factory=ModelRankers)
-    spans: Scorer = dataclasses.field(default_factory=SpanIoU)
     named: tuple[str, ...] = ()  # kinds of the model's that the caller named
+
+    @functools.cached_property
+    def spans(self) -> Scorer:
+        """What ranks by "+" spans: as the model's config says, else as published."""
+        own = (self.model.text, self.model.visual)
+        return next((one for one in own if one is not None and one.needs == "spans"), SpanIoU())
 
     def choose(
         self,
@@ -145,11 +151,17 @@ def rank(
 ) -> list[Choice]:
     """For each item the best candidate, the first of equals, and the scores of all.
 
-    Items of one call are scored as one batch; each may have its own length.
+    Items of one call are scored as one batch; each may have its own length. Raises `UserError` for
+    scores that are no numbers.
     """
     named = score_recordings(scorer, mixtures, targets, sample_rate, prompts)
     scores = np.asarray(named[scorer.axes[0]], np.float32)
     shape = len(targets), len(targets[0])
-    if scores.shape != shape or not np.isfinite(scores).all():
+    if scores.shape != shape:
         raise ValueError(f"{type(scorer).__name__} made {scores} of {shape} candidates")
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"candidates cannot be ranked: the score {scorer.axes[0]!r} of some is no number; a "
+            "recording is far too loud for the ranker, or its weights are damaged"
+        )
     return [Choice(int(index), row) for index, row in zip(best(scores), scores, strict=True)]

@@ -100,6 +100,8 @@ def test_exchanged_prompts_are_counted_once_for_each_output_that_is_mostly_right
     assert shares["all"]["n"] <= len(table.rows) / 2
     assert exchanged_prompts(table, -table.truth)["all"]["mean"] == 0
     assert abs(exchanged_prompts(table, guesses(table))["all"]["mean"] - 0.5) < 0.1
+    alone = tuple(one | {"other": None} for one in table.outputs)  # own prompts alone
+    assert exchanged_prompts(SimulatedTable(pathlib.Path(), table.rows, alone), table.truth) == {}
     assert (
         exchanged_prompts(table, np.ones_like(table.truth))["all"]["mean"] == 0
     )  # a tie is no fall

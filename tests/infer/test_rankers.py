@@ -169,8 +169,11 @@ def test_a_video_is_ranked_by_the_visual_ranker_unless_there_are_spans(tmp_path,
     with pytest.warns(UserWarning, match="non-commercial"):
         assert chooser.choose(video, "x") is model.visual
     spans = PromptView(text="dog", video=video.video, spans=(("+", 0.0, 1.0),))
-    assert isinstance(chooser.choose(spans, "x"), SpanIoU)
-    assert chooser.choose(PromptView(text="dog"), "x", predicts_spans=True) is chooser.spans
+    assert chooser.choose(spans, "x") is model.text  # as the config says
+    assert chooser.choose(PromptView(text="dog"), "x", predicts_spans=True) is model.text
+    usual = rerank.Rankers(open_rankers({"visual_ranker": visual})).choose(spans, "x")
+    assert isinstance(usual, SpanIoU)
+    assert usual.metric == "iou"
     with pytest.raises(UserError, match="names no text ranker: give '\\+' spans, or one as"):
         rerank.Rankers().choose(PromptView(text="dog"), "x")
 

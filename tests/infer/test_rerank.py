@@ -166,6 +166,14 @@ def test_spans_rank_candidates_without_another_scorer(model, noise_of):
         np.testing.assert_allclose(one.scores.max(), score[0], atol=1e-3)
 
 
+def test_scores_that_are_no_numbers_rank_nothing():
+    """As a network gives of a recording that is louder by far than any that it was trained with."""
+    targets, prompts = [np.zeros((2, 9), "f4")], [PromptView(text="dog")]
+    for score in (np.nan, np.inf):
+        with pytest.raises(UserError, match="cannot be ranked: the score 'fixed' of some is no nu"):
+            rerank.rank(Fixed(1.0, score), targets, [targets[0][0]], RATE, prompts)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -48,7 +48,10 @@ def test_trainings_lack_a_kind_or_the_texts_and_a_second_call_trains_nothing(
     monkeypatch.setattr(judge_acceptance.Acceptance, "_run", train)
     monkeypatch.setattr(judge_acceptance.Acceptance, "_score", score)
     out = tmp_path / "out"
-    tables = ["--train", str(folder), "--valid", str(folder), "--encoders", str(folder)]
+    encoders = tmp_path / "encoders"
+    encoders.mkdir()
+    (encoders / "model.safetensors").write_text("first")
+    tables = ["--train", str(folder), "--valid", str(folder), "--encoders", str(encoders)]
     assert judge_acceptance.main([*tables, "--out", str(out)]) == 0
     assert len(trained) == 1 + 2 * len(KINDS)
     assert judge_acceptance.main([*tables, "--out", str(out)]) == 0
@@ -76,6 +79,10 @@ def test_trainings_lack_a_kind_or_the_texts_and_a_second_call_trains_nothing(
     assert f"{out} is of another experiment: steps differ" in capsys.readouterr().err
     assert judge_acceptance.main([*tables, "--out", str(out), "--batch", "2"]) == 2
     assert "flags differ" in capsys.readouterr().err
+    (encoders / "model.safetensors").write_text("trained on")
+    assert judge_acceptance.main([*tables, "--out", str(out)]) == 2
+    assert "weights differ" in capsys.readouterr().err
+    (encoders / "model.safetensors").write_text("first")
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     write_jsonl(other / "ratings.jsonl", rows[::-1])

@@ -19,6 +19,7 @@ from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.data.ratings import (
     RatedExamples,
     RatingsConfig,
+    check_sounds,
     clip,
     load_ratings,
     rating_statistics,
@@ -238,11 +239,31 @@ def test_broken_sounds_are_found_before_a_workdir_is_made(tmp_path, samples, mes
     assert not (tmp_path / "run").exists()
 
 
+def test_recordings_that_are_cut_must_have_one_length_too(tmp_path):
+    """A mixture beside the result of a part of it: their beginnings are not of one time."""
+    pairs = load_ratings(str(write_table(tmp_path)), RatingsConfig())[:1]
+    config = RatingsConfig(seconds=0.16)  # 32 samples, 4 frames
+    for samples, allowed in ((50, True), (42, True), (58, True), (41, False), (59, False)):
+        soundfile.write(pairs[0].separated, np.zeros(samples, np.float32), RATE)
+        if allowed:
+            check_sounds(pairs, config, tiny.JUDGE)
+            continue
+        message = f"has 50 samples at 200 Hz, the separated sound {samples}; both must be of the"
+        with pytest.raises(UserError, match=message):
+            check_sounds(pairs, config, tiny.JUDGE)
+
+
 def test_what_cannot_be_trained_is_the_users_error(tmp_path, capsys):
     table = write_table(tmp_path, [LINE | {"ratings": {"overall": 3}}] * 3)
     pairs = load_ratings(str(table), RatingsConfig())
     with pytest.raises(UserError, match="3 of 3 rated pairs have a rating for overall; there must"):
         rating_statistics(pairs)
+    for loss, rescale in (("l1", False), ("contrast", True)):  # no statistics are needed
+        start = training(init_from="judge", rescale=rescale, loss=loss)
+        np.testing.assert_array_equal(train_judge.scale_of(start, pairs), [[0] * 4, [1] * 4])
+    for start in (training(), training(init_from="judge", rescale=True)):
+        with pytest.raises(UserError, match="3 of 3 rated pairs"):
+            train_judge.scale_of(start, pairs)
     config = tmp_path / "experiment.py"
     config.write_text(FILE)
     assert train_judge.main([str(config), "--workdir", str(tmp_path / "run")]) == 2
