@@ -44,7 +44,7 @@ from sam_audio_jax.eval.results import ABSENT_MEDIAN
 from sam_audio_jax.eval.sam_audio_bench import bench_suite
 from sam_audio_jax.eval.sam_audio_bench.presets import PRESETS
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS, VISUAL_SETTINGS
-from sam_audio_jax.eval.score_store import remove_remains
+from sam_audio_jax.eval.score_store import measuring_into, remove_remains
 from sam_audio_jax.eval.scoring import DISTANCES, REWORDED, Measures
 from sam_audio_jax.eval.suite import Suite
 from sam_audio_jax.eval.summary import summary
@@ -57,6 +57,7 @@ from sam_audio_jax.infer.scorer_files import (
     with_scorers,
 )
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.process_rank import ProcessRank
 from sam_audio_jax.separator.flow import Method, TimeGrid
 from sam_audio_jax.workdir import Workdir
 
@@ -197,40 +198,8 @@ def main(argv: list[str]) -> None:
         check_workdir(pathlib.Path(options.workdir), cfg)
     check_out(out)
     bench = options.bench or getattr(cfg, "eval_bench", "") or "embedded"
-    files = open_files(bench, options)
-    paths = parse_scorers(options.scorers or ())
-    check_scorers(paths, files, options)
-    solver, distances = solver_choice(options, bench)
-    name = inputs.check_checkpoint(options.workdir or options.checkpoint)
     rank = process_rank(options)
-    mesh = mesh_of(options, lambda: parameter_bytes(name))
-    model = SAMAudio.from_pretrained(
-        name,
-        dtype=options.dtype,
-        mesh=mesh,
-        span_predictor=options.span_predictor,
-        rankers=ranker_paths(options),
-        adapters=options.adapter,
-    )
-    measures = load_measures(model, None if options.scorers is None else paths, distances, mesh)
-    if solver.predict_spans:
-        model.pipeline.span_finder.require()
-    suite = suite_of(bench, files, model, solver, options)
-    if files is not None and not measures.scorers:
-        print("note: without --scorers only known stems are compared with", file=sys.stderr)
-    scores = evaluate_model(
-        model,
-        suite,
-        out,
-        prompts=options.prompts or PROMPTS,
-        limit=options.limit,
-        solver=solver,
-        measures=measures,
-        listen=options.listen,
-        workdir=options.workdir,
-        rank=rank,
-        loaded=how_loaded(options, model, solver),
-    )
+    scores = measure(options, bench, rank)
     if scores is None:
         print(
             f"process {rank.index} of {rank.count} is done; the last one writes {out}",
@@ -240,6 +209,44 @@ def main(argv: list[str]) -> None:
     print(summary(out / "results.json"))
     print_following(scores)
     print(f"report: {out / 'report.html'}")
+
+
+def measure(options: argparse.Namespace, bench: str, rank: ProcessRank) -> dict[str, float] | None:
+    """Does this process's share of the work, as `evaluate_model`; checks before it loads."""
+    files = open_files(bench, options)
+    paths = parse_scorers(options.scorers or ())
+    check_scorers(paths, files, options)
+    solver, distances = solver_choice(options, bench)
+    name = inputs.check_checkpoint(options.workdir or options.checkpoint)
+    with measuring_into(options.out, rank):
+        mesh = mesh_of(options, lambda: parameter_bytes(name))
+        model = SAMAudio.from_pretrained(
+            name,
+            dtype=options.dtype,
+            mesh=mesh,
+            span_predictor=options.span_predictor,
+            rankers=ranker_paths(options),
+            adapters=options.adapter,
+        )
+        measures = load_measures(model, None if options.scorers is None else paths, distances, mesh)
+        if solver.predict_spans:
+            model.pipeline.span_finder.require()
+        suite = suite_of(bench, files, model, solver, options)
+        if files is not None and not measures.scorers:
+            print("note: without --scorers only known stems are compared with", file=sys.stderr)
+        return evaluate_model(
+            model,
+            suite,
+            options.out,
+            prompts=options.prompts or PROMPTS,
+            limit=options.limit,
+            solver=solver,
+            measures=measures,
+            listen=options.listen,
+            workdir=options.workdir,
+            rank=rank,
+            loaded=how_loaded(options, model, solver),
+        )
 
 
 def load_measures(
@@ -298,10 +305,11 @@ def check_scorers(
     files: bench_suite.BenchFiles | Manifest | None,
     options: argparse.Namespace,
 ) -> None:
-    """Raises `UserError` for a scorer of what no item has; before anything is loaded.
+    """Raises `UserError` for a measure of what no item has; before anything is loaded.
 
     Every item of SAM Audio-Bench and every fixed mixture has a text.
     """
+    has_stems = files is None
     if isinstance(files, Manifest):
         entries = files.entries.values()
         has_video = any(entry.video is not None for entry in entries)
@@ -311,6 +319,7 @@ def check_scorers(
             PRESETS[options.preset].settings if options.preset else SETTINGS
         )
         has_video = files is not None and bool(set(settings) & set(VISUAL_SETTINGS))
+        has_stems |= any(SETTINGS[name].value is None for name in settings)
         has_text = True
     there = {"their masked video": has_video, "a text": has_text}
     needs = {"imagebind": "their masked video", "judge": "a text", "clap": "a text"}
@@ -319,6 +328,8 @@ def check_scorers(
             raise UserError(
                 f"--scorers {name} scores targets by {needed}, and what is run has none"
             )
+    if options.distances and not has_stems:
+        raise UserError("--distances compares with true stems, and what is run has none")
 
 
 def solver_choice(options: argparse.Namespace, bench: str) -> tuple[SolverChoice, tuple[str, ...]]:
@@ -342,6 +353,8 @@ def solver_choice(options: argparse.Namespace, bench: str) -> tuple[SolverChoice
     )
     if options.ranker and solver.candidates == 1:
         raise UserError("--ranker chooses among candidates: give --candidates 2 or more with it")
+    if options.span_predictor is not None and not solver.predict_spans:
+        raise UserError("--span-predictor needs --predict-spans, which it is for")
     all_of_them = tuple(DISTANCES) if bench == bench_suite.NAME else ()
     return solver, all_of_them if options.distances is None else tuple(options.distances)
 

@@ -26,11 +26,12 @@ from sam_audio_jax.files import read_lines, read_object, whole_folder
 
 PEOPLE = "table"  # the row of a table's scores
 MODEL = "model/"  # begins the rows of a report that are compared
-NAMES = ("id", "setting", "row")  # of an item's score; everything else is a column
+ITEM = ("id", "setting")  # of a score; everything else in a table is a column
+NAMES = (*ITEM, "row")  # of a score in a report
 # `absent_level`: of the target of a sound that is not there, at best silence.
 LOWER_IS_BETTER = ("logmel", "logmel_residual", "stft", "absent_level")
 # More is neither better nor worse.
-NOT_COMPARED = ("level", "kept", *SILENT.values())
+NOT_COMPARED = ("level", "kept", "aesthetics_PC", *SILENT.values())
 GROUPS = 3  # of equally many items, by a descriptor of many values
 FEWEST = 10  # items that are split into groups
 SAME_LENGTH_S = 0.1  # by which an item's length differs at most between rates of two models
@@ -247,24 +248,33 @@ def _from_table(path: pathlib.Path, lines: Iterator[tuple[int, Any]]) -> Scored:
     raters: dict[str, dict[Key, list[float]]] = {}
     for number, fields in lines:
         where = f"{path} line {number}"
+        no_id = UserError(f"{where} must have an id, a text, and scores, not {shown(fields)}")
         if not isinstance(fields, dict) or not isinstance(fields.get("id"), str):
-            raise UserError(f"{where} must have an id, a text, and scores, not {shown(fields)}")
-        columns = {name: value for name, value in fields.items() if name not in NAMES}
+            raise no_id
+        # A row would not be known from a rater; a table has the scores of one system.
+        columns = {name: value for name, value in fields.items() if name not in ITEM}
         if not columns or None in columns:
             raise UserError(f"{where} must have one score or more, each with a name")
         for column, value in columns.items():
             if value in (None, ""):
                 continue
             score = _number(value, f"{where}: {column}")
+            if not fields["id"].strip():  # as of merged cells; a line without scores is empty
+                raise no_id
             key = (str(fields.get("setting") or ""), fields["id"])
             raters.setdefault(column, {}).setdefault(key, []).append(score)
     if not raters:
         raise UserError(f"{path} has no scores")
     means = {
-        column: {key: float(np.mean(scores)) for key, scores in items.items()}
+        column: {key: _mean(scores) for key, scores in items.items()}
         for column, items in raters.items()
     }
     return Scored(path.stem, {PEOPLE: means}, {})
+
+
+def _mean(scores: Sequence[float]) -> float:
+    """The mean of the raters; rounded, so that means which are equal on paper are ties."""
+    return float(f"{math.fsum(scores) / len(scores):.12g}") if len(scores) > 1 else scores[0]
 
 
 def _number(value: Any, where: str) -> float:

@@ -276,7 +276,8 @@ class _Run:
                     raise
                 scores.failed.append(Failure(id=one.id, setting=one.setting, reason=str(error)))
         if loaded:
-            scores.add(self._stems(loaded, rows, scores.failed))
+            stems = self._stems(loaded, rows, scores.failed)
+            scores.add(stems, may_fail=suite.may_fail)
         return scores
 
     def _stems(
@@ -330,8 +331,8 @@ class _Run:
         order = {name: index for index, name in enumerate(baselines.NAMES)}
         known = sorted(total[BASELINES].rows, key=lambda row: order[row["row"]])
         scores = total[SEPARATIONS]
-        if scores.failed and not scores.scored:
-            first = scores.failed[0]
+        if (lost := (*scores.failed, *self.suite.missing)) and not scores.scored:
+            first = lost[0]
             raise UserError(
                 f"nothing of {self.suite.name} was separated: {first.id}: {first.reason}"
             )

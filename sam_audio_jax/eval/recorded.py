@@ -55,8 +55,9 @@ class ListedItem:
     residual_captions: tuple[str, ...] = ()
 
     def of_length(self, seconds: float) -> "ListedItem":
-        """The same item with the length that its recording turned out to have."""
-        return dataclasses.replace(self, seconds=seconds)
+        """The same item with the length that its recording has; spans end there at the latest."""
+        spans = tuple((start, min(end, seconds)) for start, end in self.spans if start < seconds)
+        return dataclasses.replace(self, spans=spans, seconds=seconds)
 
 
 ItemT = TypeVar("ItemT", bound=MixtureItem, covariant=True)

@@ -18,7 +18,15 @@ import numpy as np
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.recorded import Wave
-from sam_audio_jax.files import locked, read_json, remove_parts_of, whole_file, write_json
+from sam_audio_jax.files import (
+    locked,
+    read_json,
+    remove_parts_of,
+    whole_file,
+    write_json,
+    writing_to,
+)
+from sam_audio_jax.process_rank import ProcessRank
 
 SETTINGS, LOCK = "settings.json", "lock"
 SCORES = "scores"  # name of the JSON text among the arrays of a part
@@ -56,6 +64,8 @@ class ScoreStore:
                 f"{self.folder} holds an unfinished evaluation of another model or with other "
                 "settings or recordings: delete it, or name another folder for the results"
             )
+        elif not file.is_file():
+            self._remove_parts()
         write_json(file, settings)
 
     def has(self, part: str) -> bool:
@@ -104,6 +114,14 @@ class ScoreStore:
         """Removes the folder with all that is measured."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _remove_parts(self) -> None:
+        """Removes parts of which no settings say what they are of.
+
+        A process that measures a part while another one writes the results leaves such a part.
+        """
+        for part in self.folder.glob("*.npz"):
+            part.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def claimed(self) -> Iterator[bool]:
         """Whether this process is the one that writes the results; the folder is then removed.
@@ -128,6 +146,21 @@ class ScoreStore:
 def partial_folder(out: pathlib.Path) -> pathlib.Path:
     """Where an evaluation keeps what is measured until its results are in `out`."""
     return out.with_name(f"{out.name}.partial")
+
+
+@contextlib.contextmanager
+def measuring_into(out: pathlib.Path, rank: ProcessRank) -> Iterator[None]:
+    """A call that measures for the results in `out`, alone or as one of the processes of `rank`.
+
+    Raises `UserError` while a call with which it does not share the work measures for them.
+    """
+    folder = partial_folder(out)
+    try:
+        with writing_to(folder, alone=rank.count == 1):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # which is empty after an error before anything was measured
 
 
 def remove_remains(out: pathlib.Path) -> None:

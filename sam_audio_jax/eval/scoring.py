@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sam_audio_jax import audio
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines, distances, scorer_columns
 from sam_audio_jax.eval.bss_eval import bss_eval
 from sam_audio_jax.eval.descriptors import describe
@@ -163,8 +164,29 @@ class Scores:
         self.described += stored["described"]
         self.failed += [Failure(**one) for one in stored["failed"]]
 
-    def add(self, batch: Sequence[SeparatedMixture]) -> None:
-        """Scores the stems of a batch as generated and, if so wanted, as refined on the mixture."""
+    def add(self, batch: Sequence[SeparatedMixture], *, may_fail: bool = False) -> None:
+        """Scores the stems of a batch as generated and, if so wanted, as refined on the mixture.
+
+        With `may_fail` an item that a scorer refuses, as one that is too short for a network, is
+        listed as failed; without it that raises `UserError`.
+        """
+        scores = Scores(self.kept, self.refines, self.measures, self.refinement)
+        try:
+            scores._add_all(batch)
+        except UserError as error:
+            if not may_fail:
+                raise
+            if len(batch) > 1:
+                for one in batch:
+                    self.add([one], may_fail=True)
+                return
+            item = batch[0].prompted.recorded.item
+            self.failed.append(Failure(id=item.id, setting=item.setting, reason=str(error)))
+            return
+        self.absorb(scores.as_json())
+        self.waves |= scores.waves
+
+    def _add_all(self, batch: Sequence[SeparatedMixture]) -> None:
         scored: list[tuple[SeparatedMixture, list[Wave], list[ScoreRow]]] = []
         for one in batch:
             prompted, item = one.prompted, one.prompted.recorded.item

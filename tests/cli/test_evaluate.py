@@ -4,6 +4,8 @@ import pytest
 
 from sam_audio_jax.cli import evaluate
 from sam_audio_jax.cli.evaluate import main
+from sam_audio_jax.eval.score_store import measuring_into
+from sam_audio_jax.process_rank import ProcessRank
 
 BENCH = ("--checkpoint", "tiny", "--bench", "sam-audio-bench")
 
@@ -40,6 +42,10 @@ BENCH = ("--checkpoint", "tiny", "--bench", "sam-audio-bench")
         (
             ["--checkpoint", "tiny", "--out", "o", "--ranker", "judge=judge-tiny"],
             "--ranker chooses among candidates: give --candidates 2 or more",
+        ),
+        (
+            ["--checkpoint", "tiny", "--out", "o", "--span-predictor", "spans"],
+            "--span-predictor needs --predict-spans",
         ),
         (["--checkpoint", "tiny", "--stps", "3", "--out", "o"], "--stps"),
         ([*BENCH, "--out", "o"], "--bench sam-audio-bench needs --media DIR"),
@@ -83,6 +89,24 @@ def test_a_scorer_needs_a_manifest_with_its_prompts(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_distances_need_true_stems(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.jsonl").write_text('{"id": "a", "audio": "a.wav", "text": "a dog"}\n')
+    argv = ["--checkpoint", "tiny", "--bench", "items.jsonl", "--distances", "sdr", "--out", "o"]
+    assert main(argv) == 2
+    assert "--distances compares with true stems, and what is" in capsys.readouterr().err
+
+
+def test_a_second_call_does_not_measure_into_the_folder_of_the_first(tmp_path, capsys):
+    out = tmp_path / "out"
+    with measuring_into(out, ProcessRank()):
+        assert main(["--checkpoint", "tiny", "--out", str(out)]) == 2
+    assert "another process is writing to" in capsys.readouterr().err
+    with measuring_into(out, ProcessRank(0, 2)), measuring_into(out, ProcessRank(1, 2)):
+        assert main(["--checkpoint", "tiny", "--out", str(out)]) == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_judge_that_ranks_and_measures_is_read_once(tmp_path, monkeypatch, capsys):

@@ -17,6 +17,7 @@ def report(folder, scores, *, lower=None, seconds=10.0, bench="embedded"):
     items = [
         {"id": f"{n}", "setting": "sfx" if n % 2 else "music", "row": "model/none/text"}
         | {"clap": score, "logmel": -score if lower is None else lower, "level": n}
+        | {"aesthetics_PC": score}
         for n, score in enumerate(scores)
     ]
     described = [
@@ -47,6 +48,7 @@ def test_wins_are_counted_over_pairs_ties_included(tmp_path):
     (lower,) = found(tmp_path / "out", column="logmel", setting="all", group="")
     assert lower["wins"] == whole["wins"]  # a smaller distance is better
     assert not found(tmp_path / "out", column="level")
+    assert not found(tmp_path / "out", column="aesthetics_PC")  # more is not better
     assert {one["setting"] for one in found(tmp_path / "out")} == {"sfx", "music", "all"}
     assert "net win rate" in (tmp_path / "out" / "report.html").read_text()
 
@@ -94,6 +96,16 @@ def test_peoples_scores_are_compared_by_id_and_raters_averaged(tmp_path):
     assert whole["difference"]["mean"] == 0.25
 
 
+def test_equal_means_of_raters_are_ties(tmp_path):
+    """Sums of decimals depend on their order; a line without an id and scores is empty."""
+    (tmp_path / "a.csv").write_text("id,score\nx,3.3\nx,4.1\nx,2.2\ny,3.7\nz,2.1\n,\n")
+    (tmp_path / "b.csv").write_text("id,score\nx,2.2\nx,4.1\nx,3.3\ny,3.9\ny,3.5\nz,1.1\n")
+    compare(tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "out")
+    (whole,) = found(tmp_path / "out", setting="all")
+    assert whole["wins"]["mean"] == pytest.approx(1 / 3)
+    assert whole["wins"]["n"] == 3
+
+
 def test_a_report_and_a_table_are_compared_by_named_rows(tmp_path):
     ours = report(tmp_path / "a", [0.9] * COUNT)
     (tmp_path / "people.csv").write_text("id,clap\n" + "".join(f"{n},0.5\n" for n in range(COUNT)))
@@ -109,6 +121,8 @@ def test_a_report_and_a_table_are_compared_by_named_rows(tmp_path):
     [
         ("a.csv", "id,score\nx,good\n", "a.csv line 2: score must be a number, not 'good'"),
         ("a.csv", "name,score\nx,1\n", "a.csv line 2 must have an id"),
+        ("a.csv", "id,score\nx,1\n,2\n", "a.csv line 3 must have an id, a text, and scores"),
+        ("a.csv", "id,row,b\nx,oracle,2\n", "line 2: row must be a number, not 'oracle'"),
         ("a.csv", "id\nx\n", "a.csv line 2 must have one score or more"),
         ("a.jsonl", '{"id": "x", "score": true}\n', "line 1: score must be a number, not True"),
         ("a.csv", "id,score\n", "a.csv has no scores"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from sam_audio_jax.eval.evaluation import _Run, evaluate_model
 from sam_audio_jax.eval.mixtures import load_bench, render
 from sam_audio_jax.eval.prompting import SolverChoice
 from sam_audio_jax.eval.results import ranked
+from sam_audio_jax.eval.score_store import partial_folder
 from sam_audio_jax.eval.suite import choose, contents_of_bench, fixed_suite
 from sam_audio_jax.eval.summary import summary
 from sam_audio_jax.process_rank import ProcessRank
@@ -215,6 +217,27 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(oracle, folder, tmp_path):
     whole = oracle()
     assert scores == evaluate_model(whole, folder, tmp_path / "whole", **QUICK | {"batch": 2})
     assert len(fresh.calls) == len(whole.calls) - 1
+
+
+def test_parts_of_no_known_evaluation_are_measured_anew(oracle, folder, tmp_path):
+    """A process that still measures when another one writes the results leaves such a part."""
+    options, out = QUICK | {"batch": 2, "rank": ProcessRank()}, tmp_path / "out"
+    first, whole = oracle(), oracle(ignores_prompts=True)
+    separate = first.separate
+
+    def slow(*arguments, **named):
+        if len(first.calls) == 1:
+            evaluate_model(oracle(), folder, out, **options)
+        return separate(*arguments, **named)
+
+    first.separate = slow
+    assert evaluate_model(first, folder, out, **options) is None
+    assert list(partial_folder(out).glob("*.npz"))
+    shutil.rmtree(out)
+    other = oracle(ignores_prompts=True)
+    scores = evaluate_model(other, folder, out, **options)
+    assert scores == evaluate_model(whole, folder, tmp_path / "whole", **options)
+    assert len(other.calls) == len(whole.calls)
 
 
 def test_every_correction_of_a_list_makes_another_evaluation(oracle, tmp_path):

@@ -75,6 +75,34 @@ def test_what_failed_is_tried_again_by_the_call_that_goes_on(model, tmp_path, mo
     assert {item["id"] for item in results["items"] if item["clap"] > 0} == {"a", "b"}
 
 
+class LongScorer(LevelScorer):
+    """Refuses what is too short, as networks do."""
+
+    def score(self, mixtures, candidates, lengths, sample_rate, prompts):
+        if min(lengths) < sample_rate // 2:
+            raise UserError("too short for this network")
+        return super().score(mixtures, candidates, lengths, sample_rate, prompts)
+
+
+def test_an_item_that_a_scorer_refuses_is_listed_and_stops_no_other(model, tmp_path):
+    wave = 0.1 * np.random.default_rng(0).standard_normal((1, 8_000)).astype(np.float32)
+    for name, samples in {"a": 8_000, "b": 2_000, "c": 8_000}.items():
+        audio.write_wav(tmp_path / f"{name}.wav", wave[:, :samples], 8_000)
+    spans = [["+", 0.1, 0.2], ["+", 0.5, 9.0], ["+", 3.0, 4.0]]
+    lines = [{"id": name, "audio": f"{name}.wav", "text": "rain"} for name in "abc"]
+    lines = [line | {"spans": spans} for line in lines]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    suite = manifest_suite(open_manifest(tmp_path / "m.jsonl"), model)
+    measures = Measures({"clap": LongScorer("text", ("clap",))})
+    evaluate_model(model, suite, tmp_path / "out", measures=measures, **OPTIONS)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [item["id"] for item in results["items"] if item["clap"] > 0] == ["a", "c"]
+    (failed,) = results["missing"]
+    assert (failed["id"], failed["reason"]) == ("b", "too short for this network")
+    sounding = [one["sounding"] for one in results["described"]]
+    assert sounding == pytest.approx([0.6, 0.6])  # spans end with the recording
+
+
 @pytest.mark.parametrize("mended", [True, False])
 def test_an_evaluation_goes_on_with_the_recordings_that_it_measured(
     model, tmp_path, monkeypatch, mended

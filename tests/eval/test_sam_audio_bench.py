@@ -211,6 +211,17 @@ def test_a_scorer_of_videos_needs_a_setting_with_videos(folder, model, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+def test_without_any_recording_of_the_chosen_items_there_is_no_report(folder, model, tmp_path):
+    table = tmp_path / "t.parquet"
+    write_table(table, [row(MISSING, 0.0), row("-whole", 0.5)])
+    suite = bench_suite(
+        open_bench(folder, [table]), model, SolverChoice(), settings=["sfx"], limit=1
+    )
+    with pytest.raises(UserError, match="was separated: absent-clip_0_1000: no recording VGGSound"):
+        evaluate_model(model, suite, tmp_path / "out", **OPTIONS)
+    assert list(tmp_path.iterdir()) == [table]
+
+
 def test_the_bench_knows_clips_songs_and_masks_by_what_they_are(folder, model, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -271,6 +282,11 @@ def test_a_table_that_is_there_twice_is_refused_in_one_line(tmp_path):
         read_tables(tmp_path)
     with pytest.raises(UserError, match=r"t\.parquet is named twice"):
         read_tables(tmp_path, [tmp_path / "t.parquet"] * 2)
+    (tmp_path / "t.parquet").rename(tmp_path / "subset.parquet")
+    write_table(tmp_path / "subset.parquet", [row("b", 0.0)])
+    with pytest.raises(UserError, match=r"/t\.parquet has the rows of .*/subset\.parquet, which"):
+        read_tables(tmp_path)
+    (tmp_path / "subset.parquet").unlink()
     write_table(tmp_path / "t.parquet", [row("a", 0.0), row("b", 0.0, description="rain")])
     assert len(read_tables(tmp_path).clips) == 4  # two prompts of one part
 

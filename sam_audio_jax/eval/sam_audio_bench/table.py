@@ -106,9 +106,12 @@ def read_tables(media: pathlib.Path, named: Sequence[str | pathlib.Path] = ()) -
     for path, kind in kinds.items():
         of_file = list(_clip_rows(path) if kind is CLIP_COLUMNS else _song_rows(path))
         for other, known in rows.items():
-            if known == of_file:  # but for the masks, which are not read
+            pair = ((set(known), other), (set(of_file), path))
+            (part, smaller), (whole, larger) = sorted(pair, key=lambda one: len(one[0]))
+            if part <= whole:  # but for the masks, which are not read
                 raise UserError(
-                    f"{path} has the rows of {other}, which would count twice: leave one of them"
+                    f"{larger} has the rows of {smaller}, which would count twice: leave one of "
+                    "them"
                 )
         rows[path] = of_file
     every = list(itertools.chain.from_iterable(rows.values()))
