@@ -15,6 +15,7 @@ from sam_audio_jax.audio.excerpt import Encoded, Raw, Sound, load_excerpt, sound
 from sam_audio_jax.audio.level import (
     AS_RECORDED,
     SILENT_DB,
+    TOO_LOUD,
     USUAL_DB,
     Level,
     LevelMeter,
@@ -41,6 +42,7 @@ __all__ = [
     "AS_RECORDED",
     "LOUDNESS_FLOOR_LUFS",
     "SILENT_DB",
+    "TOO_LOUD",
     "USUAL_DB",
     "Audio",
     "ChannelMixer",

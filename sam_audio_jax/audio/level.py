@@ -21,6 +21,7 @@ CLICK_SHARE = 0.01  # of the cells; if there are more clicks, they are the sound
 MOST_CLICK_DB = 60.0  # of clicks above the rest; if they are louder, the rest is silence
 OFFSET_SHARE = 0.05  # of the level; a smaller offset is usual, and stays
 SILENT_DB = -100.0  # dBFS: a recording whose loudest sample is below it has nothing to separate
+TOO_LOUD = 1e15  # of full scale 1.0; squares of the spectra of larger waves overflow float32
 LEAST = 1e-12  # a peak below it is zero
 LEAST_SHARE = 1e-6  # of an offset, likewise: float32 has no finer samples there
 BLOCK = 2**16  # samples of which sums are taken, however they arrive

@@ -19,7 +19,8 @@ def parts(data: Bytes) -> list[Part]:
     if frame is None:
         return []
     rate, channels, samples, length = frame
-    stated = _stated_frames(bytes(data[position : position + length]))
+    first = bytes(data[position : position + length])
+    stated = _stated_frames(first)
     count, same = 0, True
     while (frame := _frame(data[position : position + 4])) is not None:
         if position + frame[3] > len(data):
@@ -35,11 +36,11 @@ def parts(data: Bytes) -> list[Part]:
         Part(
             start=0,
             stop=len(data),
-            whole=same and ends and stated in (None, 0, count),
+            whole=same and ends and stated in (None, count),
             sample_rate=rate,
             channels=channels,
             samples=count * samples if stated is None else None,
-            stated=stated * samples if stated else None,
+            stated=max(0, stated * samples - _padding(first)) if stated else None,
         )
     ]
 
@@ -78,6 +79,19 @@ def _has_frames(data: bytes) -> bool:
             return True
         start = data.find(b"\xff", start + 1)
     return False
+
+
+def _padding(frame: bytes) -> int:
+    """Returns how many samples the encoder added before and after the sound, by a frame with a
+    count of LAME's; 0: it does not say.
+    """
+    position = max(frame.find(name, 4, 48) for name in (b"Xing", b"Info"))
+    if position < 0:
+        return 0
+    flags = frame[position + 7]
+    position += 8 + sum(size for bit, size in enumerate((4, 4, 100, 4)) if flags >> bit & 1)
+    both = int.from_bytes(frame[position + 21 : position + 24], "big")  # 12 bits each
+    return (both >> 12) + (both & 0xFFF)
 
 
 def _stated_frames(frame: bytes) -> int | None:

@@ -11,6 +11,7 @@ from sam_audio_jax.audio.file_parts import Bytes, Part
 BEGIN, END = 2, 4  # flags of a page
 # Samples at 48 kHz of a frame of Opus, by the upper five bits of its packet (RFC 6716, table 2).
 OPUS_FRAMES = [480, 960, 1920, 2880] * 3 + [480, 960] * 2 + [120, 240, 480, 960] * 4
+LOWER_RATE = 24_000  # Hz, the highest of Opus below 48 kHz
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -43,7 +44,10 @@ def _part(data: Bytes, pages: list[_Page], end: int) -> Part:
     first, last = pages[0], pages[-1]
     head = bytes(data[first.start + 28 : first.stop])  # of a page with one packet
     vorbis = head[:7] == b"\x01vorbis"
-    opus = head[:8] == b"OpusHead" and head[16:18] == bytes(2)  # no gain
+    # No gain, and no rate that makes soundfile decode at less than Opus's 48 kHz: that of the
+    # encoder's input, often 0 for not known (RFC 7845, 5.1).
+    rate = int.from_bytes(head[12:16], "little")
+    opus = head[:8] == b"OpusHead" and head[16:18] == bytes(2) and rate > LOWER_RATE
     numbers = [page.number for page in pages]
     broken = not (all(page.right for page in pages) and np.all(np.diff(numbers) == 1))
     whole = (vorbis or opus) and not broken and last.stop == end and bool(last.flags & END)

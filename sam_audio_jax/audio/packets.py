@@ -12,6 +12,7 @@ import av
 import av.error
 import av.stream
 import numpy as np
+from av.codec.context import Flags2
 from jaxtyping import Float32
 
 from sam_audio_jax.audio import flac
@@ -24,6 +25,7 @@ TIMED |= {"ogg", "rm", "wtv"}
 RESTARTING = {"mpegts", "mpeg", "ogg"}  # whose clock may jump
 STATED = {"aiff", "asf", "au", "avi", "caf", "flv", "mov", "w64", "wav"}  # length in the header
 FULL_SCALE = {"u8": 128.0, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63, "flt": 1, "dbl": 1}
+PLANES = {"u8p": "u1", "s16p": "i2", "s32p": "i4", "s64p": "i8", "fltp": "f4", "dblp": "f8"}
 DURATION = re.compile(r"(\d+):(\d\d):(\d\d\.?\d*)")
 MOST_ERRORS = 1000  # of the demuxer, without a packet between them
 
@@ -135,6 +137,9 @@ def _decode(container: Any, stream: Any, notes: list[str]) -> Decoded:
     if stream.codec_context is None:
         raise ValueError("its audio track has an unknown codec")
     kinds = set(container.format.name.split(","))
+    if "caf" in kinds and stream.codec_context.name == "alac":
+        # FFmpeg takes what the last packet lacks to a full one away from it once more.
+        stream.codec_context.flags2 |= Flags2.skip_manual
     block = 0  # samples of a FLAC's first frame
 
     def time_of(packet: Any, frame: Any, number: int) -> float:
@@ -226,10 +231,13 @@ def read_packets(container: Any, stream: Any) -> Iterator[Any]:
 
 def to_float(frame: Any) -> Float32[np.ndarray, "channels samples"]:
     """Returns the samples of a frame with full scale 1.0; integers up to 24 bits are exact."""
-    samples = frame.to_ndarray()
     name = frame.format.name
-    if not name.endswith("p"):
-        samples = samples.reshape(frame.samples, -1).T
+    if name in PLANES:  # PyAV counts more planes than there are from 8 channels on, and reads them
+        planes = frame.planes[: frame.layout.nb_channels]
+        dtype, count = PLANES[name], frame.samples
+        samples = np.stack([np.frombuffer(plane, dtype, count) for plane in planes])
+    else:
+        samples = frame.to_ndarray().reshape(frame.samples, -1).T
     scale = FULL_SCALE[name.removesuffix("p")]
     if name.startswith("u8"):
         return (samples.astype(np.float32) - 128) / 128

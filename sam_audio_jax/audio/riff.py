@@ -23,6 +23,8 @@ DTS = (b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\x1f\xff\xe8\x00", b"\xff\x1f
 
 def parts(data: Bytes) -> list[Part]:
     """Returns the recordings of a file; none if it is no WAV of plain samples."""
+    if data[:4] == b"RIFX":  # numbers begin with their highest byte: FFmpeg takes them for others
+        return [Part(start=0, stop=len(data))]
     found, start = [], 0
     while data[start : start + 4] in RIFF and data[start + 8 : start + 12] == b"WAVE":
         begin = start
@@ -32,6 +34,9 @@ def parts(data: Bytes) -> list[Part]:
             return []
         part, start = _part(data, start, form, chunks)
         found.append(part)
+        while data[start : start + 4] == b"data":  # more samples of the same recording
+            part, start = _part(data, start, form, chunks | {b"data": start + 8})
+            found.append(part)
         if start <= begin:
             break
     return found
@@ -57,8 +62,12 @@ def _number(data: Bytes, position: int, size: int = 4) -> int:
     return int.from_bytes(data[position : position + size], "little")
 
 
-def _format(data: Bytes, begin: int | None) -> tuple[str, int, int, int] | None:
-    """Returns subtype, rate, channels and bytes of all channels' samples, of plain samples."""
+def _format(data: Bytes, begin: int | None) -> tuple[str, int, int, int, bool] | None:
+    """Returns subtype, rate, channels and bytes of all channels' samples, of plain samples.
+
+    The last value says whether samples have no more bytes than their bits need: decoders read
+    others as if they had.
+    """
     if begin is None or begin + 16 > len(data):
         return None
     tag, channels, rate, _, block, bits = struct.unpack("<HHIIHH", data[begin : begin + 16])
@@ -67,18 +76,19 @@ def _format(data: Bytes, begin: int | None) -> tuple[str, int, int, int] | None:
     if not (rate and channels) or block % channels:
         return None
     subtype = SUBTYPES.get((tag, 8 * block // channels))
-    return (subtype, rate, channels, block) if subtype and bits <= 8 * block else None
+    tight = block == channels * ((bits + 7) // 8)
+    return (subtype, rate, channels, block, tight) if subtype and bits <= 8 * block else None
 
 
 def _part(
-    data: Bytes, start: int, form: tuple[str, int, int, int], chunks: Mapping[bytes, int]
+    data: Bytes, start: int, form: tuple[str, int, int, int, bool], chunks: Mapping[bytes, int]
 ) -> tuple[Part, int]:
     """Returns the recording whose RIFF header is at `start`, and where the next one may begin.
 
     A size of the samples that is wrong is put right: 0 and 2^32 - 1 are those of a pipe, others
     those of a program that was stopped before it wrote the last ones.
     """
-    subtype, rate, channels, block = form
+    subtype, rate, channels, block, tight = form
     begin = chunks[b"data"]
     stated, rest = _number(data, begin - 4), len(data) - begin
     if stated == UNKNOWN and b"ds64" in chunks:
@@ -87,7 +97,7 @@ def _part(
     right = stated <= rest and _ends(data, after, stated, rate * block)
     length = stated if right else rest
     after = _next_recording(data, after) if right else len(data)
-    plain = right and start == 0 and after == len(data)
+    plain = tight and right and start == 0 and after == len(data)
     part = Part(
         start=0 if plain else begin,
         stop=len(data) if plain else begin + length // block * block,
@@ -120,8 +130,9 @@ def _is_chunk(data: Bytes, position: int) -> bool:
 
 
 def _next_recording(data: Bytes, position: int) -> int:
-    """Returns where another RIFF begins behind chunks without samples; else the file's end."""
-    while _is_chunk(data, position) and data[position : position + 4] not in RIFF:
+    """Returns where more samples or another RIFF begin behind other chunks; else the file's end."""
+    more = (*RIFF, b"data")
+    while _is_chunk(data, position) and data[position : position + 4] not in more:
         length = _number(data, position + 4)
         position += 8 + length + length % 2
-    return position if data[position : position + 4] in RIFF else len(data)
+    return position if data[position : position + 4] in more else len(data)

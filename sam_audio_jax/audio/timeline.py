@@ -186,12 +186,12 @@ def with_channels(piece: Piece, channels: int) -> Float32[np.ndarray, "channels_
     if channels == 1 or here == 1 or not {here, channels} <= LAYOUTS.keys():
         one = mono(samples, mixing_weights(samples, piece.sample_rate))
         return np.repeat(one[None], channels, axis=0)
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", LAYOUTS[here])
+    # Interleaved: PyAV has no room for 8 planes.
+    frame = av.AudioFrame.from_ndarray(samples.T.reshape(1, -1), "flt", LAYOUTS[here])
     frame.sample_rate = 48_000  # any: it stays
-    mixed = av.AudioResampler("fltp", LAYOUTS[channels], 48_000)
-    return np.concatenate(
-        [piece.to_ndarray() for part in (frame, None) for piece in mixed.resample(part)], axis=1
-    )
+    mixed = av.AudioResampler("flt", LAYOUTS[channels], 48_000)
+    pieces = [piece.to_ndarray() for part in (frame, None) for piece in mixed.resample(part)]
+    return np.concatenate(pieces, axis=1).reshape(-1, channels).T
 
 
 def _words(form: tuple[int, int]) -> str:

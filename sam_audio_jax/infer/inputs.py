@@ -150,6 +150,11 @@ def read(
     else:
         recording = _from_array(source, sample_rate, name)
     peak = float(max(recording.samples.max(), -recording.samples.min()))
+    if peak >= audio.TOO_LOUD:
+        raise UserError(
+            f"{name} has a sample of {peak:.3g} times full scale; allowed are less than "
+            f"{audio.TOO_LOUD:g}"
+        )
     if peak < 10 ** (audio.SILENT_DB / 20):
         level = f"{20 * math.log10(peak):.0f} dBFS" if peak else "all zeros"
         raise UserError(

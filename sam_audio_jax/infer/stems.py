@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from sam_audio_jax.audio import TOO_LOUD
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.refine import RefineConfig, divide_among, wiener
 from sam_audio_jax.separator.prompts import Span
-
-TOO_LOUD = 1e15  # of full scale 1.0; squares of the spectra of larger waves overflow float32
 
 
 @dataclasses.dataclass(frozen=True)

@@ -192,6 +192,10 @@ def _check_block(
         raise UserError(f"a block of shape {wave.shape} follows blocks of {(*shape, 'samples')}")
     if not np.isfinite(wave).all():
         raise UserError("a block has samples that are NaN or infinite")
+    if wave.size and max(wave.max(), -wave.min()) >= audio.TOO_LOUD:
+        raise UserError(
+            f"a block has samples of {audio.TOO_LOUD:g} times full scale or more; allowed are less"
+        )
     return np.atleast_2d(wave).T.astype(np.float32)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import av
@@ -89,15 +90,37 @@ def _mux(
         out.mux(sound.encode(frame))
         return start + first / rate
 
-    for packet in source.demux(pictures):
-        if packet.dts is None:  # the end of the stream
-            continue
-        while (
-            written_s < packet.dts * packet.time_base and (first := next(chunks, None)) is not None
-        ):
+    for packet in _with_decoding_times(source.demux(pictures)):
+        time = packet.pts if packet.dts is None else packet.dts
+        if time is None:
+            raise UserError(f"{name} stores no times of its pictures, which a container does")
+        while written_s < time * packet.time_base and (first := next(chunks, None)) is not None:
             written_s = write(first)
         packet.stream = copied
         out.mux(packet)
     for first in chunks:
         write(first)
     out.mux(sound.encode(None))
+
+
+def _with_decoding_times(packets: Iterable[Any]) -> Iterator[Any]:
+    """Yields the packets of a stream; those before the first with a decoding time get one.
+
+    Matroska stores none, and where pictures are shown in another order (B-frames) FFmpeg knows
+    those of the first packets only after them.
+    """
+    early: list[Any] = []
+    is_timed = False
+    for packet in packets:
+        if not packet.size:  # the end of the stream
+            continue
+        if packet.dts is not None:
+            for left, before in zip(range(len(early), 0, -1), early, strict=True):
+                before.dts = packet.dts - left * max(1, packet.duration or 1)
+                yield before
+            early, is_timed = [], True
+        elif not is_timed:
+            early.append(packet)
+            continue
+        yield packet
+    yield from early

@@ -3,9 +3,11 @@
 import os
 import struct
 
+import av
 import numpy as np
 import pytest
 import soundfile
+from av.codec.context import Flags
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
@@ -76,6 +78,68 @@ def test_a_count_of_frames_that_is_wrong_ends_no_mp3(tmp_path, frames):
     assert recording.samples.shape[1] / RATE == pytest.approx(1.5, abs=0.05)
     assert "its header says" in recording.notes[-1]
     assert audio.header_length(path) is None
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_an_mp3_of_changing_bit_rate_without_a_count_is_read_to_its_end(tmp_path, header):
+    """Its length cannot be told from its first frames, which have the highest bit rate."""
+    path, wave = tmp_path / "a.mp3", WAVE.copy()
+    wave[:, : RATE // 4] = np.random.default_rng(0).uniform(-0.5, 0.5, RATE // 4)
+    with av.open(str(path), "w", options={"write_xing": str(int(header))}) as out:
+        stream = out.add_stream("libmp3lame", rate=RATE, layout="mono")
+        stream.codec_context.flags |= Flags.qscale
+        stream.codec_context.global_quality = 472
+        frame = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
+        frame.sample_rate = RATE
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            out.mux(packet)
+    if header:
+        content = bytearray(path.read_bytes())
+        content[content.index(b"Xing") + 7] &= ~1  # it has no count
+        path.write_bytes(content)
+    recording = audio.load(path)
+    assert recording.samples.shape[1] / RATE == pytest.approx(1.5, abs=0.05)
+    assert recording.notes == ()
+
+
+@pytest.mark.parametrize("rate", [8_000, 48_000])
+def test_padding_that_an_mp3_states_is_no_wrong_length(tmp_path, rate):
+    recording = audio.load(by_soundfile(tmp_path / "a.mp3", sound(1.5, rate), rate))
+    assert recording.samples.shape[1] == 1.5 * rate
+    assert recording.notes == ()
+
+
+def test_an_alac_in_caf_keeps_its_last_packet(tmp_path):
+    soundfile.write(tmp_path / "a.caf", WAVE.T, RATE, subtype="ALAC_16")
+    np.testing.assert_allclose(audio.load(tmp_path / "a.caf").samples, WAVE, atol=1e-4)
+
+
+def test_a_wav_whose_numbers_begin_with_their_highest_byte(tmp_path):
+    soundfile.write(tmp_path / "a.wav", WAVE.T, RATE, endian="BIG")
+    assert (tmp_path / "a.wav").read_bytes()[:4] == b"RIFX"
+    np.testing.assert_allclose(audio.load(tmp_path / "a.wav").samples, WAVE, atol=1e-4)
+    assert audio.header_length(tmp_path / "a.wav") == (WAVE.shape[1], RATE)
+
+
+@pytest.mark.parametrize("bits", [0, 16, 24, 32])
+def test_samples_of_a_wav_lie_as_far_apart_as_its_blocks_are_long(tmp_path, bits):
+    whole = np.round(WAVE * 2.0**15).astype("<i4").T << 16
+    soundfile.write(tmp_path / "a.wav", whole, RATE, subtype="PCM_32")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[34:36] = struct.pack("<H", bits)
+    (tmp_path / "a.wav").write_bytes(content)
+    np.testing.assert_array_equal(audio.load(tmp_path / "a.wav").samples * 2.0**31, whole.T)
+    assert audio.header_length(tmp_path / "a.wav") == (WAVE.shape[1], RATE)
+
+
+def test_all_samples_of_a_wav_are_read_where_they_are_in_several_chunks(tmp_path):
+    path = by_soundfile(tmp_path / "a.wav", WAVE)
+    content = path.read_bytes()
+    whole, half = audio.load(path).samples, RATE  # bytes of half a second
+    first = content[:40] + struct.pack("<I", half) + content[44 : 44 + half]
+    second = b"data" + struct.pack("<I", len(content) - 44 - half) + content[44 + half :]
+    path.write_bytes(first + second)
+    np.testing.assert_array_equal(audio.load(path).samples, whole)
 
 
 def test_integers_of_all_sizes_are_exact(tmp_path):

@@ -1,9 +1,12 @@
 """Containers store the time of each packet; a player follows it."""
 
+import struct
+
 import numpy as np
 import pytest
 
 from sam_audio_jax import audio
+from sam_audio_jax.audio import ogg
 from sam_audio_jax.audio.timeline import lay_out
 from tests.audio.recordings import RATE, by_av, by_soundfile, joined, lag, level, sound
 
@@ -128,3 +131,18 @@ def test_ogg_opus_from_zero_is_read_by_its_structure(tmp_path):
     assert audio.header_length(path) == (120_000, 48_000)
     part = audio.load_excerpt(path, 0, 48_000, 48_000)
     np.testing.assert_allclose(part, audio.load(path).samples[:, :48_000], atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [0, 16_000, 44_100])
+def test_opus_is_decoded_at_its_own_rate_whatever_its_source_had(tmp_path, rate):
+    path = by_soundfile(tmp_path / "a.opus", sound(1.0, hz=9_000))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"OpusHead") + 12
+    content[at : at + 4] = struct.pack("<I", rate)
+    page = bytes(content[: 28 + content[27]])
+    content[22:26] = struct.pack("<I", ogg._checksum(page))
+    path.write_bytes(content)
+    recording = audio.load(path)
+    assert (recording.sample_rate, recording.samples.shape) == (48_000, (1, 48_000))
+    assert level(recording.samples, 0.1, 0.9) > 0.1
+    assert recording.notes == ()

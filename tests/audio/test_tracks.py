@@ -1,9 +1,11 @@
 """Of several audio tracks the one that a player takes, or the one that is asked for."""
 
+import av
 import numpy as np
 import pytest
 
 from sam_audio_jax import audio
+from sam_audio_jax.audio.timeline import Piece, with_channels
 from sam_audio_jax.errors import UserError
 from tests.audio.recordings import by_soundfile, lag, sound, with_tracks
 
@@ -34,3 +36,31 @@ def test_a_track_that_is_not_there_is_refused(tmp_path):
     assert audio.load(wav, track=1).samples.shape == WAVES[0].shape
     with pytest.raises(UserError, match="no audio track 2; it has one"):
         audio.load(wav, track=2)
+
+
+def test_eight_channels_in_planes_are_decoded(tmp_path):
+    """PyAV's own conversion of such frames ends the process."""
+    wave, layout = sound(0.5, channels=8, hz=200), "7.1(wide)"
+    with av.open(str(tmp_path / "a.m4a"), "w") as out:
+        stream = out.add_stream("alac", rate=48_000, layout=layout)
+        planes = av.AudioResampler("s16p", layout, 48_000)
+        for start in range(0, wave.shape[1], 4096):
+            packed = np.ascontiguousarray(wave[:, start : start + 4096].T.reshape(1, -1))
+            frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
+            frame.sample_rate, frame.pts = 48_000, start
+            for part in planes.resample(frame):
+                out.mux(stream.encode(part))
+        out.mux(stream.encode(None))
+    np.testing.assert_allclose(audio.load(tmp_path / "a.m4a").samples, wave, atol=1e-4)
+    part = audio.load_excerpt(tmp_path / "a.m4a", 6_000, 12_000, 48_000)
+    np.testing.assert_allclose(part, wave[:, 6_000:18_000], atol=1e-4)
+
+
+@pytest.mark.parametrize(("here", "channels"), [(8, 2), (2, 8)])
+def test_layouts_of_eight_channels_are_mixed(here, channels):
+    wave = np.zeros((here, 100), np.float32)
+    wave[0] = 0.5  # front left
+    mixed = with_channels(Piece(wave, 48_000), channels)
+    assert mixed.shape == (channels, 100)
+    assert mixed[0].min() > 0.1
+    assert not mixed[1].any()

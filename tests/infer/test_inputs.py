@@ -23,6 +23,7 @@ WAVE = np.full(8_000, 0.1, np.float32)
         (WAVE.reshape(-1, 2), 8_000, "transposed"),
         (WAVE[:0], 8_000, "has no samples"),
         (np.full_like(WAVE, np.nan), 8_000, "NaN or infinite"),
+        (np.where(np.arange(8_000) == 9, 1e30, WAVE), 8_000, "has a sample of 1e.30 times full"),
         (0 * WAVE, 8_000, "silent .all zeros."),
         (5e-5 * WAVE, 8_000, "silent .-106 dBFS."),
     ],

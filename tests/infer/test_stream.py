@@ -164,6 +164,7 @@ def test_wrong_arguments_are_refused_at_once(model, arguments, message):
         ([np.zeros((0, 9), "f4")], "shape \\(0, 9\\)"),
         ([np.zeros(9, "f4"), np.zeros((2, 9), "f4")], "block of shape \\(2, 9\\) follows"),
         ([np.full(9, np.nan, "f4")], "NaN or infinite"),
+        ([np.full(9, 1e30, "f4")], "samples of 1e.15 times full scale or more"),
     ],
 )
 def test_wrong_blocks_are_refused_when_they_arrive(model, blocks, message):

@@ -7,7 +7,7 @@ import pytest
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.video.muxing import mux
-from tests.video.clips import greys, write, write_with_sound
+from tests.video.clips import HEIGHT, WIDTH, frames_at, greys, indices, write, write_with_sound
 
 
 def packets(path):
@@ -67,6 +67,37 @@ def test_the_sound_begins_with_the_clock_of_its_track_or_of_a_silent_picture(tmp
         mux(path, tone(0.5, 48000, 1), 48000, tmp_path / "out.mkv", track)
         with av.open(str(tmp_path / "out.mkv")) as container:
             assert next(container.decode(audio=0)).time == pytest.approx(first, abs=0.01)
+
+
+def test_pictures_of_matroska_whose_first_decoding_times_are_not_known_are_kept(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"b-adapt": "0"})
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.codec_context.max_b_frames = 2
+        for picture in greys(12):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert next(container.demux(video=0)).dts is None
+    for suffix in (".mkv", ".mp4"):
+        mux(path, tone(1.2, 48000, 1), 48000, out := tmp_path / f"out{suffix}")
+        assert indices(frames_at(out, np.arange(12) / 10)) == list(range(12))
+
+
+def test_pictures_without_times_are_refused(tmp_path):
+    path = tmp_path / "a.h264"
+    write(tmp_path / "a.mp4", greys(3))
+    with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(path), "w") as out:
+        copied = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = copied
+                out.mux(packet)
+    with pytest.raises(UserError, match=r"a\.h264 stores no times of its pictures"):
+        mux(path, tone(0.3, 48000, 1), 48000, tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
 
 
 def test_nothing_is_left_of_a_sound_that_cannot_be_added(tmp_path):
