@@ -53,6 +53,7 @@ from sam_audio_jax.convert.upstream_config import TEXT_DEFAULTS, upstream_config
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Compute, Storage, compute_of
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator, Separator
@@ -205,7 +206,7 @@ def load_folder(
     """
     folder = open_folder(path, compute=compute or compute_of(storage))
     text, sizes = folder.text_encoder.table.abstract.config, folder.separator.table.abstract.config
-    prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
+    prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=Rngs(0)))
     codec = folder.codec.read(mesh)
     if folds:
         folded(codec)

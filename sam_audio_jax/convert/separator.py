@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
-
 from sam_audio_jax.convert.names import (
     CONV,
     LINEAR,
@@ -22,6 +20,7 @@ from sam_audio_jax.convert.names import (
     TensorLayout,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Compute
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -163,7 +162,7 @@ def separator_rows(config: SeparatorConfig) -> list[Row]:
 def separator_table(config: SeparatorConfig) -> Table[Separator]:
     """The names of all tensors of a separator of this configuration."""
     return Table(
-        lambda: Separator(config, rngs=nnx.Rngs(0)),
+        lambda: Separator(config, rngs=Rngs(0)),
         separator_rows(config),
         config.dit.depth,
         "separator checkpoint",

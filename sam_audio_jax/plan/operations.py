@@ -16,6 +16,7 @@ from flax import nnx
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.encoders.t5 import T5Encoder
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import flops
 from sam_audio_jax.plan.flops import Product
@@ -89,7 +90,7 @@ def with_remat(config: TrainConfig, remat: str) -> TrainConfig:
 
 def _text_encoder(config: TrainConfig, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
     """Operations of the text encoder in one step."""
-    encoder = nnx.eval_shape(lambda: T5Encoder(config.text, rngs=nnx.Rngs(0)))
+    encoder = nnx.eval_shape(lambda: T5Encoder(config.text, rngs=Rngs(0)))
     graph, state = nnx.split(encoder)
 
     def run(weights: Any, ids: jax.Array, mask: jax.Array) -> jax.Array:
@@ -104,7 +105,7 @@ def _text_encoder(config: TrainConfig, batch: dict[str, jax.ShapeDtypeStruct]) -
 def _teacher(config: TrainConfig, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
     """Operations of the alignment's teacher in one step."""
     alignment, rate = config.alignment, config.codec.sample_rate
-    teacher = nnx.eval_shape(lambda: Cnn14(alignment.teacher, rngs=nnx.Rngs(0)))
+    teacher = nnx.eval_shape(lambda: Cnn14(alignment.teacher, rngs=Rngs(0)))
 
     def run(network: Cnn14, wave: jax.Array) -> jax.Array:
         return network.features(wave, rate, tensor=alignment.tensor)
