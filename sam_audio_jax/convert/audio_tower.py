@@ -32,6 +32,7 @@ PATTERNS = ("config.json", "model.safetensors", f"{FOLDER}/*")
 STACK = "audio.blocks."  # of all layers
 
 
+@functools.lru_cache(maxsize=16)
 def audio_tower_table(config: AudioTowerConfig) -> Table[AudioTower]:
     """The names of all tensors of a tower of this configuration."""
 

@@ -4,6 +4,7 @@ Names are without the checkpoint's `audio_codec.` prefix, unless a prefix is an 
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -149,6 +150,7 @@ def _watermark_fields(state: State, depth: int) -> dict[str, Any]:
     }
 
 
+@functools.lru_cache(maxsize=16)
 def codec_table(config: CodecConfig, prefix: str = "") -> Table[Codec]:
     """The names of all tensors of a codec of this configuration."""
     rows = codec_rows(config, prefix)

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig
@@ -23,6 +22,7 @@ from sam_audio_jax.convert.encoders import copy_encoder, open_encoder
 from sam_audio_jax.convert.folder import (
     TOWER_PREFIX,
     FileDtype,
+    abstract_prompted,
     copy_folder,
     extras_of,
     load_folder,
@@ -44,7 +44,6 @@ from sam_audio_jax.convert.upstream_config import with_defaults
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object
-from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Storage, compute_of, stored
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.workdir import Checkpoint, find_checkpoint
@@ -190,7 +189,7 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
             model = open_folder(path, compute=compute_of(storage))
     text = model.text_encoder.table.abstract.config
     sizes = model.separator.table.abstract.config
-    prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=Rngs(0)))
+    prompted = abstract_prompted(text, sizes)
     tower = [t.shape for name, t in model.others.items() if name.startswith(TOWER_PREFIX)]
     audio_tower = model.contents.audio_tower
     shapes = [t.shape for t in audio_tower.state.values()] if audio_tower else []

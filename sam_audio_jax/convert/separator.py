@@ -5,6 +5,7 @@ are `(head, half, pair)` (see `nn/attention.py`, `nn/rope.py`). Queries, keys an
 reordered here, values only from `(element, head)` to `(head, element)`; nothing else changes.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -159,6 +160,7 @@ def separator_rows(config: SeparatorConfig) -> list[Row]:
     return rows
 
 
+@functools.lru_cache(maxsize=16)
 def separator_table(config: SeparatorConfig) -> Table[Separator]:
     """The names of all tensors of a separator of this configuration."""
     return Table(

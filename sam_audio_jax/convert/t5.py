@@ -3,6 +3,7 @@
 The network: docs/prompt_encoders.md, "T5".
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,7 @@ def t5_rows(depth: int) -> list[Row]:
     ]
 
 
+@functools.lru_cache(maxsize=16)
 def t5_table(config: T5Config) -> Table[T5Encoder]:
     """The names of all tensors of an encoder of this configuration."""
     return Table(
