@@ -7,7 +7,6 @@ samples, which need no codec.
 import pathlib
 
 import numpy as np
-from flax import nnx
 
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.audio_tower import StoredAudioTower, stored_audio_tower
@@ -26,6 +25,7 @@ from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.encoders.text_means import TextMeans
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
 from tests import tiny
 
@@ -39,17 +39,17 @@ RATE, HOP, FRAMES = tiny.CODEC.sample_rate, tiny.CODEC.hop, 12
 
 def prompted() -> PromptedSeparator:
     """Text encoder and separator, all weights different from zero."""
-    return tiny.filled(lambda: PromptedSeparator(VECTORS, tiny.SEPARATOR, rngs=nnx.Rngs(0)))
+    return tiny.filled(lambda: PromptedSeparator(VECTORS, tiny.SEPARATOR, rngs=Rngs(0)))
 
 
 def codec(seed: int = 0) -> Codec:
-    network = tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)), seed)
+    network = tiny.filled(lambda: Codec(tiny.CODEC, rngs=Rngs(0)), seed)
     network.decoder.out.scale[...] *= 0.1  # waves well below full scale
     return network
 
 
 def tower(seed: int = 0) -> AudioTower:
-    network = tiny.filled(lambda: AudioTower(TOWER, rngs=nnx.Rngs(0)), seed)
+    network = tiny.filled(lambda: AudioTower(TOWER, rngs=Rngs(0)), seed)
     network.length[...] = np.full(1, 1.5, np.float32)
     return network
 

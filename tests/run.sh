@@ -22,7 +22,8 @@ print(next(r.split(";")[0] for r in requires("jax") if r.startswith("libtpu")))'
         --target .venv/libtpu "$wanted" ||
         echo "no $wanted here: tests that compile for TPUs will be skipped" >&2
 }
-install_libtpu & # while lint and types are checked
+install_libtpu & # while lint is checked
+installs=($!)
 
 # A browser for the tests of the page, on machines that exist for tests; elsewhere a missing one is
 # left to whoever owns the machine, and these tests are skipped.
@@ -41,7 +42,10 @@ install_chromium() {
 part=${1:-}
 case $part in
 quick | tpu) ;;
-*) install_chromium & ;;
+*)
+    install_chromium &
+    installs+=($!)
+    ;;
 esac
 parallel=(-n "${TEST_WORKERS:-auto}" --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 case $part in
@@ -55,10 +59,19 @@ case $part in
 '' | --long | quick)
     .venv/bin/ruff check . || exit 1
     .venv/bin/ruff format --check . || exit 1
-    .venv/bin/pyright --pythonpath .venv/bin/python || exit 1
     ;;
 esac
-wait # for both
+
+# Types are checked while tests run: alone, pyright leaves all cores but one idle.
+types= report=$(mktemp)
+trap '[ -z "$types" ] || kill "$types" 2>/dev/null; rm -f "$report"' EXIT
+case $part in
+'' | --long | quick)
+    .venv/bin/pyright --pythonpath .venv/bin/python >"$report" 2>&1 &
+    types=$!
+    ;;
+esac
+wait "${installs[@]}"
 
 # Most of the time of an optimised run is the compiler's, on programs that run once: these flags
 # compile a training step in a third of it.
@@ -68,5 +81,10 @@ XLA_FLAGS="${XLA_FLAGS:-} $fast" .venv/bin/python -m pytest "${arguments[@]}"
 status=$?
 if [ "$part" = --long ]; then
     .venv/bin/python -m pytest "${parallel[@]}" --long -m "long or golden" "${@:2}" || status=$?
+fi
+if [ -n "$types" ]; then
+    wait "$types" || status=1
+    types=
+    cat "$report"
 fi
 exit $status

@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec
 
 from sam_audio_jax import parallel
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from tests.children import environment
 
@@ -39,7 +40,7 @@ def test_parameters_are_sharded_by_their_axes_where_the_mesh_divides_them(inputs
 
     def make() -> nnx.Linear:
         metadata = parallel.axes("embed", "mlp")
-        return nnx.Linear(inputs, 12, kernel_metadata=metadata, rngs=nnx.Rngs(0))
+        return nnx.Linear(inputs, 12, kernel_metadata=metadata, rngs=Rngs(0))
 
     shardings = parallel.parameter_shardings(nnx.state(nnx.eval_shape(make)), devices)
     assert shardings["kernel"].spec == spec

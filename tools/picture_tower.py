@@ -37,6 +37,7 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.linear import linear
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.train.audio_text_objective import LARGEST_SCALE
 from sam_audio_jax.train.config import OptimConfig
 from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
@@ -214,7 +215,7 @@ def main(argv: list[str]) -> None:
     check_to_make(options.out, "--out")
     known = captions_of(known_pictures([str(one / "manifest.jsonl") for one in options.source]))
     vectors = word_vectors(options.words, list(known.values()))
-    tower = PictureTower(SIZES, vectors.shape[1], rngs=nnx.Rngs(options.seed))
+    tower = PictureTower(SIZES, vectors.shape[1], rngs=Rngs(options.seed))
     looks = Looks(list(known), range(len(known)), options.seed)
     tower = train(tower, looks, vectors, options.steps)
     save(tower.vision, options.model, options.out)

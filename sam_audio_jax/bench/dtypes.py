@@ -15,6 +15,7 @@ from sam_audio_jax.bench.transformer import (
     random_latents,
 )
 from sam_audio_jax.bench.weights import random_network
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import check_storage, stored
 from sam_audio_jax.separator.flow import SamplerConfig, sample
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -58,7 +59,7 @@ def rows() -> Iterator[str]:
 
 def _maker(config: SeparatorConfig) -> Callable[[], Separator]:
     """Returns what makes the separator of a config."""
-    return lambda: Separator(config, rngs=nnx.Rngs(0))
+    return lambda: Separator(config, rngs=Rngs(0))
 
 
 def solve(graph: nnx.GraphDef, state: nnx.State, config: SeparatorConfig) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from sam_audio_jax.bench.weights import random_network
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import Separator
 
 CODEC_S = 4  # seconds of sound for the codec
@@ -48,7 +49,7 @@ class Measurement:
 
 def codec() -> Codec:
     """Builds the full-size codec."""
-    return Codec(CodecConfig(), rngs=nnx.Rngs(0))
+    return Codec(CodecConfig(), rngs=Rngs(0))
 
 
 def codec_input(program: Literal["encode", "decode"]) -> tuple[jax.Array]:

@@ -18,6 +18,7 @@ from sam_audio_jax.bench.parts import Measurement
 from sam_audio_jax.bench.transformer import Call
 from sam_audio_jax.bench.weights import random_network
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.activity import span_score
 from sam_audio_jax.scorers.aesthetics import Aesthetics, AestheticsConfig
 from sam_audio_jax.scorers.clap import Clap, ClapConfig
@@ -126,7 +127,7 @@ def judge(config: JudgeConfig, seconds: float = SECONDS) -> ScorerForward:
         return (mixture, separated, *texts(1))
 
     return ScorerForward(
-        make=lambda: Judge(config, rngs=nnx.Rngs(0)),
+        make=lambda: Judge(config, rngs=Rngs(0)),
         program=judge_scores,
         inputs=inputs,
         original="judge",
@@ -137,7 +138,7 @@ def clap() -> ScorerForward:
     """Two sounds with their texts."""
     config = ClapConfig()
     return ScorerForward(
-        make=lambda: Clap(config, rngs=nnx.Rngs(0)),
+        make=lambda: Clap(config, rngs=Rngs(0)),
         program=clap_vectors,
         inputs=lambda: (waves(2, config.sample_rate), *texts(2)),
         original="clap",
@@ -148,7 +149,7 @@ def aesthetics() -> ScorerForward:
     """Two windows of sound."""
     config = AestheticsConfig()
     return ScorerForward(
-        make=lambda: Aesthetics(config, rngs=nnx.Rngs(0)),
+        make=lambda: Aesthetics(config, rngs=Rngs(0)),
         program=aesthetics_scores,
         inputs=lambda: (waves(2, config.sample_rate, config.window / config.sample_rate),),
         original="aesthetics",
@@ -160,7 +161,7 @@ def imagebind(part: Literal["sounds", "crops"]) -> ScorerForward:
     config = ImageBindConfig()
     sounds = part == "sounds"
     return ScorerForward(
-        make=lambda: ImageBind(config, rngs=nnx.Rngs(0)),
+        make=lambda: ImageBind(config, rngs=Rngs(0)),
         program=ImageBind.encode_spectra if sounds else ImageBind.encode_crops,
         inputs=lambda: (spectra(config) if sounds else pictures(config),),
         original=part,
@@ -171,7 +172,7 @@ def cnn14() -> ScorerForward:
     """Two sounds."""
     config = Cnn14Config()
     return ScorerForward(
-        make=lambda: Cnn14(config, rngs=nnx.Rngs(0)),
+        make=lambda: Cnn14(config, rngs=Rngs(0)),
         program=event_vectors,
         inputs=lambda: (waves(2, config.sample_rate),),
         original="cnn14",

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from sam_audio_jax.bench.weights import random_network
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig, flow_loss
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -51,7 +52,7 @@ def random_latents(config: SeparatorConfig) -> jax.Array:
 def separator(depth: int) -> Separator:
     """Builds the separator with `depth` layers, for `nnx.eval_shape` or with random weights."""
     config = SeparatorConfig(dit=dataclasses.replace(SMALL, depth=depth))
-    return Separator(config, rngs=nnx.Rngs(0))
+    return Separator(config, rngs=Rngs(0))
 
 
 def forward_inputs() -> tuple[jax.Array, jax.Array, Conditions]:

@@ -20,6 +20,7 @@ from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.data.pipeline import BatchStream, ExcerptConfig, codec_excerpts
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.codec_objective import (
     METRICS,
@@ -56,7 +57,7 @@ def evaluation(
     )
     batches = excerpts(cfg, plain)
     waves = [next(batches)["wave"] for _ in range(-(-EVALUATED // cfg.batch))]
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(cfg.codec, rngs=nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(cfg.codec, rngs=Rngs(0))))
 
     def evaluate(state: TrainState, step: int, ended: bool) -> dict[str, float]:
         del step, ended

@@ -10,12 +10,12 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Float
 
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.conv import WeightNormConv1d
+from sam_audio_jax.nn.rngs import Rngs
 
 
 def principal(
@@ -51,7 +51,7 @@ def principal(
     out, out_bias = _affine(codec.out_proj)
 
     new = dataclasses.replace(config, codebook_dim=channels, mean=0.0, std=1.0)
-    rotated = Codec(new, rngs=nnx.Rngs(0))
+    rotated = Codec(new, rngs=Rngs(0))
     rotated.encoder, rotated.decoder = codec.encoder, codec.decoder
     rotated.watermark = codec.watermark
     _set(rotated.in_proj, into, bias)

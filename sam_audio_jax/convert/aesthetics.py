@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.model_files import find_folder, open_state, reading
@@ -31,6 +30,7 @@ from sam_audio_jax.convert.tensors import (
 from sam_audio_jax.encoders.wavlm import WavlmConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.aesthetics import AXES, Aesthetics, AestheticsConfig
 
 RELEASED = "facebook/audiobox-aesthetics"  # on the Hugging Face hub
@@ -104,7 +104,7 @@ def aesthetics_rows(config: AestheticsConfig) -> list[Row]:
 def aesthetics_table(config: AestheticsConfig) -> Table[Aesthetics]:
     """The names of all tensors of a network of this configuration."""
     return Table(
-        lambda: Aesthetics(config, rngs=nnx.Rngs(0)),
+        lambda: Aesthetics(config, rngs=Rngs(0)),
         aesthetics_rows(config),
         config.wavlm.depth,
         "aesthetics checkpoint",

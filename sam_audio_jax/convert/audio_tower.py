@@ -23,6 +23,7 @@ from sam_audio_jax.convert.tensors import State, write_state
 from sam_audio_jax.encoders.audio_tower import AudioTextSpace, AudioTower, AudioTowerConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
+from sam_audio_jax.nn.rngs import Rngs
 
 KEY = "audio_tower"  # of config.json, by which the folder is recognised
 FOLDER = "audio_tower"  # in that of a model
@@ -31,11 +32,12 @@ PATTERNS = ("config.json", "model.safetensors", f"{FOLDER}/*")
 STACK = "audio.blocks."  # of all layers
 
 
+@functools.lru_cache(maxsize=16)
 def audio_tower_table(config: AudioTowerConfig) -> Table[AudioTower]:
     """The names of all tensors of a tower of this configuration."""
 
     def make() -> AudioTower:
-        return AudioTower(config, rngs=nnx.Rngs(0))
+        return AudioTower(config, rngs=Rngs(0))
 
     rows = [_row(name) for name in parameters(nnx.eval_shape(make))]
     return Table(make, rows, config.audio.depth, "audio tower")

@@ -9,13 +9,13 @@ import dataclasses
 import pathlib
 import re
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.filter_bank import check_filter_bank
 from sam_audio_jax.convert.names import LINEAR, Row, Table, TensorLayout, batch_norm_rows
 from sam_audio_jax.convert.tensors import State, Tensor, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.clap import Clap, ClapConfig
 
 MODEL_KEY = "state_dict"  # of the tensors in LAION's file
@@ -167,7 +167,7 @@ def clap_rows(config: ClapConfig, names: Names = LAION) -> list[Row]:
 def clap_table(config: ClapConfig, names: Names = LAION) -> Table[Clap]:
     """The names of all tensors of a network of this configuration."""
     rows = clap_rows(config, names)
-    return Table(lambda: Clap(config, rngs=nnx.Rngs(0)), rows, 0, "CLAP checkpoint")
+    return Table(lambda: Clap(config, rngs=Rngs(0)), rows, 0, "CLAP checkpoint")
 
 
 def layout_of(state: State) -> Names:

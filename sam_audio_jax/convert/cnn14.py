@@ -7,7 +7,6 @@ are checked, and counters of training, which are left out: neither are parameter
 import pathlib
 
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.audio.mel import mel_filters
@@ -15,6 +14,7 @@ from sam_audio_jax.convert.filter_bank import check_filter_bank
 from sam_audio_jax.convert.names import LINEAR, Row, Table, TensorLayout, batch_norm_rows
 from sam_audio_jax.convert.tensors import State, Tensor, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.cnn14 import Cnn14, Cnn14Config
 
 MODEL_KEY = "model"  # of the tensors in a .pth file
@@ -43,7 +43,7 @@ def cnn14_rows(config: Cnn14Config) -> list[Row]:
 
 def cnn14_table(config: Cnn14Config) -> Table[Cnn14]:
     """The names of all tensors of a network of this configuration."""
-    return Table(lambda: Cnn14(config, rngs=nnx.Rngs(0)), cnn14_rows(config), 0, "Cnn14 checkpoint")
+    return Table(lambda: Cnn14(config, rngs=Rngs(0)), cnn14_rows(config), 0, "Cnn14 checkpoint")
 
 
 def used(state: State) -> dict[str, Tensor]:

@@ -4,11 +4,11 @@ Names are without the checkpoint's `audio_codec.` prefix, unless a prefix is an 
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig
@@ -18,6 +18,7 @@ from sam_audio_jax.convert.names import CONV, LINEAR, SAME, Row, Table, TensorLa
 from sam_audio_jax.convert.tensors import State, write_state
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_json, whole_folder, write_json
+from sam_audio_jax.nn.rngs import Rngs
 
 FIELDS = (
     "sample_rate",
@@ -149,10 +150,11 @@ def _watermark_fields(state: State, depth: int) -> dict[str, Any]:
     }
 
 
+@functools.lru_cache(maxsize=16)
 def codec_table(config: CodecConfig, prefix: str = "") -> Table[Codec]:
     """The names of all tensors of a codec of this configuration."""
     rows = codec_rows(config, prefix)
-    return Table(lambda: Codec(config, rngs=nnx.Rngs(0)), rows, 0, "codec checkpoint")
+    return Table(lambda: Codec(config, rngs=Rngs(0)), rows, 0, "codec checkpoint")
 
 
 def codec_config(

@@ -20,6 +20,7 @@ is written, which then holds them as well.
 """
 
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -50,12 +51,13 @@ from sam_audio_jax.convert.separator import STEP_SIZE, separator_config, separat
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_config_to_reference, t5_table
 from sam_audio_jax.convert.tensors import State, Tensor, write_state
 from sam_audio_jax.convert.upstream_config import TEXT_DEFAULTS, upstream_config, with_defaults
-from sam_audio_jax.encoders.t5 import T5Encoder
+from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Compute, Storage, compute_of
 from sam_audio_jax.separator.flow import SamplerConfig
-from sam_audio_jax.separator.model import PromptedSeparator, Separator
+from sam_audio_jax.separator.model import PromptedSeparator, Separator, SeparatorConfig
 
 TOKENIZER_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 OURS = "sam_audio_jax.json"
@@ -205,13 +207,23 @@ def load_folder(
     """
     folder = open_folder(path, compute=compute or compute_of(storage))
     text, sizes = folder.text_encoder.table.abstract.config, folder.separator.table.abstract.config
-    prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
+    prompted = abstract_prompted(text, sizes)
     codec = folder.codec.read(mesh)
     if folds:
         folded(codec)
     prompted.text_encoder = folder.text_encoder.read(mesh, storage)
     prompted.separator = folder.separator.read(mesh, storage)
     return codec, prompted, folder.contents.tokenizer, extras_of(folder)
+
+
+def abstract_prompted(text: T5Config, sizes: SeparatorConfig) -> PromptedSeparator:
+    """Text encoder and separator without values, others each time."""
+    return nnx.merge(*_traced_prompted(text, sizes), copy=True)
+
+
+@functools.lru_cache(maxsize=16)
+def _traced_prompted(text: T5Config, sizes: SeparatorConfig) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=Rngs(0))))
 
 
 def extras_of(folder: ModelFolder) -> dict[str, Any]:

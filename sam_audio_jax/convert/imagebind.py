@@ -9,7 +9,6 @@ import dataclasses
 import pathlib
 import warnings
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.names import (
@@ -23,6 +22,7 @@ from sam_audio_jax.convert.names import (
 )
 from sam_audio_jax.convert.tensors import State, Tensor, open_safetensors, open_torch
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.imagebind import ImageBind, ImageBindConfig, TrunkConfig
 
 LICENCE = (
@@ -103,7 +103,7 @@ def imagebind_rows(config: ImageBindConfig) -> list[Row]:
 def imagebind_table(config: ImageBindConfig) -> Table[ImageBind]:
     """The names of all tensors of towers of this configuration."""
     return Table(
-        lambda: ImageBind(config, rngs=nnx.Rngs(0)),
+        lambda: ImageBind(config, rngs=Rngs(0)),
         imagebind_rows(config),
         0,  # each row names its own layers
         "ImageBind checkpoint",

@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.bounds import check
@@ -54,6 +53,7 @@ from sam_audio_jax.convert.peav import (
 from sam_audio_jax.convert.tensors import State, Stored, Tensor, write_state
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Compute
 from sam_audio_jax.scorers.judge import Judge, JudgeConfig
 
@@ -112,7 +112,7 @@ def _codec_rows(depth: int) -> list[Row]:
 def judge_table(config: JudgeConfig) -> Table[Judge]:
     """The names of all tensors that a judge of this configuration uses."""
     return Table(
-        lambda: Judge(config, rngs=nnx.Rngs(0)),
+        lambda: Judge(config, rngs=Rngs(0)),
         judge_rows(config),
         0,  # each row names its own layers
         "judge checkpoint",

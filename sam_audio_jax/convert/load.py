@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig
@@ -23,6 +22,7 @@ from sam_audio_jax.convert.encoders import copy_encoder, open_encoder
 from sam_audio_jax.convert.folder import (
     TOWER_PREFIX,
     FileDtype,
+    abstract_prompted,
     copy_folder,
     extras_of,
     load_folder,
@@ -189,7 +189,7 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
             model = open_folder(path, compute=compute_of(storage))
     text = model.text_encoder.table.abstract.config
     sizes = model.separator.table.abstract.config
-    prompted = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
+    prompted = abstract_prompted(text, sizes)
     tower = [t.shape for name, t in model.others.items() if name.startswith(TOWER_PREFIX)]
     audio_tower = model.contents.audio_tower
     shapes = [t.shape for t in audio_tower.state.values()] if audio_tower else []

@@ -120,9 +120,13 @@ class Table(Generic[M]):
     what: str  # for errors
 
     @functools.cached_property
+    def _traced(self) -> tuple[nnx.GraphDef[M], nnx.State]:
+        return nnx.split(nnx.eval_shape(self.make))  # most of the work of a check
+
+    @property
     def abstract(self) -> M:
-        """The network without values; tracing it is most of the work of a check."""
-        return nnx.eval_shape(self.make)
+        """The network without values, another one each time."""
+        return nnx.merge(*self._traced, copy=True)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its tensors in the reference's checkpoint."""
@@ -157,9 +161,8 @@ class Table(Generic[M]):
         form of its matrices, each of which is brought to it as soon as it is read. Raises
         `UserError` for values that are not finite.
         """
-        graph, abstract = nnx.split(self.abstract)
         # With variables of its own: else the table would hold what is read, too.
-        network = nnx.merge(graph, abstract, copy=True)
+        network, (_, abstract) = self.abstract, self._traced
         narrowed = set(matrix_paths(network)) if storage != "float32" else set()
         stacked = {row.ours for row in self.rows if row.stacked}
         sharding, pieces = shardings(abstract, mesh), self._arrays(state)

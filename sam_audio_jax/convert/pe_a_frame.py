@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.codec import ALPHA
@@ -33,6 +32,7 @@ from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Compute
 
 NAMES = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large")  # as SAM Audio's config says
@@ -117,7 +117,7 @@ def used(state: State, config: SpanPredictorConfig) -> dict[str, Tensor]:
 def span_predictor_table(config: SpanPredictorConfig) -> Table[SpanPredictor]:
     """The names of all tensors that a span predictor of this configuration uses."""
     return Table(
-        lambda: SpanPredictor(config, rngs=nnx.Rngs(0)),
+        lambda: SpanPredictor(config, rngs=Rngs(0)),
         span_predictor_rows(config),
         0,  # each row names its own layers
         "span predictor checkpoint",

@@ -5,11 +5,10 @@ are `(head, half, pair)` (see `nn/attention.py`, `nn/rope.py`). Queries, keys an
 reordered here, values only from `(element, head)` to `(head, element)`; nothing else changes.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
-
-from flax import nnx
 
 from sam_audio_jax.convert.names import (
     CONV,
@@ -22,6 +21,7 @@ from sam_audio_jax.convert.names import (
     TensorLayout,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Compute
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
@@ -160,10 +160,11 @@ def separator_rows(config: SeparatorConfig) -> list[Row]:
     return rows
 
 
+@functools.lru_cache(maxsize=16)
 def separator_table(config: SeparatorConfig) -> Table[Separator]:
     """The names of all tensors of a separator of this configuration."""
     return Table(
-        lambda: Separator(config, rngs=nnx.Rngs(0)),
+        lambda: Separator(config, rngs=Rngs(0)),
         separator_rows(config),
         config.dit.depth,
         "separator checkpoint",

@@ -3,15 +3,15 @@
 The network: docs/prompt_encoders.md, "T5".
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
-
-from flax import nnx
 
 from sam_audio_jax.convert.names import LINEAR, Row, Table
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Compute
 
 TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight
@@ -54,10 +54,11 @@ def t5_rows(depth: int) -> list[Row]:
     ]
 
 
+@functools.lru_cache(maxsize=16)
 def t5_table(config: T5Config) -> Table[T5Encoder]:
     """The names of all tensors of an encoder of this configuration."""
     return Table(
-        lambda: T5Encoder(config, rngs=nnx.Rngs(0)),
+        lambda: T5Encoder(config, rngs=Rngs(0)),
         t5_rows(config.depth),
         config.depth,
         "T5 checkpoint",

@@ -27,6 +27,7 @@ from sam_audio_jax.encoders.tokenizer_name import tokenizer_folder
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.files import read_json, read_object
 from sam_audio_jax.nn import lora
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Storage, compute_of, stored
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 from sam_audio_jax.workdir import Checkpoint
@@ -55,7 +56,7 @@ def load_run(
     if folds:
         folded(codec)
     prompted = _read_module(
-        folder, lambda: PromptedSeparator(text, separator, rngs=nnx.Rngs(0)), mesh=mesh
+        folder, lambda: PromptedSeparator(text, separator, rngs=Rngs(0)), mesh=mesh
     )
     if storage != "float32":  # whole first: the checkpoint is read at once
         stored(prompted.text_encoder, storage)
@@ -89,7 +90,7 @@ def read_factors(checkpoint: Checkpoint) -> PyTree:
     text, separator = _sizes(checkpoint.fields("separator"), "float32")
 
     def make() -> PromptedSeparator:
-        rngs = nnx.Rngs(0)
+        rngs = Rngs(0)
         network = PromptedSeparator(text, separator, rngs=rngs)
         lora.add_adapters(network, config["layers"], rank=config["rank"], scale=1.0, rngs=rngs)
         return network
@@ -124,7 +125,7 @@ def abstract_run(
     codec = from_dict(CodecConfig, read_json(checkpoint.workdir.codec / "codec.json"))
 
     def make() -> tuple[Codec, PromptedSeparator]:
-        rngs = nnx.Rngs(0)
+        rngs = Rngs(0)
         return Codec(codec, rngs=rngs), PromptedSeparator(text, separator, rngs=rngs)
 
     networks, prompted = nnx.eval_shape(make)
@@ -151,7 +152,7 @@ def load_run_text_encoder(
     config = checkpoint.fields("separator")
     sizes = from_dict(T5Config, config["text"])
     encoder = _read_module(
-        checkpoint.folder, lambda: T5Encoder(sizes, rngs=nnx.Rngs(0)), "text_encoder", mesh=mesh
+        checkpoint.folder, lambda: T5Encoder(sizes, rngs=Rngs(0)), "text_encoder", mesh=mesh
     )
     return encoder, tokenizer_folder(config["data"]["prompts"]["tokenizer"])
 
@@ -165,7 +166,7 @@ def load_run_codec(checkpoint: Checkpoint) -> Codec:
     if workdir.latents_file.is_file():
         fields = fields | read_object(workdir.latents_file)
     config = from_dict(CodecConfig, fields)
-    return _read_module(checkpoint.folder, lambda: Codec(config, rngs=nnx.Rngs(0)), "generator")
+    return _read_module(checkpoint.folder, lambda: Codec(config, rngs=Rngs(0)), "generator")
 
 
 def read_item(checkpoint: pathlib.Path, item: str, like: PyTree) -> PyTree:

@@ -15,7 +15,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.convert.names import (
@@ -30,6 +29,7 @@ from sam_audio_jax.convert.names import (
 from sam_audio_jax.convert.tensors import State, Tensor
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError, shown
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.storage import Compute
 
 SAM_AUDIO_PREFIX = "vision_encoder.model."
@@ -150,7 +150,7 @@ def tower_and_rest(state: State, prefix: str = "") -> tuple[dict[str, Tensor], d
 def vision_table(config: VisionConfig) -> Table[VisionEncoder]:
     """The names of all tensors of a tower of this configuration."""
     return Table(
-        lambda: VisionEncoder(config, rngs=nnx.Rngs(0)),
+        lambda: VisionEncoder(config, rngs=Rngs(0)),
         vision_rows(config),
         config.depth,
         "vision tower",

@@ -20,6 +20,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import solve
 from sam_audio_jax.infer.collate import Prompts
 from sam_audio_jax.nn import call
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.plan.collectives import Collective, collectives
 from sam_audio_jax.plan.scorer_calls import ScorerCall
 from sam_audio_jax.separator.model import Separator
@@ -52,7 +53,7 @@ class Program:
 @functools.lru_cache(maxsize=4)
 def abstract_codec(config: CodecConfig) -> Codec:
     """The codec's shapes, without numbers."""
-    return nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: Codec(config, rngs=Rngs(0)))
 
 
 def at_longest_bucket(config: TrainConfig) -> TrainConfig:
@@ -96,7 +97,7 @@ def sample_program(
     """Separation of `rows` recordings of the config's length: encode, condition, solve, decode."""
 
     def make() -> solve.Networks:
-        rngs = nnx.Rngs(0)
+        rngs = Rngs(0)
         return solve.Networks(
             Codec(dataclasses.replace(config.codec, watermark_rates=()), rngs=rngs),
             T5Encoder(config.text, rngs=rngs),

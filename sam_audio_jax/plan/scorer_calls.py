@@ -16,6 +16,7 @@ from flax import nnx
 from sam_audio_jax.bounds import Checked, SampleRate, Seconds, Size
 from sam_audio_jax.codec.codec import frame_count
 from sam_audio_jax.infer.options import CandidateCount
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers import aesthetics, clap_scorer, imagebind_scorer, judge_scorer, views
 from sam_audio_jax.scorers.aesthetics import Aesthetics, AestheticsConfig
 from sam_audio_jax.scorers.clap import Clap, ClapConfig
@@ -112,7 +113,7 @@ def judge_calls(
         arrays=(_whole(*tokens), _flags(*tokens)),
         items=scoring.texts,
     )
-    network = nnx.eval_shape(lambda: Judge(config, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: Judge(config, rngs=Rngs(0)))
     return PlannedScorer(network=network, calls=(windows, texts))
 
 
@@ -136,7 +137,7 @@ def clap_calls(
         arrays=(_whole(*tokens), _flags(*tokens)),
         items=scoring.batch,
     )
-    network = nnx.eval_shape(lambda: Clap(config, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: Clap(config, rngs=Rngs(0)))
     return PlannedScorer(network=network, calls=(sounds, texts))
 
 
@@ -152,7 +153,7 @@ def aesthetics_calls(run: BenchmarkRun, config: AestheticsConfig | None = None) 
         static=(("shape", shape),),
         items=rows / (windows * run.candidates),
     )
-    network = nnx.eval_shape(lambda: Aesthetics(config, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: Aesthetics(config, rngs=Rngs(0)))
     return PlannedScorer(network=network, calls=(sounds,))
 
 
@@ -177,7 +178,7 @@ def imagebind_calls(run: BenchmarkRun, config: ImageBindConfig | None = None) ->
         arrays=(_floats(crops, config.clip_frames, side, side, 3),),
         items=1,
     )
-    network = nnx.eval_shape(lambda: ImageBind(config, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: ImageBind(config, rngs=Rngs(0)))
     return PlannedScorer(network=network, calls=(sounds, videos))
 
 

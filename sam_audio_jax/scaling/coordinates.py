@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, PyTree
 
 from sam_audio_jax import config as configs
 from sam_audio_jax import parallel
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scaling.sizes import resized
 from sam_audio_jax.separator.flow import masked_mse, path_at
 from sam_audio_jax.separator.model import Separator
@@ -59,7 +60,7 @@ def _at_width(config: TrainConfig, base: int, head_dim: int, steps: int) -> dict
     """The movements at the config's width: one program for all kinds, whose factors are inputs."""
     dit = dataclasses.replace(config.separator.dit, dropout=0.0, context_dropout=0.0)
     sizes = dataclasses.replace(config.separator, dit=dit)
-    network = parallel.init_sharded(lambda: Separator(sizes, rngs=nnx.Rngs(config.seed)))
+    network = parallel.init_sharded(lambda: Separator(sizes, rngs=Rngs(config.seed)))
     graph, state = nnx.split(network)
     start = {"separator": nnx.as_pure(state)}
     optim = config.optim

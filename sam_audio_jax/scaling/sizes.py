@@ -14,6 +14,7 @@ import jax
 from flax import nnx
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 from sam_audio_jax.train.config import TrainConfig
@@ -55,5 +56,5 @@ def parameters(config: SeparatorConfig) -> int:
 
     Codec, text encoder, teacher and alignment head are not counted: they are the same in all sizes.
     """
-    abstract = nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: Separator(config, rngs=Rngs(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract, nnx.Param)))

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from sam_audio_jax import parallel
 from sam_audio_jax.encoders.audio_tower import AudioTower
 from sam_audio_jax.encoders.text_means import unit
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.train.config import AudioTextTrainConfig
 from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
 from sam_audio_jax.train.step import Scalars, Step, TrainState, train_step
@@ -29,7 +30,7 @@ def initial_tower(
 ) -> AudioTower:
     """The tower at step 0, sharded over the mesh; `means` are those of the captions' vectors."""
     seed = config.seed
-    tower = parallel.init_sharded(lambda: AudioTower(config.audio_tower, rngs=nnx.Rngs(seed)), mesh)
+    tower = parallel.init_sharded(lambda: AudioTower(config.audio_tower, rngs=Rngs(seed)), mesh)
     usual = np.full(1, np.mean(np.linalg.norm(means, axis=1)), np.float32)
     tower.length[...] = jax.device_put(usual, tower.length[...].sharding)
     return tower

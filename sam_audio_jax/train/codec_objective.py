@@ -26,6 +26,7 @@ from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.codec.mask_loss import mask_error_db
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.train.config import CodecTrainConfig
 from sam_audio_jax.train.optimizer import codec_decay_mask, decaying_schedule, make_optimizer
 from sam_audio_jax.train.step import Scalars, Step, TrainState, apply_gradients, finish_step
@@ -48,7 +49,7 @@ def make_codec_training(
     adamw = functools.partial(make_optimizer, optim, decaying_schedule(optim), codec_decay_mask)
 
     def make() -> Codec:
-        return Codec(config.codec, rngs=nnx.Rngs(config.seed))
+        return Codec(config.codec, rngs=Rngs(config.seed))
 
     if codec is None:
         graph, generator = _initialised(make)
@@ -61,7 +62,7 @@ def make_codec_training(
     discriminator = None
     if config.loss.needs_discriminator:
         discriminator_graph, params["discriminator"] = _initialised(
-            lambda: Discriminator(config.discriminator, rngs=nnx.Rngs(config.seed + 1))
+            lambda: Discriminator(config.discriminator, rngs=Rngs(config.seed + 1))
         )
         discriminator_tx = adamw(clip_norm=optim.discriminator_clip_norm)
         opt_state["discriminator"] = jax.jit(discriminator_tx.init)(params["discriminator"])

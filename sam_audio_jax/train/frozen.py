@@ -34,6 +34,7 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import json_differences, read_json, write_json
 from sam_audio_jax.infer.video_prompts import VideoFeatures, stored_tower
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.model import PromptedSeparator, project_text
 from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
@@ -51,7 +52,7 @@ def make_codec(config: TrainConfig) -> Codec:
         )
     if config.codec_checkpoint != RANDOM:
         return load_codec(config.codec_checkpoint)
-    return parallel.init_sharded(lambda: Codec(config.codec, rngs=nnx.Rngs(config.seed)))
+    return parallel.init_sharded(lambda: Codec(config.codec, rngs=Rngs(config.seed)))
 
 
 def kept_codec(workdir: Workdir, config: TrainConfig) -> Codec:
@@ -138,7 +139,7 @@ def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:
         raise UserError("alignment.teacher_checkpoint is empty; name a Cnn14 file")
     if config.teacher_checkpoint != RANDOM:
         return load_cnn14(config.teacher_checkpoint, config.teacher, mesh)
-    return parallel.init_sharded(lambda: Cnn14(config.teacher, rngs=nnx.Rngs(0)), mesh)
+    return parallel.init_sharded(lambda: Cnn14(config.teacher, rngs=Rngs(0)), mesh)
 
 
 def open_vision(config: TrainConfig, codec: Codec, mesh: Mesh | None) -> VideoFeatures | None:
@@ -174,7 +175,7 @@ def make_audio_tower(
     if not like.share:
         return None
     if like.tower_checkpoint == RANDOM:
-        return parallel.init_sharded(lambda: AudioTower(like.tower, rngs=nnx.Rngs(config.seed)))
+        return parallel.init_sharded(lambda: AudioTower(like.tower, rngs=Rngs(config.seed)))
     restored = bool(workdir.steps())
     stored = open_audio_tower(workdir.audio_tower if restored else like.tower_checkpoint)
     named = f"like.tower_checkpoint={like.tower_checkpoint}"
@@ -249,7 +250,7 @@ def _with_text_encoder(
         file=sys.stderr,
     )
     start.text_encoder = encoder
-    start.separator.project_text = project_text(config.separator, rngs=nnx.Rngs(config.seed))
+    start.separator.project_text = project_text(config.separator, rngs=Rngs(config.seed))
     return start
 
 

@@ -22,6 +22,7 @@ from sam_audio_jax.convert.load import load_codec
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
 from sam_audio_jax.convert.word_vectors import find_word_vectors, read_word_vectors
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.judge import Judge
 from sam_audio_jax.train.config import JudgeTrainConfig
 
@@ -85,7 +86,7 @@ def _with(judge: Judge, trained: dict[Path, Array]) -> Judge:
 
 
 def _random(config: JudgeTrainConfig) -> Judge:
-    return Judge(config.judge, rngs=nnx.Rngs(config.seed))
+    return Judge(config.judge, rngs=Rngs(config.seed))
 
 
 def _trained_parts(config: JudgeTrainConfig) -> dict[Path, Array]:

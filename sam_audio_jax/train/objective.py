@@ -21,6 +21,7 @@ from sam_audio_jax.encoders.audio_tower import AudioTower
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import lora
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.dit import StepSizeEmbedding
 from sam_audio_jax.separator.few_steps import ConsistentRows, with_consistency
@@ -101,15 +102,13 @@ def abstract_training(
     frozen["codec"] = parallel.with_shardings(nnx.as_pure(weights), replicated)
     if needs_teacher(config):
         teacher = config.alignment.teacher
-        graphs["teacher"], weights = nnx.split(
-            nnx.eval_shape(lambda: Cnn14(teacher, rngs=nnx.Rngs(0)))
-        )
+        graphs["teacher"], weights = nnx.split(nnx.eval_shape(lambda: Cnn14(teacher, rngs=Rngs(0))))
         shardings = parallel.parameter_shardings(weights, mesh)
         frozen["teacher"] = parallel.with_shardings(nnx.as_pure(weights), shardings)
     if config.like.share:
         sizes = config.like.tower
         graphs["audio_tower"], weights = nnx.split(
-            nnx.eval_shape(lambda: AudioTower(sizes, rngs=nnx.Rngs(0)))
+            nnx.eval_shape(lambda: AudioTower(sizes, rngs=Rngs(0)))
         )
         frozen["audio_tower"] = parallel.with_shardings(nnx.as_pure(weights), replicated)
     run = functools.partial(_step, config, tx, graph, graphs)
@@ -173,7 +172,7 @@ def needs_teacher(config: TrainConfig) -> bool:
 
 def make_model(config: TrainConfig) -> PromptedSeparator:
     """The network that is trained, with random weights, and with its head if there is alignment."""
-    rngs = nnx.Rngs(config.seed)
+    rngs = Rngs(config.seed)
     prompted = PromptedSeparator(config.text, config.separator, rngs=rngs)
     alignment, dit = config.alignment, config.separator.dit
     if alignment.weight:
@@ -411,9 +410,7 @@ def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any
         weights["alignment"] = nnx.as_pure(nnx.state(parallel.init_sharded(head)))
     dit = config.separator.dit
     if dit.step_size and not start.separator.config.dit.step_size:
-        step_size = parallel.init_sharded(
-            lambda: StepSizeEmbedding(dit, rngs=nnx.Rngs(config.seed))
-        )
+        step_size = parallel.init_sharded(lambda: StepSizeEmbedding(dit, rngs=Rngs(config.seed)))
         weights["separator"]["dit"]["step_size"] = nnx.as_pure(nnx.state(step_size))
     _check_shapes(weights, like)
     return weights

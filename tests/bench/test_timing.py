@@ -13,6 +13,7 @@ from sam_audio_jax.bench.timing import Measured
 from sam_audio_jax.bench.weights import random_network
 from sam_audio_jax.cli.bench import main, no_original, read_options
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 
 
 def part(run=lambda: 0.0) -> Measurement:
@@ -81,7 +82,7 @@ def test_all_scorers_by_one_name():
 
 def test_a_measured_scorer_gives_its_result():
     forward = scorer_parts.ScorerForward(
-        make=lambda: nnx.Linear(3, 2, rngs=nnx.Rngs(0)),
+        make=lambda: nnx.Linear(3, 2, rngs=Rngs(0)),
         program=nnx.Linear.__call__,
         inputs=lambda: (np.ones((1, 3), np.float32),),
         original="clap",

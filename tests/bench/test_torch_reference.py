@@ -7,12 +7,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax.bench import scorer_parts
 from sam_audio_jax.bench.parts import Forward
 from sam_audio_jax.bench.transformer import forward_inputs
 from sam_audio_jax.codec.codec import Codec, CodecConfig
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 from tests.tiny import JUDGE
@@ -33,11 +33,11 @@ CODEC = CodecConfig(
 
 
 def small_separator() -> Separator:
-    return Separator(SeparatorConfig(dit=DIT), rngs=nnx.Rngs(0))
+    return Separator(SeparatorConfig(dit=DIT), rngs=Rngs(0))
 
 
 def small_codec() -> Codec:
-    return Codec(dataclasses.replace(CODEC, mean=0.5, std=2.0), rngs=nnx.Rngs(0))
+    return Codec(dataclasses.replace(CODEC, mean=0.5, std=2.0), rngs=Rngs(0))
 
 
 WAVE = np.random.default_rng(0).standard_normal((2, 144), np.float32)

@@ -10,6 +10,7 @@ from sam_audio_jax.codec import chunked
 from sam_audio_jax.codec.codec import Codec, CodecConfig, pad_to_hop
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.rngs import Rngs
 
 CONFIG = CodecConfig(
     sample_rate=8_000,
@@ -26,7 +27,7 @@ CONFIG = CodecConfig(
 @pytest.fixture(scope="module")
 def codec():
     # Initialised in one compilation.
-    return Compiled(nnx.jit(lambda: Codec(CONFIG, rngs=nnx.Rngs(0)))())
+    return Compiled(nnx.jit(lambda: Codec(CONFIG, rngs=Rngs(0)))())
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from sam_audio_jax.codec.discriminator import (
     normalise,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 
 TINY = DiscriminatorConfig(
     periods=(2, 3), period_widths=(4, 8), windows=(128,), window_width=4, bands=(0.0, 0.5, 1.0)
@@ -63,7 +64,7 @@ def case(fixtures_dir):
     numbers = json.loads((folder / "losses.json").read_text())
     tensors = load_file(folder / "losses.safetensors")
     graph, state = nnx.split(
-        nnx.eval_shape(lambda: Discriminator(DiscriminatorConfig(), rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: Discriminator(DiscriminatorConfig(), rngs=Rngs(0)))
     )
     params = nnx.as_pure(state)
     abstract = jax.tree.leaves(params)
@@ -140,14 +141,14 @@ def test_bands_equal_the_reference(case):
     names = sorted(name for name in tensors if re.fullmatch(r"mrd\d+_band_\d+", name))
     (window,) = {int(re.match(r"mrd(\d+)", name)[1]) for name in names}
     config = DiscriminatorConfig(window_width=1)
-    critic = nnx.eval_shape(lambda: SpectrumDiscriminator(window, config, rngs=nnx.Rngs(0)))
+    critic = nnx.eval_shape(lambda: SpectrumDiscriminator(window, config, rngs=Rngs(0)))
     for name, ours in zip(names, critic.split(wave), strict=True):
         theirs = tensors[name].transpose(0, 2, 3, 1)
         assert np.abs(ours - theirs).max() < 2e-5 * np.abs(theirs).max(), name
 
 
 def shapes(wave):
-    critics = Discriminator(TINY, rngs=nnx.Rngs(0))
+    critics = Discriminator(TINY, rngs=Rngs(0))
     return critics(wave), critics.spectra[0].split(wave)
 
 
@@ -168,7 +169,7 @@ def test_level_and_offset_of_a_wave_do_not_matter():
 
 
 def test_a_fresh_kernel_is_its_direction():
-    conv = WeightNormConv2d(2, 4, (5, 1), rngs=nnx.Rngs(0))
+    conv = WeightNormConv2d(2, 4, (5, 1), rngs=Rngs(0))
     length = np.linalg.norm(np.asarray(conv.direction[...]).reshape(-1, 4), axis=0)
     np.testing.assert_allclose(conv.scale[...], length, rtol=1e-6)
 

@@ -8,6 +8,7 @@ from flax import nnx
 from sam_audio_jax.codec.folded import FoldedConv1d, FoldedConvTranspose1d, folded
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.conv import WeightNormConv1d, WeightNormConvTranspose1d
+from sam_audio_jax.nn.rngs import Rngs
 
 
 class Layers(nnx.Module):
@@ -24,7 +25,7 @@ class Layers(nnx.Module):
 
 
 def test_folded_layers_compute_the_same():
-    layers = Layers(nnx.Rngs(0))
+    layers = Layers(Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 12, 3), np.float32))
     exact = np.asarray(layers(x))
     small = folded(layers)
@@ -38,8 +39,8 @@ def test_folded_layers_compute_the_same():
 
 
 def test_shapes_of_an_abstract_codec_are_those_of_a_read_one():
-    abstract = folded(nnx.eval_shape(lambda: Layers(nnx.Rngs(0))))
-    whole = folded(Layers(nnx.Rngs(0)))
+    abstract = folded(nnx.eval_shape(lambda: Layers(Rngs(0))))
+    whole = folded(Layers(Rngs(0)))
     for name in ("strided.kernel", "up.matrix"):
         layer, kernel = name.split(".")
         one, other = (getattr(getattr(net, layer), kernel) for net in (abstract, whole))
@@ -47,7 +48,7 @@ def test_shapes_of_an_abstract_codec_are_those_of_a_read_one():
 
 
 def test_a_kernel_beyond_float16_is_refused():
-    layers = Layers(nnx.Rngs(0))
+    layers = Layers(Rngs(0))
     layers.up.scale[...] = jnp.full(4, 1e6)
     with pytest.raises(UserError, match=r"of the codec has .*too large .* use dtype='float32'"):
         folded(layers)

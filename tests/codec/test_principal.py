@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.principal import principal
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 
 CONFIG = CodecConfig(
     sample_rate=8_000,
@@ -26,7 +26,7 @@ CONFIG = CodecConfig(
 
 @pytest.fixture(scope="module")
 def codec():
-    codec = Codec(CONFIG, rngs=nnx.Rngs(3))
+    codec = Codec(CONFIG, rngs=Rngs(3))
     # Two channels repeat others, as in a codec that was trained for a short time.
     kernel = codec.in_proj.direction[...]
     codec.in_proj.direction[...] = kernel.at[..., 4:6].set(kernel[..., :2])

@@ -20,6 +20,7 @@ from sam_audio_jax.convert.aesthetics import (
 )
 from sam_audio_jax.encoders.wavlm import WavlmConfig
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.aesthetics import AXES, Aesthetics, AestheticsConfig
 
 INVENTORIES = pathlib.Path(__file__).parents[1] / "golden" / "inventories"
@@ -63,7 +64,7 @@ def test_names_and_shapes_of_the_released_checkpoint():
 
 
 def test_every_row_names_a_parameter_and_none_is_left_out():
-    model = nnx.eval_shape(lambda: Aesthetics(TINY, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Aesthetics(TINY, rngs=Rngs(0)))
     paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model))]
     assert sorted(row.ours for row in aesthetics_rows(TINY)) == sorted(paths)
 

@@ -24,6 +24,7 @@ from sam_audio_jax.convert.clap import (
     used,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.clap import Clap, ClapConfig
 from tests.tiny import CLAP
 
@@ -71,7 +72,7 @@ def test_names_of_transformers():
 
 @pytest.mark.parametrize("layout", [LAION, TRANSFORMERS])
 def test_every_row_names_a_parameter_and_none_is_left_out(layout):
-    model = nnx.eval_shape(lambda: Clap(CLAP, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Clap(CLAP, rngs=Rngs(0)))
     paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model))]
     assert sorted(row.ours for row in clap_rows(CLAP, layout)) == sorted(paths)
 

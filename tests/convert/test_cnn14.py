@@ -23,6 +23,7 @@ from sam_audio_jax.convert.cnn14 import (
     used,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.spectral import dft
 from sam_audio_jax.scorers.cnn14 import Cnn14, Cnn14Config
 
@@ -77,7 +78,7 @@ def test_names_and_shapes_of_the_published_checkpoints():
 
 
 def test_every_row_names_a_parameter_and_none_is_left_out():
-    model = nnx.eval_shape(lambda: Cnn14(TINY, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Cnn14(TINY, rngs=Rngs(0)))
     paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model))]
     assert sorted(row.ours for row in cnn14_rows(TINY)) == sorted(paths)
 

@@ -17,6 +17,7 @@ from sam_audio_jax.convert.imagebind import (
     used,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.imagebind import ImageBind, ImageBindConfig
 from tests.scorers.tiny_imagebind import TINY, random_state
 
@@ -45,7 +46,7 @@ def test_names_and_shapes_of_the_released_checkpoint():
 
 
 def test_every_row_names_a_parameter_and_none_is_left_out():
-    model = nnx.eval_shape(lambda: ImageBind(TINY, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: ImageBind(TINY, rngs=Rngs(0)))
     paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model))]
     assert sorted({row.ours for row in imagebind_rows(TINY)}) == sorted(paths)
 

@@ -19,6 +19,7 @@ from sam_audio_jax.convert.separator import (
     separator_table,
 )
 from sam_audio_jax.convert.upstream_config import with_defaults
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import Separator, SeparatorConfig
 
@@ -40,7 +41,7 @@ def test_any_feed_forward_size_can_be_written(mlp):
 def test_every_row_names_a_parameter_and_none_is_left_out():
     dit = DitConfig(depth=2, width=16, heads=2, mlp=24, context_norm=True)
     config = SeparatorConfig(dit=dit, channels=3, text_width=5, video_width=7, anchor_width=6)
-    model = nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Separator(config, rngs=Rngs(0)))
     ours = {row.ours for row in separator_rows(config)}
     flat = nnx.to_flat_state(nnx.state(model))
     assert ours == {".".join(map(str, path)) for path, _ in flat}

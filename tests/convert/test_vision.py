@@ -20,6 +20,7 @@ from sam_audio_jax.convert.vision import (
 )
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 
 INVENTORIES = pathlib.Path(__file__).parents[1] / "golden" / "inventories"
 NAME = "PE-Core-L14-336"
@@ -68,7 +69,7 @@ def test_a_sam_audio_checkpoint_holds_the_tower_and_a_rest(size):
 @pytest.mark.parametrize("changes", [{}, {"class_token": False, "layer_scale": 0.1, "mlp": 21}])
 def test_every_row_names_a_parameter_and_none_is_left_out(changes):
     config = VisionConfig(**SIZES | changes)
-    model = nnx.eval_shape(lambda: VisionEncoder(config, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: VisionEncoder(config, rngs=Rngs(0)))
     paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model))]
     assert sorted(row.ours for row in vision_rows(config)) == sorted(paths)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax.cli import prepare
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.data import shards
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.train import frozen
 from tests import tiny
 
@@ -32,7 +32,7 @@ def config(world, tmp_path, monkeypatch):
     """`config(weight)`: path of a config with the tiny codec and a tiny teacher of this weight."""
 
     def codec(name: str) -> Codec:
-        return tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
+        return tiny.filled(lambda: Codec(tiny.CODEC, rngs=Rngs(0)))
 
     monkeypatch.setattr(frozen, "load_codec", codec)
 

@@ -15,6 +15,7 @@ from sam_audio_jax.data import pipeline, shards, tower_tracks
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_jsonl, write_jsonl, writing_to
 from sam_audio_jax.infer.video_prompts import Clip
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import open_vision
@@ -188,7 +189,7 @@ def vision_config(model: str, width: int) -> TrainConfig:
 
 
 def test_what_cannot_make_features_is_refused_in_one_line(world, model, tmp_path):
-    codec = nnx.eval_shape(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
+    codec = nnx.eval_shape(lambda: Codec(tiny.CODEC, rngs=Rngs(0)))
     with pytest.raises(UserError, match="vision_checkpoint=tiny has no vision tower: name a"):
         open_vision(vision_config("tiny", 4), codec, None)
     vision = open_vision(vision_config(model, 5), codec, None)

@@ -6,12 +6,12 @@ import av
 import numpy as np
 import pytest
 import scipy.io.wavfile
-from flax import nnx
 
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.demo.limits import Limits
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from tests import tiny
@@ -24,8 +24,8 @@ SECONDS = 1.0
 
 def make_model(**settings) -> SAMAudio:
     """A model of random numbers whose prompts all matter; `settings` are those of `Pipeline`."""
-    prompted = tiny.filled(lambda: PromptedSeparator(tiny.TEXT, tiny.SEPARATOR, rngs=nnx.Rngs(0)))
-    codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
+    prompted = tiny.filled(lambda: PromptedSeparator(tiny.TEXT, tiny.SEPARATOR, rngs=Rngs(0)))
+    codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=Rngs(0)))
     codec.decoder.out.scale[...] *= 0.1  # waves well below full scale
     sampler = SamplerConfig(method="euler", steps=2)
     return SAMAudio(codec, prompted, tokenizer_for("byt5"), sampler=sampler, **settings)

@@ -7,13 +7,13 @@ import av
 import numpy as np
 import pytest
 import scipy.io.wavfile
-from flax import nnx
 from PIL import Image
 
 from sam_audio_jax.demo import job_request
 from sam_audio_jax.demo.limits import Limits
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.infer.memory import resident
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.video.masks import StretchedMasks
 from tests import tiny
 from tests.demo import http
@@ -214,7 +214,7 @@ def test_a_box_separates_as_the_same_mask_does(film, wave, tmp_path):
     vision = VisionConfig(
         image_size=8, patch_size=4, width=16, depth=1, heads=2, mlp=24, output=4, pool_heads=2
     )
-    model = make_model(vision=tiny.filled(lambda: VisionEncoder(vision, rngs=nnx.Rngs(0))))
+    model = make_model(vision=tiny.filled(lambda: VisionEncoder(vision, rngs=Rngs(0))))
     with http.running(model, LIMITS) as client:
         assert client.ask("GET", "/api/model").json["why_no_video"] is None
         recording = client.upload(film, "film.mkv")["id"]

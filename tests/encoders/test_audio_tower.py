@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax.encoders.audio_embedder import AudioEmbedder
 from sam_audio_jax.encoders.audio_tower import AudioTower
@@ -12,6 +11,7 @@ from sam_audio_jax.encoders.text_means import TextMeans, mean_of_words, unit
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.audio_text import AudioTextScorer
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
 from tests import audio_text, tiny
@@ -83,7 +83,7 @@ def test_a_text_is_the_mean_of_its_words_without_its_end():
     ids, mask = tokenizer_for("byt5")(["ab", ""])
     states = jnp.asarray(table[ids])
     np.testing.assert_allclose(mean_of_words(states, jnp.asarray(mask))[0], means[0], atol=1e-6)
-    encoder = tiny.filled(lambda: T5Encoder(tiny.TEXT, rngs=nnx.Rngs(0)))
+    encoder = tiny.filled(lambda: T5Encoder(tiny.TEXT, rngs=Rngs(0)))
     with pytest.raises(UserError, match="a text encoder of 1 layers does not have"):
         TextMeans(encoder, tokenizer_for("byt5"))
 

@@ -12,6 +12,7 @@ from sam_audio_jax.encoders.clips import encode_clips, pixels, resize
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import jitted
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from tests.tiny import filled
 
@@ -21,7 +22,7 @@ RNG = np.random.default_rng(0)
 
 
 def tower(config: VisionConfig = CONFIG) -> VisionEncoder:
-    return filled(lambda: VisionEncoder(config, rngs=nnx.Rngs(0)))
+    return filled(lambda: VisionEncoder(config, rngs=Rngs(0)))
 
 
 @pytest.fixture(scope="module")

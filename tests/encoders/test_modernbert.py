@@ -14,6 +14,7 @@ from sam_audio_jax.convert.pe_a_frame import modernbert_config, modernbert_rows
 from sam_audio_jax.encoders.modernbert import ModernBert, ModernBertConfig
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.norm import LayerNorm
+from sam_audio_jax.nn.rngs import Rngs
 from tests.tiny import filled
 
 TOLERANCE = 2e-4
@@ -32,7 +33,7 @@ def stored(folder):
 
 def table(config) -> Table[ModernBert]:
     rows = modernbert_rows("", "", config)
-    return Table(lambda: ModernBert(config, rngs=nnx.Rngs(0)), rows, config.depth, "ModernBERT")
+    return Table(lambda: ModernBert(config, rngs=Rngs(0)), rows, config.depth, "ModernBERT")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def near(got, want, real):
 @pytest.mark.golden
 def test_every_hidden_state(bert, stored, batches):
     graph, blocks = nnx.split(bert.blocks)
-    norm = LayerNorm(bert.config.width, eps=bert.config.eps, bias=False, rngs=nnx.Rngs(0))
+    norm = LayerNorm(bert.config.width, eps=bert.config.eps, bias=False, rngs=Rngs(0))
     norm.scale[...] = jnp.asarray(stored["final_norm.weight"])
 
     @jax.jit
@@ -98,7 +99,7 @@ def test_export_gives_back_every_tensor(bert, stored):
 
 
 def random_bert(config=TINY) -> ModernBert:
-    return filled(lambda: ModernBert(config, rngs=nnx.Rngs(0)))
+    return filled(lambda: ModernBert(config, rngs=Rngs(0)))
 
 
 def tokens(batch, length, seed=0):

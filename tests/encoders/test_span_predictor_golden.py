@@ -15,6 +15,7 @@ from sam_audio_jax.encoders.modernbert import ModernBertConfig
 from sam_audio_jax.encoders.peav import Peav, PeavConfig
 from sam_audio_jax.encoders.span_predictor import SpanPredictor, SpanPredictorConfig
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from tests.peav_states import peav_states
 from tests.tiny import filled
 
@@ -122,7 +123,7 @@ def inputs(lengths=(7, 4), tokens=5, seed=0):
 
 
 def jitted(config=TINY):
-    predictor = filled(lambda: SpanPredictor(config, rngs=nnx.Rngs(0)))
+    predictor = filled(lambda: SpanPredictor(config, rngs=Rngs(0)))
     return jax.jit(lambda x, ids, mask, valid: predictor(x, ids, mask, valid=valid))
 
 
@@ -153,7 +154,7 @@ def test_bfloat16_stays_near_float32(tiny):
 
 
 def test_padded_frames_do_not_influence_attention_and_norm():
-    peav = filled(lambda: Peav(TINY.audio, rngs=nnx.Rngs(0)))
+    peav = filled(lambda: Peav(TINY.audio, rngs=Rngs(0)))
     run = jax.jit(lambda x, valid: peav(x, valid))
     x = np.random.default_rng(0).standard_normal((1, 9, TINY.audio.width)).astype(np.float32)
     valid = np.arange(9)[None] < 6
@@ -166,7 +167,7 @@ def test_padded_frames_do_not_influence_attention_and_norm():
 
 
 def test_waves_need_the_wave_encoder():
-    predictor = nnx.eval_shape(lambda: SpanPredictor(TINY, rngs=nnx.Rngs(0)))
+    predictor = nnx.eval_shape(lambda: SpanPredictor(TINY, rngs=Rngs(0)))
     with pytest.raises(UserError, match="waves=True"):
         predictor.latents(jnp.zeros((1, 8)))
 

@@ -10,6 +10,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.encoders.clips import pixels
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 
 SIZES = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 2, "heads": 2, "mlp": 24}
 CONFIG = VisionConfig(**SIZES, output=6, pool_heads=4)
@@ -18,7 +19,7 @@ CONFIG = VisionConfig(**SIZES, output=6, pool_heads=4)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_released_size_can_be_traced(dtype):
     def encode(frames):
-        return VisionEncoder(VisionConfig(dtype=dtype), rngs=nnx.Rngs(0)).encode(pixels(frames))
+        return VisionEncoder(VisionConfig(dtype=dtype), rngs=Rngs(0)).encode(pixels(frames))
 
     frames = jax.ShapeDtypeStruct((2, 336, 336, 3), jnp.uint8)
     vectors = jax.eval_shape(encode, frames)
@@ -27,7 +28,7 @@ def test_the_released_size_can_be_traced(dtype):
 
 def test_large_matrices_are_sharded_over_the_mesh():
     devices = AbstractMesh((1, 2, 2, 1), parallel.MESH_AXES)
-    abstract = nnx.state(nnx.eval_shape(lambda: VisionEncoder(CONFIG, rngs=nnx.Rngs(0))))
+    abstract = nnx.state(nnx.eval_shape(lambda: VisionEncoder(CONFIG, rngs=Rngs(0))))
     shardings = parallel.parameter_shardings(abstract, devices)
     block = shardings["blocks"]
     assert block["attention"]["query"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor")
@@ -52,7 +53,7 @@ def test_sizes_that_do_not_fit_are_the_users_error(changes, message):
 
 def test_an_image_smaller_than_a_patch_is_refused():
     def encode(images):
-        return VisionEncoder(CONFIG, rngs=nnx.Rngs(0)).encode(images)
+        return VisionEncoder(CONFIG, rngs=Rngs(0)).encode(images)
 
     with pytest.raises(UserError, match="3 x 8 pixels are smaller than a patch"):
         jax.eval_shape(encode, jax.ShapeDtypeStruct((1, 8, 3, 3), jnp.float32))

@@ -10,6 +10,7 @@ from flax import nnx
 
 from sam_audio_jax.encoders.wavlm import WavlmConfig, WavlmEncoder, relative_buckets
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from tests import tiny
 
 TINY = WavlmConfig(
@@ -49,7 +50,7 @@ def _identity(state):
 
 
 def test_frames_without_sound_are_not_attended_to():
-    network = tiny.filled(lambda: WavlmEncoder(TINY, rngs=nnx.Rngs(0)))
+    network = tiny.filled(lambda: WavlmEncoder(TINY, rngs=Rngs(0)))
     wave = jnp.asarray(np.random.default_rng(0).standard_normal((2, 60)), jnp.float32)
     wave = wave.at[1].set(wave[0])
     lengths = jnp.array([60, 21])
@@ -73,6 +74,6 @@ def test_settings_and_waves_that_do_not_fit_are_the_users_error():
     ):
         with pytest.raises(UserError, match=message):
             WavlmConfig(**changed)
-    network = nnx.eval_shape(lambda: WavlmEncoder(TINY, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: WavlmEncoder(TINY, rngs=Rngs(0)))
     with pytest.raises(UserError, match="waves of 7 samples are too short for WavLM: at least 8"):
         network.states(jnp.zeros((1, 7)), jnp.array([7]), _identity)

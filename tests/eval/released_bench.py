@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from flax import nnx
 
 from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.codec.codec import Codec
@@ -17,6 +16,7 @@ from sam_audio_jax.data import source
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.eval.sam_audio_bench.settings import SETTINGS
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.video.muxing import mux
@@ -123,7 +123,7 @@ def write_table(path: pathlib.Path, rows: list[dict]) -> None:
 def save_model(path: pathlib.Path, networks: tuple) -> None:
     """A checkpoint folder of codec, separator and tokenizer, with a vision tower."""
     codec, prompted, _ = networks
-    tower = tiny.filled(lambda: VisionEncoder(VISION, rngs=nnx.Rngs(0)))
+    tower = tiny.filled(lambda: VisionEncoder(VISION, rngs=Rngs(0)))
     stored = vision_table(VISION).stored(tower)
     rest = {SAM_AUDIO_PREFIX + name: tensor for name, tensor in stored.items()}
     save_folder(path, codec, prompted, "byt5", {"vision": to_dict(VISION), "rest": rest})
@@ -151,14 +151,14 @@ class LevelScorer:
 
 def make_networks():
     """Codec, separator and tokenizer, filled with numbers."""
-    prompted = tiny.filled(lambda: PromptedSeparator(tiny.TEXT, tiny.SEPARATOR, rngs=nnx.Rngs(0)))
-    codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
+    prompted = tiny.filled(lambda: PromptedSeparator(tiny.TEXT, tiny.SEPARATOR, rngs=Rngs(0)))
+    codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=Rngs(0)))
     codec.decoder.out.scale[...] *= 0.1
     return codec, prompted, tokenizer_for("byt5")
 
 
 def seeing(networks, **settings):
     """A model with a vision tower."""
-    tower = tiny.filled(lambda: VisionEncoder(VISION, rngs=nnx.Rngs(0)))
+    tower = tiny.filled(lambda: VisionEncoder(VISION, rngs=Rngs(0)))
     sampler = SamplerConfig(method="euler", steps=1)
     return SAMAudio(*networks, sampler=sampler, vision=tower, **settings)

@@ -21,6 +21,7 @@ from sam_audio_jax.eval.results import ranked
 from sam_audio_jax.eval.score_store import partial_folder
 from sam_audio_jax.eval.suite import choose, contents_of_bench, fixed_suite
 from sam_audio_jax.eval.summary import summary
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.process_rank import ProcessRank
 from tests.eval.listing import Oracle, event, make_folder, three_lines
 from tests.tiny import CODEC, filled
@@ -37,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oracle(folder):
-    codec = filled(lambda: Codec(CODEC, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(CODEC, rngs=Rngs(0)))
     bench = load_bench(folder)
     mixtures = [render(bench, item) for item in bench.mixtures]
     return lambda **options: Oracle(codec, mixtures, **options)
@@ -284,8 +285,8 @@ def test_what_a_list_holds_does_not_depend_on_its_place(folder, tmp_path):
 
 def test_another_audio_tower_makes_another_evaluation(oracle, folder):
     """Examples are read by a tower that is not among the model's own networks."""
-    tower = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
-    predictor = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    tower = nnx.Linear(2, 2, rngs=Rngs(0))
+    predictor = nnx.Linear(3, 3, rngs=Rngs(0))
     model = oracle()
     model.pipeline.like_vectors = SimpleNamespace(
         require=lambda: SimpleNamespace(read=lambda: tower)

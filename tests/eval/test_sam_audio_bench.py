@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet
 import pytest
-from flax import nnx
 
 from sam_audio_jax import SAMAudio
 from sam_audio_jax.convert.imagebind import imagebind_from_reference
@@ -27,6 +26,7 @@ from sam_audio_jax.eval.sam_audio_bench.table import read_tables, unpack_masks
 from sam_audio_jax.eval.scoring import DISTANCES, Measures
 from sam_audio_jax.infer.rerank import Rankers
 from sam_audio_jax.infer.scorer_files import with_scorers
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.process_rank import ProcessRank
 from sam_audio_jax.scorers.aesthetics import Aesthetics, AestheticsConfig, AestheticsScorer
 from sam_audio_jax.scorers.clap import Clap
@@ -364,13 +364,13 @@ def test_broken_masks_are_the_users_error(kind, tmp_path):
 def test_real_scorers_score_every_setting_and_rank_candidates(folder, networks, tmp_path):
     """The networks of all four kinds, tiny, with the published rules of ranking."""
     judge = JudgeScorer(filled_judge(), tokenizer_for("byt5"))
-    network = tiny.filled(lambda: Clap(tiny.CLAP, rngs=nnx.Rngs(0)))
+    network = tiny.filled(lambda: Clap(tiny.CLAP, rngs=Rngs(0)))
     config = AestheticsConfig(wavlm=WAVLM, sample_rate=1_000, window=60, head_layers=3)
     used = {
         "judge": judge,
         "clap": ClapScorer(network, roberta_tokenizer(), ClapScoring(via_wav=True)),
         "aesthetics": AestheticsScorer(
-            tiny.filled(lambda: Aesthetics(config, rngs=nnx.Rngs(0))), windows=4
+            tiny.filled(lambda: Aesthetics(config, rngs=Rngs(0))), windows=4
         ),
         "imagebind": ImageBindScorer(imagebind_from_reference(random_state(), TINY), clips=4),
     }
@@ -392,7 +392,7 @@ def test_real_scorers_score_every_setting_and_rank_candidates(folder, networks, 
 
 
 def filled_judge(seed: int = 0) -> Judge:
-    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)), seed)
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)), seed)
     judge.mean[...], judge.std[...] = jnp.array([3.0, 2, 4, 1]), jnp.array([1.0, 0.5, 2, 1])
     return judge
 

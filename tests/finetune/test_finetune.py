@@ -41,6 +41,7 @@ from sam_audio_jax.finetune.own_recordings import look
 from sam_audio_jax.finetune.split_sources import split
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.lora import add_adapters, split_factors
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.config import TrainConfig
@@ -63,9 +64,9 @@ REFINE = {"exponent": 0.45, "gate": True}
 
 def write_base(folder, seed=0):
     """A model folder with the smallest networks, and a refinement of its own."""
-    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
     text = dataclasses.replace(TINY.text, depth=0)  # word vectors, which say what is known
-    start = filled(lambda: PromptedSeparator(text, TINY.separator, rngs=nnx.Rngs(0)), seed)
+    start = filled(lambda: PromptedSeparator(text, TINY.separator, rngs=Rngs(0)), seed)
     extra = {"sampler": {"method": "euler", "steps": 1}, "level_db": -25.0, "refine": REFINE}
     extra |= {"known": {"texts": ["violin"], "least_cosine": 0.9999}}
     save_folder(folder, codec, start, "byt5", extra)
@@ -284,7 +285,7 @@ def test_results_of_other_weights_or_settings_are_measured_again(
 
 def test_an_adapter_brings_the_texts_that_it_has_learned(base, tmp_path):
     network = load_networks(base)[1]
-    add_adapters(network, r".*mlp\.up", rank=1, scale=1.0, rngs=nnx.Rngs(0))
+    add_adapters(network, r".*mlp\.up", rank=1, scale=1.0, rngs=Rngs(0))
     factors, _ = split_factors(nnx.as_pure(nnx.state(network)))
     weights = digest(load_networks(base)[1])
     fields = {"base": base, "weights": weights, "rank": 1, "alpha": 1.0, "step": 1}

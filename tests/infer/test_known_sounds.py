@@ -6,11 +6,11 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.known_sounds import KnownConfig, KnownSounds
+from sam_audio_jax.nn.rngs import Rngs
 
 WORDS = ("</s>", "dog", "hound", "barking", "piano", "the")
 VECTORS = np.array([[9, 9, 9], [4, 0, 0], [3, 1, 0], [1, 3, 0], [0, 0, 5], [0, 0, 0.1]], np.float32)
@@ -26,7 +26,7 @@ def tokenize(texts, length=None):
 
 
 def word_vectors():
-    encoder = T5Encoder(SIZES, rngs=nnx.Rngs(0))
+    encoder = T5Encoder(SIZES, rngs=Rngs(0))
     encoder.embed.embedding[...] = jnp.asarray(VECTORS)
     return encoder
 
@@ -43,7 +43,7 @@ def test_what_is_near_a_caption_is_known_and_little_words_hardly_count():
 
 
 def test_an_encoder_with_layers_and_an_empty_list_are_refused():
-    layers = T5Encoder(dataclasses.replace(SIZES, depth=1), rngs=nnx.Rngs(0))
+    layers = T5Encoder(dataclasses.replace(SIZES, depth=1), rngs=Rngs(0))
     with pytest.raises(UserError, match="a text encoder of 1 layers does not have"):
         KnownSounds(CONFIG, layers, tokenize)
     with pytest.raises(UserError, match=r"known\.texts is empty"):

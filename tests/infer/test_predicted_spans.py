@@ -18,6 +18,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import span_prediction
 from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.span_prediction import THRESHOLD, predict_spans, span_probabilities
+from sam_audio_jax.nn.rngs import Rngs
 
 RATE, HOP = 8_000, 320
 CONFIG = SpanPredictorConfig(
@@ -44,7 +45,7 @@ def mean(parts, wave):
 @pytest.fixture(scope="module")
 def pair(mean):
     """A predictor that finds something in `wave`, and its tokenizer."""
-    finder, tokenizer = SpanPredictor(CONFIG, rngs=nnx.Rngs(0)), tokenizer_for("byt5")
+    finder, tokenizer = SpanPredictor(CONFIG, rngs=Rngs(0)), tokenizer_for("byt5")
     (likely,) = span_probabilities(finder, tokenizer, mean, None, ["dog"])
     logits = np.sort(np.log(likely / (1 - likely)))[8:17]  # of the 25 frames those in the middle
     widest = int(np.argmax(np.diff(logits)))  # no frame is so near that a rounding decides
@@ -184,7 +185,7 @@ def test_spans_that_cannot_be_predicted_are_the_users_error(model, parts, wave):
     codec, prompted, tokenizer, _ = parts
     slow = SpanPredictor(
         dataclasses.replace(CONFIG, sample_rate=16_000),
-        rngs=nnx.Rngs(0),
+        rngs=Rngs(0),
     )
     other = SAMAudio(
         codec, prompted, tokenizer_for(tokenizer), span_predictor=(slow, tokenizer_for("byt5"))

@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors.numpy import save_file
 
 from sam_audio_jax import SAMAudio, SAMAudioProcessor, audio
@@ -21,6 +20,7 @@ from sam_audio_jax.infer.batch.run import Settings, run
 from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.manifest import read_manifest
 from sam_audio_jax.infer.options import SeparateOptions
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.clap import Clap
 from sam_audio_jax.scorers.ensemble import Ensemble
 from sam_audio_jax.scorers.judge import Judge
@@ -41,7 +41,7 @@ def judged(folder, tmp_path_factory):
     """The model's folder with a judge inside, which its config names as the text ranker."""
     path = tmp_path_factory.mktemp("judged") / "model"
     shutil.copytree(folder, path)
-    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)))
     judge.std[...] = np.ones(4, np.float32)
     save_judge(path / "judge", judge, "byt5")
     config = json.loads((path / "config.json").read_text())
@@ -126,7 +126,7 @@ def test_a_checkpoint_by_kind_goes_before_the_config_s(judged):
 
 
 def test_the_release_s_ensemble_is_five_clap_and_one_judge(judged, tmp_path, monkeypatch):
-    network = tiny.filled(lambda: Clap(tiny.CLAP, rngs=nnx.Rngs(0)))
+    network = tiny.filled(lambda: Clap(tiny.CLAP, rngs=Rngs(0)))
     folder = tmp_path / "clap"
     folder.mkdir()
     stored = clap_table(tiny.CLAP).stored(network)

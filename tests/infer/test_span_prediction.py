@@ -18,6 +18,7 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer import span_prediction
 from sam_audio_jax.infer.processor import anchor_slots
 from sam_audio_jax.nn.call import jitted
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.prompts import ANCHOR_IDS, frame_anchors, valid_frames
 
 GRID = {"hop": 1920, "sample_rate": 48_000}
@@ -170,7 +171,7 @@ def test_spans_end_with_the_valid_frames():
 
 @pytest.fixture(scope="module")
 def tiny():
-    predictor = nnx.jit(lambda: SpanPredictor(TINY, rngs=nnx.Rngs(1)))()
+    predictor = nnx.jit(lambda: SpanPredictor(TINY, rngs=Rngs(1)))()
     predictor.logit_bias[...] = jnp.ones(1)
     predictor.logit_scale[...] = jnp.full(1, 0.3)
     return predictor

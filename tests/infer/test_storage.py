@@ -11,6 +11,7 @@ from sam_audio_jax import SAMAudio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import storage
 from sam_audio_jax.nn.linear import linear
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.stack import stacked
 from sam_audio_jax.nn.storage import QuantizedLinear, quantized
 
@@ -43,7 +44,7 @@ def test_a_kernel_is_quantised_from_float32_whatever_its_file_has(dtype):
     pytest.importorskip("qwix")
     exact = 0.02 * np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
     stored = exact.astype(jnp.dtype(dtype))
-    layer = linear(64, 32, ("embed", "mlp"), dtype="float32", rngs=nnx.Rngs(0))
+    layer = linear(64, 32, ("embed", "mlp"), dtype="float32", rngs=Rngs(0))
     small = quantized(layer, iter([stored]))
     near = np.asarray(small.int8_kernel[...]) * np.asarray(small.scale[...])
     assert np.linalg.norm(near - exact) / np.linalg.norm(exact) < 0.01
@@ -51,7 +52,7 @@ def test_a_kernel_is_quantised_from_float32_whatever_its_file_has(dtype):
 
 def test_a_kernel_that_int8_does_not_hold_is_refused():
     pytest.importorskip("qwix")
-    layer = linear(4096, 2, ("embed", "mlp"), dtype="float32", rngs=nnx.Rngs(0))
+    layer = linear(4096, 2, ("embed", "mlp"), dtype="float32", rngs=Rngs(0))
     quantized(layer, iter([np.zeros((4096, 2), np.float32)]))
     outlier = np.ones((4096, 2), np.float32)
     outlier[0] = 1e4  # one value on its channel: every other one is rounded to zero
@@ -79,7 +80,7 @@ def test_each_layer_of_a_stack_is_quantised_by_itself():
     def make(rngs):
         return linear(6, 4, ("embed", "mlp"), dtype="float32", bias=True, rngs=rngs)
 
-    layer = stacked(make, 3, nnx.Rngs(0))
+    layer = stacked(make, 3, Rngs(0))
     small = quantized(layer)
     assert isinstance(small, QuantizedLinear)
     kernel, scale = np.asarray(layer.kernel[...]), np.asarray(small.scale[...])
@@ -119,7 +120,7 @@ def test_without_qwix_and_out_of_range_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "qwix", None)
     with pytest.raises(UserError, match=r"dtype='int8' needs Qwix: pip install"):
         storage.check_storage("int8", on_mesh=False)
-    layer = linear(2, 2, ("embed", "mlp"), dtype="float32", rngs=nnx.Rngs(0))
+    layer = linear(2, 2, ("embed", "mlp"), dtype="float32", rngs=Rngs(0))
     layer.kernel[...] = jnp.full((2, 2), 1e6)
     with pytest.raises(UserError, match="too large for float16: use bfloat16"):
         storage.stored(Holder(layer), "float16")

@@ -5,7 +5,6 @@ import pathlib
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax import SAMAudio, audio
 from sam_audio_jax.codec.codec import Codec
@@ -15,6 +14,7 @@ from sam_audio_jax.label.label_inputs import read_inputs
 from sam_audio_jax.label.label_settings import LabelSettings
 from sam_audio_jax.label.labelling import label, make_plan
 from sam_audio_jax.label.network_scores import LabelNetworks
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
 from tests import tiny
 
@@ -26,8 +26,8 @@ CAPTIONS = ("dog barking", "rain", "violin")
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> pathlib.Path:
     """A checkpoint folder of a tiny model with weights of no training."""
-    prompted = tiny.filled(lambda: PromptedSeparator(tiny.TEXT, tiny.SEPARATOR, rngs=nnx.Rngs(0)))
-    codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=nnx.Rngs(0)))
+    prompted = tiny.filled(lambda: PromptedSeparator(tiny.TEXT, tiny.SEPARATOR, rngs=Rngs(0)))
+    codec = tiny.filled(lambda: Codec(tiny.CODEC, rngs=Rngs(0)))
     codec.decoder.out.scale[...] *= 0.1  # waves well below full scale
     path = tmp_path_factory.mktemp("checkpoint") / "folder"
     save_folder(path, codec, prompted, "byt5", {"sampler": {"method": "euler", "steps": 1}})

@@ -4,11 +4,12 @@ import numpy as np
 from flax import nnx
 
 from sam_audio_jax.nn import call
+from sam_audio_jax.nn.rngs import Rngs
 
 
 def test_compiled_shapes_are_bounded(monkeypatch):
     monkeypatch.setattr(call, "KEPT_PROGRAMS", 3)
-    network = call.Compiled(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    network = call.Compiled(nnx.Linear(2, 2, rngs=Rngs(0)))
 
     def double(linear: nnx.Linear, x):
         return 2 * linear(x)

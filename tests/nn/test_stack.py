@@ -10,6 +10,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.nn import call
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.nn.linear import linear
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.nn.stack import scan_blocks, stack_bytes, stacked, unstacked
 
 DEPTH, WIDTH = 3, 8
@@ -39,7 +40,7 @@ class Network(nnx.Module):
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    return parallel.init_sharded(lambda: Network(rngs=nnx.Rngs(0)))
+    return parallel.init_sharded(lambda: Network(rngs=Rngs(0)))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_initialisation_takes_little_more_than_the_parameters():
             wide = lambda rngs: linear(256, 256, ("embed", "mlp"), dtype="float32", rngs=rngs)  # noqa: E731
             self.blocks = stacked(wide, 32, rngs)
 
-    make = jax.jit(lambda: nnx.as_pure(nnx.state(Deep(rngs=nnx.Rngs(0)))))
+    make = jax.jit(lambda: nnx.as_pure(nnx.state(Deep(rngs=Rngs(0)))))
     memory = make.lower().compile().memory_analysis()
     assert memory.temp_size_in_bytes < 0.3 * memory.output_size_in_bytes
 
@@ -117,7 +118,7 @@ def test_a_large_network_is_unrolled_and_gives_the_same(network, x, monkeypatch)
 
 
 def test_a_program_is_compiled_once_for_all_networks_of_one_structure(network, x):
-    other = parallel.init_sharded(lambda: Network(rngs=nnx.Rngs(1)))
+    other = parallel.init_sharded(lambda: Network(rngs=Rngs(1)))
     results = [Compiled(one)(Network.__call__, x) for one in (network, other)]
     assert not np.array_equal(*results)
     before = call.jitted(Network.__call__)._cache_size()

@@ -14,6 +14,7 @@ from sam_audio_jax.cli.plan import main
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.encoders.wavlm import WavlmConfig
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import chips, flops, printout, scoring_run
 from sam_audio_jax.plan.programs import Program
@@ -69,7 +70,7 @@ def video(times):
 
 def judge() -> tuple[Scorer, PlannedScorer, BenchmarkRun]:
     run, scoring = run_of(10.0, 400), JudgeScoring(texts=ITEMS)
-    network = filled(lambda: Judge(JUDGE, rngs=nnx.Rngs(0)))
+    network = filled(lambda: Judge(JUDGE, rngs=Rngs(0)))
     scorer = JudgeScorer(network, tokenizer_for("byt5"), scoring)
     return scorer, judge_calls(run, JUDGE, scoring), run
 
@@ -77,26 +78,26 @@ def judge() -> tuple[Scorer, PlannedScorer, BenchmarkRun]:
 def judge_in_windows() -> tuple[Scorer, PlannedScorer, BenchmarkRun]:
     run = run_of(10.0, 200)
     scoring = JudgeScoring(window_s=4.0, batch_s=36.0, texts=ITEMS)
-    network = filled(lambda: Judge(JUDGE, rngs=nnx.Rngs(0)))
+    network = filled(lambda: Judge(JUDGE, rngs=Rngs(0)))
     scorer = JudgeScorer(network, tokenizer_for("byt5"), scoring)
     return scorer, judge_calls(run, JUDGE, scoring), run
 
 
 def clap() -> tuple[Scorer, PlannedScorer, BenchmarkRun]:
     run, scoring = run_of(0.5, 1600), ClapScoring(batch=ITEMS, via_wav=True)
-    network = filled(lambda: Clap(CLAP, rngs=nnx.Rngs(0)))
+    network = filled(lambda: Clap(CLAP, rngs=Rngs(0)))
     return ClapScorer(network, roberta_tokenizer(), scoring), clap_calls(run, CLAP, scoring), run
 
 
 def aesthetics() -> tuple[Scorer, PlannedScorer, BenchmarkRun]:
     run = run_of(1.0, 800)
-    network = filled(lambda: Aesthetics(AESTHETICS, rngs=nnx.Rngs(0)))
+    network = filled(lambda: Aesthetics(AESTHETICS, rngs=Rngs(0)))
     return AestheticsScorer(network), aesthetics_calls(run, AESTHETICS), run
 
 
 def imagebind() -> tuple[Scorer, PlannedScorer, BenchmarkRun]:
     run = run_of(2 * IMAGEBIND.clip_s, 2 * IMAGEBIND.sample_rate)
-    network = filled(lambda: ImageBind(IMAGEBIND, rngs=nnx.Rngs(0)))
+    network = filled(lambda: ImageBind(IMAGEBIND, rngs=Rngs(0)))
     return ImageBindScorer(network), imagebind_calls(run, IMAGEBIND), run
 
 
@@ -163,7 +164,7 @@ def square(size: int) -> tuple[PlannedScorer, ScorerCall]:
     def program(network: nnx.Linear, x: jax.Array) -> jax.Array:
         return jnp.matmul(x, network.kernel[...], precision="default")
 
-    network = nnx.eval_shape(lambda: nnx.Linear(size, size, use_bias=False, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: nnx.Linear(size, size, use_bias=False, rngs=Rngs(0)))
     rows = jax.ShapeDtypeStruct((size, size), jnp.float32)
     call = ScorerCall(what="sounds", program=program, arrays=(rows,), items=0.5)
     return PlannedScorer(network=network, calls=(call,)), call

@@ -10,6 +10,7 @@ from flax import nnx
 from sam_audio_jax import config
 from sam_audio_jax.data.config import DataConfig, MixConfig
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.plan import chips, figures, flops, operations, programs
 from sam_audio_jax.scaling import sizes
 from sam_audio_jax.scaling.study import StudyRun
@@ -80,7 +81,7 @@ def test_operations_agree_with_the_count_of_xla():
     """Within 2 %: XLA counts element-wise work, too, which is little of wide layers."""
     dit = DitConfig(depth=2, width=512, heads=4, mlp=1408, unroll=2, dropout=0.0, dtype="float32")
     config = SeparatorConfig(dit=dit, channels=16, text_width=64, video_width=8, anchor_width=8)
-    graph, abstract = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))))
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=Rngs(0))))
     rows, frames, tokens = 2, 64, 8
 
     def loss(weights, noisy, time, mixture, text):

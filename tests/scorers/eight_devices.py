@@ -5,10 +5,10 @@ Not a test file: the number of devices is fixed when JAX starts.
 
 import jax
 import numpy as np
-from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.judge import AXES, Judge
 from sam_audio_jax.scorers.judge_scorer import JudgeScorer, JudgeScoring
@@ -26,7 +26,7 @@ def main() -> None:
     mixtures = rng.standard_normal((len(LENGTHS), max(LENGTHS))).astype(np.float32)
     candidates = rng.standard_normal((len(LENGTHS), 2, max(LENGTHS))).astype(np.float32)
     prompts = [PromptView(text=text) for text in ("dog", "rain", "a long text", "dog")]
-    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)))
     scores = []
     for mesh in (None, parallel.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), devices)):
         scorer = JudgeScorer(judge, tokenizer_for("byt5"), SCORING, mesh)

@@ -5,10 +5,10 @@ Not a test file: the number of devices is fixed when JAX starts.
 
 import jax
 import numpy as np
-from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.convert.imagebind import imagebind_from_reference
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.aesthetics import Aesthetics, AestheticsScorer
 from sam_audio_jax.scorers.imagebind_scorer import ImageBindScorer
@@ -31,7 +31,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     candidates = rng.standard_normal((3, 2, 700)).astype(np.float32)
     lengths, prompts = np.array([100, 700, 350]), [PromptView(video=video)] * 3
-    aesthetics = tiny.filled(lambda: Aesthetics(CONFIG, rngs=nnx.Rngs(0)))
+    aesthetics = tiny.filled(lambda: Aesthetics(CONFIG, rngs=Rngs(0)))
     imagebind = imagebind_from_reference(random_state(), TINY)
     scores = []
     for mesh in (None, parallel.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), devices)):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.aesthetics import AXES, Aesthetics, AestheticsConfig, AestheticsScorer
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
 from tests import tiny
@@ -16,7 +16,7 @@ RATE, LENGTHS = 2_000, (50, 290)
 
 @pytest.fixture(scope="module")
 def scorer():
-    return AestheticsScorer(tiny.filled(lambda: Aesthetics(CONFIG, rngs=nnx.Rngs(0))), windows=4)
+    return AestheticsScorer(tiny.filled(lambda: Aesthetics(CONFIG, rngs=Rngs(0))), windows=4)
 
 
 @pytest.fixture(scope="module")

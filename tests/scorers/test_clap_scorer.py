@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 import transformers
-from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from sam_audio_jax import parallel
 from sam_audio_jax.encoders.tokenizer import PretrainedTokenizer, tokenizer_for
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers import front_end
 from sam_audio_jax.scorers.clap import Clap, as_wav, quantise
 from sam_audio_jax.scorers.clap_scorer import ClapScorer, ClapScoring
@@ -40,7 +40,7 @@ def roberta_tokenizer() -> PretrainedTokenizer:
 
 @pytest.fixture(scope="module")
 def network() -> Clap:
-    return filled(lambda: Clap(CLAP, rngs=nnx.Rngs(0)))
+    return filled(lambda: Clap(CLAP, rngs=Rngs(0)))
 
 
 def scorer_of(network: Clap, mesh=None, **scoring) -> ClapScorer:
@@ -164,7 +164,7 @@ def test_two_devices_score_as_one():
 
 def compare_devices() -> None:
     """Run by the test above, as the number of devices is fixed when JAX starts."""
-    network = filled(lambda: Clap(CLAP, rngs=nnx.Rngs(0)))
+    network = filled(lambda: Clap(CLAP, rngs=Rngs(0)))
     meshes = None, parallel.make_mesh(parallel.MeshConfig(fsdp=2))
     one, two = (scorer_of(network, mesh).score(*batch())["clap"] for mesh in meshes)
     np.testing.assert_allclose(two, one, atol=2e-6)

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.imagebind import ImageBind, ImageBindConfig, TrunkConfig
 from sam_audio_jax.scorers.views import clip_starts, frame_indices
 
@@ -27,7 +28,7 @@ def folder(fixtures_dir):
 def test_clips_of_sound(folder):
     stored = json.loads((folder / "frontend.json").read_text())["audio"]
     io = load_file(folder / "audio_frontend.safetensors")
-    network = nnx.eval_shape(lambda: ImageBind(CONFIG, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: ImageBind(CONFIG, rngs=Rngs(0)))
     rate, size = CONFIG.sample_rate, CONFIG.clip_samples
     assert stored
     for name, case in stored.items():

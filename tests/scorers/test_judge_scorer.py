@@ -8,7 +8,6 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file
 
 from sam_audio_jax.convert.judge import judge_config
@@ -16,6 +15,7 @@ from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_object
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.judge import AXES, Judge
 from sam_audio_jax.scorers.judge_inputs import judge_inputs
 from sam_audio_jax.scorers.judge_scorer import JudgeScorer, JudgeScoring
@@ -33,7 +33,7 @@ PROMPTS = [PromptView(text=text) for text in TEXTS]
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    network = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    network = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)))
     network.mean[...], network.std[...] = jnp.array([3.0, 2, 4, 1]), jnp.array([1.0, 0.5, 2, 1])
     return network
 

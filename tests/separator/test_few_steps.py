@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.few_steps import ConsistentRows, draw_steps, with_consistency
 from sam_audio_jax.separator.flow import FlowConfig, SamplerConfig, draw_path
 from sam_audio_jax.separator.model import Separator
@@ -83,11 +84,11 @@ def test_samplers_state_the_size_of_each_step():
 
 
 def test_a_network_with_an_embedding_of_the_step_begins_as_it_was_to_the_bit():
-    old = tiny.filled(lambda: Separator(tiny.SEPARATOR, rngs=nnx.Rngs(0)))
+    old = tiny.filled(lambda: Separator(tiny.SEPARATOR, rngs=Rngs(0)))
     dit = dataclasses.replace(tiny.SEPARATOR.dit, step_size=True)
     config = dataclasses.replace(tiny.SEPARATOR, dit=dit)
-    new = tiny.filled(lambda: Separator(config, rngs=nnx.Rngs(0)))
-    fresh = Separator(config, rngs=nnx.Rngs(0)).dit.step_size
+    new = tiny.filled(lambda: Separator(config, rngs=Rngs(0)))
+    fresh = Separator(config, rngs=Rngs(0)).dit.step_size
     embedding = nnx.state(fresh)
     assert float(jnp.abs(fresh(jnp.array([0.0, 0.25, 1.0]))).max()) == 0
     nnx.update(new, nnx.state(old))

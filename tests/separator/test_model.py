@@ -11,6 +11,7 @@ from flax import nnx
 
 from sam_audio_jax.encoders.t5 import T5Config
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import PromptedSeparator, Separator, SeparatorConfig
 from sam_audio_jax.separator.prompts import Conditions
@@ -32,7 +33,7 @@ CONDITIONS = Conditions(
 
 def moved(config=CONFIG) -> Separator:
     """A separator whose parameters are all random, so that no zero hides a part of it."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=Rngs(0))))
     leaves, tree = jax.tree.flatten(nnx.as_pure(state))
     keys = jax.random.split(KEY, len(leaves))
     new = [0.3 * jax.random.normal(k, w.shape) for k, w in zip(keys, leaves, strict=True)]
@@ -68,7 +69,7 @@ def parts(separator):
 
 
 def test_velocity_is_0_after_initialisation():
-    fresh = jax.jit(lambda: Separator(CONFIG, rngs=nnx.Rngs(0)))()
+    fresh = jax.jit(lambda: Separator(CONFIG, rngs=Rngs(0)))()
     np.testing.assert_array_equal(run(fresh), 0)
 
 
@@ -96,7 +97,7 @@ def test_dropout_needs_a_key_and_is_a_function_of_it(separator):
 def test_rematerialisation_changes_no_gradient(separator, remat):
     config = dataclasses.replace(CONFIG, dit=dataclasses.replace(DIT, remat=remat))
     graph, params = parts(separator)
-    other, _ = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))))
+    other, _ = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=Rngs(0))))
     plain, again = (gradient(params, KEY, graph=g) for g in (graph, other))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), plain, again)
 
@@ -116,7 +117,7 @@ def test_padded_text_and_keys_do_not_matter(separator):
 def test_program_does_not_grow_with_depth():
     def lines(depth):
         config = dataclasses.replace(CONFIG, dit=dataclasses.replace(DIT, depth=depth))
-        graph, state = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))))
+        graph, state = nnx.split(nnx.eval_shape(lambda: Separator(config, rngs=Rngs(0))))
         run = jax.jit(lambda p: nnx.merge(graph, p)(NOISY, TIME, CONDITIONS))
         return len(run.lower(nnx.as_pure(state)).as_text().splitlines())
 
@@ -128,10 +129,10 @@ def test_sizes_that_do_not_fit_are_the_users_error():
         DitConfig(width=18, heads=2)
     text = T5Config(vocab_size=9, width=8, head_dim=4, heads=2, mlp=8, depth=1)
     with pytest.raises(UserError, match=r"text\.width=8 must equal separator\.text_width=5"):
-        nnx.eval_shape(lambda: PromptedSeparator(text, CONFIG, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: PromptedSeparator(text, CONFIG, rngs=Rngs(0)))
 
 
 def test_too_many_frames_are_the_users_error():
     config = dataclasses.replace(CONFIG, dit=dataclasses.replace(DIT, max_positions=5))
     with pytest.raises(UserError, match="6 frames given, at most 5"):
-        nnx.eval_shape(lambda: Separator(config, rngs=nnx.Rngs(0))(NOISY, TIME, CONDITIONS))
+        nnx.eval_shape(lambda: Separator(config, rngs=Rngs(0))(NOISY, TIME, CONDITIONS))

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax.nn import rope
 from sam_audio_jax.nn.embed import sinusoid
 from sam_audio_jax.nn.norm import RMSNorm
+from sam_audio_jax.nn.rngs import Rngs
 
 pytestmark = pytest.mark.golden
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
@@ -44,7 +44,7 @@ def test_rotary_positions(golden, io):
 def test_rms_norm(golden, io):
     for case in cases(io, "rmsnorm"):
         x = io[f"{case}/x"]
-        norm = RMSNorm(x.shape[-1], eps=golden.separator.config.dit.norm_eps, rngs=nnx.Rngs(0))
+        norm = RMSNorm(x.shape[-1], eps=golden.separator.config.dit.norm_eps, rngs=Rngs(0))
         norm.scale[...] = golden.separator.dit.blocks.attention_norm.scale[0]
         np.testing.assert_allclose(norm(x), io[f"{case}/y"], **TOLERANCE)
 

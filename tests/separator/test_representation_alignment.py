@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.flax import load_file
 
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.dit import Dit, DitConfig
 from sam_audio_jax.separator.representation_alignment import (
     AlignmentHead,
@@ -81,7 +82,7 @@ def test_lines_between_the_centres_of_segments():
 
 def dit_of(config=DIT):
     """A transformer whose parameters are all random, so that no gate is zero."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: Dit(config, 4, rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: Dit(config, 4, rngs=Rngs(0))))
     leaves, tree = jax.tree.flatten(nnx.as_pure(state))
     keys = jax.random.split(KEY, len(leaves))
     new = [0.3 * jax.random.normal(k, w.shape) for k, w in zip(keys, leaves, strict=True)]
@@ -116,7 +117,7 @@ def test_a_call_runs_its_blocks_in_one_scan():
 
 
 def test_the_gradient_reaches_the_head_and_the_blocks_below():
-    dit, head = dit_of(), AlignmentHead(8, 6, 4, dtype="float32", rngs=nnx.Rngs(0))
+    dit, head = dit_of(), AlignmentHead(8, 6, 4, dtype="float32", rngs=Rngs(0))
 
     def loss(dit, head):
         hidden = dit.with_hidden(*INPUT, layer=2, key=KEY)[1]

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
 from sam_audio_jax.convert.load import convert, load_extras
 from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.infer.video_prompts import stored_tower
+from sam_audio_jax.nn.rngs import Rngs
 from tests import tiny, tower_model
 from tools import picture_tower
 from tools.picture_tower import Looks, PictureTower
@@ -33,7 +33,7 @@ def test_after_some_updates_the_pictures_are_found_by_their_words(looks):
     sizes = VisionConfig(
         image_size=16, patch_size=8, width=16, depth=1, heads=2, mlp=24, output=4, pool_heads=2
     )
-    tower = PictureTower(sizes, VECTORS.shape[1], rngs=nnx.Rngs(0))
+    tower = PictureTower(sizes, VECTORS.shape[1], rngs=Rngs(0))
     trained = picture_tower.train(tower, looks, VECTORS, steps=60)
     assert picture_tower.found_share(trained, looks, VECTORS) > 0.75  # some are hidden
 
@@ -57,7 +57,7 @@ def test_a_model_gets_the_tower_with_its_sizes(tmp_path):
     sizes = VisionConfig(
         image_size=16, patch_size=8, width=8, depth=1, heads=1, mlp=12, output=4, pool_heads=2
     )
-    tower = tiny.filled(lambda: VisionEncoder(sizes, rngs=nnx.Rngs(0)))
+    tower = tiny.filled(lambda: VisionEncoder(sizes, rngs=Rngs(0)))
     picture_tower.save(tower, str(model), tmp_path / "with tower")
     convert(str(model), str(tmp_path / "other"), tower=str(tmp_path / "with tower"))
     for folder in ("with tower", "other"):

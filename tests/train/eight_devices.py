@@ -13,11 +13,11 @@ import sys
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import PartitionSpec
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.held_out import HeldOutItem, HeldOutLoss
@@ -47,7 +47,7 @@ def train(sizes: MeshConfig, devices: list[jax.Device]):
     dit = dataclasses.replace(CONFIG.separator.dit, dropout=0.2)
     separator = dataclasses.replace(CONFIG.separator, dit=dit)
     config = dataclasses.replace(CONFIG, mesh=sizes, separator=separator)
-    codec = parallel.init_sharded(lambda: Codec(config.codec, rngs=nnx.Rngs(0)), mesh)
+    codec = parallel.init_sharded(lambda: Codec(config.codec, rngs=Rngs(0)), mesh)
     state, step, frozen = make_separator_training(config, codec, mesh)
     state = loop.put_state(state, mesh)
     jitted = jit_step(step, jax.tree.map(lambda x: x.sharding, state))
@@ -72,7 +72,7 @@ def held_out_items() -> list[HeldOutItem]:
 
 
 def held_out_losses(state, sizes: MeshConfig, devices: list[jax.Device]) -> dict[str, float]:
-    codec = parallel.init_sharded(lambda: Codec(CONFIG.codec, rngs=nnx.Rngs(0)))
+    codec = parallel.init_sharded(lambda: Codec(CONFIG.codec, rngs=Rngs(0)))
     mesh = parallel.make_mesh(sizes, devices)
     return HeldOutLoss(CONFIG, codec, mesh, held_out_items())(state)
 

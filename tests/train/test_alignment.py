@@ -16,6 +16,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.codec import save_codec_folder
 from sam_audio_jax.convert.load import convert, load_networks
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.cnn14 import Cnn14Config
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.representation_alignment import alignment_loss
@@ -49,7 +50,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def codec():
-    return filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    return filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,7 @@ def test_an_aligned_run_resumes_and_is_read_without_its_head(training, codec, tm
 
 
 def test_a_step_on_waves_runs_the_teacher(codec):
-    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
     state, step, frozen = make_separator_training(ALIGNED, codec, mesh(), start)
     assert set(frozen) == {"codec", "teacher"}
     _, metrics = jax.jit(step)(state, batch(waves=True), frozen)

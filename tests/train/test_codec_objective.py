@@ -13,6 +13,7 @@ from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.discriminator import Discriminator, DiscriminatorConfig
 from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.train.codec_objective import METRICS, evaluate_codec, make_codec_training
 from sam_audio_jax.train.config import CodecTrainConfig, GanOptimConfig
 from tests.tiny import filled
@@ -76,7 +77,7 @@ def run(steps, **weights):
 
 def test_starts_from_a_codec_of_another_latent_scale():
     config = dataclasses.replace(CODEC, mean=0.5, std=2.0)
-    codec = filled(lambda: Codec(config, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(config, rngs=Rngs(0)))
     state, _ = make_codec_training(experiment(), codec)
     assert equal(state.params["generator"], nnx.as_pure(nnx.state(codec)))
     assert equal(state.ema["generator"], nnx.as_pure(nnx.state(codec)))
@@ -84,7 +85,7 @@ def test_starts_from_a_codec_of_another_latent_scale():
 
 def test_refuses_a_start_of_other_sizes_and_odd_rates():
     config = dataclasses.replace(CODEC, latent_dim=16, codebook_dim=2)
-    codec = filled(lambda: Codec(config, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(config, rngs=Rngs(0)))
     with pytest.raises(UserError, match="latent_dim 16 instead of 8; codebook_dim 2 instead of 4"):
         make_codec_training(experiment(), codec)
     odd = dataclasses.replace(CODEC, encoder_rates=(5,), decoder_rates=(5,))
@@ -160,8 +161,8 @@ def test_the_step_equals_its_definition():
     """Two separate gradients, each of its own loss for its own weights, in DAC's order."""
     state, step = started()
     wave = tones()["wave"]
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(CODEC, rngs=nnx.Rngs(0))))
-    critic = nnx.graphdef(nnx.eval_shape(lambda: Discriminator(DISCRIMINATOR, rngs=nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(CODEC, rngs=Rngs(0))))
+    critic = nnx.graphdef(nnx.eval_shape(lambda: Discriminator(DISCRIMINATOR, rngs=Rngs(0))))
 
     def generate(params):
         codec = nnx.merge(graph, params)
@@ -214,7 +215,7 @@ def test_the_rate_decays_and_the_average_follows():
 
 def any_codec():
     state, _ = started(adversarial=0.0)
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(CODEC, rngs=nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Codec(CODEC, rngs=Rngs(0))))
     moved = jax.tree.map(lambda x: 1.1 * np.asarray(x), state.params["generator"])
     return nnx.merge(graph, moved)
 
@@ -241,7 +242,7 @@ def test_evaluation_of_nothing_is_refused():
 
 
 def test_frozen_parts_stay_and_the_others_learn_to_mask():
-    codec = filled(lambda: Codec(CODEC, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(CODEC, rngs=Rngs(0)))
     config = experiment(adversarial=0.0, mask=1.0)
     config = dataclasses.replace(config, frozen=("encoder", "in_proj"), init_from="named")
     state, step = make_codec_training(config, codec)

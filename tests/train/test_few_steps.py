@@ -14,6 +14,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.folder import load_folder, save_folder
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.flow import FlowConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.frozen import load_start
@@ -36,8 +37,8 @@ def batch():
 
 @pytest.mark.long
 def test_an_old_model_is_fine_tuned_for_few_steps_and_kept(tmp_path):
-    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
-    old = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
+    old = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
     save_folder(tmp_path / "old", codec, old, "byt5")
     config = dataclasses.replace(FEW, init_from=str(tmp_path / "old"))
     mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
@@ -70,7 +71,7 @@ def test_an_old_model_is_fine_tuned_for_few_steps_and_kept(tmp_path):
 
 
 def _abstract(config):
-    make = lambda: PromptedSeparator(config.text, config.separator, rngs=nnx.Rngs(0))  # noqa: E731
+    make = lambda: PromptedSeparator(config.text, config.separator, rngs=Rngs(0))  # noqa: E731
     return nnx.eval_shape(make)
 
 

@@ -20,6 +20,7 @@ from sam_audio_jax.encoders.audio_tower import latents_probe
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.frozen import RANDOM, cache_notes, check_latents, load_start, make_codec
 from sam_audio_jax.train.objective import make_separator_training
@@ -48,7 +49,7 @@ def weights(module):
 def test_a_frozen_text_encoder_without_weights_is_the_users_error():
     with pytest.raises(UserError, match="text_checkpoint is empty: name the weights of the frozen"):
         load_start(FROZEN)
-    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
     mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
     with pytest.raises(UserError, match="no weights of it are given"):
         make_separator_training(FROZEN, codec, mesh)
@@ -61,7 +62,7 @@ def test_the_text_encoder_of_a_model_or_alone_is_where_a_run_starts(name):
     config = with_shipped_text(text_checkpoint=name)
     encoder = load_start(config)
     assert isinstance(encoder, T5Encoder)
-    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
     mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
     state, _, _ = make_separator_training(config, codec, mesh, encoder)
     shipped = weights(load_networks("tiny")[1].text_encoder)
@@ -96,8 +97,8 @@ def test_a_codec_without_a_name_is_the_users_error():
 
 
 def test_another_text_encoder_takes_the_place_of_that_of_the_start(tmp_path, capsys):
-    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
-    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
+    codec = filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
     save_folder(tmp_path / "start", codec, start, "byt5")
     config = with_shipped_text(init_from=str(tmp_path / "start"), text_checkpoint="tiny")
     loaded = load_start(config)
@@ -119,7 +120,7 @@ def test_another_text_encoder_takes_the_place_of_that_of_the_start(tmp_path, cap
 @pytest.mark.parametrize("file", ["cache.json", "labels.json"])
 def test_latents_of_another_codec_are_refused(tmp_path, file):
     codec, other = (
-        parallel.init_sharded(lambda seed=seed: Codec(TINY.codec, rngs=nnx.Rngs(seed)))
+        parallel.init_sharded(lambda seed=seed: Codec(TINY.codec, rngs=Rngs(seed)))
         for seed in range(2)
     )
     index = {"sample_rate": codec.config.sample_rate, "hop": codec.config.hop, "samples": 4_000}

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.flow import path_at
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import held_out
@@ -42,12 +42,12 @@ ITEMS = [item(0, 6), item(1, 8), item(2, 8)]
 
 @pytest.fixture(scope="module")
 def codec():
-    return filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    return filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
 
 
 @pytest.fixture(scope="module")
 def state(codec):
-    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
     state, _, _ = make_separator_training(TINY, codec, mesh(), start)
     return dataclasses.replace(state, ema=jax.tree.map(lambda x: 0.5 * x, state.params))
 

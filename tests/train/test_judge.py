@@ -25,6 +25,7 @@ from sam_audio_jax.data.ratings import (
     rating_statistics,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.judge import AXES, Judge, JudgeConfig
 from sam_audio_jax.train import judge_start
@@ -144,7 +145,7 @@ def test_a_step_has_the_shapes_of_its_state_and_frozen_parts_are_no_parameters(t
         random_frozen=True,
         mesh=MeshConfig(fsdp=1),
     )
-    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)))
     mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
     state, step, frozen = make_judge_training(config, judge, mesh)
     assert set(frozen) == set(config.frozen)
@@ -291,7 +292,7 @@ def test_what_cannot_be_trained_is_the_users_error(tmp_path, capsys):
 def test_a_run_does_not_go_on_beside_other_frozen_weights(tmp_path, monkeypatch):
     """Which no checkpoint has; `init_from` may be a folder that another run writes anew."""
     config = training(init_from="start", frozen=("wave_encoder",))
-    judges = [tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)), seed) for seed in (0, 5)]
+    judges = [tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)), seed) for seed in (0, 5)]
     first, second = (nnx.as_pure(split_judge(judge, config)[1]) for judge in judges)
     workdir = Workdir(tmp_path)
     kept = train_judge.kept_frozen(workdir, config, first)
@@ -304,7 +305,7 @@ def test_a_run_does_not_go_on_beside_other_frozen_weights(tmp_path, monkeypatch)
 
 
 def test_the_tokenizer_is_that_of_the_start_unless_one_is_named(tmp_path):
-    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)))
     save_judge(tmp_path / "start", judge, "byt5")
     start = training(data={"tokenizer": ""}, init_from=str(tmp_path / "start"))
     assert judge_start.with_tokenizer(start).data.tokenizer == "byt5"
@@ -362,7 +363,7 @@ def training(**changes) -> JudgeTrainConfig:
 def test_scores_from_encoded_sounds_are_those_from_waves(tmp_path, stage):
     parts = {"latents": ("wave_encoder",), "frames": ("wave_encoder", "project", "audio")}
     config = training(frozen=parts[stage], data={"cache": str(tmp_path / "cache")})
-    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)))
     pairs = load_ratings(str(write_table(tmp_path / "data", count=3)), config.data)
     assert frozen_stage(config) == stage
     assert frozen_stage(training(frozen=())) == ""
@@ -398,7 +399,7 @@ def test_scores_from_encoded_sounds_are_those_from_waves(tmp_path, stage):
 
 
 def test_the_contrast_is_low_where_sounds_and_texts_agree():
-    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)))
     ids = jnp.array([[1, 2, 0], [3, 0, 0], [3, 0, 0], [4, 5, 6]])
     vectors = jnp.eye(8)[jnp.array([0, 1, 1, 2])]
 
@@ -424,7 +425,7 @@ def test_word_vectors_are_the_frozen_embeddings_of_the_text_model(tmp_path, monk
     assert found.shape == (384, 8)
     lost = np.square(vectors).sum() - np.square(np.asarray(found, np.float64)).sum()
     assert 0 < lost < 0.03 * np.square(vectors).sum()  # the directions that vary least
-    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=nnx.Rngs(0)))
+    judge = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)))
     _, frozen, params = split_judge(judge, config)
     paths = [path for path, _ in nnx.to_flat_state(frozen)]
     assert paths == [("text", "embed", "embedding")]

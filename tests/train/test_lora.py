@@ -32,6 +32,7 @@ from sam_audio_jax.nn.lora import (
     merge_factors,
     split_factors,
 )
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.prompts import Conditions
 from sam_audio_jax.train.config import LoraConfig
@@ -52,11 +53,11 @@ LORA = dataclasses.replace(
 
 
 def make_start(seed=0):
-    return filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)), seed)
+    return filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)), seed)
 
 
 def make_codec():
-    return filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    return filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
 
 
 def batch():

@@ -11,6 +11,7 @@ from flax import nnx
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.objective import (
     STEMS,
@@ -31,7 +32,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def codec():
-    return filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
+    return filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def with_video(batch, width=TINY.separator.video_width):
 
 
 def random_start(text):
-    return filled(lambda: PromptedSeparator(text, TINY.separator, rngs=nnx.Rngs(0)))
+    return filled(lambda: PromptedSeparator(text, TINY.separator, rngs=Rngs(0)))
 
 
 def test_the_loss_falls_and_every_part_learns(joint):

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from sam_audio_jax.encoders.t5 import T5Config
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.model import PromptedSeparator, SeparatorConfig
 from sam_audio_jax.train.config import OptimConfig
@@ -15,7 +16,7 @@ def shapes():
     text = T5Config(vocab_size=16, width=8, head_dim=4, heads=2, mlp=8, depth=2)
     dit = DitConfig(depth=2, width=8, heads=2, mlp=8)
     sizes = SeparatorConfig(dit=dit, channels=4, text_width=8, video_width=4, anchor_width=4)
-    model = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: PromptedSeparator(text, sizes, rngs=Rngs(0)))
     return nnx.as_pure(nnx.state(model))
 
 

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
@@ -19,6 +18,7 @@ from sam_audio_jax.data.library import open_library
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.data.recording_table import RecordingTable
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.objective import make_separator_training
@@ -103,8 +103,8 @@ def test_a_step_is_trained_from_a_data_set_of_audio_features(folder, tmp_path):
     data = dataclasses.replace(TINY.data, source=source(folder, FIELDS[:3]))
     config = dataclasses.replace(TINY, data=data, steps=1, log_every=1)
     mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
-    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
-    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
     state, step, frozen = make_separator_training(config, codec, mesh, start)
     batches = separation_batches(config.data, 800, config.codec.hop, config.batch)
     arguments = {"config": config, "workdir": tmp_path / "run", "mesh": mesh, "frozen": frozen}

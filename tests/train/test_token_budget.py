@@ -18,6 +18,7 @@ from sam_audio_jax.data.config import BatchConfig, SourceConfig
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.patcher import Patcher
+from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.flow import masked_mse
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.separator.prompts import Conditions
@@ -66,8 +67,8 @@ def batches_of(config: TrainConfig):
 @pytest.fixture(scope="module")
 def training(config):
     """State, step and frozen weights, which all runs of this file share."""
-    codec = filled(lambda: Codec(TINY.codec, rngs=nnx.Rngs(0)))
-    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    codec = filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
     return make_separator_training(config, codec, mesh(), start)
 
 
@@ -161,7 +162,7 @@ def velocity_error(model: PromptedSeparator, frames: int) -> jax.Array:
 
 def test_padding_changes_the_loss_by_the_norm_of_the_patcher_alone(monkeypatch):
     """The reference's ItemNorm counts padded frames (docs/model.md, "Patcher"): ours must too."""
-    model = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=nnx.Rngs(0)))
+    model = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
     near, far = (nnx.jit(velocity_error, static_argnums=1)(model, n) for n in (12, 25))
     assert 1e-5 < abs(near - far) / near < 0.2
     plain, graded_losses = Patcher.__call__, []
