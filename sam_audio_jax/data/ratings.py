@@ -178,12 +178,12 @@ def check_sounds(pairs: Sequence[RatedPair], config: RatingsConfig, judge: Judge
         return -(-known[0] * judge.sample_rate // known[1])
 
     for pair in pairs:
-        lengths = samples(pair.mixture), samples(pair.separated)
-        pair_frames(*(min(one, most) for one in lengths), judge, pair.id)
-        if abs(lengths[0] - lengths[1]) > judge.hop:
+        mixture, separated = samples(pair.mixture), samples(pair.separated)
+        pair_frames(min(mixture, most), min(separated, most), judge, pair.id)
+        if abs(mixture - separated) > judge.hop:
             raise UserError(
-                f"{pair.id}: the mixture has {lengths[0]} samples at {judge.sample_rate} Hz, the "
-                f"separated sound {lengths[1]}; both must be of the same part of a recording"
+                f"{pair.id}: the mixture has {mixture} samples at {judge.sample_rate} Hz, the "
+                f"separated sound {separated}; both must be of the same part of a recording"
             )
 
 
