@@ -82,7 +82,7 @@ def test_a_count_of_frames_that_is_wrong_ends_no_mp3(tmp_path, frames):
 
 @pytest.mark.parametrize("header", [False, True])
 def test_an_mp3_of_changing_bit_rate_without_a_count_is_read_to_its_end(tmp_path, header):
-    """Its length cannot be told from its first frames, which have the highest bit rate."""
+    """Its length does not follow from its first frames, which have the highest bit rate."""
     path, wave = tmp_path / "a.mp3", WAVE.copy()
     wave[:, : RATE // 4] = np.random.default_rng(0).uniform(-0.5, 0.5, RATE // 4)
     with av.open(str(path), "w", options={"write_xing": str(int(header))}) as out:
