@@ -9,7 +9,7 @@ import collections
 import functools
 
 import numpy as np
-import scipy.linalg
+import scipy  # loads its parts when they are first used
 from jaxtyping import Float
 
 from sam_audio_jax.audio.signal import stft

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 
 import numpy as np
-import scipy.ndimage
+import scipy  # loads its parts when they are first used
 from jaxtyping import Float, Float32
 
 USUAL_DB = -30.0  # dBFS, level of a recording; where `tiny` separates best (docs/model.md)

@@ -3,7 +3,6 @@
 import os
 
 import numpy as np
-import scipy.io.wavfile
 import soundfile
 from jaxtyping import Float
 
@@ -14,6 +13,8 @@ def write_wav(
     path: str | os.PathLike, samples: Float[np.ndarray, "channels samples"], sample_rate: int
 ) -> None:
     """Writes a float32 WAV whole or not at all; equal samples give equal bytes (no time stamp)."""
+    import scipy.io.wavfile  # not above: it imports scipy.sparse, which a training does not need
+
     with whole_file(path) as part:
         scipy.io.wavfile.write(part, sample_rate, np.asarray(samples, np.float32).T)
 

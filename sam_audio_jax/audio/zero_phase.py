@@ -11,7 +11,7 @@ import dataclasses
 import functools
 
 import numpy as np
-import scipy.fft
+import scipy  # loads its parts when they are first used
 from jaxtyping import Complex64, Float32
 
 MOST_ROWS = 480  # of which the part that a vector unit transforms at once fits the first cache

@@ -8,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-import transformers
 from jaxtyping import Array, Bool, Int
 
 from sam_audio_jax.encoders.text_form import normalize
@@ -84,6 +83,8 @@ def tokenizer_for(name: str, *, normalizes: bool = False) -> PretrainedTokenizer
     which may be a model's folder, and a Hugging Face id. Raises UserError for anything else and
     for a tokenizer without a padding token.
     """
+    import transformers  # not above: most of a second, for processes that read texts alone
+
     if name == "byt5":
         return PretrainedTokenizer(transformers.ByT5Tokenizer(), normalizes)
     try:

@@ -4,12 +4,11 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import librosa
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sam_audio_jax import audio
 from sam_audio_jax.audio.mel import mel_filters
@@ -35,6 +34,8 @@ def spectrograms_png(
     `spans` are marked above the first row and shaded in every row: "+" green, "-" red. Equal input
     gives equal bytes.
     """
+    from matplotlib.figure import Figure  # not above: for processes that draw pictures alone
+
     seconds = max(len(wave) for wave in waves.values()) / sample_rate
     pictures = {name: mel_db(wave, sample_rate) for name, wave in waves.items()}
     loudest = max(float(picture.max()) for picture in pictures.values())
@@ -106,7 +107,7 @@ def _power(
     return np.square(np.abs(audio.stft(part, window, hop)))[start - first : stop - first]
 
 
-def _frequency_axis(axes: Axes, sample_rate: int) -> None:
+def _frequency_axis(axes: Any, sample_rate: int) -> None:
     ticks = [hz for hz in TICKS_HZ if hz < 0.9 * sample_rate / 2]
     axes.set_yticks(librosa.hz_to_mel(ticks) / librosa.hz_to_mel(sample_rate / 2) * BANDS)
     axes.set_yticklabels(
@@ -115,7 +116,7 @@ def _frequency_axis(axes: Axes, sample_rate: int) -> None:
     axes.set_ylabel("Hz", fontsize=8)
 
 
-def _mark_spans(axes: Axes, spans: Sequence[tuple[str, float, float]]) -> None:
+def _mark_spans(axes: Any, spans: Sequence[tuple[str, float, float]]) -> None:
     """Draws a bar along the top and dashed edges, which leave the spectrogram readable."""
     for token, start, end in spans:
         colour = COLOURS[token]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
-import scipy.ndimage
+import scipy  # loads its parts when they are first used
 from jaxtyping import Complex, Float
 
 from sam_audio_jax import audio
