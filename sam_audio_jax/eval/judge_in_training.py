@@ -5,6 +5,7 @@ correlations with their intervals are in `WORKDIR/eval/STEP/agreement.json`, and
 `WORKDIR/judge`, a folder that `load_judge` reads.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,18 +53,11 @@ def judge_evaluation(
         if examples is None or config.loss == "contrast":
             return {}
         scores = table_scores(graph, (frozen, state.ema), examples, config.batch, mesh)
-        ratings = np.stack([pair.target for pair in examples.pairs])
         rows = _agreement(scores, examples.pairs)
         if jax.process_index() == 0:
             path = workdir.evaluation(step) / "agreement.json"
             write_json(path, {"step": step, "correlations": [row.as_dict() for row in rows]})
-        numbers = {_metric(row): row.value for row in rows}
-        errors = np.abs(scores - ratings)
-        return numbers | {
-            f"mae/{axis}/{ALL}": float(np.nanmean(column))
-            for axis, column in zip(AXES, errors.T, strict=True)
-            if np.isfinite(column).any()
-        }
+        return numbers_of(rows, scores, examples.pairs, config.checkpoint.best_metric)
 
     return evaluate
 
@@ -90,6 +84,30 @@ def check_best_metric(config: JudgeTrainConfig, held_out: Sequence[RatedPair] | 
         raise UserError(
             f"checkpoint.best_metric={best} is not evaluated; allowed: {', '.join(names)}"
         )
+
+
+def numbers_of(
+    rows: Sequence[Correlation],
+    scores: Float[np.ndarray, "items axes"],
+    pairs: Sequence[RatedPair],
+    best: str,
+) -> dict[str, float]:
+    """What is logged of an evaluation: correlations, and mean absolute errors.
+
+    `best`, which is one of their names, is NaN where it is not defined, as the correlation of the
+    equal scores of a judge that has learned nothing yet.
+    """
+    errors = np.abs(scores - np.stack([pair.target for pair in pairs]))
+    undefined = {best: math.nan} if best else {}
+    return (
+        undefined
+        | {_metric(row): row.value for row in rows}
+        | {
+            f"mae/{axis}/{ALL}": float(np.nanmean(column))
+            for axis, column in zip(AXES, errors.T, strict=True)
+            if np.isfinite(column).any()
+        }
+    )
 
 
 def _agreement(

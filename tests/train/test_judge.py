@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import shutil
 
@@ -25,6 +26,7 @@ from sam_audio_jax.data.ratings import (
     rating_statistics,
 )
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.eval import judge_in_training
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.judge import AXES, Judge, JudgeConfig
@@ -156,6 +158,16 @@ def test_a_step_has_the_shapes_of_its_state_and_frozen_parts_are_no_parameters(t
     after, metrics = jax.eval_shape(step, state, batch, frozen)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     assert {f"loss_{axis}" for axis in AXES} < set(metrics)
+
+
+def test_the_metric_that_chooses_is_no_number_where_it_is_not_defined(tmp_path):
+    """A run goes on over an evaluation of a judge that gives all sounds one score."""
+    pairs = load_ratings(str(write_table(tmp_path)), RatingsConfig())
+    best, equal = "pcc/utterance/overall/all", np.full((len(pairs), len(AXES)), 3.0)
+    found = judge_in_training.numbers_of([], equal, pairs, best)
+    assert math.isnan(found[best])
+    assert found["mae/overall/all"] > 0
+    assert best not in judge_in_training.numbers_of([], equal, pairs, "")
 
 
 def test_missing_ratings_do_not_count():
