@@ -129,7 +129,7 @@ def label(
     """
     rank = rank or ProcessRank()
     check_label_folder(out, plan)
-    with writing_to(out, alone=rank.count == 1, writer=rank.index):
+    with writing_to(out, rank):
         return _label_shards(labeller, manifest, out, plan, rank)
 
 

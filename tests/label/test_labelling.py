@@ -94,7 +94,10 @@ def test_processes_that_share_the_work_leave_the_same_files(whole, run, tmp_path
 def test_a_run_beside_another_one_is_refused(run, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with writing_to(out, alone=False), pytest.raises(UserError, match="another process is writing"):
+    with (
+        writing_to(out, ProcessRank(0, 2)),
+        pytest.raises(UserError, match="another process is writing"),
+    ):
         run(out)
 
 

@@ -160,7 +160,7 @@ def run(
         config = effective_settings(model.pipeline, settings.options)
         _check_model(out, weights, config)
         rank = rank or ProcessRank()
-        with writing_to(out, alone=rank.count == 1, writer=rank.index):
+        with writing_to(out, rank):
             saved = settings.to_dict() | {"weights": weights, "config": config}
             write_json(out / SETTINGS, saved)
             return _Run(model, entries, out, settings, rank, bad_lines).run()
