@@ -9,7 +9,6 @@ import pytest
 
 from sam_audio_jax import files
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.process_rank import ProcessRank
 from tests.children import ROOT, environment
 
 
@@ -110,9 +109,9 @@ def test_the_lock_of_a_folder_removes_what_nobody_writes_to(tmp_path):
     own, other = tmp_path / ".a.12345678.part-1-.wav", tmp_path / ".a.12345678.part-0-.wav"
     own.touch()
     other.touch()
-    with files.writing_to(tmp_path, ProcessRank(1, 2)):
+    with files.writing_to(tmp_path, writer=1, writers=2):
         assert os.listdir(tmp_path) == [other.name]
-    with files.writing_to(tmp_path, ProcessRank()):
+    with files.writing_to(tmp_path, writer=0, writers=1):
         assert os.listdir(tmp_path) == []
 
 
@@ -126,8 +125,7 @@ def test_the_lock_of_a_folder_ends_with_its_process(tmp_path):
     hold = """
 import pathlib, sys
 from sam_audio_jax.files import writing_to
-from sam_audio_jax.process_rank import ProcessRank
-with writing_to(pathlib.Path(sys.argv[1]), ProcessRank()):
+with writing_to(pathlib.Path(sys.argv[1]), writer=0, writers=1):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -138,11 +136,11 @@ with writing_to(pathlib.Path(sys.argv[1]), ProcessRank()):
         assert process.stdout
         assert process.stdout.readline() == b"held\n"
         refused = pytest.raises(UserError, match="another process is writing to")
-        with refused, files.writing_to(tmp_path, ProcessRank(0, 2)):
+        with refused, files.writing_to(tmp_path, writer=0, writers=2):
             pass
         process.kill()
         process.wait()
-        with files.writing_to(tmp_path, ProcessRank()):
+        with files.writing_to(tmp_path, writer=0, writers=1):
             pass
 
 

@@ -131,12 +131,10 @@ def cache_of(options: argparse.Namespace, recipe: str) -> pathlib.Path:
     folder = options.out / "caches" / recipe
     shared = read_object(options.cache / "cache.json")
     usual = config.to_dict(SourceConfig(), free=False)
-    given = {
-        name: value for name, value in shared["recipe"]["source"].items() if usual[name] != value
-    }
     flags = [
         word
-        for name, value in given.items()
+        for name, value in shared["recipe"]["source"].items()
+        if value != usual[name]
         for word in (f"--data.source.{name.replace('_', '-')}", *_words(value))
     ]
     items = shared["shards"] * shared["per_shard"]

@@ -139,7 +139,7 @@ def write_cache(
         "probe": list(probe_of(probe)),
     }
     rank = rank or ProcessRank()
-    with writing_to(folder, rank):
+    with writing_to(folder, writer=rank.index, writers=rank.count):
         done = _shards_of(folder, plan)
         shards = -(-items // per_shard)
         write_json(folder / "plan.json", plan)

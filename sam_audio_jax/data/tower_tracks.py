@@ -119,7 +119,7 @@ def open_tower_tracks(
     folder = pathlib.Path(folder) / FOLDER
     picture = np.random.default_rng(0).integers(0, 256, (1, PROBE_SIZE, PROBE_SIZE, 3), np.uint8)
     probe = encode(Clip(source=picture), np.arange(PROBE_TIMES, dtype=np.float64))
-    with writing_to(folder, rank):
+    with writing_to(folder, writer=rank.index, writers=rank.count):
         before = {line["key"]: line for line in read_jsonl(folder / REFUSED, skip_torn=True)}
         yield TowerTracks(
             paths=VideoPaths(table.recordings),

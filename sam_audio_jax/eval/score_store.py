@@ -156,7 +156,7 @@ def measuring_into(out: pathlib.Path, rank: ProcessRank) -> Iterator[None]:
     """
     folder = partial_folder(out)
     try:
-        with writing_to(folder, rank):
+        with writing_to(folder, writer=rank.index, writers=rank.count):
             yield
     finally:
         with contextlib.suppress(OSError):

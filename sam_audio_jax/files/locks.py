@@ -12,7 +12,6 @@ from typing import IO
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files.whole import STALE_S, remove_parts
-from sam_audio_jax.process_rank import ProcessRank
 
 
 def locked(file: IO[str] | int, *, shared: bool = False) -> bool:
@@ -27,15 +26,15 @@ def locked(file: IO[str] | int, *, shared: bool = False) -> bool:
 
 
 @contextlib.contextmanager
-def writing_to(folder: pathlib.Path, rank: ProcessRank) -> Iterator[None]:
+def writing_to(folder: pathlib.Path, *, writer: int, writers: int) -> Iterator[None]:
     """A part of a run in which this process writes to a folder, which is made.
 
-    It does so alone, or it is one of several that share the items. What killed writers left
+    It is number `writer` of the `writers` that share the items, or alone. What killed writers left
     unfinished is removed first: all of it, or of others what is too old to be written to. Raises
     UserError where another process works alone in the folder, or any at all if this one is to be
     alone.
     """
-    alone = rank.count == 1
+    alone = writers == 1
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -44,7 +43,7 @@ def writing_to(folder: pathlib.Path, rank: ProcessRank) -> Iterator[None]:
                 f"another process is writing to {folder}: wait for its end, choose another folder, "
                 "or let several share the items by --processes N --process I"
             )
-        remove_parts(folder, older_than_s=0.0 if alone else STALE_S, writer=rank.index)
+        remove_parts(folder, older_than_s=0.0 if alone else STALE_S, writer=writer)
         yield
     finally:
         os.close(handle)

@@ -129,7 +129,7 @@ def label(
     """
     rank = rank or ProcessRank()
     check_label_folder(out, plan)
-    with writing_to(out, rank):
+    with writing_to(out, writer=rank.index, writers=rank.count):
         return _label_shards(labeller, manifest, out, plan, rank)
 
 

@@ -16,7 +16,6 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import read_jsonl, write_jsonl, writing_to
 from sam_audio_jax.infer.video_prompts import Clip
 from sam_audio_jax.nn.rngs import Rngs
-from sam_audio_jax.process_rank import ProcessRank
 from sam_audio_jax.separator.model import SeparatorConfig
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.frozen import open_vision
@@ -169,7 +168,7 @@ def test_a_second_run_leaves_the_unfinished_features_of_the_first(whole, filmed)
     folder = whole[0] / "video"
     part = folder / ".0.12345678.part.npy"
     mixer = pipeline.mixer(toy.config(filmed), RATE, HOP)
-    with writing_to(folder, ProcessRank()):
+    with writing_to(folder, writer=0, writers=1):
         part.touch()
         refused = pytest.raises(UserError, match="another process is writing to")
         places = {"name": "toy", "folder": whole[0]}

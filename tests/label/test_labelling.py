@@ -95,7 +95,7 @@ def test_a_run_beside_another_one_is_refused(run, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with (
-        writing_to(out, ProcessRank(0, 2)),
+        writing_to(out, writer=0, writers=2),
         pytest.raises(UserError, match="another process is writing"),
     ):
         run(out)

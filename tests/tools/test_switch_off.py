@@ -88,8 +88,8 @@ def test_a_part_of_the_mixtures_has_a_cache_of_the_same_recordings_seed_and_size
     assert switch_off.cache_of(options, "no-pairs") == cache
     for _ in range(2):
         folder = switch_off.cache_of(options, "no-near")
-    ((asked, data),) = prepared
-    assert (asked.config, asked.out, asked.items) == ("tiny@no-near", folder, 192)
+    ((called, data),) = prepared
+    assert (called.config, called.out, called.items) == ("tiny@no-near", folder, 192)
     assert (data.source, data.seed) == (source, 5)
     assert data.mix == dataclasses.replace(shared.mix, near_share=0.0)
 

@@ -160,7 +160,7 @@ def run(
         config = effective_settings(model.pipeline, settings.options)
         _check_model(out, weights, config)
         rank = rank or ProcessRank()
-        with writing_to(out, rank):
+        with writing_to(out, writer=rank.index, writers=rank.count):
             saved = settings.to_dict() | {"weights": weights, "config": config}
             write_json(out / SETTINGS, saved)
             return _Run(model, entries, out, settings, rank, bad_lines).run()
