@@ -17,7 +17,7 @@ from jaxtyping import Bool, UInt8
 
 from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.files import read_json
-from sam_audio_jax.video.reading import decode_frames, to_grey
+from sam_audio_jax.video.reading import decode_frames, to_grey, upright
 
 T = TypeVar("T")
 FrameMask = Callable[[int, int], Bool[np.ndarray, "_ _"]]  # height, width -> True on the object
@@ -123,7 +123,7 @@ def _is_object(name: str, frame: av.VideoFrame) -> Bool[np.ndarray, "_ _"]:
     """
     bright = to_grey(frame) > BRIGHT
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
-        alpha = np.rot90(frame.to_ndarray(format="rgba")[..., 3], frame.rotation // 90)
+        alpha = upright(frame.to_ndarray(format="rgba")[..., 3], frame)
         if np.any(alpha < alpha.dtype.type(255)) and np.any(bright != (alpha > BRIGHT)):
             raise UserError(
                 f"{name} is transparent in places, and not where it is dark: save it in black and "
