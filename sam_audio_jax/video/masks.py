@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import os
 import pathlib
 import re
@@ -17,7 +16,7 @@ from jaxtyping import Bool, UInt8
 
 from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.files import read_json
-from sam_audio_jax.video.reading import decode_frames, to_grey
+from sam_audio_jax.video.reading import decode_frames, to_grey, upright
 
 T = TypeVar("T")
 FrameMask = Callable[[int, int], Bool[np.ndarray, "_ _"]]  # height, width -> True on the object
@@ -26,6 +25,7 @@ Region = Sequence[int | float]  # a box or a point with its radius, in pixels
 KEEP = ("object", "background")
 BRIGHT = 127  # a pixel of a mask picture that is brighter belongs to the object
 NUMBER = re.compile(r"(\d+)")
+FARTHEST = 10**9  # pixels from the corner to a region: squares of more overflow
 MOST_PIXELS = 2**27  # of one frame of a mask
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -123,7 +123,7 @@ def _is_object(name: str, frame: av.VideoFrame) -> Bool[np.ndarray, "_ _"]:
     """
     bright = to_grey(frame) > BRIGHT
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
-        alpha = np.rot90(frame.to_ndarray(format="rgba")[..., 3], frame.rotation // 90)
+        alpha = upright(frame.to_ndarray(format="rgba")[..., 3], frame)
         if np.any(alpha < alpha.dtype.type(255)) and np.any(bright != (alpha > BRIGHT)):
             raise UserError(
                 f"{name} is transparent in places, and not where it is dark: save it in black and "
@@ -239,7 +239,7 @@ def _from_regions(source: Any, name: str) -> Iterator[FrameMask]:
     """Returns the masks of a list of regions, which is checked whole before any is drawn."""
     if isinstance(source, str) or not isinstance(source, Sequence):
         raise UserError(
-            f"the mask of {name} must be a path, an array or a list of regions, not {source!r}"
+            f"the mask of {name} must be a path, an array or a list of regions, not {shown(source)}"
         )
     regions = [_parse_regions(entry, f"frame {i} of {name}") for i, entry in enumerate(source)]
     return (functools.partial(_draw_regions, entry) for entry in regions)
@@ -250,14 +250,14 @@ def _parse_regions(entry: Any, name: str) -> list[Region]:
     if entry is None:
         return []
     if not isinstance(entry, Sequence) or isinstance(entry, str):
-        raise UserError(f"{name}: {entry!r} is no region [x0, y0, x1, y1] or [x, y, radius]")
+        raise UserError(f"{name}: {shown(entry)} is no region [x0, y0, x1, y1] or [x, y, radius]")
     if not entry or isinstance(entry[0], Sequence):
         return [region for part in entry for region in _parse_regions(part, name)]
-    numbers = all(isinstance(n, int | float) and math.isfinite(n) for n in entry)
+    numbers = all(isinstance(n, int | float) and abs(n) <= FARTHEST for n in entry)
     box = numbers and len(entry) == 4 and entry[0] < entry[2] and entry[1] < entry[3]
     if not (box or (numbers and len(entry) == 3 and entry[2] >= 0)):
         raise UserError(
-            f"{name}: {entry!r} must be a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1, "
+            f"{name}: {shown(entry)} must be a box [x0, y0, x1, y1] with x0 < x1 and y0 < y1, "
             "or a point [x, y, radius], in pixels"
         )
     return [entry]

@@ -10,7 +10,7 @@ import av
 import av.error
 import av.stream
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from sam_audio_jax.audio.packets import (
     choose_track,
@@ -89,13 +89,35 @@ def _frames(packet: Any) -> list[av.VideoFrame]:
 
 
 def to_rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Returns the picture upright: phones store portrait videos rotated and say so in the file."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    """Returns the picture as it is shown."""
+    return upright(frame.to_ndarray(format="rgb24"), frame)
 
 
 def to_grey(frame: av.VideoFrame) -> UInt8[np.ndarray, "_ _"]:
-    """Returns the brightness of the upright picture."""
-    return np.rot90(frame.to_ndarray(format="gray"), frame.rotation // 90)
+    """Returns the brightness of the picture as it is shown."""
+    return upright(frame.to_ndarray(format="gray"), frame)
+
+
+def upright(stored: Shaped[np.ndarray, "_ _ *parts"], frame: av.VideoFrame) -> np.ndarray:
+    """Returns what is stored of a frame turned and mirrored as players show it.
+
+    Phones store portrait videos rotated, and some those of the front camera mirrored, and say so in
+    the file's display matrix.
+    """
+    stored = np.flipud(stored) if _is_mirrored(frame) else stored
+    return np.rot90(stored, frame.rotation // 90)
+
+
+def _is_mirrored(frame: av.VideoFrame) -> bool:
+    """Returns whether the display matrix of a frame mirrors it, which `rotation` leaves out."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # of a picture with an Exif entry, which PyAV does not know
+        return False
+    if matrix is None:
+        return False
+    (a, b), (c, d) = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2].tolist()
+    return a * d < b * c
 
 
 def video_stream(container: Any, name: str) -> Any:

@@ -112,6 +112,8 @@ def test_masked_frames_of_a_file_are_the_chosen_masked_frames(masks, tmp_path, f
         ([[1, 2, 3]] * 5 + [[4, 4, 2, 8]], r"frame 5 of item 3: \[4, 4, 2, 8\] must be a box"),
         ([[1, 2, -3]] * 6, r"frame 0 of item 3: \[1, 2, -3\] must be a box"),
         ([["a"]] * 6, r"frame 0 of item 3"),
+        (list(disc(6)), r"frame 0 of item 3: array.* is no region"),
+        ([[1, 2, 10**400, 6]] * 6, r"frame 0 of item 3: \[1, 2, 10+\.\.\.0+, 6\] must be a box"),
         (7, "mask of item 3 must be a path, an array or a list"),
     ],
 )
