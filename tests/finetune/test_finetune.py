@@ -319,7 +319,9 @@ def test_word_vectors_that_were_trained_leave_their_audio_tower_behind(
     trained = (*load_networks(str(base))[:3], {"trained": {"step": 1}})
     monkeypatch.setattr(outcome, "load_networks", lambda _: trained)
     outcome._write_weights(tmp_path / "result", folder, own, str(base), model, cfg)
-    assert describe_model(str(tmp_path / "result")).audio_tower == (0 if flags else model.audio_tower)
+    assert describe_model(str(tmp_path / "result")).audio_tower == (
+        0 if flags else model.audio_tower
+    )
 
 
 def test_evaluations_that_differ_in_more_than_weights_are_not_compared(tmp_path):
