@@ -154,6 +154,12 @@ def lay_out(
     base = start_config(name, model, own, folder.path, options.lora or 0)
     cfg = config.with_flags(base, [*cache, *flags])
     check_decided(base, cfg)
+    if cfg.train_text and model.audio_tower:
+        print(
+            f"note: --train-text changes the word vectors of {name}, among which its audio tower "
+            "was trained: what comes out has none, and cannot be prompted by an example",
+            file=sys.stderr,
+        )
     rate, seconds = model.codec.config.sample_rate, cfg.data.mix.seconds
     changed = folder.write_data(own)
     # A run that has begun refuses another length itself, and keeps its bench.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -183,6 +183,7 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
                 upstream={},
                 sampler=checkpoint.fields("separator").get("sampler", {}),
                 tokenizer=run_settings(checkpoint)[0],
+                audio_tower=_tower_size(load_extras(name)),
                 read_whole=True,
             )
         case path:
@@ -191,8 +192,6 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
     sizes = model.separator.table.abstract.config
     prompted = abstract_prompted(text, sizes)
     tower = [t.shape for name, t in model.others.items() if name.startswith(TOWER_PREFIX)]
-    audio_tower = model.contents.audio_tower
-    shapes = [t.shape for t in audio_tower.state.values()] if audio_tower else []
     codec = model.codec.table.abstract
     return Described(
         codec=codec if storage == "float32" else folded(codec),
@@ -202,8 +201,14 @@ def describe_model(name: str, storage: Storage = "float32") -> Described:
         sampler=model.contents.extra.get("sampler", {}),
         tokenizer=model.contents.tokenizer,
         tower=sum(math.prod(shape) for shape in tower),
-        audio_tower=sum(math.prod(shape) for shape in shapes),
+        audio_tower=_tower_size(extras_of(model)),
     )
+
+
+def _tower_size(extras: Mapping[str, Any]) -> int:
+    """The parameters of the audio tower in what `load_extras` gives; 0 without one."""
+    tower = extras.get("audio_tower")
+    return sum(math.prod(tensor.shape) for tensor in tower.state.values()) if tower else 0
 
 
 def codec_grid(name: str) -> tuple[int, int]:

@@ -76,6 +76,8 @@ def _write_weights(
     else:
         codec, prompted, tokenizer, extra = load_networks(run)
         extra = with_known_texts(load_extras(base) | extra, texts)
+        if cfg.train_text:  # the audio tower is one among the word vectors that were trained away
+            extra.pop("audio_tower", None)
         save_folder(part, codec, prompted, tokenizer, extra)
         text = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model.prompted.text_encoder)))
         trained, lora = size if cfg.train_text else size - text, ""

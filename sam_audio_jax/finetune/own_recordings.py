@@ -199,17 +199,25 @@ def _folders(
     """The sound files of each folder below `root`, at any depth; and how many files are none."""
     folders: dict[str, list[pathlib.Path]] = {}
     others = 0
-    for path in sorted(_files(root, problems)):
-        inside = path.relative_to(root)
-        if path.suffix.lower() not in SOUNDS:
+    for found in sorted(_files(root, problems)):
+        inside = found.relative_to(root)
+        name = str(inside)
+        if found.suffix.lower() not in SOUNDS:
             others += 1
-        elif not path.is_file():
-            problems.append(Problem(str(inside), "is no file, or a link to none"))
+        elif _in_utf8(path := str(found.resolve())) != path or _in_utf8(name) != name:
+            problems.append(Problem(_in_utf8(name), "has a path that is not UTF-8: rename it"))
+        elif not found.is_file():
+            problems.append(Problem(name, "is no file, or a link to none"))
         elif len(inside.parts) == 1:
-            problems.append(Problem(str(inside), "is in no folder, whose name would be its prompt"))
+            problems.append(Problem(name, "is in no folder, whose name would be its prompt"))
         else:
-            folders.setdefault(inside.parts[0], []).append(path)
+            folders.setdefault(inside.parts[0], []).append(found)
     return folders, others
+
+
+def _in_utf8(name: str) -> str:
+    """A path as text that can be written: bytes that are no UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _files(root: pathlib.Path, problems: list[Problem]) -> Iterator[pathlib.Path]:
@@ -220,7 +228,8 @@ def _files(root: pathlib.Path, problems: list[Problem]) -> Iterator[pathlib.Path
     """
 
     def unread(error: OSError) -> None:
-        problems.append(Problem(os.path.relpath(error.filename, root), error.strerror or "unread"))
+        name = _in_utf8(os.path.relpath(error.filename, root))
+        problems.append(Problem(name, error.strerror or "unread"))
 
     name_of: dict[str, str] = {}  # of each folder, by its real path
     for folder, below, files in os.walk(root, onerror=unread, followlinks=True):
@@ -229,7 +238,7 @@ def _files(root: pathlib.Path, problems: list[Problem]) -> Iterator[pathlib.Path
         reason = "is the folder of a fine-tuning" if FINETUNED.issubset(files) else ""
         reason = f"is the folder {shown(first)} again" if first != name else reason
         if reason:
-            problems.append(Problem(name, reason))
+            problems.append(Problem(_in_utf8(name), reason))
             below.clear()
             continue
         # Links come last, so that a folder has its own name before that of a link to it.

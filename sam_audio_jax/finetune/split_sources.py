@@ -39,7 +39,12 @@ def split(own: OwnRecordings) -> OwnRecordings:
         if HELD_OUT in listed and is_held and sound.recording.split != HELD_OUT:
             problems.append(Problem(sound.recording.id, "its source is held out in other lines"))
             continue
-        recording = dataclasses.replace(sound.recording, split=HELD_OUT if is_held else TRAIN)
+        recording = dataclasses.replace(
+            sound.recording,
+            split=HELD_OUT if is_held else TRAIN,
+            # A source is never mixed with itself.
+            source_id=source_of[sound.recording.id].removeprefix("source "),
+        )
         sounds.append(dataclasses.replace(sound, recording=recording))
     split_of = {sound.recording.id: sound.recording.split for sound in sounds}
     songs = []
@@ -136,7 +141,9 @@ def _check(own: OwnRecordings) -> None:
     kinds = {sound.recording.caption for sound in own.sounds}
     in_songs = {song.split for song in own.songs}
     for part in (TRAIN, HELD_OUT):
-        if part in in_songs or len(loose(part_of(own, part))) > 1:
+        groups = loose(part_of(own, part))
+        sources = {sound.recording.source_id for group in groups.values() for sound in group}
+        if part in in_songs or min(len(groups), len(sources)) > 1:
             continue
         if own.songs:
             raise UserError(
@@ -149,7 +156,7 @@ def _check(own: OwnRecordings) -> None:
             )
         raise UserError(
             f"{own.path}: two of its classes need two recordings or more, of which one is held "
-            f"out; it has {_counts(own)}"
+            f"out, and equal files are one recording; it has {_counts(own)}"
         )
 
 

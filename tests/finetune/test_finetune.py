@@ -46,6 +46,7 @@ from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.workdir import Workdir
+from tests import audio_text
 from tests.children import environment
 from tests.tiny import filled
 
@@ -303,6 +304,24 @@ def test_an_adapter_brings_the_texts_that_it_has_learned(base, tmp_path):
     with pytest.raises(UserError, match=r"texts must be a list of texts, not 'dog'"):
         open_adapter(tmp_path / "old")
     assert with_known_texts({"level_db": None}, ["dog"]) == {"level_db": None}
+
+
+@pytest.mark.parametrize("flags", [[], ["--train-text"]])
+def test_word_vectors_that_were_trained_leave_their_audio_tower_behind(
+    flags, sounds, tmp_path, monkeypatch, capsys
+):
+    base, folder = tmp_path / "base", FinetuneFolder(tmp_path / "out")
+    audio_text.write_model(base, audio_text.stored_tower())
+    options = finetune.read_options([sounds, "--workdir", str(folder.path), *flags])
+    own, model = split(look(sounds)), describe_model(str(base))
+    cfg = finetune.lay_out(*options, folder, own, str(base), model)
+    assert ("cannot be prompted by an example" in capsys.readouterr().err) == bool(flags)
+    trained = (*load_networks(str(base))[:3], {"trained": {"step": 1}})
+    monkeypatch.setattr(outcome, "load_networks", lambda _: trained)
+    outcome._write_weights(tmp_path / "result", folder, own, str(base), model, cfg)
+    assert describe_model(str(tmp_path / "result")).audio_tower == (
+        0 if flags else model.audio_tower
+    )
 
 
 def test_evaluations_that_differ_in_more_than_weights_are_not_compared(tmp_path):

@@ -1,6 +1,8 @@
 """Folders of own recordings: what is found, what is left out and why, what is held out."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -336,3 +338,42 @@ def test_recordings_that_changed_are_not_mixed_into_a_run_that_began(write, tmp_
     write("rain/more.wav", 50)
     with pytest.raises(UserError, match=r"has changed since the training in .* began"):
         paths.write_data(split(look(own.path)))
+
+
+def test_names_that_are_no_text_are_left_out(write):
+    folder = classes(write)
+    odd = b"caf\xe9.wav"
+    try:
+        (folder / "rain" / "0.flac").rename(folder / "rain" / os.fsdecode(odd))
+        (folder / "rain" / "link.wav").symlink_to(os.fsdecode(odd))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    own = look(folder)
+    assert {problem.what for problem in own.problems} == {r"rain/caf\xe9.wav", "rain/link.wav"}
+    assert all("is not UTF-8" in problem.reason for problem in own.problems)
+    data_page(split(own)).encode()
+
+
+def test_a_recording_in_two_classes_is_one_source(write):
+    """It would be mixed with itself."""
+    folder = classes(write)
+    (folder / "weather").mkdir()
+    for number in range(6):
+        file = folder / "rain" / f"{number}.flac"
+        (folder / "weather" / file.name).write_bytes(file.read_bytes())
+    own = split(look(folder))
+    source = {sound.recording.id: sound.recording.source_id for sound in own.sounds}
+    assert {name for name in source if source[name] != name} == {
+        f"weather/{number}.flac" for number in range(6)
+    }
+    assert all(source[f"weather/{n}.flac"] == f"rain/{n}.flac" for n in range(6))
+    lines = BenchComposer(own, 8_000, 1.0).lines()
+    for target, residual in ((line["target"], line["residual"]) for line in lines):
+        assert source[target[0]["clip"]] != source[residual[0]["clip"]]
+    shutil.rmtree(folder / "dog_barking")
+    for number in range(2, 6):
+        (folder / "rain" / f"{number}.flac").unlink()
+        (folder / "weather" / f"{number}.flac").unlink()
+    own = look(folder)
+    with pytest.raises(UserError, match="equal files are one recording; it has 2 of rain"):
+        split(own)
