@@ -175,7 +175,10 @@ def test_two_processes_make_the_bytes_of_one_in_any_order(cache, world, tmp_path
 def test_a_process_that_makes_a_cache_alone_is_alone(world, tmp_path):
     folder = tmp_path / "latents"
     folder.mkdir()
-    with writing_to(folder, alone=False), pytest.raises(UserError, match="another process is"):
+    with (
+        writing_to(folder, writer=0, writers=2),
+        pytest.raises(UserError, match="another process is"),
+    ):
         write_cache(folder, config(world, seconds=3.0), 24)
     assert list(folder.iterdir()) == []
 

@@ -47,12 +47,12 @@ def test_a_second_run_does_not_write_into_the_folder_of_the_first(paired, items,
     """Two tasks of a job array that do not know of each other, for one."""
     entries, out = read_manifest(items), tmp_path / "out"
     out.mkdir()
-    with writing_to(out, alone=True):
+    with writing_to(out, writer=0, writers=1):
         for rank in (ProcessRank(), ProcessRank(1, 2)):
             with pytest.raises(UserError, match="another process is writing to"):
                 run(paired, entries, out, SETTINGS, rank)
     assert list(out.iterdir()) == []
-    with writing_to(out, alone=False):
+    with writing_to(out, writer=0, writers=2):
         with pytest.raises(UserError, match="share the items by --processes N --process I"):
             run(paired, entries, out, SETTINGS)
         assert run(paired, entries, out, SETTINGS, ProcessRank(1, 2)) == {}
