@@ -84,21 +84,21 @@ def test_frames_are_held_piece_by_piece(tmp_path):
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("turns", range(4))
-def test_a_rotated_picture_is_shown_upright(tmp_path, turns, mirrored):
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_rotated_picture_is_shown_upright(tmp_path, quarters, mirrored):
     frames = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
     frames[:, :8, :8] = 255
     path = write(tmp_path / "a.mp4", frames)
     stored = bytearray(path.read_bytes())
     # Of the track: quarter turns clockwise, then perhaps left and right exchanged.
-    a, b = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
+    a, b = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters]
     side = -1 if mirrored else 1
     numbers = [number << 16 for number in (side * a, b, 0, side * -b, a, 0, 0, 0)] + [1 << 30]
     matrix = stored.index(b"tkhd") + 44
     stored[matrix : matrix + 36] = struct.pack(">9i", *numbers)
     path.write_bytes(stored)
     picture = frames_at(path, np.zeros(1))[0]
-    shown = np.rot90(frames[0], -turns)
+    shown = np.rot90(frames[0], -quarters)
     shown = np.fliplr(shown) if mirrored else shown
     assert picture.shape == shown.shape
     assert picture[shown > 0].min() > 200
