@@ -89,8 +89,9 @@ def faint_notes(
     level = 10 * np.log10(max((wanted[audible] / whole[audible]).max(), 1e-10))
     if level < FAINT_DB:
         yield (
-            f"hardly anything of {text!r} was found: its target is at least {-level:.0f} dB below "
-            "the recording in every second; if the sound is there, mark it with a span"
+            f"hardly anything of {text!r} was found: what the model generated of it is at least "
+            f"{-level:.0f} dB below the recording in every second; if the sound is there, mark it "
+            "with a span"
         )
 
 
