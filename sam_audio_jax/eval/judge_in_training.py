@@ -78,8 +78,8 @@ def check_best_metric(config: JudgeTrainConfig, held_out: Sequence[RatedPair] | 
         )
     ratings = np.stack([pair.target for pair in held_out])
     # Only the names are wanted: intervals of few resamples cost no time before the training.
-    names = [_metric(row) for row in _agreement(ratings, held_out, resamples=20)]
-    names += [f"mae/{axis}/{ALL}" for axis in AXES]
+    rows = _agreement(ratings, held_out, resamples=20)
+    names = numbers_of(rows, ratings, held_out, best="")
     if best not in names:
         raise UserError(
             f"checkpoint.best_metric={best} is not evaluated; allowed: {', '.join(names)}"

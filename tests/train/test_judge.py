@@ -1,5 +1,6 @@
 """A judge is trained on a table of ratings, evaluated and saved."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -31,7 +32,7 @@ from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.judge import AXES, Judge, JudgeConfig
 from sam_audio_jax.train import judge_start
-from sam_audio_jax.train.config import JudgeTrainConfig
+from sam_audio_jax.train.config import CheckpointConfig, JudgeTrainConfig
 from sam_audio_jax.train.judge_cache import frozen_stage, open_judge_cache
 from sam_audio_jax.train.judge_objective import (
     axis_errors,
@@ -168,6 +169,14 @@ def test_the_metric_that_chooses_is_no_number_where_it_is_not_defined(tmp_path):
     assert math.isnan(found[best])
     assert found["mae/overall/all"] > 0
     assert best not in judge_in_training.numbers_of([], equal, pairs, "")
+    # One that no evaluation can have is refused before the training.
+    unrated = [LINE | {"ratings": {"overall": rating}} for rating in (1, 2, 3)]
+    pairs = load_ratings(str(write_table(tmp_path, unrated)), RatingsConfig())
+    for metric, allowed in (("mae/overall/all", True), ("mae/recall/all", False)):
+        cfg = training(checkpoint=CheckpointConfig(best_metric=metric))
+        refused = pytest.raises(UserError, match=f"{metric} is not evaluated; allowed: ")
+        with contextlib.nullcontext() if allowed else refused:
+            judge_in_training.check_best_metric(cfg, pairs)
 
 
 def test_missing_ratings_do_not_count():
