@@ -61,7 +61,7 @@ def compared(full: pathlib.Path, lora: pathlib.Path) -> bool:
         print(f"{prompt:<10} {cells[0]:>24} {cells[1]:>24}")
     means = [sum(gain.mean for gain in some.values()) / len(some) for some in gains]
     share = means[1] / means[0] if means[0] > 0 else 0.0
-    improved = any(gain.low > 0 for gain in gains[0].values())
+    improved = any(gain.n > 1 and gain.low > 0 for gain in gains[0].values())
     print(f"mean {means[0]:+.2f} and {means[1]:+.2f} dB: LoRA reaches {share:.0%} of the full gain")
     return improved and share >= LEAST_SHARE
 

@@ -21,7 +21,14 @@ from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.eval import page
 from sam_audio_jax.eval.descriptors import DESCRIPTORS, LEVELS
 from sam_audio_jax.eval.scoring import SILENT
-from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, net_win_rate
+from sam_audio_jax.eval.statistics import (
+    ALL,
+    Interval,
+    bootstrap,
+    counted,
+    interval_text,
+    net_win_rate,
+)
 from sam_audio_jax.files import read_lines, read_object, whole_folder
 
 PEOPLE = "table"  # the row of a table's scores
@@ -386,9 +393,8 @@ def _compared(
 def _line(one: Comparison) -> str:
     wins, difference = one.wins, one.difference
     return (
-        f"  {one.row + ', ' + one.column:<40} {wins.mean:+5.0%} ({wins.low:+.0%} to "
-        f"{wins.high:+.0%}), {difference.mean:+.2f} ({difference.low:+.2f} to "
-        f"{difference.high:+.2f}), {wins.n} items"
+        f"  {one.row + ', ' + one.column:<40} {interval_text(wins, '{:+5.0%}')}, "
+        f"{interval_text(difference, '{:+.2f}')}, {counted(wins.n, 'item')}"
     )
 
 

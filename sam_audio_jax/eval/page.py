@@ -61,19 +61,20 @@ def number(
 ) -> str:
     """`12.3` over its interval; a dash where nothing was measured.
 
-    A number that others published has no interval. Where the interval is of another number of items
-    than `count`, that number is there, too (0: it is the count).
+    A number that others published has no interval, nor has that of one item. Where the interval is
+    of another number of items than `count`, that number is there, too (0: it is the count).
     """
     if value is None:
         return "<td>&ndash;</td>"
     if not isinstance(value, Interval):
         return f"<td>{formatted(value, digits)}</td>"
-    items = f", n={value.n}" if percent or (count and value.n != count) else ""
-    if percent:
-        mean, low, high = (f"{100 * v:.0f}" for v in (value.mean, value.low, value.high))
-        return f"<td>{mean} %<small>{low} to {high}{items}</small></td>"
-    mean, low, high = (formatted(v, digits) for v in (value.mean, value.low, value.high))
-    return f"<td>{mean}<small>{low} to {high}{items}</small></td>"
+    numbers = (value.mean, value.low, value.high)
+    mean, low, high = (f"{100 * v:.0f}" if percent else formatted(v, digits) for v in numbers)
+    notes = [f"{low} to {high}"] if value.n > 1 else []
+    if percent or (value.n != count and (count or value.n == 1)):
+        notes.append(f"n={value.n}")
+    small = f"<small>{', '.join(notes)}</small>" if notes else ""
+    return f"<td>{mean}{' %' if percent else ''}{small}</td>"
 
 
 def formatted(value: float, digits: int) -> str:

@@ -20,7 +20,7 @@ from sam_audio_jax.eval import page
 from sam_audio_jax.eval.baselines import NAMES
 from sam_audio_jax.eval.prompting import PromptedMixture
 from sam_audio_jax.eval.recorded import Rendered, Wave
-from sam_audio_jax.eval.statistics import ALL, Cell, Interval
+from sam_audio_jax.eval.statistics import ALL, Cell, Interval, counted
 from sam_audio_jax.infer.picture import spectrograms_png
 from sam_audio_jax.workdir import Workdir
 
@@ -198,10 +198,11 @@ def _tiles(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         digits = 0 if column == "following" else _digits(column)
         numbers = (interval.mean, interval.low, interval.high)
         mean, low, high = (page.formatted(scale * one, digits) for one in numbers)
+        notes = [f"{low} to {high}"] if interval.n > 1 else []
+        notes += [counted(interval.n, "mixture"), f"prompt: {html.escape(row.split('/')[2])}"]
         tiles.append(
             f'<div class="tile">{what}<b>{mean}{unit}</b><span class="soft">'
-            f"{low} to {high}, {interval.n} mixtures, "
-            f"prompt: {html.escape(row.split('/')[2])}</span></div>"
+            f"{', '.join(notes)}</span></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
 

@@ -31,12 +31,20 @@ class Interval:
 
 
 def interval_text(interval: Interval | None, form: str = "{:.2f}", unit: float = 1.0) -> str:
-    """`MEAN (LOW to HIGH)`, each times `unit` and in this form; `-` where nothing was measured."""
+    """`MEAN (LOW to HIGH)`, each times `unit` and in this form; `-` where nothing was measured.
+
+    The value of one item alone has no interval.
+    """
     if interval is None:
         return "-"
     numbers = (interval.mean, interval.low, interval.high)
     mean, low, high = (form.format(unit * number) for number in numbers)
-    return f"{mean} ({low} to {high})"
+    return f"{mean} ({low} to {high})" if interval.n > 1 else mean
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 item`, `2 items`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def bootstrap(
@@ -49,8 +57,8 @@ def bootstrap(
 ) -> Interval | None:
     """Interval of the mean, or another statistic, of the finite values; None when there are none.
 
-    The same values and seed give the same interval. One value gives an interval of width zero:
-    read `n` beside it.
+    The same values and seed give the same interval. One value gives `low` and `high` equal to it,
+    which says nothing: where `n` is 1, no interval is shown.
     """
     finite = np.asarray([v for v in values if math.isfinite(v)], np.float64)
     if not finite.size:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.statistics import ALL
+from sam_audio_jax.eval.statistics import ALL, counted
 from sam_audio_jax.files import read_json
 
 # Columns of networks that the terminal shows, by setting.
@@ -33,8 +33,9 @@ def summary(results: str | pathlib.Path) -> str:
         lines.append("SI-SDR improvement of the target over the mixture, mean and 95 % interval:")
     for cell in known:
         row = cell["row"].removeprefix("model/")
-        span = f"({cell['low']:+.1f} to {cell['high']:+.1f})"
-        lines.append(f"  {row:<18} {cell['mean']:+6.1f} dB {span:<17} {cell['n']} mixtures")
+        span = f"({cell['low']:+.1f} to {cell['high']:+.1f})" if cell["n"] > 1 else ""
+        mixtures = counted(cell["n"], "mixture")
+        lines.append(f"  {row:<18} {cell['mean']:+6.1f} dB {span:<17} {mixtures}")
     if silent := read.get("silent"):
         lines.append(
             f"  of these scores {len(silent)} are of digital silence: the report says which."
@@ -50,8 +51,6 @@ def summary(results: str | pathlib.Path) -> str:
 
 def _scored(cell: Mapping[str, Any]) -> str:
     row = cell["row"].removeprefix("model/").removeprefix("none/")
-    span = f"({cell['low']:.2f} to {cell['high']:.2f})"
-    name = f"{cell['setting']}, {row}"
-    return (
-        f"  {name:<28} {SHOWN[cell['column']]:<9} {cell['mean']:6.2f} {span:<16} {cell['n']} items"
-    )
+    span = f"({cell['low']:.2f} to {cell['high']:.2f})" if cell["n"] > 1 else ""
+    name, items = f"{cell['setting']}, {row}", counted(cell["n"], "item")
+    return f"  {name:<28} {SHOWN[cell['column']]:<9} {cell['mean']:6.2f} {span:<16} {items}"

@@ -11,7 +11,7 @@ from sam_audio_jax.eval import page
 from sam_audio_jax.eval.compare import Key, read_scored
 from sam_audio_jax.eval.prompting import PROMPTS
 from sam_audio_jax.eval.report import TABLES
-from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, interval_text
+from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, counted, interval_text
 from sam_audio_jax.eval.suite import REFINES
 
 COLUMNS = ("sisdri", "sisdri_residual", "logmel")
@@ -84,7 +84,7 @@ def gain_lines(gains: Sequence[Gain]) -> list[str]:
             change = gain.difference
             lines.append(
                 f"  {gain.prompt:<10} {gain.before.mean:+5.1f} -> {gain.after.mean:+5.1f} dB, gain "
-                f"{interval_text(change, '{:+.1f}')}, {change.n} mixtures"
+                f"{interval_text(change, '{:+.1f}')}, {counted(change.n, 'mixture')}"
             )
     return lines
 
@@ -116,7 +116,8 @@ def _tiles(gains: Sequence[Gain]) -> str:
     for gain in gains:
         if (gain.column, gain.refine, gain.setting) == ("sisdri", "wiener", ALL):
             change = gain.difference
-            text = f"{change.low:+.1f} to {change.high:+.1f} dB SI-SDR, by {gain.prompt}"
+            sure = f"{change.low:+.1f} to {change.high:+.1f} dB" if change.n > 1 else "one mixture"
+            text = f"{sure} SI-SDR, by {gain.prompt}"
             tiles.append(f'<div class="tile"><b>{change.mean:+.1f} dB</b>{html.escape(text)}</div>')
     return f'<div class="tiles">{"".join(tiles)}</div>'
 

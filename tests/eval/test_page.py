@@ -22,7 +22,9 @@ def test_a_chart_has_one_point_or_a_thinned_curve():
 
 
 def test_a_table_escapes_names_and_has_a_dash_for_what_was_not_measured():
-    text = page.table(["all"], {"models": {"<a>": [None], "b": [Interval(-0.01, -2.0, 3.04, 5)]}})
+    rows = {"<a>": [None], "b": [Interval(-0.01, -2.0, 3.04, 5)], "c": [Interval(7.0, 7.0, 7.0, 1)]}
+    text = page.table(["all"], {"models": rows})
     assert "&lt;a&gt;" in text
     assert "<td>&ndash;</td>" in text
     assert "<td>0.0<small>&minus;2.0 to 3.0</small></td>" in text
+    assert "<td>7.0<small>n=1</small></td>" in text  # one item has no interval

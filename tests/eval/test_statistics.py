@@ -42,6 +42,7 @@ def test_intervals_in_words():
     assert interval_text(interval) == "0.12 (-0.50 to 1.00)"
     assert interval_text(interval, "{:+.0f} %", 100.0) == "+12 % (-50 % to +100 %)"
     assert interval_text(None) == "-"
+    assert interval_text(bootstrap([0.5]), "{:.1f}") == "0.5"  # one item has no interval
 
 
 @pytest.mark.golden

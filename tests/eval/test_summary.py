@@ -29,6 +29,16 @@ def test_a_score_of_a_network_says_which_one_it_is(tmp_path):
     assert " ".join(line.split()) == "all, text judge 3.21 (3.00 to 3.40) 5 items"
 
 
+def test_one_item_has_no_interval(tmp_path):
+    cell = {"row": "model/none/text", "setting": "all", "mean": 3.21, "low": 3.21, "high": 3.21}
+    cells = [cell | {"n": 1, "column": column} for column in ("sisdri", "judge_overall")]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"table": cells}))
+    lines = [" ".join(line.split()) for line in summary(path).splitlines()]
+    assert "none/text +3.2 dB 1 mixture" in lines
+    assert "all, text judge 3.21 1 item" in lines
+
+
 def test_what_has_no_score_and_what_is_in_no_number_is_said(tmp_path):
     path = tmp_path / "results.json"
     results = {"table": [], "mixtures": {"sfx": 3, "speech": 1}, "missing": [{}, {}]}
