@@ -393,7 +393,7 @@ def _compared(
 def _line(one: Comparison) -> str:
     wins, difference = one.wins, one.difference
     return (
-        f"  {one.row + ', ' + one.column:<40} {interval_text(wins, '{:+5.0%}')}, "
+        f"  {one.row + ', ' + one.column:<40} {interval_text(wins, '{:+.0%}')}, "
         f"{interval_text(difference, '{:+.2f}')}, {counted(wins.n, 'item')}"
     )
 
