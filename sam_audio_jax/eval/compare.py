@@ -6,7 +6,6 @@ scores that people, or any program, gave.
 
 import csv
 import dataclasses
-import html
 import itertools
 import json
 import math
@@ -18,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from sam_audio_jax.errors import UserError, first_line, shown
-from sam_audio_jax.eval import page
+from sam_audio_jax.eval.comparison_page import (
+    AGAINST,
+    MODEL,
+    Comparison,
+    comparison_page,
+    without_doubles,
+)
 from sam_audio_jax.eval.descriptors import DESCRIPTORS, LEVELS
 from sam_audio_jax.eval.scoring import SILENT
 from sam_audio_jax.eval.statistics import (
@@ -32,7 +37,6 @@ from sam_audio_jax.eval.statistics import (
 from sam_audio_jax.files import read_lines, read_object, whole_folder
 
 PEOPLE = "table"  # the row of a table's scores
-MODEL = "model/"  # begins the rows of a report that are compared
 ITEM = ("id", "setting")  # of a score; everything else in a table is a column
 NAMES = (*ITEM, "row")  # of a score in a report
 # `absent_level`: of the target of a sound that is not there, at best silence.
@@ -64,23 +68,6 @@ class Scored:
     silent: int = 0  # separated stems of a report that are digital silence
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One score of both systems over the items of a group."""
-
-    row: str
-    column: str
-    setting: str
-    group: str  # "" for all items of the setting
-    wins: Interval  # net win rate of A over B
-    difference: Interval  # of A less B; positive is better for A
-    means: tuple[float, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name, for JSON."""
-        return dataclasses.asdict(self)
-
-
 def compare(
     first: str | pathlib.Path,
     second: str | pathlib.Path,
@@ -108,14 +95,13 @@ def compare(
     if not found:
         reason = _why_nothing(ours, theirs, rows)
         raise UserError(f"{first} and {second} have no score of an item in common: {reason}")
-    lines = [one for one in found if not one.group and one.setting == ALL]
+    seen = without_doubles(found)
+    lines = [one for one in seen if not one.group and one.setting == ALL]
     names = _titles(ours, theirs)
     with whole_folder(pathlib.Path(out)) as folder:
         content = {"a": ours.name, "b": theirs.name, "comparisons": [c.as_dict() for c in found]}
         (folder / "comparison.json").write_text(json.dumps(content, indent=1))
-        title = " against ".join(names)
-        body = f"<h1>{html.escape(title)}</h1>{_explained()}{_tables(found)}"
-        (folder / "report.html").write_text(page.document(title, body), encoding="utf-8")
+        (folder / "report.html").write_text(comparison_page(names, seen), encoding="utf-8")
     head = f"net win rate of {' over '.join(names)}, and mean difference:"
     return "\n".join([head, *map(_line, lines)])
 
@@ -305,7 +291,7 @@ def _comparisons(
     described = {**theirs.described, **ours.described}
     for first, second in pairs:
         one, other = ours.rows[first], theirs.rows.get(second, {})
-        name = first if first == second else f"{first} against {second}"
+        name = first if first == second else f"{first}{AGAINST}{second}"
         for column in (column for column in one if column in other):
             both = _paired(one[column], other[column])
             settings = dict.fromkeys(setting for setting, _ in both if setting)
@@ -396,40 +382,3 @@ def _line(one: Comparison) -> str:
         f"  {one.row + ', ' + one.column:<40} {interval_text(wins, '{:+.0%}')}, "
         f"{interval_text(difference, '{:+.2f}')}, {counted(wins.n, 'item')}"
     )
-
-
-def _explained() -> str:
-    return (
-        "<p>Net win rate: the share of items where the first is better less the share where the "
-        "second is; ties count in the denominator. Differences are signed so that positive is "
-        "better for the first. Intervals (95 %) resample items in pairs.</p>"
-    )
-
-
-def _tables(found: Sequence[Comparison]) -> str:
-    """For each row and column the settings, then the groups of all items."""
-    parts = []
-    for (row, column), some in _by(found, lambda one: (one.row, one.column)):
-        parts.append(f"<h2>{html.escape(f'{row}: {column}')}</h2>")
-        wins: dict[str, dict[str, list[Interval | float | None]]] = {}
-        for one in some:
-            if one.group and one.setting != ALL:
-                continue
-            label = one.group or one.setting
-            group = "By what is known of the mixtures" if one.group else "By setting"
-            wins.setdefault(group, {})[label] = [one.wins]
-        parts.append(page.table(["net win rate"], wins, percent=True))
-        means: dict[str, dict[str, list[Interval | float | None]]] = {"By setting": {}}
-        for one in some:
-            if not one.group:
-                means["By setting"][one.setting] = [*one.means, one.difference]
-        parts.append(page.table(["first", "second", "difference"], means, digits=2))
-    return "".join(parts)
-
-
-def _by(found: Sequence[Comparison], key: Callable[[Comparison], Any]) -> Any:
-    """Groups in the order of first appearance."""
-    groups: dict[Any, list[Comparison]] = {}
-    for one in found:
-        groups.setdefault(key(one), []).append(one)
-    return groups.items()

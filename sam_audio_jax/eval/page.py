@@ -69,7 +69,7 @@ def number(
     if not isinstance(value, Interval):
         return f"<td>{formatted(value, digits)}</td>"
     numbers = (value.mean, value.low, value.high)
-    mean, low, high = (f"{100 * v:.0f}" if percent else formatted(v, digits) for v in numbers)
+    mean, low, high = (formatted(100 * v, 0) if percent else formatted(v, digits) for v in numbers)
     notes = [f"{low} to {high}"] if value.n > 1 else []
     if percent or (value.n != count and (count or value.n == 1)):
         notes.append(f"n={value.n}")
@@ -87,20 +87,22 @@ def table(
     heads: Mapping[str, str] | Sequence[str],
     groups: Mapping[str, Mapping[str, Sequence[Interval | float | None]]],
     *,
-    percent: bool = False,
+    percent: bool | Sequence[bool] = False,
     digits: int = 1,
     counts: Sequence[int] = (),
 ) -> str:
     """Rows under group headings; every row has one number for each head.
 
     A mapping of heads has a small note for each. All of it is plain text, which is escaped here.
-    `counts` says of how many items the numbers below each head are, unless they say otherwise.
+    `percent`: of all numbers, or of those below each head. `counts` says of how many items the
+    numbers below each head are, unless they say otherwise.
     """
     notes = heads if isinstance(heads, Mapping) else dict.fromkeys(heads, "")
     columns = [
         f"{html.escape(head)}{f' <small>{html.escape(note)}</small>' if note else ''}"
         for head, note in notes.items()
     ]
+    shares = [percent] * len(heads) if isinstance(percent, bool) else percent
     lines = []
     for group, rows in groups.items():
         if rows:
@@ -108,8 +110,10 @@ def table(
             lines.append(f'<tr class="group">{named}</tr>')
         for name, cells in rows.items():
             values = "".join(
-                number(cell, percent=percent, digits=digits, count=count)
-                for cell, count in zip(cells, counts or [0] * len(cells), strict=True)
+                number(cell, percent=share, digits=digits, count=count)
+                for cell, share, count in zip(
+                    cells, shares, counts or [0] * len(cells), strict=True
+                )
             )
             lines.append(f"<tr><td>{html.escape(name)}</td>{values}</tr>")
     return _framed(["", *columns], lines)

@@ -21,60 +21,13 @@ from sam_audio_jax.eval.baselines import NAMES
 from sam_audio_jax.eval.prompting import PromptedMixture
 from sam_audio_jax.eval.recorded import Rendered, Wave
 from sam_audio_jax.eval.statistics import ALL, Cell, Interval, counted
+from sam_audio_jax.eval.titles import MEANING, TABLES, digits_of, row_titles, score_title
 from sam_audio_jax.infer.picture import spectrograms_png
 from sam_audio_jax.workdir import Workdir
 
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-# Column -> what it means, for those that the report has.
-MEANING = {
-    "sisdri": "SI-SDR improvement: by how many dB the output is closer to the true stem than the "
-    "untouched mixture is; 0 is doing nothing, higher is better.",
-    "logmel": "Log-mel distance: mean difference of the mel spectra in dB; lower is better, and "
-    "the exact phase does not matter.",
-    "following": "Prompt following: the share of mixtures of two sources where the prompt for the "
-    "right source gives a stem that is closer to it than the prompt for the other source does; "
-    "50 % is chance.",
-    "judge_overall": "Judge: a network's estimate of how people would rate the target, from 1 to "
-    "5, without a true stem.",
-    "clap": "CLAP: the cosine of the target with its text, by a network.",
-    "imagebind": "ImageBind: the cosine of the target with its masked video, by a network.",
-    "aesthetics_CE": "Aesthetics: a network's estimate of content enjoyment (CE), content "
-    "usefulness (CU), production complexity (PC) and production quality (PQ) of the target, from "
-    "about 1 to 10.",
-}
-TABLES = {
-    "judge_overall": "Judge of the target, overall",
-    "judge_recall": "Judge of the target, recall: all of the sound is there",
-    "judge_precision": "Judge of the target, precision: nothing else is",
-    "judge_faithfulness": "Judge of the target, faithfulness: it sounds as in the mixture",
-    "ovr": "Overall score by people, 1 to 5",
-    "clap": "CLAP similarity of target and text",
-    "imagebind": "ImageBind similarity of target and masked video",
-    "aesthetics_CE": "Aesthetics of the target, content enjoyment",
-    "aesthetics_CU": "Aesthetics of the target, content usefulness",
-    "aesthetics_PC": "Aesthetics of the target, production complexity",
-    "aesthetics_PQ": "Aesthetics of the target, production quality",
-    "sisdri": "SI-SDR improvement of the target, dB",
-    "sisdri_residual": "SI-SDR improvement of the residual, dB",
-    "logmel": "Log-mel distance of the target, dB",
-    "logmel_residual": "Log-mel distance of the residual, dB",
-    "sdr": "SDR of the target, dB (Music Demixing Challenge, mono)",
-    "bss_sdr": "SDR of the target, dB (BSS Eval 3)",
-    "bss_sir": "SIR of the target, dB (BSS Eval 3)",
-    "bss_sar": "SAR of the target, dB (BSS Eval 3)",
-    "stft": "Multi-resolution STFT distance of the target",
-    "span_iou": "Predicted spans: intersection over union with the listed ones",
-    "absent_level_median": "Median level of the target for an absent sound, dB of the mixture",
-    "reworded": "Another wording of the caption: change of the SI-SDR improvement, dB",
-    "level_right": "Level of the target by its own prompt, dB of the mixture",
-    "level_wrong": "Level of the target by the prompt of the other source, dB of the mixture",
-    "kept_right": "Level of the true target in it by its own prompt, dB of the mixture",
-    "kept_wrong": "Level of the true target in it by the prompt of the other source",
-}
-FINE = ("judge_", "ovr", "clap", "imagebind", "aesthetics_", "span_iou", "stft")  # two decimals
 PUBLISHED = "Published (arXiv 2512.18099)"
 MOST_MISSING = 100  # items that are in no number are named up to this many
-REFINED = {"none": "Model, as generated", "wiener": "Model, refined on the recording (wiener)"}
 LABELS = {
     "mixture": "mixture",
     "target": "target, refined",
@@ -195,7 +148,7 @@ def _tiles(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
             continue
         scale, unit = (100, " %") if column == "following" else (1, "")
         unit = " dB" if column == "sisdri" else unit
-        digits = 0 if column == "following" else _digits(column)
+        digits = 0 if column == "following" else digits_of(column)
         numbers = (interval.mean, interval.low, interval.high)
         mean, low, high = (page.formatted(scale * one, digits) for one in numbers)
         notes = [f"{low} to {high}"] if interval.n > 1 else []
@@ -205,10 +158,6 @@ def _tiles(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
             f"{', '.join(notes)}</span></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
-
-
-def _digits(column: str) -> int:
-    return 2 if column.startswith(FINE) else 1
 
 
 def _head(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
@@ -251,7 +200,7 @@ def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         groups: dict[str, dict[str, list[Interval | float | None]]] = {}
         for cell in cells:
             if cell.column == column:
-                heading, name = _row_names(cell.row)
+                heading, name = row_titles(cell.row)
                 groups.setdefault(heading, {}).setdefault(
                     name, [_find(cells, cell.row, setting, column) for setting in heads]
                 )
@@ -262,8 +211,10 @@ def _tables(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
             ]
             groups.setdefault(PUBLISHED, {})[system] = values
         if groups:
-            table = page.table(heads, groups, digits=_digits(column), counts=list(counts.values()))
-            parts.append(f"<h2>{TABLES.get(column, column)}</h2>{table}")
+            table = page.table(
+                heads, groups, digits=digits_of(column), counts=list(counts.values())
+            )
+            parts.append(f"<h2>{score_title(column)}</h2>{table}")
     return "".join(parts)
 
 
@@ -289,14 +240,6 @@ def _missing(results: Mapping[str, Any]) -> str:
     return f"<h2>In no number</h2><ul>{listed}</ul>" if lines else ""
 
 
-def _row_names(row: str) -> tuple[str, str]:
-    """Group heading and label of a row."""
-    if row in NAMES:
-        return "Baselines (all but the mixture know the true stems)", NAMES[row]
-    _, refine, prompt = row.split("/")
-    return REFINED[refine], f"prompt: {prompt}"
-
-
 def _following(cells: Sequence[Cell]) -> str:
     """The table of prompt following, by both distances."""
     settings = list(dict.fromkeys(c.setting for c in cells if c.column == "following"))
@@ -307,7 +250,7 @@ def _following(cells: Sequence[Cell]) -> str:
     for column, measure in (("following", "SI-SDR"), ("following_logmel", "log-mel distance")):
         for cell in cells:
             if cell.column == column:
-                heading, name = _row_names(cell.row)
+                heading, name = row_titles(cell.row)
                 groups.setdefault(f"{heading}, measured by {measure}", {}).setdefault(
                     name, [_find(cells, cell.row, setting, column) for setting in settings]
                 )
@@ -373,7 +316,7 @@ def _score(example: PlayedItem) -> str:
     if example.column == "sisdri":
         refined = "" if example.refined is None else " (refined)"
         return f": SI-SDR improved by {page.formatted(example.score, 1)} dB{refined}"
-    return f": {html.escape(TABLES.get(example.column, example.column))} {example.score:.2f}"
+    return f": {html.escape(score_title(example.column))} {example.score:.2f}"
 
 
 def player(label: str, wave: Wave, sample_rate: int) -> str:

@@ -10,9 +10,9 @@ from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.eval import page
 from sam_audio_jax.eval.compare import Key, read_scored
 from sam_audio_jax.eval.prompting import PROMPTS
-from sam_audio_jax.eval.report import TABLES
 from sam_audio_jax.eval.statistics import ALL, Interval, bootstrap, counted, interval_text
 from sam_audio_jax.eval.suite import REFINES
+from sam_audio_jax.eval.titles import score_title
 
 COLUMNS = ("sisdri", "sisdri_residual", "logmel")
 # What both evaluations must agree in, so that only the weights differ.
@@ -106,7 +106,7 @@ def gains_page(
     for column in COLUMNS:
         of_column = [gain for gain in gains if gain.column == column]
         if of_column:
-            body += [f"<h3>{html.escape(TABLES[column])}</h3>", _table(of_column)]
+            body += [f"<h3>{html.escape(score_title(column))}</h3>", _table(of_column)]
     body += ["<h2>Training</h2>", _charts(metrics)]
     return page.document(title, "".join(body))
 
