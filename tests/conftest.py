@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import pytest
 
+import tests.typechecker  # noqa: F401  pyproject.toml names it, and jaxtyping imports `tests` alone
+
 jax.config.update("jax_default_matmul_precision", "highest")
 HERE = pathlib.Path(__file__).parent
 CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(HERE.parent / ".jax_cache")

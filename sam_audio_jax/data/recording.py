@@ -6,6 +6,7 @@ used.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -100,21 +101,7 @@ def parse_recording(line: dict[str, Any], folder: pathlib.Path, where: str) -> R
     Raises `UnusableError`, which begins with `where`, for a field that is missing, of the wrong
     type or without sense, and for a file that is not there.
     """
-
-    def field(name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
-        value = line.get(name, default)
-        if value is None and default is None and name in OPTIONAL:
-            return None
-        if value is None:
-            reason = "no caption" if name == "caption" else LINE
-            raise UnusableError(f"{where}: field {name!r} is missing", reason)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            wanted = kind.__name__ if isinstance(kind, type) else "number"
-            raise UnusableError(
-                f"{where}: field {name!r} must be a {wanted}, not {shown(value)}", LINE
-            )
-        return value
-
+    field = functools.partial(_field, line, where)
     sound = folder / field("path", str)
     record = field("record", int)
     if not (os.path.isfile if record is None else os.path.isdir)(sound):  # for any name
@@ -177,6 +164,26 @@ def song_line(song: Song) -> dict[str, Any]:
 
 
 LINE = "malformed line"  # the reason of what is wrong in it, but for its caption and files
+
+
+def _field(
+    line: dict[str, Any],
+    where: str,
+    name: str,
+    kind: type | tuple[type, ...],
+    default: Any = None,
+) -> Any:
+    """A field of a line, of a kind, or its default."""
+    value = line.get(name, default)
+    if value is None and default is None and name in OPTIONAL:
+        return None
+    if value is None:
+        reason = "no caption" if name == "caption" else LINE
+        raise UnusableError(f"{where}: field {name!r} is missing", reason)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = kind.__name__ if isinstance(kind, type) else "number"
+        raise UnusableError(f"{where}: field {name!r} must be a {wanted}, not {shown(value)}", LINE)
+    return value
 
 
 def _caption(text: str, where: str) -> str:
