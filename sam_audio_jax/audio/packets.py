@@ -140,13 +140,16 @@ def _decode(container: Any, stream: Any, notes: list[str]) -> Decoded:
     if "caf" in kinds and stream.codec_context.name == "alac":
         # FFmpeg takes what the last packet lacks to a full one away from it once more.
         stream.codec_context.flags2 |= Flags2.skip_manual
+    # FLAC's frames have their own positions; FFmpeg takes those of Ogg's first page for 0.
+    is_flac = "flac" in kinds or ("ogg" in kinds and stream.codec_context.name == "flac")
+    by_position = is_flac and not container.streams.video
     block = 0  # samples of a FLAC's first frame
 
     def time_of(packet: Any, frame: Any, number: int) -> float:
         """Returns when a packet's frame of that number sounds; NaN: nothing says it."""
-        if kinds & TIMED and frame.pts is not None:
+        if kinds & TIMED and frame.pts is not None and not by_position:
             return float(frame.pts * frame.time_base)
-        if "flac" not in kinds or number:
+        if not by_position or number:
             return math.nan
         nonlocal block
         block = block or (flac.frame_position(bytes(packet)[:16], 1) or (0, 0))[1]

@@ -126,6 +126,49 @@ def test_ogg_opus_is_in_time_wherever_its_positions_begin(tmp_path, begin):
         assert lag(part, whole[:, start : start + 48_000]) == 0
 
 
+@pytest.mark.parametrize("kind", ["opus", "ogg"])
+def test_a_radio_stream_begins_where_the_listener_came(tmp_path, kind):
+    """Its headers are followed by the pages of an hour later."""
+    wave = sound(4.0) + np.random.default_rng(0).uniform(-0.2, 0.2, 4 * RATE).astype(np.float32)
+    pages = ogg_pages(by_soundfile(tmp_path / f"a.{kind}", wave).read_bytes())
+    first = next(number for number, page in enumerate(pages) if page[6:14] != bytes(8))
+    later = [moved_page(page, 3_600 * RATE, 3_600) for page in pages[first + 1 :]]
+    path = tmp_path / f"b.{kind}"
+    path.write_bytes(b"".join([*pages[:first], *later]))
+    recording = audio.load(path)
+    assert recording.notes == ()
+    assert 2.5 < recording.samples.shape[1] / RATE < 4
+    tail = slice(-2 * RATE, None)
+    assert abs(lag(recording.samples[:, tail], wave[:, tail])) < 0.002
+    assert level(recording.samples, 0.0, 0.5) > 0.1
+
+
+@pytest.mark.parametrize("samples", [1_000, 5 * RATE])
+def test_flac_in_ogg_has_no_hole_wherever_its_positions_begin(tmp_path, samples):
+    path = by_av(tmp_path / "a.oga", WAVE, "flac")
+    pages = ogg_pages(path.read_bytes())
+    path.write_bytes(b"".join(moved_page(page, samples) for page in pages))
+    recording = audio.load(path)
+    assert recording.notes == ()
+    np.testing.assert_allclose(recording.samples, WAVE, atol=1e-4)
+
+
+def ogg_pages(content: bytes) -> list[bytes]:
+    """The pages of a whole Ogg file."""
+    pages = ogg._pages(content)
+    return [content[page.start : page.stop] for page in pages]
+
+
+def moved_page(page: bytes, samples: int, pages: int = 0) -> bytes:
+    """The same page, so many samples and pages later."""
+    head = bytearray(page)
+    position, number = struct.unpack("<q", page[6:14])[0], struct.unpack("<I", page[18:22])[0]
+    head[6:14] = struct.pack("<q", position + samples if position > 0 else position)
+    head[18:22] = struct.pack("<I", number + pages)
+    head[22:26] = struct.pack("<I", ogg._checksum(bytes(head)))
+    return bytes(head)
+
+
 def test_ogg_opus_from_zero_is_read_by_its_structure(tmp_path):
     path = by_soundfile(tmp_path / "a.opus", sound(2.5))
     assert audio.header_length(path) == (120_000, 48_000)
