@@ -90,7 +90,7 @@ def _mux(
         out.mux(sound.encode(frame))
         return start + first / rate
 
-    for packet in _with_decoding_times(source.demux(pictures)):
+    for packet in _until_last_shown(_with_decoding_times(source.demux(pictures))):
         time = packet.pts if packet.dts is None else packet.dts
         if time is None:
             raise UserError(f"{name} stores no times of its pictures, which a container does")
@@ -101,6 +101,20 @@ def _mux(
     for first in chunks:
         write(first)
     out.mux(sound.encode(None))
+
+
+def _until_last_shown(packets: Iterable[Any]) -> Iterator[Any]:
+    """Yields the packets of a stream up to the last one with a picture that is shown.
+
+    A program that trims a video without encoding it leaves later pictures in the file, up to the
+    next key frame, and an edit list that cuts them off, which the copy does not have.
+    """
+    hidden: list[Any] = []
+    for packet in packets:
+        hidden.append(packet)
+        if not packet.is_discard:
+            yield from hidden
+            hidden = []
 
 
 def _with_decoding_times(packets: Iterable[Any]) -> Iterator[Any]:

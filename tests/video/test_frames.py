@@ -9,6 +9,7 @@ import tracemalloc
 import av
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
@@ -103,6 +104,79 @@ def test_a_rotated_picture_is_shown_upright(tmp_path, quarters, mirrored):
     assert picture.shape == shown.shape
     assert picture[shown > 0].min() > 200
     assert np.median(picture[shown == 0]) < 60
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_photo_is_shown_as_its_exif_entry_says(tmp_path, suffix, orientation):
+    stored = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    stored[:8, :8] = 255
+    entry = Image.Exif()
+    entry[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=entry)
+    mirrored, quarters = ((0, 0), (1, 0), (0, 2), (1, 2), (1, 1), (0, 3), (1, 3), (0, 1))[
+        orientation - 1
+    ]
+    shown = np.rot90(np.fliplr(stored) if mirrored else stored, quarters)
+    picture = frames_at(tmp_path / f"a{suffix}", np.zeros(1))[0]
+    assert picture.shape == shown.shape
+    assert np.mean((picture > 127) != (shown > 127)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.mkv", "ffv1", "bgra"),
+        ("a.mov", "prores_ks", "yuva444p10le"),
+        ("a.webm", "libvpx-vp9", "yuva420p"),
+        ("a.webm", "libvpx", "yuva420p"),
+    ],
+)
+def test_what_is_transparent_is_black(tmp_path, name, codec, pixels):
+    cut_out = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
+    cut_out[..., 3] = 0
+    cut_out[4:20, 8:24, 3] = 255
+    write_pictures(tmp_path / name, cut_out, codec, pixels)
+    picture = frames_at(tmp_path / name, np.array([0.0, 0.2]))[1]
+    np.testing.assert_allclose(picture[6:18, 10:22], 200, atol=8)
+    picture[2:22, 6:26] = 0  # the edge is stored coarsely
+    assert picture.max() < 8
+
+
+def test_a_byte_of_avi_that_means_nothing_makes_nothing_transparent(tmp_path):
+    pixels = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
+    pixels[..., 3] = 0
+    write_pictures(tmp_path / "a.avi", pixels, "rawvideo", "bgra")
+    np.testing.assert_array_equal(frames_at(tmp_path / "a.avi", np.zeros(1)), 200)
+
+
+def write_pictures(path, picture, codec, pixels):
+    """Writes a video of three equal pictures, which may have transparent parts."""
+    options = {"auto-alt-ref": "0"} if codec == "libvpx" else {}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options=options)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, pixels
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("begin", [0.0, 100.0])
+def test_pictures_on_several_clocks_are_refused(tmp_path, begin):
+    parts = b""
+    for first in (0.0, begin):
+        with av.open(str(tmp_path / "part.ts"), "w", format="mpegts") as container:
+            stream = container.add_stream("mpeg2video", rate=10)
+            stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+            for number, grey in enumerate(greys(15)):
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="rgb24")
+                picture.pts = round(10 * first) + number
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode(None))
+        parts += (tmp_path / "part.ts").read_bytes()
+    (tmp_path / "a.ts").write_bytes(parts)
+    with pytest.raises(UserError, match="pictures on more than one clock"):
+        frames_at(tmp_path / "a.ts", np.arange(30) / 10)
 
 
 def test_videos_that_cannot_be_used_are_the_users_error(tmp_path):
