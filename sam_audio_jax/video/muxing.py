@@ -74,9 +74,12 @@ def _mux(
 ) -> None:
     """Copies the packets of the pictures and encodes the sound between them, in order of time.
 
-    The sound begins at `start`, in seconds of the pictures' clock.
+    The sound begins at `start`, in seconds of the pictures' clock. Times are moved where it is
+    below 0, which players do not play.
     """
     pictures = video_stream(source, name)
+    later = round(max(0.0, -start) / pictures.time_base)  # in ticks of the pictures
+    start = max(0.0, start)
     copied = out.add_stream_from_template(pictures, opaque=True)
     layout = "mono" if len(samples) == 1 else "stereo"
     sound = out.add_stream(codec, rate=rate, layout=layout, bit_rate=BIT_RATE)
@@ -91,6 +94,8 @@ def _mux(
         return start + first / rate
 
     for packet in _until_last_shown(_with_decoding_times(source.demux(pictures))):
+        packet.pts = None if packet.pts is None else packet.pts + later
+        packet.dts = None if packet.dts is None else packet.dts + later
         time = packet.pts if packet.dts is None else packet.dts
         if time is None:
             raise UserError(f"{name} stores no times of its pictures, which a container does")

@@ -243,4 +243,7 @@ def sound_start(container: Any, name: str, track: int | None = None) -> float:
         stream = video_stream(container, name)
     if stream.start_time is None:
         return 0.0
-    return max(0.0, clock_start(container, float(stream.start_time * stream.time_base)))
+    start = clock_start(container, float(stream.start_time * stream.time_base))
+    # What others have below 0 is an encoder's padding, which is not heard; a transport stream has
+    # all there that comes before the end of its clock, which is one of 26.5 hours.
+    return start if container.format.name == "mpegts" else max(0.0, start)

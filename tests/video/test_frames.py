@@ -15,8 +15,18 @@ from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.video_prompts import make_clip
 from sam_audio_jax.video.frames import latent_times, nearest, spread_indices, stream_at
+from sam_audio_jax.video.muxing import mux
 from sam_audio_jax.video.reading import video_notes
-from tests.video.clips import HEIGHT, WIDTH, frames_at, greys, indices, write, write_with_sound
+from tests.video.clips import (
+    HEIGHT,
+    WIDTH,
+    frames_at,
+    greys,
+    indices,
+    write,
+    write_transport,
+    write_with_sound,
+)
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FOLDER = pathlib.Path(os.environ.get("SAM_AUDIO_FIXTURES") or GOLDEN) / "model"
@@ -163,20 +173,18 @@ def write_pictures(path, picture, codec, pixels):
 
 @pytest.mark.parametrize("begin", [0.0, 100.0])
 def test_pictures_on_several_clocks_are_refused(tmp_path, begin):
-    parts = b""
-    for first in (0.0, begin):
-        with av.open(str(tmp_path / "part.ts"), "w", format="mpegts") as container:
-            stream = container.add_stream("mpeg2video", rate=10)
-            stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-            for number, grey in enumerate(greys(15)):
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="rgb24")
-                picture.pts = round(10 * first) + number
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode(None))
-        parts += (tmp_path / "part.ts").read_bytes()
-    (tmp_path / "a.ts").write_bytes(parts)
+    parts = [write_transport(tmp_path / "part.ts", 15, first).read_bytes() for first in (0, begin)]
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
     with pytest.raises(UserError, match="pictures on more than one clock"):
         frames_at(tmp_path / "a.ts", np.arange(30) / 10)
+
+
+def test_a_clock_that_passes_its_end_in_a_recording_moves_no_picture(tmp_path):
+    path = write_transport(tmp_path / "a.ts", 15, 2**33 / 90_000 - 1)
+    assert audio.load(path).samples.shape[1] / 48_000 == pytest.approx(1.5, abs=0.05)
+    assert indices(frames_at(path, np.arange(15) / 10 + 0.03)) == list(range(15))
+    mux(path, audio.load(path).samples, 48_000, tmp_path / "b.mp4")
+    assert indices(frames_at(tmp_path / "b.mp4", np.arange(15) / 10 + 0.03)) == list(range(15))
 
 
 def test_videos_that_cannot_be_used_are_the_users_error(tmp_path):
