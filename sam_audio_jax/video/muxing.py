@@ -17,6 +17,9 @@ from sam_audio_jax.files import whole_file
 from sam_audio_jax.video.reading import sound_start, video_stream
 
 CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".webm": "libopus", ".mkv": "libopus"}
+# Names of codecs in .mp4 and .mov for which FFmpeg has others: Apple's players know no hev1, and
+# the kinds of ProRes differ by their names alone.
+TAGS = ("hvc1", "ap4x", "ap4h", "apch", "apcn", "apcs", "apco")
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
 BIT_RATE = 192_000
 CHUNK = 1024  # samples handed to the encoder at once
@@ -81,6 +84,8 @@ def _mux(
     later = round(max(0.0, -start) / pictures.time_base)  # in ticks of the pictures
     start = max(0.0, start)
     copied = out.add_stream_from_template(pictures, opaque=True)
+    if codec == "aac" and (tag := pictures.codec_context.codec_tag) in TAGS:
+        copied.codec_context.codec_tag = tag
     layout = "mono" if len(samples) == 1 else "stereo"
     sound = out.add_stream(codec, rate=rate, layout=layout, bit_rate=BIT_RATE)
     chunks = iter(range(0, samples.shape[1], CHUNK))

@@ -101,6 +101,26 @@ def test_pictures_that_an_edit_list_cuts_off_stay_away(tmp_path):
     assert len(packets(tmp_path / "out.mp4")) <= 7  # two that the last ones are predicted from
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixels", "tag"),
+    [("libx265", "yuv420p", "hvc1"), ("prores_ks", "yuva444p10le", "ap4h")],
+)
+def test_a_codec_keeps_the_name_by_which_players_know_it(tmp_path, codec, pixels, tag):
+    path, out = tmp_path / "a.mov", tmp_path / "b.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, pixels
+        stream.codec_context.codec_tag = tag
+        for picture in greys(3, 64, 64):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    mux(path, tone(0.3, 48000, 1), 48000, out)
+    for name in (path, out):
+        with av.open(str(name)) as container:
+            assert container.streams.video[0].codec_context.codec_tag == tag
+
+
 def test_pictures_without_times_are_refused(tmp_path):
     path = tmp_path / "a.h264"
     write(tmp_path / "a.mp4", greys(3))
