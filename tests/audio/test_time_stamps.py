@@ -2,6 +2,7 @@
 
 import struct
 
+import av
 import numpy as np
 import pytest
 
@@ -103,6 +104,50 @@ def test_a_steady_drift_stretches_the_samples(tmp_path):
     assert drifted.samples.shape[1] / RATE == pytest.approx(4.5 * 1.03, abs=0.03)
     assert "they are stretched by" in drifted.notes[0]
     assert np.abs(np.diff(drifted.samples)).max() < 0.2  # no click
+
+
+@pytest.mark.parametrize("begin", [7, 3_600])
+def test_fragments_of_a_stream_have_no_wrong_length(tmp_path, begin):
+    """They were recorded from a stream that had run before, from which their times count."""
+    path = tmp_path / "a.mp4"
+    with av.open(
+        str(path), "w", options={"movflags": "empty_moov", "frag_duration": "500000"}
+    ) as out:
+        stream = out.add_stream("aac", rate=RATE, layout="mono")
+        for start in range(0, WAVE.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(WAVE[:, start : start + 1024], "fltp", "mono")
+            frame.sample_rate, frame.pts = RATE, start
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    whole = audio.load(path).samples
+    content, at = bytearray(path.read_bytes()), 0
+    while (at := content.find(b"tfdt", at + 1)) >= 0:
+        time = int.from_bytes(content[at + 8 : at + 16], "big") + begin * RATE
+        content[at + 8 : at + 16] = time.to_bytes(8, "big")
+    path.write_bytes(content)
+    recording = audio.load(path)
+    assert recording.notes == ()
+    size = min(whole.shape[1], recording.samples.shape[1])
+    assert size > WAVE.shape[1] - 1024
+    np.testing.assert_array_equal(recording.samples[:, :size], whole[:, :size])
+
+
+def test_a_sound_that_begins_late_and_is_cut_off_has_no_wrong_length(tmp_path):
+    path = by_av(tmp_path / "a.mp4", WAVE, "aac")
+    content = bytearray(path.read_bytes())
+    names = [b"moov", b"trak", b"edts", b"elst"]
+    at = content.index(b"elst")
+    entries = struct.pack(">IIiII", 2, 500, -1, 1 << 16, 2_000) + content[at + 16 : at + 24]
+    for name in names:  # one entry of 12 bytes more: 0.5 s of nothing
+        size = content.index(name) - 4
+        longer = int.from_bytes(content[size : size + 4], "big") + 12
+        content[size : size + 4] = longer.to_bytes(4, "big")
+    content[at + 8 : at + 24] = entries
+    path.write_bytes(content)
+    recording = audio.load(path)
+    assert recording.notes == ()
+    assert recording.samples.shape[1] == 2 * RATE
+    assert lag(recording.samples, WAVE[:, : 2 * RATE]) == 0
 
 
 def test_rare_losses_in_jittering_times_do_not_add_up(tmp_path):
