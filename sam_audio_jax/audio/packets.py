@@ -23,7 +23,7 @@ from sam_audio_jax.errors import UnusableError, UserError
 TIMED = {"asf", "avi", "flv", "gxf", "live_flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut"}
 TIMED |= {"ogg", "rm", "wtv"}
 RESTARTING = {"mpegts", "mpeg", "ogg"}  # whose clock may jump
-STATED = {"aiff", "asf", "au", "avi", "caf", "flv", "mov", "w64", "wav"}  # length in the header
+STATED = {"aiff", "au", "avi", "caf", "flv", "mov", "w64", "wav"}  # length of a track in the header
 FULL_SCALE = {"u8": 128.0, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63, "flt": 1, "dbl": 1}
 PLANES = {"u8p": "u1", "s16p": "i2", "s32p": "i4", "s64p": "i8", "fltp": "f4", "dblp": "f8"}
 DURATION = re.compile(r"(\d+):(\d\d):(\d\d\.?\d*)")
@@ -213,7 +213,7 @@ def _stated_end(container: Any, stream: Any, kinds: set[str]) -> float:
         if key.startswith("DURATION") and (match := DURATION.fullmatch(text)):
             hours, minutes, seconds = map(float, match.groups())
             return 3600 * hours + 60 * minutes + seconds
-    alone = not container.streams.video and kinds & {"matroska", "flv"}
+    alone = not container.streams.video and kinds & {"asf", "matroska", "flv"}
     return max(0.0, start_s) + container.duration / 1e6 if alone and container.duration else 0.0
 
 
