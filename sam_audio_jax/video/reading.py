@@ -244,6 +244,6 @@ def sound_start(container: Any, name: str, track: int | None = None) -> float:
     if stream.start_time is None:
         return 0.0
     start = clock_start(container, float(stream.start_time * stream.time_base))
-    # What others have below 0 is an encoder's padding, which is not heard; a transport stream has
+    # What others have below 0 is an encoder's padding, which is not played; a transport stream has
     # all there that comes before the end of its clock, which is one of 26.5 hours.
-    return start if container.format.name == "mpegts" else max(0.0, start)
+    return start if container.format.name in ("mpegts", "mpeg") else max(0.0, start)
