@@ -209,12 +209,19 @@ def _stated_end(container: Any, stream: Any, kinds: set[str]) -> float:
     start_s = float((stream.start_time or 0) * stream.time_base)
     if kinds & STATED and stream.duration:
         return start_s + float(stream.duration * stream.time_base)
-    for key, text in stream.metadata.items():  # Matroska: hours:minutes:seconds
+    if end_s := tagged_end(stream):
+        return end_s
+    alone = not container.streams.video and kinds & {"asf", "matroska", "flv"}
+    return max(0.0, start_s) + container.duration / 1e6 if alone and container.duration else 0.0
+
+
+def tagged_end(stream: Any) -> float:
+    """Returns where a track of Matroska ends by its tags; 0 if they do not say."""
+    for key, text in stream.metadata.items():  # hours:minutes:seconds
         if key.startswith("DURATION") and (match := DURATION.fullmatch(text)):
             hours, minutes, seconds = map(float, match.groups())
             return 3600 * hours + 60 * minutes + seconds
-    alone = not container.streams.video and kinds & {"asf", "matroska", "flv"}
-    return max(0.0, start_s) + container.duration / 1e6 if alone and container.duration else 0.0
+    return 0.0
 
 
 def read_packets(container: Any, stream: Any) -> Iterator[Any]:

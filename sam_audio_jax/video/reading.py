@@ -21,6 +21,7 @@ from sam_audio_jax.audio.packets import (
     moves,
     read_packets,
     reason,
+    tagged_end,
     url,
 )
 from sam_audio_jax.audio.timeline import NEW_CLOCK_S, RESTART_S
@@ -220,8 +221,10 @@ def video_notes(path: pathlib.Path, seconds: float, track: int | None = None) ->
             shown = streams.index(stream) + 1
             sizes = [f"{n}: {_size(s)[1]} x {_size(s)[0]}" for n, s in enumerate(streams, 1)]
             notes.append(f"{path} has {len(streams)} videos ({', '.join(sizes)}): {shown} is shown")
+        end = tagged_end(stream)
         if stream.duration is not None:
             end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        if end:
             end -= sound_start(file, str(path), track)
             if end < seconds - SHORT_S:
                 notes.append(

@@ -267,8 +267,9 @@ def test_of_several_videos_the_default_or_largest_is_shown(tmp_path):
         assert video_notes(tmp_path / name, 1.0) == ()
 
 
-def test_pictures_that_end_long_before_the_sound_have_a_note(tmp_path):
-    path = write(tmp_path / "a.mp4", greys(12))
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_pictures_that_end_long_before_the_sound_have_a_note(tmp_path, suffix):
+    path = write(tmp_path / f"a{suffix}", greys(12))
     assert video_notes(path, 2.1) == ()
     (note,) = video_notes(path, 7.5)
     assert note.endswith("end at 1.2 s, the sound at 7.5 s: the last picture stands for the rest")
