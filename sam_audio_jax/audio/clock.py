@@ -41,6 +41,9 @@ def on_the_clock(found: Decoded, *, from_zero: bool = False) -> tuple[list[Piece
         return pieces, notes
     stated_s = found.end_s - (found.start_s if math.isfinite(found.start_s) else 0.0)
     surplus_s = sum(piece.seconds for piece in pieces) - stated_s
+    # FFmpeg counts MP4 and MOV from 0 where an edit list cuts them off, or they are in fragments.
+    if found.padded and times[0] >= PADDING_S and abs(surplus_s + times[0]) < LEAST_S:
+        surplus_s += times[0]
     if found.padded and 0 < surplus_s < PADDING_S:
         pieces[-1] = _without_end(pieces[-1], surplus_s)
     elif stated_s > 0 and abs(surplus_s) > max(LEAST_S, 0.01 * stated_s):

@@ -54,11 +54,30 @@ def _part(data: Bytes, pages: list[_Page], end: int) -> Part:
     return Part(
         start=first.start,
         stop=end,
-        from_zero=broken,
+        from_zero=_has_lost_its_beginning(data, pages),
         by_packets=(head[11:12] if vorbis else head[9:10]) > b"\2",
         whole=whole and (vorbis or _begins_at_zero(data, pages)),
         cut_off=not last.flags & END,
     )
+
+
+def _has_lost_its_beginning(data: Bytes, pages: list[_Page]) -> bool:
+    """Returns whether there is damage before or in the first page with sound.
+
+    Page numbers alone that do not follow each other there are those of a radio stream, which
+    listeners get from the moment on at which they come.
+    """
+    for page in pages:
+        if not page.right:
+            return True
+        if _position(data, page) > 0:
+            break
+    return False
+
+
+def _position(data: Bytes, page: _Page) -> int:
+    """Returns the samples up to the end of a page; 0: there is no sound in it, -1: no end."""
+    return int.from_bytes(data[page.start + 6 : page.start + 14], "little", signed=True)
 
 
 def _begins_at_zero(data: Bytes, pages: list[_Page]) -> bool:
@@ -67,8 +86,8 @@ def _begins_at_zero(data: Bytes, pages: list[_Page]) -> bool:
     Where it is larger (a stream that was cut out or recorded live) libsndfile drops no pre-skip.
     """
     for page in pages[1:]:
-        position = int.from_bytes(data[page.start + 6 : page.start + 14], "little", signed=True)
-        if position > 0:  # 0: comments; -1: no packet ends
+        position = _position(data, page)
+        if position > 0:
             count = _opus_samples(bytes(data[page.start : page.stop]))
             return position == count or (position < count and bool(page.flags & END))
     return False

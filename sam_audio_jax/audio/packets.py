@@ -23,7 +23,7 @@ from sam_audio_jax.errors import UnusableError, UserError
 TIMED = {"asf", "avi", "flv", "gxf", "live_flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut"}
 TIMED |= {"ogg", "rm", "wtv"}
 RESTARTING = {"mpegts", "mpeg", "ogg"}  # whose clock may jump
-STATED = {"aiff", "asf", "au", "avi", "caf", "flv", "mov", "w64", "wav"}  # length in the header
+STATED = {"aiff", "au", "avi", "caf", "flv", "mov", "w64", "wav"}  # length of a track in the header
 FULL_SCALE = {"u8": 128.0, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63, "flt": 1, "dbl": 1}
 PLANES = {"u8p": "u1", "s16p": "i2", "s32p": "i4", "s64p": "i8", "fltp": "f4", "dblp": "f8"}
 DURATION = re.compile(r"(\d+):(\d\d):(\d\d\.?\d*)")
@@ -140,13 +140,16 @@ def _decode(container: Any, stream: Any, notes: list[str]) -> Decoded:
     if "caf" in kinds and stream.codec_context.name == "alac":
         # FFmpeg takes what the last packet lacks to a full one away from it once more.
         stream.codec_context.flags2 |= Flags2.skip_manual
+    # FLAC's frames have their own positions; FFmpeg takes those of Ogg's first page for 0.
+    is_flac = "flac" in kinds or ("ogg" in kinds and stream.codec_context.name == "flac")
+    by_position = is_flac and not container.streams.video
     block = 0  # samples of a FLAC's first frame
 
     def time_of(packet: Any, frame: Any, number: int) -> float:
         """Returns when a packet's frame of that number sounds; NaN: nothing says it."""
-        if kinds & TIMED and frame.pts is not None:
+        if kinds & TIMED and frame.pts is not None and not by_position:
             return float(frame.pts * frame.time_base)
-        if "flac" not in kinds or number:
+        if not by_position or number:
             return math.nan
         nonlocal block
         block = block or (flac.frame_position(bytes(packet)[:16], 1) or (0, 0))[1]
@@ -206,12 +209,19 @@ def _stated_end(container: Any, stream: Any, kinds: set[str]) -> float:
     start_s = float((stream.start_time or 0) * stream.time_base)
     if kinds & STATED and stream.duration:
         return start_s + float(stream.duration * stream.time_base)
-    for key, text in stream.metadata.items():  # Matroska: hours:minutes:seconds
+    if end_s := tagged_end(stream):
+        return end_s
+    alone = not container.streams.video and kinds & {"asf", "matroska", "flv"}
+    return max(0.0, start_s) + container.duration / 1e6 if alone and container.duration else 0.0
+
+
+def tagged_end(stream: Any) -> float:
+    """Returns where a track of Matroska ends by its tags; 0 if they do not say."""
+    for key, text in stream.metadata.items():  # hours:minutes:seconds
         if key.startswith("DURATION") and (match := DURATION.fullmatch(text)):
             hours, minutes, seconds = map(float, match.groups())
             return 3600 * hours + 60 * minutes + seconds
-    alone = not container.streams.video and kinds & {"matroska", "flv"}
-    return max(0.0, start_s) + container.duration / 1e6 if alone and container.duration else 0.0
+    return 0.0
 
 
 def read_packets(container: Any, stream: Any) -> Iterator[Any]:

@@ -19,6 +19,7 @@ COLUMNS = 1_600  # the most frames of a picture; those of a longer recording are
 BLOCK = 6_000  # frames analysed at once, so that memory does not grow with the recording
 LONGEST_TITLE = 100  # characters
 TICKS_HZ = (200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4)
+MOST_NAMED = 30  # spans that have a sign beside their colour; more take long, and cover the picture
 COLOURS = {"+": "#39d98a", "-": "#ff6b6b"}
 
 
@@ -118,11 +119,20 @@ def _frequency_axis(axes: Any, sample_rate: int) -> None:
 
 def _mark_spans(axes: Any, spans: Sequence[tuple[str, float, float]]) -> None:
     """Draws a bar along the top and dashed edges, which leave the spectrogram readable."""
-    for token, start, end in spans:
-        colour = COLOURS[token]
-        axes.axvspan(start, end, ymin=0.96, ymax=1.0, color=colour, linewidth=0)
-        for edge in (start, end):
-            axes.axvline(edge, color=colour, linestyle="--", linewidth=0.9)
-        axes.text(
-            start, 0.93 * BANDS, f" {token}", color=colour, va="top", fontsize=11, fontweight="bold"
-        )
+    of_axes = axes.get_xaxis_transform()  # seconds, and shares of the height
+    for token, colour in COLOURS.items():
+        own = [(start, end) for kind, start, end in spans if kind == token]
+        bars = [(start, end - start) for start, end in own]
+        axes.broken_barh(bars, (0.96, 0.04), transform=of_axes, color=colour, linewidth=0)
+        edges = [edge for bounds in own for edge in bounds]
+        axes.vlines(edges, 0, 1, transform=of_axes, color=colour, linestyle="--", linewidth=0.9)
+        for start, _ in own if len(spans) <= MOST_NAMED else ():
+            axes.text(
+                start,
+                0.93 * BANDS,
+                f" {token}",
+                color=colour,
+                va="top",
+                fontsize=11,
+                fontweight="bold",
+            )

@@ -250,9 +250,13 @@ def gate(
         return np.ones(count, np.float32)
     time = (start + step * np.arange(count)) / sample_rate
     distance = np.full(count, np.inf)  # to the nearest of them, in seconds
+    edge_s = config.gate_margin_s + config.gate_ramp_s + 1  # farther from a span it opens nothing
     for token, begin, end in spans:
         if token == "+":
-            np.minimum(distance, np.maximum(begin - time, time - end), out=distance)
+            near = slice(*np.searchsorted(time, (begin - edge_s, end + edge_s)))
+            distance[near] = np.minimum(
+                distance[near], np.maximum(begin - time[near], time[near] - end)
+            )
     gain = 1 - (distance - config.gate_margin_s) / config.gate_ramp_s
     return np.clip(gain, 0, 1).astype(np.float32)
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, UInt8
 
 from sam_audio_jax.errors import UserError, first_line, shown
 from sam_audio_jax.files import read_json
-from sam_audio_jax.video.reading import decode_frames, to_grey, upright
+from sam_audio_jax.video.reading import decode_frames, has_alpha, to_grey, upright
 
 T = TypeVar("T")
 FrameMask = Callable[[int, int], Bool[np.ndarray, "_ _"]]  # height, width -> True on the object
@@ -24,6 +24,8 @@ Region = Sequence[int | float]  # a box or a point with its radius, in pixels
 
 KEEP = ("object", "background")
 BRIGHT = 127  # a pixel of a mask picture that is brighter belongs to the object
+COLOURED = 64  # the least difference of red, green and blue in a pixel of a colour
+EDGE = 0.05  # of the coloured pixels, may have other colours where these are stored coarsely
 NUMBER = re.compile(r"(\d+)")
 FARTHEST = 10**9  # pixels from the corner to a region: squares of more overflow
 MOST_PIXELS = 2**27  # of one frame of a mask
@@ -60,12 +62,12 @@ def read_masks(source: Any, name: str) -> Iterator[FrameMask]:
     """Yields one function for each frame, which draws its mask for a height and a width.
 
     `source` may be: a mask video or a folder of pictures in the order of their numbers (bright
-    pixels are the object); an `.npz` file (its array `mask`, or its only one); an array
-    `[frames, height, width]` (bool, or uint8 with the object not 0); or regions: a list (or a
-    `.json` file of it) with an entry for each frame, which is null, one region or a list of them. A
-    region is a box `[x0, y0, x1, y1]` in pixels, without its right and lower edge, or a point with
-    its radius `[x, y, radius]`. Masks other than regions have their own size, whatever
-    the height and width are; `StretchedMasks` fit any video.
+    pixels are the object, several colours are an error); an `.npz` file (its array `mask`, or its
+    only one); an array `[frames, height, width]` (bool, or uint8 with the object not 0); or
+    regions: a list (or a `.json` file of it) with an entry for each frame, which is null, one
+    region or a list of them. A region is a box `[x0, y0, x1, y1]` in pixels, without its right and
+    lower edge, or a point with its radius `[x, y, radius]`. Masks other than regions have their own
+    size, whatever the height and width are; `StretchedMasks` fit any video.
 
     Raises UserError if the source cannot be read; `name` is what the message calls the video.
     """
@@ -119,17 +121,38 @@ def mask_videos(videos: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> li
 def _is_object(name: str, frame: av.VideoFrame) -> Bool[np.ndarray, "_ _"]:
     """Returns which pixels of a mask picture are bright.
 
-    Raises UserError for a cut-out: a picture whose opaque pixels are others than the bright ones.
+    Raises UserError for a cut-out: a picture whose opaque pixels are others than the bright ones;
+    and for several colours, which are several objects, some of them bright and some dark.
     """
     bright = to_grey(frame) > BRIGHT
-    if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
+    if has_alpha(frame):
         alpha = upright(frame.to_ndarray(format="rgba")[..., 3], frame)
         if np.any(alpha < alpha.dtype.type(255)) and np.any(bright != (alpha > BRIGHT)):
             raise UserError(
                 f"{name} is transparent in places, and not where it is dark: save it in black and "
                 "white without transparency, the object in white"
             )
+    if _has_several_colours(frame):
+        raise UserError(
+            f"{name} has several colours, such as those of several objects: save it in black and "
+            "white, the object that is meant in white"
+        )
     return bright
+
+
+def _has_several_colours(frame: av.VideoFrame) -> bool:
+    """Returns whether a picture has colours that differ in more than their brightness."""
+    if len(frame.format.components) < 3 and not frame.format.has_palette:
+        return False
+    pixels = frame.to_ndarray(format="rgb24")
+    least, most = pixels.min(-1), pixels.max(-1)
+    coloured = most - least > COLOURED
+    if not coloured.any():
+        return False
+    pure = (pixels[coloured] - least[coloured, None]) / (most - least)[coloured, None]
+    edge = 0 if frame.format.is_rgb or frame.format.has_palette else EDGE
+    lowest, highest = np.quantile(pure, (edge, 1 - edge), axis=0)
+    return bool((highest - lowest).max() > 0.5)
 
 
 def _any_size(mask: Callable[[T], np.ndarray], frame: T, height: int, width: int) -> np.ndarray:

@@ -17,6 +17,9 @@ from sam_audio_jax.files import whole_file
 from sam_audio_jax.video.reading import sound_start, video_stream
 
 CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".webm": "libopus", ".mkv": "libopus"}
+# Names of codecs in .mp4 and .mov for which FFmpeg has others: Apple's players know no hev1, and
+# the kinds of ProRes differ by their names alone.
+TAGS = ("hvc1", "ap4x", "ap4h", "apch", "apcn", "apcs", "apco")
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
 BIT_RATE = 192_000
 CHUNK = 1024  # samples handed to the encoder at once
@@ -74,10 +77,15 @@ def _mux(
 ) -> None:
     """Copies the packets of the pictures and encodes the sound between them, in order of time.
 
-    The sound begins at `start`, in seconds of the pictures' clock.
+    The sound begins at `start`, in seconds of the pictures' clock. Times are moved where it is
+    below 0, which players do not play.
     """
     pictures = video_stream(source, name)
+    later = round(max(0.0, -start) / pictures.time_base)  # in ticks of the pictures
+    start = max(0.0, start)
     copied = out.add_stream_from_template(pictures, opaque=True)
+    if codec == "aac" and (tag := pictures.codec_context.codec_tag) in TAGS:
+        copied.codec_context.codec_tag = tag
     layout = "mono" if len(samples) == 1 else "stereo"
     sound = out.add_stream(codec, rate=rate, layout=layout, bit_rate=BIT_RATE)
     chunks = iter(range(0, samples.shape[1], CHUNK))
@@ -90,7 +98,9 @@ def _mux(
         out.mux(sound.encode(frame))
         return start + first / rate
 
-    for packet in _with_decoding_times(source.demux(pictures)):
+    for packet in _until_last_shown(_with_decoding_times(source.demux(pictures))):
+        packet.pts = None if packet.pts is None else packet.pts + later
+        packet.dts = None if packet.dts is None else packet.dts + later
         time = packet.pts if packet.dts is None else packet.dts
         if time is None:
             raise UserError(f"{name} stores no times of its pictures, which a container does")
@@ -101,6 +111,20 @@ def _mux(
     for first in chunks:
         write(first)
     out.mux(sound.encode(None))
+
+
+def _until_last_shown(packets: Iterable[Any]) -> Iterator[Any]:
+    """Yields the packets of a stream up to the last one with a picture that is shown.
+
+    A program that trims a video without encoding it leaves later pictures in the file, up to the
+    next key frame, and an edit list that cuts them off, which the copy does not have.
+    """
+    hidden: list[Any] = []
+    for packet in packets:
+        hidden.append(packet)
+        if not packet.is_discard:
+            yield from hidden
+            hidden = []
 
 
 def _with_decoding_times(packets: Iterable[Any]) -> Iterator[Any]:

@@ -10,7 +10,14 @@ import soundfile
 RATE = 48_000
 SUBTYPES = {"mp3": "MPEG_LAYER_III", "ogg": "VORBIS", "opus": "OPUS", "flac": "PCM_16"}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
-MUXERS = {"aac": "adts", "m4a": "ipod", "mka": "matroska", "ts": "mpegts", "opus": "ogg"}
+MUXERS = {
+    "aac": "adts",
+    "oga": "ogg",
+    "m4a": "ipod",
+    "mka": "matroska",
+    "ts": "mpegts",
+    "opus": "ogg",
+}
 
 
 def sound(seconds: float, rate: int = RATE, channels: int = 1, hz: float = 440) -> np.ndarray:

@@ -109,6 +109,23 @@ def test_padding_that_an_mp3_states_is_no_wrong_length(tmp_path, rate):
     assert recording.notes == ()
 
 
+def test_pictures_that_outlast_the_sound_are_no_wrong_length(tmp_path):
+    """ASF states the length of the file alone."""
+    with av.open(str(tmp_path / "a.wmv"), "w", format="asf") as out:
+        pictures = out.add_stream("wmv2", rate=10)
+        pictures.width, pictures.height, pictures.pix_fmt = 32, 32, "yuv420p"
+        stream = out.add_stream("libmp3lame", rate=RATE, layout="mono")
+        for _ in range(30):
+            out.mux(pictures.encode(av.VideoFrame(32, 32, "yuv420p")))
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(WAVE[:1]), "fltp", "mono")
+        frame.sample_rate = RATE
+        for one, last in ((stream, frame), (stream, None), (pictures, None)):
+            out.mux(one.encode(last))
+    recording = audio.load(tmp_path / "a.wmv")
+    assert recording.samples.shape[1] < 2.5 * RATE
+    assert recording.notes == ()
+
+
 def test_an_alac_in_caf_keeps_its_last_packet(tmp_path):
     soundfile.write(tmp_path / "a.caf", WAVE.T, RATE, subtype="ALAC_16")
     np.testing.assert_allclose(audio.load(tmp_path / "a.caf").samples, WAVE, atol=1e-4)

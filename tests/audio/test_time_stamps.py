@@ -2,6 +2,7 @@
 
 import struct
 
+import av
 import numpy as np
 import pytest
 
@@ -105,6 +106,50 @@ def test_a_steady_drift_stretches_the_samples(tmp_path):
     assert np.abs(np.diff(drifted.samples)).max() < 0.2  # no click
 
 
+@pytest.mark.parametrize("begin", [7, 3_600])
+def test_fragments_of_a_stream_have_no_wrong_length(tmp_path, begin):
+    """They were recorded from a stream that had run before, from which their times count."""
+    path = tmp_path / "a.mp4"
+    with av.open(
+        str(path), "w", options={"movflags": "empty_moov", "frag_duration": "500000"}
+    ) as out:
+        stream = out.add_stream("aac", rate=RATE, layout="mono")
+        for start in range(0, WAVE.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(WAVE[:, start : start + 1024], "fltp", "mono")
+            frame.sample_rate, frame.pts = RATE, start
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    whole = audio.load(path).samples
+    content, at = bytearray(path.read_bytes()), 0
+    while (at := content.find(b"tfdt", at + 1)) >= 0:
+        time = int.from_bytes(content[at + 8 : at + 16], "big") + begin * RATE
+        content[at + 8 : at + 16] = time.to_bytes(8, "big")
+    path.write_bytes(content)
+    recording = audio.load(path)
+    assert recording.notes == ()
+    size = min(whole.shape[1], recording.samples.shape[1])
+    assert size > WAVE.shape[1] - 1024
+    np.testing.assert_array_equal(recording.samples[:, :size], whole[:, :size])
+
+
+def test_a_sound_that_begins_late_and_is_cut_off_has_no_wrong_length(tmp_path):
+    path = by_av(tmp_path / "a.mp4", WAVE, "aac")
+    content = bytearray(path.read_bytes())
+    names = [b"moov", b"trak", b"edts", b"elst"]
+    at = content.index(b"elst")
+    entries = struct.pack(">IIiII", 2, 500, -1, 1 << 16, 2_000) + content[at + 16 : at + 24]
+    for name in names:  # one entry of 12 bytes more: 0.5 s of nothing
+        size = content.index(name) - 4
+        longer = int.from_bytes(content[size : size + 4], "big") + 12
+        content[size : size + 4] = longer.to_bytes(4, "big")
+    content[at + 8 : at + 24] = entries
+    path.write_bytes(content)
+    recording = audio.load(path)
+    assert recording.notes == ()
+    assert recording.samples.shape[1] == 2 * RATE
+    assert lag(recording.samples, WAVE[:, : 2 * RATE]) == 0
+
+
 def test_rare_losses_in_jittering_times_do_not_add_up(tmp_path):
     rng = np.random.default_rng(0)
     kept = rng.uniform(size=600) > 0.1
@@ -124,6 +169,49 @@ def test_ogg_opus_is_in_time_wherever_its_positions_begin(tmp_path, begin):
     for start in (0, 48_000):
         part = audio.load_excerpt(path, start, 48_000, 48_000)
         assert lag(part, whole[:, start : start + 48_000]) == 0
+
+
+@pytest.mark.parametrize("kind", ["opus", "ogg"])
+def test_a_radio_stream_begins_where_the_listener_came(tmp_path, kind):
+    """Its headers are followed by the pages of an hour later."""
+    wave = sound(4.0) + np.random.default_rng(0).uniform(-0.2, 0.2, 4 * RATE).astype(np.float32)
+    pages = ogg_pages(by_soundfile(tmp_path / f"a.{kind}", wave).read_bytes())
+    first = next(number for number, page in enumerate(pages) if page[6:14] != bytes(8))
+    later = [moved_page(page, 3_600 * RATE, 3_600) for page in pages[first + 1 :]]
+    path = tmp_path / f"b.{kind}"
+    path.write_bytes(b"".join([*pages[:first], *later]))
+    recording = audio.load(path)
+    assert recording.notes == ()
+    assert 2.5 < recording.samples.shape[1] / RATE < 4
+    tail = slice(-2 * RATE, None)
+    assert abs(lag(recording.samples[:, tail], wave[:, tail])) < 0.002
+    assert level(recording.samples, 0.0, 0.5) > 0.1
+
+
+@pytest.mark.parametrize("samples", [1_000, 5 * RATE])
+def test_flac_in_ogg_has_no_hole_wherever_its_positions_begin(tmp_path, samples):
+    path = by_av(tmp_path / "a.oga", WAVE, "flac")
+    pages = ogg_pages(path.read_bytes())
+    path.write_bytes(b"".join(moved_page(page, samples) for page in pages))
+    recording = audio.load(path)
+    assert recording.notes == ()
+    np.testing.assert_allclose(recording.samples, WAVE, atol=1e-4)
+
+
+def ogg_pages(content: bytes) -> list[bytes]:
+    """The pages of a whole Ogg file."""
+    pages = ogg._pages(content)
+    return [content[page.start : page.stop] for page in pages]
+
+
+def moved_page(page: bytes, samples: int, pages: int = 0) -> bytes:
+    """The same page, so many samples and pages later."""
+    head = bytearray(page)
+    position, number = struct.unpack("<q", page[6:14])[0], struct.unpack("<I", page[18:22])[0]
+    head[6:14] = struct.pack("<q", position + samples if position > 0 else position)
+    head[18:22] = struct.pack("<I", number + pages)
+    head[22:26] = struct.pack("<I", ogg._checksum(bytes(head)))
+    return bytes(head)
 
 
 def test_ogg_opus_from_zero_is_read_by_its_structure(tmp_path):

@@ -5,6 +5,7 @@ import io
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from sam_audio_jax.infer import picture
 
@@ -25,6 +26,12 @@ def test_a_tone_is_bright_in_its_band_alone():
     bright = np.flatnonzero(level > level.max() - 20)
     assert 0.25 < bright.mean() / picture.BANDS < 0.4  # 1 kHz is a third of the way up to 8 kHz
     assert len(bright) < 12
+
+
+def test_a_thousand_spans_are_a_few_parts_of_a_picture():
+    axes = Figure().subplots()
+    picture._mark_spans(axes, [("+-"[n % 2], float(n), n + 0.5) for n in range(1_000)])
+    assert len(axes.get_children()) < 30
 
 
 def test_frames_of_long_recordings_are_pooled():

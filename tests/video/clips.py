@@ -81,3 +81,24 @@ def write_with_sound(
             silence.sample_rate, silence.pts = 8000, int(8000 * start)
             container.mux(sound.encode(silence))
     return path
+
+
+def write_transport(path: pathlib.Path, count: int, begin: float) -> pathlib.Path:
+    """Ten pictures of `greys` a second and as much of a tone, which begin at `begin` seconds."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        pictures = container.add_stream("mpeg2video", rate=10)
+        pictures.height, pictures.width, pictures.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        sound = container.add_stream("mp2", rate=48_000, layout="mono")
+        tone = np.sin(np.arange(4_800 * count) / 10) * 10_000
+        first = round(begin * 10)
+        for number, grey in enumerate(greys(count)):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="rgb24")
+            picture.pts = first + number
+            container.mux(pictures.encode(picture))
+            part = tone[None, 4_800 * number : 4_800 * (number + 1)].astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(part, "s16", "mono")
+            frame.sample_rate, frame.pts = 48_000, 4_800 * (first + number)
+            container.mux(sound.encode(frame))
+        for stream in (pictures, sound):
+            container.mux(stream.encode(None))
+    return path

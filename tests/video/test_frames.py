@@ -9,13 +9,24 @@ import tracemalloc
 import av
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.video_prompts import make_clip
 from sam_audio_jax.video.frames import latent_times, nearest, spread_indices, stream_at
+from sam_audio_jax.video.muxing import mux
 from sam_audio_jax.video.reading import video_notes
-from tests.video.clips import HEIGHT, WIDTH, frames_at, greys, indices, write, write_with_sound
+from tests.video.clips import (
+    HEIGHT,
+    WIDTH,
+    frames_at,
+    greys,
+    indices,
+    write,
+    write_transport,
+    write_with_sound,
+)
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FOLDER = pathlib.Path(os.environ.get("SAM_AUDIO_FIXTURES") or GOLDEN) / "model"
@@ -105,6 +116,77 @@ def test_a_rotated_picture_is_shown_upright(tmp_path, quarters, mirrored):
     assert np.median(picture[shown == 0]) < 60
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_photo_is_shown_as_its_exif_entry_says(tmp_path, suffix, orientation):
+    stored = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    stored[:8, :8] = 255
+    entry = Image.Exif()
+    entry[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=entry)
+    mirrored, quarters = ((0, 0), (1, 0), (0, 2), (1, 2), (1, 1), (0, 3), (1, 3), (0, 1))[
+        orientation - 1
+    ]
+    shown = np.rot90(np.fliplr(stored) if mirrored else stored, quarters)
+    picture = frames_at(tmp_path / f"a{suffix}", np.zeros(1))[0]
+    assert picture.shape == shown.shape
+    assert np.mean((picture > 127) != (shown > 127)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.mkv", "ffv1", "bgra"),
+        ("a.mov", "prores_ks", "yuva444p10le"),
+        ("a.webm", "libvpx-vp9", "yuva420p"),
+        ("a.webm", "libvpx", "yuva420p"),
+    ],
+)
+def test_what_is_transparent_is_black(tmp_path, name, codec, pixels):
+    cut_out = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
+    cut_out[..., 3] = 0
+    cut_out[4:20, 8:24, 3] = 255
+    write_pictures(tmp_path / name, cut_out, codec, pixels)
+    picture = frames_at(tmp_path / name, np.array([0.0, 0.2]))[1]
+    np.testing.assert_allclose(picture[6:18, 10:22], 200, atol=8)
+    picture[2:22, 6:26] = 0  # the edge is stored coarsely
+    assert picture.max() < 8
+
+
+def test_a_byte_of_avi_that_means_nothing_makes_nothing_transparent(tmp_path):
+    pixels = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
+    pixels[..., 3] = 0
+    write_pictures(tmp_path / "a.avi", pixels, "rawvideo", "bgra")
+    np.testing.assert_array_equal(frames_at(tmp_path / "a.avi", np.zeros(1)), 200)
+
+
+def write_pictures(path, picture, codec, pixels):
+    """Writes a video of three equal pictures, which may have transparent parts."""
+    options = {"auto-alt-ref": "0"} if codec == "libvpx" else {}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options=options)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, pixels
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("begin", [0.0, 100.0])
+def test_pictures_on_several_clocks_are_refused(tmp_path, begin):
+    parts = [write_transport(tmp_path / "part.ts", 15, first).read_bytes() for first in (0, begin)]
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    with pytest.raises(UserError, match="pictures on more than one clock"):
+        frames_at(tmp_path / "a.ts", np.arange(30) / 10)
+
+
+def test_a_clock_that_passes_its_end_in_a_recording_moves_no_picture(tmp_path):
+    path = write_transport(tmp_path / "a.ts", 15, 2**33 / 90_000 - 1)
+    assert audio.load(path).samples.shape[1] / 48_000 == pytest.approx(1.5, abs=0.05)
+    assert indices(frames_at(path, np.arange(15) / 10 + 0.03)) == list(range(15))
+    mux(path, audio.load(path).samples, 48_000, tmp_path / "b.mp4")
+    assert indices(frames_at(tmp_path / "b.mp4", np.arange(15) / 10 + 0.03)) == list(range(15))
+
+
 def test_videos_that_cannot_be_used_are_the_users_error(tmp_path):
     (tmp_path / "junk.mp4").write_bytes(b"no video at all")
     audio.write_wav(tmp_path / "sound.wav", np.zeros((1, 100), np.float32), 8000)
@@ -185,8 +267,9 @@ def test_of_several_videos_the_default_or_largest_is_shown(tmp_path):
         assert video_notes(tmp_path / name, 1.0) == ()
 
 
-def test_pictures_that_end_long_before_the_sound_have_a_note(tmp_path):
-    path = write(tmp_path / "a.mp4", greys(12))
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_pictures_that_end_long_before_the_sound_have_a_note(tmp_path, suffix):
+    path = write(tmp_path / f"a{suffix}", greys(12))
     assert video_notes(path, 2.1) == ()
     (note,) = video_notes(path, 7.5)
     assert note.endswith("end at 1.2 s, the sound at 7.5 s: the last picture stands for the rest")

@@ -5,6 +5,7 @@ import json
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.video import masks as video_masks
@@ -186,6 +187,34 @@ def test_cut_outs_are_refused(tmp_path, brightness):
     save(tmp_path / "0.png", pixels, "rgba")
     with pytest.raises(UserError, match=r"the mask .*0\.png of a is transparent in places"):
         read(tmp_path)
+
+
+def test_several_colours_are_refused(tmp_path):
+    """Some of them are bright and some are dark, as those of DAVIS."""
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[2:8, 3:12], labels[12:20, 3:12] = 1, 2
+    for colours, is_refused in (
+        (((0, 0, 0), (128, 0, 0), (192, 128, 0)), True),
+        (((0, 0, 0), (255, 0, 0), (0, 255, 0)), True),
+        (((0, 0, 0), (40, 40, 40), (200, 200, 200)), False),
+        (((0, 0, 255), (0, 0, 200), (255, 255, 255)), False),
+    ):
+        save(tmp_path / "0.png", np.array(colours, np.uint8)[labels], "rgb24")
+        picture = Image.fromarray(labels)
+        picture.putpalette([number for colour in colours for number in colour])
+        picture.save(tmp_path / "1.png")
+        if is_refused:
+            for path in (tmp_path / "0.png", tmp_path / "1.png"):
+                with pytest.raises(UserError, match=rf"{path.name} of a has several colours"):
+                    read(path)
+        else:
+            np.testing.assert_array_equal(read(tmp_path), np.stack([labels == 2] * 2))
+
+
+def test_stored_edges_of_two_colours_are_no_third(tmp_path):
+    pictures = np.where(disc(4)[..., None], 255, np.array([0, 0, 255])).astype(np.uint8)
+    mask = read(write(tmp_path / "a.mp4", pictures))
+    assert (mask != disc(4)).mean() < 0.05
 
 
 def test_transparency_that_says_what_the_picture_does(tmp_path):

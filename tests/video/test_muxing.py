@@ -1,5 +1,7 @@
 """A new sound under the pictures of a video, which stay as they are."""
 
+import struct
+
 import av
 import numpy as np
 import pytest
@@ -84,6 +86,39 @@ def test_pictures_of_matroska_whose_first_decoding_times_are_not_known_are_kept(
     for suffix in (".mkv", ".mp4"):
         mux(path, tone(1.2, 48000, 1), 48000, out := tmp_path / f"out{suffix}")
         assert indices(frames_at(out, np.arange(12) / 10)) == list(range(12))
+
+
+def test_pictures_that_an_edit_list_cuts_off_stay_away(tmp_path):
+    path = write(tmp_path / "a.mp4", greys(12))
+    stored = bytearray(path.read_bytes())
+    duration = stored.index(b"elst") + 12  # of the only entry, in ms
+    stored[duration : duration + 4] = struct.pack(">I", 500)
+    path.write_bytes(stored)
+    assert indices(frames_at(path, np.arange(8) / 10)) == [0, 1, 2, 3, 4, 4, 4, 4]
+    mux(path, tone(0.5, 48000, 1), 48000, tmp_path / "out.mp4")
+    shown = indices(frames_at(tmp_path / "out.mp4", np.arange(12) / 10))
+    assert shown[:5] == [0, 1, 2, 3, 4]
+    assert len(packets(tmp_path / "out.mp4")) <= 7  # two that the last ones are predicted from
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "tag"),
+    [("libx265", "yuv420p", "hvc1"), ("prores_ks", "yuva444p10le", "ap4h")],
+)
+def test_a_codec_keeps_the_name_by_which_players_know_it(tmp_path, codec, pixels, tag):
+    path, out = tmp_path / "a.mov", tmp_path / "b.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, pixels
+        stream.codec_context.codec_tag = tag
+        for picture in greys(3, 64, 64):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    mux(path, tone(0.3, 48000, 1), 48000, out)
+    for name in (path, out):
+        with av.open(str(name)) as container:
+            assert container.streams.video[0].codec_context.codec_tag == tag
 
 
 def test_pictures_without_times_are_refused(tmp_path):
