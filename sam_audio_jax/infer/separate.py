@@ -331,7 +331,7 @@ class SAMAudio:
         self,
         source: Any,
         text: str | None = None,
-        spans: Sequence[Sequence] | None = None,
+        spans: Any = None,
         *,
         sample_rate: int | None = None,
         track: int | None = None,
@@ -370,7 +370,12 @@ class SAMAudio:
             features = self.pipeline.video_features(clip, frames)
         vector = None
         if like is not None:
-            vector = self.pipeline.like_vectors(like, sample_rate, f"the example of {name}")
+            example = f"the example of {name}"
+            vector, notes = self.pipeline.like_vectors(like, sample_rate, example)
+            every = tuple(dict.fromkeys((*item.recording.notes, *notes)))  # it may be one file
+            item = dataclasses.replace(
+                item, recording=dataclasses.replace(item.recording, notes=every)
+            )
         return self._noted(dataclasses.replace(item, features=features, like=vector), text)
 
     def audio_text_scorer(self) -> AudioTextScorer:
