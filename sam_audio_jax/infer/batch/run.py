@@ -138,9 +138,10 @@ def _check_inputs(entries: Sequence[Entry], out: pathlib.Path) -> None:
     for entry in entries:
         for key in FILES:
             path = getattr(entry, key)
-            if path is None or path.stem not in results:
+            if path is None:
                 continue
-            if os.path.realpath(path.parent) == folder:
+            real = pathlib.Path(os.path.realpath(path)) if path.is_symlink() else path
+            if real.stem in results and os.path.realpath(real.parent) == folder:
                 raise UserError(
                     f"the {key} of {entry.id}, {path}, is a file of results of this run: choose "
                     "another folder for them"
