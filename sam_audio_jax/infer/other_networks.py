@@ -23,15 +23,18 @@ from sam_audio_jax.nn.fingerprint import fingerprint
 from sam_audio_jax.scorers.ensemble import Ensemble
 from sam_audio_jax.scorers.scorer import PromptView, Scorer
 
-PROMPT_NETWORKS: Mapping[str, Callable[[Pipeline], nnx.Module]] = {
+PROMPT_NETWORKS: Mapping[str, Callable[[Any], nnx.Module]] = {
     "audio_tower": lambda pipeline: pipeline.like_vectors.require().read(),
     "vision_tower": lambda pipeline: pipeline.video_features.tower,
     "span_predictor": lambda pipeline: pipeline.span_finder.predictor[0],
 }
 
 
-def prompt_network(pipeline: Pipeline, name: str) -> str:
-    """The fingerprint of one of `PROMPT_NETWORKS`. Raises `UserError` where it cannot be read."""
+def prompt_network(pipeline: Any, name: str) -> str:
+    """The fingerprint of one of `PROMPT_NETWORKS` of a `Pipeline`, or of what acts as one.
+
+    Raises `UserError` where it cannot be read.
+    """
     return fingerprint(PROMPT_NETWORKS[name](pipeline))
 
 
