@@ -163,9 +163,11 @@ def add_ranker_option(parser: argparse.ArgumentParser) -> None:
 
 
 def ranker_paths(args: argparse.Namespace) -> dict[str, str]:
-    """Returns the paths of `--ranker` by kind; raises UserError for another form."""
+    """Returns the paths of `--ranker` by kind; raises UserError for another form, or two of one."""
     pairs = [text.partition("=") for text in args.ranker]
     for text, (kind, _, path) in zip(args.ranker, pairs, strict=True):
         if not kind or not path:
             raise UserError(f"--ranker {shown(text)} must be like judge=FOLDER")
+        if [other for other, *_ in pairs].count(kind) > 1:
+            raise UserError(f"--ranker {kind}=... is there twice: give each kind once")
     return {kind: path for kind, _, path in pairs}

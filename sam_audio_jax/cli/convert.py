@@ -19,6 +19,7 @@ from sam_audio_jax import config
 from sam_audio_jax.cli.command import add_adapter_option, check_to_make, command
 from sam_audio_jax.convert.folder import open_folder, reads_video
 from sam_audio_jax.convert.load import convert
+from sam_audio_jax.infer.separate import check_own_settings
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> None:
         fold=options.export,
         tower=options.tower,
         adapters=options.adapter,
+        check=check_own_settings,
     )
     names = sorted(path.name for path in options.to.iterdir())
     print(f"{options.to}: {', '.join(names)}", file=sys.stderr)

@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from sam_audio_jax.convert import audio_tower
+from sam_audio_jax.convert import audio_tower, judge
 from sam_audio_jax.convert.audio_tower import open_audio_tower
 from sam_audio_jax.convert.folder import OURS, FileDtype
 from sam_audio_jax.convert.judge import is_released_judge, open_judge
@@ -193,7 +193,7 @@ READERS = {
     "audio_model": _span_predictor,
     "d_model": _t5,
     "patch_size": _tower_folder,
-    "finetune_transformer": _judge,
+    judge.SCORING: _judge,
     audio_tower.KEY: _audio_tower,
 }
 

@@ -23,14 +23,16 @@ import dataclasses
 import functools
 import pathlib
 import re
+import shutil
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, get_type_hints
 
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from sam_audio_jax.audio import USUAL_DB
+from sam_audio_jax.bounds import Decibels, check
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.codec.folded import folded
 from sam_audio_jax.config import from_dict
@@ -50,7 +52,12 @@ from sam_audio_jax.convert.names import StoredNetwork
 from sam_audio_jax.convert.separator import STEP_SIZE, separator_config, separator_table
 from sam_audio_jax.convert.t5 import encoder_only, t5_config, t5_config_to_reference, t5_table
 from sam_audio_jax.convert.tensors import State, Tensor, write_state
-from sam_audio_jax.convert.upstream_config import TEXT_DEFAULTS, upstream_config, with_defaults
+from sam_audio_jax.convert.upstream_config import (
+    TEXT_DEFAULTS,
+    ranker_checkpoints,
+    upstream_config,
+    with_defaults,
+)
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.errors import UserError, shown
 from sam_audio_jax.files import check_format, read_object, whole_folder, write_json
@@ -79,6 +86,17 @@ OTHER_PREFIXES = (  # of networks that a folder may hold and that are not read w
 UNSCALED = {"mean": 0.0, "std": 1.0}
 
 
+class OwnSettings(TypedDict):
+    """Values of OURS that every reader checks; what `known` and `refine` hold, `infer` knows."""
+
+    level_db: Decibels | None
+    normalizes_text: bool
+    ignored_spans: tuple[Literal["+", "-"], ...]
+    known: dict
+    refine: dict
+    vision: dict
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contents:
     """Everything that is written into a model folder; tensors may still be elsewhere."""
@@ -91,6 +109,7 @@ class Contents:
     text_config: Mapping[str, Any]
     text_state: State
     audio_tower: StoredAudioTower | None = None
+    folder: pathlib.Path | None = None  # in which the config's rankers may be
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,6 +141,7 @@ def _open(folder: pathlib.Path, compute: Compute) -> ModelFolder:
     if (folder / OURS).exists():
         extra = read_object(folder / OURS)
         check_format(folder / OURS, extra, FORMAT)
+    in_files = "tokenizer" in extra and extra["tokenizer"] is None
     latents, tokenizer = extra.pop("latents", {}), extra.pop("tokenizer", None)
     extra.pop("format", None)
     _check_ours(folder / OURS, latents, tokenizer, extra)
@@ -134,6 +154,8 @@ def _open(folder: pathlib.Path, compute: Compute) -> ModelFolder:
     text_folder = folder / "t5" if own_text else find_folder(text_name, TEXT_PATTERNS)
     text_config = read_object(text_folder / "config.json")
     state, text_state = open_state(folder, "checkpoint"), open_state(text_folder, "model")
+    if in_files and own_text and not has_tokenizer(text_folder):
+        raise UserError(f"{text_folder} lacks the files of its tokenizer ({TOKENIZER_FILES[0]})")
     if not tokenizer:
         tokenizer = str(text_folder) if has_tokenizer(text_folder) else text_name
 
@@ -156,6 +178,7 @@ def _open(folder: pathlib.Path, compute: Compute) -> ModelFolder:
         text_config=text_config,
         text_state=text_state if own_text else text_encoder.state,
         audio_tower=_audio_tower(folder),
+        folder=folder,
     )
     return ModelFolder(
         contents=contents,
@@ -185,6 +208,9 @@ def _check_ours(path: pathlib.Path, latents: Any, tokenizer: Any, extra: Mapping
     if not isinstance(sampler, dict):
         raise UserError(f"{path}: sampler must be an object, not {shown(sampler)}")
     from_dict(SamplerConfig, sampler, where="sampler.")
+    for name, hint in get_type_hints(OwnSettings, include_extras=True).items():
+        if name in extra:
+            check(hint, extra[name], f"{path}: {name}")
 
 
 def load_folder(
@@ -269,8 +295,7 @@ def save_folder(
     """
     extra = dict(extra or {})
     upstream, others = extra.pop("upstream", {}), extra.pop("rest", {})
-    extra.pop("folder", None)
-    tower_of_examples = extra.pop("audio_tower", None)
+    folder, tower_of_examples = extra.pop("folder", None), extra.pop("audio_tower", None)
     text_encoder, separator = prompted.text_encoder, prompted.separator
     text_name = TEXT_DEFAULTS["name"] if pathlib.Path(tokenizer_name).is_dir() else tokenizer_name
     state = codec_table(codec.config, CODEC_PREFIX).stored(codec)
@@ -284,6 +309,7 @@ def save_folder(
         text_config=t5_config_to_reference(text_encoder.config),
         text_state=t5_table(text_encoder.config).stored(text_encoder),
         audio_tower=tower_of_examples,
+        folder=folder,
     )
     return _write_folder(pathlib.Path(path), contents, dtype=dtype, fold=fold, tower=tower)
 
@@ -333,7 +359,22 @@ def _write_folder(
             copy_tokenizer(tokenizer_folder, part / "t5")
         if contents.audio_tower is not None:
             contents.audio_tower.write(part / audio_tower.FOLDER, dtype)
+        if contents.folder is not None:
+            _copy_rankers(contents.config, contents.folder, part)
     return any(name.startswith(TOWER_PREFIX) for name in contents.state)
+
+
+def _copy_rankers(config: Mapping[str, Any], folder: pathlib.Path, part: pathlib.Path) -> None:
+    """Copies the rankers that a config names and that are in the model's own folder."""
+    for name in ranker_checkpoints(config):
+        path, target = pathlib.PurePath(name), part / name
+        if path.is_absolute() or ".." in path.parts or target.exists():
+            continue
+        if (folder / name).is_dir():
+            shutil.copytree(folder / name, target)
+        elif (folder / name).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / name, target)
 
 
 def _split(state: State) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:

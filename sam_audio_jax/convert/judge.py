@@ -68,6 +68,7 @@ PATTERNS = (
     *TOKENIZER_FILES,
 )
 CODEC = "audio_codec"  # section of the config and first part of names, in the reference's layout
+SCORING = "finetune_transformer"  # section of the config that no other network has
 PLAIN_CODEC = "dac_vae_encoder"  # the same in the layout of transformers
 DEAD = 1e-15  # length of a kernel's row that counts as zero; its square nears float32's smallest
 CODEC_SIZES = ("sample_rate", "encoder_dim", "encoder_rates", "latent_dim")
@@ -184,9 +185,7 @@ def judge_config(
     return JudgeConfig(
         **codec,
         audio=peav_config(values.get("transformer", {}), "transformer", compute),
-        scoring=peav_config(
-            values.get("finetune_transformer", {}), "finetune_transformer", compute
-        ),
+        scoring=peav_config(values.get(SCORING, {}), SCORING, compute),
         text=modernbert_config(values.get("text_model", {}), "text_model", layers, compute),
         bottleneck=values.get("bottleneck_dim", 256),
         mask_attention=mask_attention,
@@ -225,7 +224,7 @@ def judge_config_to_reference(config: JudgeConfig) -> dict[str, Any]:
         CODEC: codec
         | {"encoder_rates": list(config.encoder_rates), "codebook_dim": config.channels},
         "transformer": to_fields(config.audio, PEAV_FIELDS),
-        "finetune_transformer": to_fields(config.scoring, PEAV_FIELDS),
+        SCORING: to_fields(config.scoring, PEAV_FIELDS),
         "text_model": modernbert_config_to_reference(config.text),
         "nth_text_layer": config.text.depth,
         "bottleneck_dim": config.bottleneck,
@@ -293,7 +292,11 @@ def open_judge(path: str | pathlib.Path, *, compute: Compute = "float32") -> Jud
         state = open_state(folder, "checkpoint", "model")
         table = judge_table(config)
         if misfits := table.misfits(used(state, config)):
+            if SCORING not in values:  # another network's, of which nothing fits
+                raise UserError(f"{folder} holds no judge: its config.json has no {SCORING}")
             raise UserError(f"{folder}: {table.what} does not fit its config: {'; '.join(misfits)}")
+        if "tokenizer" in extra and tokenizer is None and not has_tokenizer(folder):
+            raise UserError(f"{folder} lacks the files of its tokenizer ({TOKENIZER_FILES[0]})")
     return JudgeFolder(folder=folder, config=values, extra=extra, state=state, table=table)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -231,12 +231,14 @@ def convert(
     fold: bool = False,
     tower: str | None = None,
     adapters: Sequence[str] = (),
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> bool:
     """Writes any of `load_networks`' names, or an encoder alone, into a new folder.
 
     Returns whether upstream's code has everything that it needs: an encoder alone, or a model with
     a vision tower. A folder is copied tensor by tensor. `dtype`, `fold` and `tower` as in
     `save_folder`; encoders are those of `open_encoder`. `adapters` are merged into the weights.
+    `check` raises `UserError` for extras of a model (`load_extras`) that mean nothing.
     """
     match _locate(name):
         case Checkpoint():
@@ -244,6 +246,8 @@ def convert(
             return save_folder(path, *networks, dtype=dtype, fold=fold, tower=tower)
         case folder:
             encoder = open_encoder(folder)
+    if encoder is None and check is not None:
+        check(load_extras(name))
     if encoder is None and adapters:
         networks = load_networks(name, adapters=adapters)
         return save_folder(path, *networks, dtype=dtype, fold=fold, tower=tower)

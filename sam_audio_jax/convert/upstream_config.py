@@ -4,7 +4,7 @@ docs/model.md, "Configuration file", lists its keys. The sections that describe 
 and written beside the tables of their tensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sam_audio_jax.codec.codec import CodecConfig
@@ -66,6 +66,17 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
             f"only {MAX_TOKENS}"
         )
     return full
+
+
+def ranker_checkpoints(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the names of the rankers' checkpoints, also of those in ensembles."""
+    waiting = [config.get("text_ranker"), config.get("visual_ranker")]
+    while waiting:
+        match waiting.pop():
+            case {"kind": "ensemble", "rankers": dict(members)}:
+                waiting += [member[0] for member in members.values() if isinstance(member, list)]
+            case {"checkpoint": str(name)} | {"checkpoint_or_model_id": str(name)} if name:
+                yield name
 
 
 def upstream_config(

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import tqdm
-from flax import nnx
 
 from sam_audio_jax import distributed
 from sam_audio_jax.audio import measure_level
@@ -36,6 +35,7 @@ from sam_audio_jax.eval.results import ranked, results_of, scalars
 from sam_audio_jax.eval.score_store import Files, ScoreStore
 from sam_audio_jax.eval.suite import Failure, Separation, Suite, batches, fixed_suite
 from sam_audio_jax.files import whole_folder
+from sam_audio_jax.infer.other_networks import identity, prompt_network
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.nn.fingerprint import fingerprint
@@ -183,7 +183,7 @@ class _Run:
 
     def identity(self) -> dict[str, Any]:
         """JSON of all that the scores depend on."""
-        rankers = {kind: scorer_columns.identity(one) for kind, one in self.rankers().items()}
+        rankers = {kind: identity(one) for kind, one in self.rankers().items()}
         return {
             **self.suite.identity,
             **self.separation_settings(),
@@ -212,15 +212,14 @@ class _Run:
 
     def prompt_networks(self) -> dict[str, Any]:
         """The weights of networks beside the model's that the prompts of the suite are read by."""
-        pipeline, kinds = self.model.pipeline, self.suite.kinds
-        networks: dict[str, nnx.Module] = {}
-        if set(kinds) & set(EXAMPLES):
-            networks["audio_tower"] = pipeline.like_vectors.require().read()
-        if any(VIDEO in kind for kind in kinds):
-            networks["vision_tower"] = pipeline.video_features.tower
-        if any(self.solver.predicts(kind) for kind in kinds):
-            networks["span_predictor"] = pipeline.span_finder.predictor[0]
-        found = {name: fingerprint(network) for name, network in networks.items()}
+        kinds = self.suite.kinds
+        needed = {
+            "audio_tower": bool(set(kinds) & set(EXAMPLES)),
+            "vision_tower": any(VIDEO in kind for kind in kinds),
+            "span_predictor": any(self.solver.predicts(kind) for kind in kinds),
+        }
+        names = [name for name, is_needed in needed.items() if is_needed]
+        found = {name: prompt_network(self.model.pipeline, name) for name in names}
         return {"prompt_networks": found} if found else {}
 
     def settings(self) -> dict[str, Any]:

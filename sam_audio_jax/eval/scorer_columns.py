@@ -1,17 +1,12 @@
 """Scorers as columns of an evaluation: what networks say of a separated target."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from sam_audio_jax.bounds import Checked
 from sam_audio_jax.convert.rankers import StoredScorer
 from sam_audio_jax.eval.prompting import SeparatedMixture
 from sam_audio_jax.eval.recorded import Wave
-from sam_audio_jax.nn.call import Compiled
-from sam_audio_jax.nn.fingerprint import fingerprint
 from sam_audio_jax.scorers.ensemble import Ensemble
 from sam_audio_jax.scorers.scorer import Scorer, score_recordings
 
@@ -66,18 +61,3 @@ def in_words(scorer: Scorer) -> str:
         case StoredScorer():
             return " of ".join(filter(None, (scorer.kind, scorer.source)))
     return type(scorer).__name__
-
-
-def identity(scorer: Scorer) -> Any:
-    """JSON that distinguishes scorers: the class, its settings, the weights of its networks."""
-    if isinstance(scorer, Ensemble):
-        return {name: [identity(one), weight] for name, (one, weight) in scorer.members.items()}
-    if isinstance(scorer, StoredScorer):
-        return identity(scorer.load())
-    parts = list(vars(scorer).values())
-    weights = [fingerprint(part.network) for part in parts if isinstance(part, Compiled)]
-    configs = [part for part in parts if isinstance(part, Checked)]
-    settings = [
-        dataclasses.asdict(config) for config in configs if dataclasses.is_dataclass(config)
-    ]
-    return [type(scorer).__name__, *weights, *settings]

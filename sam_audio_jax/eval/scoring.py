@@ -15,6 +15,7 @@ from sam_audio_jax.eval.descriptors import describe
 from sam_audio_jax.eval.prompting import ABSENT, WORDINGS, SeparatedMixture
 from sam_audio_jax.eval.recorded import Rendered, Wave
 from sam_audio_jax.eval.suite import REFINES, Failure
+from sam_audio_jax.infer.other_networks import identity
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.scorers.activity import overlap
 from sam_audio_jax.scorers.scorer import Scorer
@@ -115,7 +116,7 @@ class Measures:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON that distinguishes what is measured."""
-        scorers = {name: scorer_columns.identity(one) for name, one in self.scorers.items()}
+        scorers = {name: identity(one) for name, one in self.scorers.items()}
         return {"scorers": scorers, "distances": list(self.distances)}
 
     @property

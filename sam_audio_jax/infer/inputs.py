@@ -75,7 +75,7 @@ def notes_of(items: Sequence[Item]) -> tuple[str, ...]:
 def make_item(
     source: Any,
     text: str | None,
-    spans: Sequence[Sequence] | None,
+    spans: Any,
     *,
     sample_rate: int | None,
     codec_rate: int,
@@ -92,7 +92,7 @@ def make_item(
     recording = read(source, sample_rate, name, track)
     text = check_text(text, name)
     seconds = recording.samples.shape[-1] / recording.sample_rate
-    checked_spans = check_spans(spans or (), seconds, name)
+    checked_spans = check_spans(() if spans is None else spans, seconds, name)
     mono, weights, recording = to_mono(recording, name)
     if clip is not None and clip.path is not None:
         notes = (*recording.notes, *video_notes(clip.path, seconds, clip.track))
@@ -200,7 +200,7 @@ def _from_array(source: Any, sample_rate: int | None, name: str) -> Audio:
     return Audio(samples, rate)
 
 
-def check_spans(spans: Sequence[Sequence], seconds: float, name: str) -> tuple[Span, ...]:
+def check_spans(spans: Any, seconds: float, name: str) -> tuple[Span, ...]:
     """Checks spans against a recording of `seconds`; an end up to 50 ms beyond it is cut there.
 
     Raises UserError for a malformed span or one outside the recording.

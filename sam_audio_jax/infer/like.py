@@ -59,8 +59,8 @@ class LikeVectors:
 
     def __call__(
         self, source: Any, sample_rate: int | None, name: str
-    ) -> Float[np.ndarray, " text_width"]:
-        """The vector of an example: a path, or an array at `sample_rate`.
+    ) -> tuple[Float[np.ndarray, " text_width"], tuple[str, ...]]:
+        """The vector of an example, a path or an array at `sample_rate`, and notes on its file.
 
         Raises `UserError` if the model has no tower, or for a recording that cannot be read or is
         silent; `name` is what the error calls it.
@@ -68,8 +68,7 @@ class LikeVectors:
         self.require()
         recording = inputs.read(source, sample_rate, name)
         mono, _, recording = inputs.to_mono(recording, name)
-        inputs.warn(recording.notes)
         embedder = self.scorer.embedder
         wave = audio.resample(mono, recording.sample_rate, self.codec.config.sample_rate)
         (vector,) = embedder.as_words(embedder([wave]))
-        return vector
+        return vector, recording.notes

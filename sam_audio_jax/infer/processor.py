@@ -140,7 +140,8 @@ class SAMAudioProcessor:
         sizes = [frame_count(size, self.audio_hop_length) for size in wav_sizes]
         spans = None
         if anchors is not None:
-            spans = [inputs.parse_spans(row or (), f"item {i}") for i, row in enumerate(anchors)]
+            rows = [() if row is None else row for row in anchors]
+            spans = [inputs.parse_spans(row, f"item {i}") for i, row in enumerate(rows)]
             for number, (row, size) in enumerate(zip(spans, sizes, strict=True)):
                 grid = self.audio_sampling_rate, self.audio_hop_length
                 notes = span_notes(row, size, *grid)

@@ -127,9 +127,8 @@ class SAMAudio:
     ) -> "SAMAudio":
         """The model of what `load_networks` returns; the rest is as in `from_pretrained`."""
         tokenizer = tokenizer_for(tokenizer_name, normalizes=extra.get("normalizes_text", False))
-        known = None
-        if "known" in extra:
-            sounds = from_dict(KnownConfig, extra["known"], where="known.")
+        sounds, known = _known_config(extra), None
+        if sounds is not None:
             known = KnownSounds(sounds, prompted.text_encoder, tokenizer)
         upstream = extra.get("upstream", {})
         check_named(rankers or {})
@@ -143,7 +142,7 @@ class SAMAudio:
             long_audio=long_audio,
             vision=stored_tower(extra, mesh),
             audio_tower=extra.get("audio_tower"),
-            refinement=from_dict(RefineConfig, extra.get("refine", {}), where="refine."),
+            refinement=_refinement(extra),
             span_predictor=span_predictor or upstream.get("span_predictor"),
             rankers=Rankers(named, named=tuple(rankers or ())),
             mesh=mesh,
@@ -331,7 +330,7 @@ class SAMAudio:
         self,
         source: Any,
         text: str | None = None,
-        spans: Sequence[Sequence] | None = None,
+        spans: Any = None,
         *,
         sample_rate: int | None = None,
         track: int | None = None,
@@ -370,7 +369,12 @@ class SAMAudio:
             features = self.pipeline.video_features(clip, frames)
         vector = None
         if like is not None:
-            vector = self.pipeline.like_vectors(like, sample_rate, f"the example of {name}")
+            example = f"the example of {name}"
+            vector, notes = self.pipeline.like_vectors(like, sample_rate, example)
+            every = tuple(dict.fromkeys((*item.recording.notes, *notes)))  # it may be one file
+            item = dataclasses.replace(
+                item, recording=dataclasses.replace(item.recording, notes=every)
+            )
         return self._noted(dataclasses.replace(item, features=features, like=vector), text)
 
     def audio_text_scorer(self) -> AudioTextScorer:
@@ -394,6 +398,20 @@ class SAMAudio:
         notes += idle
         every = (*item.recording.notes, *(f"{item.name}: {note}" for note in notes))
         return dataclasses.replace(item, recording=dataclasses.replace(item.recording, notes=every))
+
+
+def check_own_settings(extra: Mapping[str, Any]) -> None:
+    """Raises UserError for extras of a model (`load_networks`) with which none can be made."""
+    _refinement(extra)
+    _known_config(extra)
+
+
+def _refinement(extra: Mapping[str, Any]) -> RefineConfig:
+    return from_dict(RefineConfig, extra.get("refine", {}), where="refine.")
+
+
+def _known_config(extra: Mapping[str, Any]) -> KnownConfig | None:
+    return from_dict(KnownConfig, extra["known"], where="known.") if "known" in extra else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,7 +161,7 @@ class Pipeline:
                 f"{item.name} is too long for a watermark, which runs over a whole recording; "
                 "leave watermark out"
             )
-        self._ranker(item.prompts, options, item.name)
+        self.ranker(item.prompts, options, item.name)
 
     def separate_items(
         self, items: Sequence[Item], options: SeparateOptions, noises: Sequence[Any] | None = None
@@ -305,7 +305,7 @@ class Pipeline:
             check_waves(cut, item.name)
         # By the prompts of the caller: predicted spans rank only where nothing else can.
         rankers = [
-            None if item.placeholder else self._ranker(item.prompts, options, item.name)
+            None if item.placeholder else self.ranker(item.prompts, options, item.name)
             for item in items
         ]
         levels = [item.level for item in items]
@@ -349,7 +349,7 @@ class Pipeline:
             options = dataclasses.replace(options, predict_spans=False)
         views = batch.prompt_views
         rankers = [
-            self._ranker(view, options, f"item {number}") for number, view in enumerate(views)
+            self.ranker(view, options, f"item {number}") for number, view in enumerate(views)
         ]
         if noise is None:
             noise = np.concatenate([options.noise(frames, self._state)] * len(batch))
@@ -469,7 +469,7 @@ class Pipeline:
         rows = [views[min(row, count - 1)].spans for row in range(len(valid))]
         return with_spans(prompts, rows, valid.sum(1).tolist(), self.networks.codec), views
 
-    def _ranker(self, view: PromptView, options: SeparateOptions, name: str) -> Scorer | None:
+    def ranker(self, view: PromptView, options: SeparateOptions, name: str) -> Scorer | None:
         """Returns what ranks the candidates of an item; None if there is only one."""
         if options.candidates == 1:
             return None

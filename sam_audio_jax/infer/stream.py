@@ -97,7 +97,7 @@ def _notes(model: SAMAudio, original: Any, text: str, spans: Sequence[Span]) -> 
 
 def _check_spans(spans: Sequence[Sequence] | None) -> tuple[Span, ...]:
     """Spans of a recording whose length is not known yet."""
-    parsed = parse_spans(spans or (), "the stream")
+    parsed = parse_spans(() if spans is None else spans, "the stream")
     for token, start, end in parsed:
         if not 0 <= start < end:
             raise UserError(f"span {token} {start:g}-{end:g} s must have 0 <= start < end")

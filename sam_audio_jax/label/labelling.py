@@ -38,7 +38,6 @@ from sam_audio_jax.data.recording import LINE
 from sam_audio_jax.data.refusals import Refusal
 from sam_audio_jax.encoders.audio_tower import latents_probe
 from sam_audio_jax.errors import UnusableError, UserError, describe
-from sam_audio_jax.eval.scorer_columns import identity
 from sam_audio_jax.files import (
     PART,
     check_format,
@@ -52,6 +51,7 @@ from sam_audio_jax.files import (
 from sam_audio_jax.infer.batch.lengths import READERS, count_samples
 from sam_audio_jax.infer.buckets import Group
 from sam_audio_jax.infer.effective_settings import effective_settings
+from sam_audio_jax.infer.other_networks import identity
 from sam_audio_jax.label import label_measures, label_page
 from sam_audio_jax.label.group_labels import GroupLabeller
 from sam_audio_jax.label.label_inputs import LabelInput, LabelManifest

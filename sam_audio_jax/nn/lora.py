@@ -107,7 +107,8 @@ def factors_by_layer(factors: Tree, above: str = "") -> dict[str, tuple[Any, Any
 def merge_factors(network: nnx.Module, factors: Mapping[str, Factors], scale: float) -> None:
     """Adds `scale A B` to the kernels of the layers that are named, in place.
 
-    Raises `UserError` for a layer that there is not, or is of another size.
+    Raises `UserError` for a layer that there is not, or is of another size, and for factors or a
+    scale that make it NaN or infinite.
     """
     for name, (a, b) in factors.items():
         try:
@@ -123,6 +124,11 @@ def merge_factors(network: nnx.Module, factors: Mapping[str, Factors], scale: fl
             )
         value = kernel.get_value()
         merged = _merged(value, jnp.asarray(a), jnp.asarray(b), jnp.float32(scale))
+        if not jnp.isfinite(merged).all():
+            raise UserError(
+                f"the adapter of {name} makes values that are NaN or infinite: its file is "
+                "damaged, or its scale too large"
+            )
         kernel.set_value(jax.device_put(merged, value.sharding))
 
 

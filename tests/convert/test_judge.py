@@ -19,6 +19,7 @@ from sam_audio_jax.convert.judge import (
     save_judge,
     used,
 )
+from sam_audio_jax.convert.model_files import SHIPPED
 from sam_audio_jax.convert.names import parameters
 from sam_audio_jax.convert.pe_a_frame import wave_rows
 from sam_audio_jax.errors import UserError
@@ -120,6 +121,18 @@ def test_the_command_copies_a_judge_with_our_settings(folder, tmp_path, command)
     copied = load_file(tmp_path / "to" / "model.safetensors")
     assert all(np.array_equal(copied[name], tensor) for name, tensor in stored.items())
     assert len(copied) == len(stored)
+
+
+@pytest.mark.golden
+def test_what_is_no_whole_judge_is_one_short_line(folder):
+    with pytest.raises(UserError) as caught:
+        open_judge(SHIPPED / "tiny")
+    assert str(caught.value).endswith(
+        "tiny holds no judge: its config.json has no finetune_transformer"
+    )
+    (folder / "sam_audio_jax.json").write_text(json.dumps(OURS | {"tokenizer": None}))
+    with pytest.raises(UserError, match="lacks the files of its tokenizer"):
+        open_judge(folder)
 
 
 def plain_layout(folder) -> None:

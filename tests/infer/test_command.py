@@ -120,6 +120,10 @@ def wrong_inputs(checkpoint: pathlib.Path, street: str) -> dict[str, tuple[list[
         "rest alone": ([street, "--span", "+", "0.1", "0.2", "--rest"], "--rest needs a --text"),
         "unused predictor": ([*text, "--span-predictor", "x"], "needs --predict-spans"),
         "unused ranker": ([*text, "--ranker", "clap=x"], "--ranker needs --candidates of 2"),
+        "ranker twice": (
+            [*text, "--ranker", "judge=x", "--ranker", "judge=y", "--candidates", "2"],
+            "--ranker judge=... is there twice",
+        ),
         "unused side": ([*video, "--mask-keeps", "background"], "background needs --mask"),
         "no words": ([street, "--text", " ?! "], "nothing says what to separate"),
         "no UTF-8": ([street, "--text", "caf\udce9"], "half of a character"),

@@ -64,6 +64,12 @@ def test_a_span_may_be_rounded_up_to_the_end():
     assert inputs.check_spans([["+", 0, 1.004]], 1.0, "street") == (("+", 0.0, 1.0),)
 
 
+def test_spans_in_an_array_are_one_line():
+    spans = np.array([["+", 0.1, 0.5]])
+    with pytest.raises(UserError, match=r"spans of audio must be a list like .*, not array"):
+        inputs.make_item(WAVE, "dog", spans, sample_rate=8_000, codec_rate=8_000)
+
+
 def test_an_item_is_mono_at_the_codecs_rate(tmp_path):
     stereo = np.stack([WAVE, 3 * WAVE])
     audio.write_wav(tmp_path / "street.wav", stereo, 8_000)

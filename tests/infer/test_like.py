@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -62,6 +63,27 @@ def test_examples_change_the_result_alone_and_beside_a_text(model, sounds, tmp_p
     other = model.separate([sounds[0]] * 3, texts, sample_rate=rate, like=[sounds[2], None, None])
     assert differs(alone, other[0]) > 1e-4
     np.testing.assert_allclose(other[2].target, text.target, atol=2e-5)
+
+
+def test_what_is_unusual_about_an_example_is_noted(folder, sounds, tmp_path, capsys):
+    soundfile.write(tmp_path / "mix.wav", sounds[0], audio_text.RATE, "FLOAT")
+    soundfile.write(tmp_path / "example.wav", sounds[1], audio_text.RATE, "FLOAT")
+    example = tmp_path / "example.wav"
+    example.write_bytes(example.read_bytes()[:-8_000])
+    mix, checkpoint = str(tmp_path / "mix.wav"), ["--checkpoint", str(folder)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = [mix, "--like", str(example), *checkpoint, "--out", str(tmp_path / "one")]
+        assert separate.main(one) == 0
+    assert f"note: {example} has" in capsys.readouterr().err
+    manifest, lines = tmp_path / "items.jsonl", []
+    for name in ("a", "b"):
+        lines.append(json.dumps({"id": name, "audio": "mix.wav", "like": "example.wav"}))
+    manifest.write_text("\n".join(lines))
+    many = tmp_path / "many"
+    assert separate.main(["--manifest", str(manifest), *checkpoint, "--out", str(many)]) == 0
+    for record in map(json.loads, (many / "done.jsonl").read_text().splitlines()):
+        assert str(example) in record["notes"][0]
 
 
 def test_windows_of_a_long_recording_read_the_example(folder, sounds):

@@ -116,6 +116,31 @@ def test_texts_are_ranked_in_calls_with_lists_batches_manifests_and_windows(
     assert (out / "text.target.wav").exists()
 
 
+def test_a_manifest_is_not_continued_with_another_ranker(judged, noise_of, tmp_path):
+    folder = shutil.copytree(judged, tmp_path / "model")
+    audio.write_wav(tmp_path / "a.wav", noise_of(0.5)[None], RATE)
+    line = {"id": "a", "audio": "a.wav", "text": "dog"}
+    (tmp_path / "items.jsonl").write_text(json.dumps(line))
+    entries, out = read_manifest(tmp_path / "items.jsonl"), tmp_path / "out"
+    settings = Settings(checkpoint="x", options=SeparateOptions(candidates=2, steps=1))
+    assert run(SAMAudio.from_pretrained(folder), entries, out, settings) == {}
+    saved = json.loads((out / "settings.json").read_text())
+    other = tiny.filled(lambda: Judge(tiny.JUDGE, rngs=Rngs(0)), seed=1)
+    other.std[...] = np.ones(4, np.float32)
+    shutil.rmtree(folder / "judge")
+    save_judge(folder / "judge", other, "byt5")
+    model = SAMAudio.from_pretrained(folder)
+    with pytest.raises(UserError, match=r"a run with another ranker of text .*; choose another"):
+        run(model, entries, out, settings)
+    assert json.loads((out / "settings.json").read_text()) == saved
+    shutil.rmtree(folder / "judge")  # nobody knows which it was: what is done stays
+    assert run(SAMAudio.from_pretrained(folder), entries, out, settings) == {}
+    assert json.loads((out / "settings.json").read_text()) == saved
+    del saved["networks"]  # as older runs
+    (out / "settings.json").write_text(json.dumps(saved))
+    assert run(model, entries, out, settings) == {}
+
+
 def test_a_checkpoint_by_kind_goes_before_the_config_s(judged):
     opened = open_rankers({}, {"judge": judged / "judge", "clap": "x.pt", "imagebind": "y.pth"})
     assert isinstance(opened.text, Ensemble)

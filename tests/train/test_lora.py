@@ -178,6 +178,13 @@ def test_adapters_of_other_layers_or_sizes_are_refused(trained):
             merge_factors(make_start(), {name: pair}, 1.0)
 
 
+@pytest.mark.parametrize(("value", "scale"), [(np.nan, 1.0), (1e30, 1e30)])
+def test_an_adapter_that_leaves_no_numbers_is_refused(value, scale):
+    a, b = np.full((2, 8, 1), value, np.float32), np.ones((2, 1, 8), np.float32)
+    with pytest.raises(UserError, match="makes values that are NaN or infinite: its file"):
+        merge_factors(make_start(), {"separator.dit.blocks.mlp.up": (a, b)}, scale)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

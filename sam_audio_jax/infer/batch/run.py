@@ -40,10 +40,11 @@ from sam_audio_jax.infer.effective_settings import effective_settings
 from sam_audio_jax.infer.inputs import Item, notes_of
 from sam_audio_jax.infer.manifest import FILES, BadLine, Entry
 from sam_audio_jax.infer.options import SeparateOptions
+from sam_audio_jax.infer.other_networks import networks_of
 from sam_audio_jax.infer.output import file_names, write_stems
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems, TextStems
-from sam_audio_jax.nn.fingerprint import fingerprint, same_weights
+from sam_audio_jax.nn.fingerprint import fingerprint, in_saved_form, same_weights
 from sam_audio_jax.process_rank import ProcessRank
 
 SETTINGS = "settings.json"
@@ -92,14 +93,18 @@ def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
         raise UserError(f"{out} holds a run with other settings ({'; '.join(changed)})")
 
 
-def _check_model(out: pathlib.Path, weights: str, config: Mapping[str, Any]) -> None:
+def _check_model(
+    saved: Mapping[str, Any],
+    out: pathlib.Path,
+    *,
+    weights: str,
+    config: Mapping[str, Any],
+    networks: Mapping[str, Any],
+) -> None:
     """Raises UserError where the results in `out` are of other weights or another config.
 
-    Older runs name none.
+    `saved` is the content of SETTINGS there, in which older runs name none.
     """
-    if not (out / SETTINGS).is_file():
-        return
-    saved = read_object(out / SETTINGS)
     then = saved.get("weights")
     if then is not None and not same_weights(str(then), weights):
         raise UserError(
@@ -117,6 +122,12 @@ def _check_model(out: pathlib.Path, weights: str, config: Mapping[str, Any]) -> 
             f"{out} holds a run in which the checkpoint's own config was another one "
             f"({'; '.join(changed)}); choose another folder"
         )
+    for name, network in saved.get("networks", {}).items():
+        if in_saved_form(networks.get(name, network), network) != network:
+            raise UserError(
+                f"{out} holds a run with another {name.replace('_', ' ')} (then {shown(network)}, "
+                f"now {shown(networks[name])}); choose another folder"
+            )
 
 
 def _check_inputs(entries: Sequence[Entry], out: pathlib.Path) -> None:
@@ -127,9 +138,10 @@ def _check_inputs(entries: Sequence[Entry], out: pathlib.Path) -> None:
     for entry in entries:
         for key in FILES:
             path = getattr(entry, key)
-            if path is None or path.stem not in results:
+            if path is None:
                 continue
-            if os.path.realpath(path.parent) == folder:
+            real = pathlib.Path(os.path.realpath(path)) if path.is_symlink() else path
+            if real.stem in results and os.path.realpath(real.parent) == folder:
                 raise UserError(
                     f"the {key} of {entry.id}, {path}, is a file of results of this run: choose "
                     "another folder for them"
@@ -151,18 +163,21 @@ def run(
     `ID.TEXT.target.wav` and `ID.TEXT.residual.wav`, and with joint stems `ID.TEXT.target.wav` and
     perhaps `ID.rest.wav`. Without `rank` all items are this
     process's. `bad_lines` of the manifest are recorded as failures. Raises UserError where nothing
-    more can be written, for results of other weights or of another config of the checkpoint, and
-    while another run writes to `out`.
+    more can be written, for results of other weights or of another config of the checkpoint (or of
+    the networks beside it that the items need), and while another run writes to `out`.
     """
     _check_inputs(entries, out)
     weights = fingerprint(model.pipeline.networks)
     try:
         config = effective_settings(model.pipeline, settings.options)
-        _check_model(out, weights, config)
+        networks = networks_of(model.pipeline, settings.options, entries)
+        before = read_object(out / SETTINGS) if (out / SETTINGS).is_file() else {}
+        _check_model(before, out, weights=weights, config=config, networks=networks)
+        networks = before.get("networks", {}) | networks  # other items may need others
         rank = rank or ProcessRank()
         with writing_to(out, writer=rank.index, writers=rank.count):
             saved = settings.to_dict() | {"weights": weights, "config": config}
-            write_json(out / SETTINGS, saved)
+            write_json(out / SETTINGS, saved | {"networks": networks})
             return _Run(model, entries, out, settings, rank, bad_lines).run()
     except OSError as error:
         if not (reason := place_error(error)):

@@ -182,6 +182,11 @@ def test_an_input_that_is_a_result_of_the_run_is_refused(paired, tmp_path):
     before = (out / "b.target.wav").read_bytes()
     with pytest.raises(UserError, match=r"the audio of a, .*b\.target\.wav, is a file of results"):
         run(paired, read_manifest(tmp_path / "items.jsonl"), out, SETTINGS)
+    (tmp_path / "link.wav").symlink_to(out / "b.target.wav")
+    lines[0] |= {"audio": "b.wav", "like": "link.wav"}
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match=r"the like of a, .*link\.wav, is a file of results"):
+        run(paired, read_manifest(tmp_path / "items.jsonl"), out, SETTINGS)
     assert [file.name for file in out.iterdir()] == ["b.target.wav"]
     assert (out / "b.target.wav").read_bytes() == before
 
