@@ -37,22 +37,34 @@ from sam_audio_jax.infer.video_prompts import VideoFeatures, stored_tower
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.model import PromptedSeparator, project_text
-from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
-from sam_audio_jax.workdir import Workdir
+from sam_audio_jax.train.config import AlignmentConfig, CodecTrainConfig, TrainConfig
+from sam_audio_jax.workdir import Workdir, find_checkpoint
 
 RANDOM = "random"  # the name of random weights, for tests and plans
 PROBE = "A woman speaks: 2 dogs bark, and rain falls!"  # by which tokenizers are compared
 
 
 def make_codec(config: TrainConfig) -> Codec:
-    """The frozen codec that `codec_checkpoint` names. Raises `UserError` where it names none."""
+    """The frozen codec that `codec_checkpoint` names.
+
+    Raises `UserError` where it names none, and for a run of `sam-audio train-codec` whose latents
+    have no mean and spread yet: later the same codec would have other latents.
+    """
     if not config.codec_checkpoint:
         raise UserError(
             "codec_checkpoint is empty: name a trained codec, a frozen one has no other weights"
         )
-    if config.codec_checkpoint != RANDOM:
-        return load_codec(config.codec_checkpoint)
-    return parallel.init_sharded(lambda: Codec(config.codec, rngs=Rngs(config.seed)))
+    if config.codec_checkpoint == RANDOM:
+        return parallel.init_sharded(lambda: Codec(config.codec, rngs=Rngs(config.seed)))
+    found = find_checkpoint(config.codec_checkpoint)
+    is_codec = found is not None and found.run["experiment"] == CodecTrainConfig.__name__
+    if found is not None and is_codec and not found.workdir.latents_file.is_file():
+        raise UserError(
+            f"codec_checkpoint={config.codec_checkpoint} has not been evaluated, which measures "
+            "mean and spread of its latents: let `sam-audio train-codec` end (with --steps "
+            f"{found.step} it ends at once)"
+        )
+    return load_codec(config.codec_checkpoint)
 
 
 def kept_codec(workdir: Workdir, config: TrainConfig) -> Codec:

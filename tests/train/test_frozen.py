@@ -22,8 +22,10 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
+from sam_audio_jax.train.config import CodecTrainConfig
 from sam_audio_jax.train.frozen import RANDOM, cache_notes, check_latents, load_start, make_codec
 from sam_audio_jax.train.objective import make_separator_training
+from sam_audio_jax.workdir import METADATA, Workdir, run_of
 from tests.tiny import filled
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
@@ -94,6 +96,16 @@ def test_a_codec_without_a_name_is_the_users_error():
     with pytest.raises(UserError, match="codec_checkpoint is empty: name a trained codec"):
         make_codec(dataclasses.replace(TINY, codec_checkpoint=""))
     assert make_codec(TINY).config == TINY.codec
+
+
+def test_a_codec_whose_latents_have_no_scale_yet_is_the_users_error(tmp_path):
+    """With the first evaluation of its training it would have other latents."""
+    workdir = Workdir(tmp_path / "codec")
+    write_json(workdir.config_file, run_of(CodecTrainConfig(codec=TINY.codec)))
+    write_json(workdir.checkpoint(3) / METADATA, {})
+    config = dataclasses.replace(TINY, codec_checkpoint=str(workdir.path))
+    with pytest.raises(UserError, match=r"with --steps 3 it ends at once"):
+        make_codec(config)
 
 
 def test_another_text_encoder_takes_the_place_of_that_of_the_start(tmp_path, capsys):
