@@ -206,20 +206,29 @@ def make_audio_tower(
 
 
 def load_start(
-    config: TrainConfig, mesh: Mesh | None = None
+    config: TrainConfig, mesh: Mesh | None = None, codec: Codec | None = None
 ) -> PromptedSeparator | T5Encoder | None:
     """The weights that a new run starts from: `init_from`, else those of `text_checkpoint`, if any.
 
     Where `init_from` has another text encoder than the config, that of `text_checkpoint` takes its
-    place, if it is named, and the separator's projection of texts starts anew: a note says so. With
-    a mesh the weights are sharded while they are read. Raises `UserError` for a frozen text encoder
-    without weights, and where the run's tokenizer is not that of the text encoder.
+    place, if it is named, and the separator's projection of texts starts anew: a note says so, and
+    another one where `init_from` knows the latents of another codec than `codec`. With a mesh the
+    weights are sharded while they are read. Raises `UserError` for a frozen text encoder without
+    weights, where the run's tokenizer is not that of the text encoder, and for adapters beside a
+    model with another of either, on which nothing could load them.
     """
     tokenizer = config.data.prompts.tokenizer
     if config.init_from:
         _, start, theirs, _ = load_networks(config.init_from, mesh=mesh)
         another = misfit(config.text, start.text_encoder.config, _sizes(config.text))
+        if codec is not None:
+            _check_start_codec(config, codec)
         if config.text_checkpoint and another:
+            if config.lora.rank:
+                raise UserError(
+                    f"lora.rank={config.lora.rank} adapts init_from={config.init_from} with its "
+                    f"own text encoder, which has {another}"
+                )
             encoder = _load_text_encoder(config, mesh)
             if encoder is not None:
                 return _with_text_encoder(start, encoder, config)
@@ -232,6 +241,26 @@ def load_start(
             "with --train-text"
         )
     return _load_text_encoder(config, mesh)
+
+
+def _check_start_codec(config: TrainConfig, codec: Codec) -> None:
+    """Says where `init_from` was trained on the latents of another codec than the run's.
+
+    Raises `UserError` for adapters, which are used with the codec of their base.
+    """
+    own = load_codec(config.init_from)
+    grids = [(one.config.sample_rate, one.config.hop) for one in (own, codec)]
+    if grids[0] == grids[1] and is_same_network(
+        *(latents_probe(one, PROBE_FRAMES) for one in (own, codec))
+    ):
+        return
+    line = (
+        f"init_from={config.init_from} was trained on the latents of another codec than "
+        f"codec_checkpoint={config.codec_checkpoint}"
+    )
+    if config.lora.rank:
+        raise UserError(f"{line}, and an adapter of it is used with its own: name that one")
+    print(f"note: {line}", file=sys.stderr)
 
 
 def _load_text_encoder(config: TrainConfig, mesh: Mesh | None) -> T5Encoder | None:
