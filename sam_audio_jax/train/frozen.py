@@ -128,7 +128,7 @@ def check_latents(config: DataConfig, codec: Codec) -> None:
 def cache_notes(config: DataConfig) -> list[str]:
     """A line for each cache whose mixtures are not mixed as the config says: the cache counts."""
     lines = []
-    for part in config.blend or (config,):
+    for part in config.parts:
         if not part.cache:
             continue
         then, now = read_index(part.cache)["recipe"]["mix"], to_dict(part.mix, free=False)
