@@ -8,6 +8,7 @@ tower of prompts by example in `audio_tower/`.
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import jax
@@ -183,12 +184,14 @@ def make_audio_tower(
     call it. Raises `UserError` for a tower of other sizes, and for one that was trained on other
     latents or among other word vectors than those of `start`.
     """
-    like = config.like
+    like, restored = config.like, bool(workdir.steps())
+    is_kept = like.share and like.tower_checkpoint != RANDOM
+    if not (is_kept or restored):  # of a start with another config, before the first checkpoint
+        distributed.run_on_first(lambda: shutil.rmtree(workdir.audio_tower, ignore_errors=True))
     if not like.share:
         return None
-    if like.tower_checkpoint == RANDOM:
+    if not is_kept:
         return parallel.init_sharded(lambda: AudioTower(like.tower, rngs=Rngs(config.seed)))
-    restored = bool(workdir.steps())
     stored = open_audio_tower(workdir.audio_tower if restored else like.tower_checkpoint)
     named = f"like.tower_checkpoint={like.tower_checkpoint}"
     sizes = [misfit(like.tower, stored.sizes, ("channels", "embedding"))]

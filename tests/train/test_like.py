@@ -116,6 +116,7 @@ def test_a_run_keeps_its_tower_and_refuses_one_of_another_codec(tmp_path):
     with pytest.raises(UserError, match="has mlp 24 instead of 32"):
         make_audio_tower(workdir, cfg, audio_text.codec(), start)
     assert make_audio_tower(workdir, config(share=0.0), audio_text.codec(), start) is None
+    assert not workdir.audio_tower.exists()  # a start without examples, before any checkpoint
 
 
 def test_examples_need_a_tower_among_frozen_word_vectors():
