@@ -18,6 +18,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.audio import USUAL_DB, measure_level
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.config import to_dict
+from sam_audio_jax.convert.load import load_extras
 from sam_audio_jax.convert.training_run import separation_settings
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines
@@ -54,6 +55,8 @@ def training_evaluation(
     graph, abstract = nnx.split(nnx.eval_shape(lambda: make_model(config)))
     # Those of the model that comes out of the run, so that `sam-audio evaluate` gives the same.
     settings = separation_settings(to_dict(config))
+    if config.lora.rank:  # of which the base has the refinement
+        settings["refine"] = load_extras(config.init_from).get("refine", {})
     size = sum(leaf.size * 4 for leaf in jax.tree.leaves(nnx.as_pure(abstract)))
     local = parallel.inference_mesh(None, lambda: size)
 

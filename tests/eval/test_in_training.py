@@ -13,9 +13,11 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import in_training
 from sam_audio_jax.eval.in_training import check_evaluation, separates, training_evaluation
+from sam_audio_jax.infer.refine import DEFAULT
+from sam_audio_jax.nn.lora import split_factors
 from sam_audio_jax.nn.rngs import Rngs
-from sam_audio_jax.train.config import CheckpointConfig
-from sam_audio_jax.train.objective import make_model
+from sam_audio_jax.train.config import CheckpointConfig, LoraConfig
+from sam_audio_jax.train.objective import BASE, make_model
 from sam_audio_jax.train.step import TrainState
 from sam_audio_jax.workdir import Workdir
 from tests.tiny import filled
@@ -87,3 +89,12 @@ def test_a_run_evaluates_with_the_settings_of_the_model_that_comes_out(tmp_path,
         np.testing.assert_array_equal(one, other)
     assert pipeline.ignored_spans == ("+", "-")
     assert (pipeline.sampler, pipeline.level_db) == (cfg.sampler, -30.0)
+    adapted = dataclasses.replace(cfg, lora=LoraConfig(rank=1), init_from="base", train_text=False)
+    monkeypatch.setattr(in_training, "load_extras", lambda name: {"refine": {"exponent": 0.45}})
+    whole = nnx.as_pure(nnx.state(filled(lambda: make_model(adapted))))
+    factors, rest = split_factors(whole)
+    evaluate = training_evaluation(Workdir(tmp_path), adapted, codec, mesh, {BASE: rest})
+    assert evaluate is not None
+    evaluate(TrainState(2, factors, factors, None, None), 2, True)
+    exponents = [model.pipeline.refinement.exponent for model in evaluated]
+    assert exponents == [DEFAULT.exponent, 0.45]
