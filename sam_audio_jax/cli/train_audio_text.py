@@ -16,7 +16,12 @@ from sam_audio_jax.cli.command import command
 from sam_audio_jax.convert.audio_tower import open_audio_tower
 from sam_audio_jax.convert.load import load_text_encoder
 from sam_audio_jax.data.captioned_latents import CaptionedLatents, captioned_batches
-from sam_audio_jax.encoders.audio_tower import PROBE_FRAMES, AudioTextSpace, words_probe
+from sam_audio_jax.encoders.audio_tower import (
+    PROBE_FRAMES,
+    AudioTextSpace,
+    table_fingerprint,
+    words_probe,
+)
 from sam_audio_jax.encoders.text_means import TextMeans
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
@@ -138,4 +143,5 @@ def space_of(sounds: CaptionedLatents, texts: TextMeans) -> AudioTextSpace:
         noise_frames=min(index["samples"] // index["hop"], PROBE_FRAMES),
         latents=tuple(index["probe"]),
         words=words_probe(texts),
+        table=table_fingerprint(texts),
     )

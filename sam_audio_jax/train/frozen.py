@@ -27,7 +27,7 @@ from sam_audio_jax.convert.load import load_codec, load_extras, load_networks, l
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.labels import PROBE_FRAMES, read_labels_index
 from sam_audio_jax.data.shards import read_index
-from sam_audio_jax.encoders.audio_tower import AudioTower, latents_probe
+from sam_audio_jax.encoders.audio_tower import AudioTower, latents_probe, table_fingerprint
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.encoders.text_means import TextMeans
@@ -202,7 +202,9 @@ def make_audio_tower(
         encoder = start.text_encoder if isinstance(start, PromptedSeparator) else start
         if encoder is not None:
             tokenizer = tokenizer_for(config.data.prompts.tokenizer, normalizes=True)
-            stored.space.check(codec, TextMeans(encoder, tokenizer), named)
+            texts = TextMeans(encoder, tokenizer)
+            stored.space.check(codec, texts, named)
+            stored.space.check_table(table_fingerprint(texts), named)
         copy = workdir.audio_tower
         distributed.run_on_first(lambda: save_audio_tower(copy, stored, overwrite=True))
     return stored.read()
