@@ -3,8 +3,11 @@ r"""`base`, 1 B parameters: pre-training and fine-tuning on three slices (arXiv 
 sam-audio prepare base --out caches/pretraining --codec-checkpoint DIR \
     --alignment.teacher-checkpoint CNN14.pth
 sam-audio train base@v5e-256 --workdir runs/base --codec-checkpoint DIR
-sam-audio train base@finetune-v5e-256 --workdir runs/fine --init-from runs/base
-sam-audio train base@few-steps-v5e-256 --workdir runs/few --init-from runs/fine
+sam-audio prepare base@finetune-v5e-256 --out caches/finetuning --codec-checkpoint DIR
+sam-audio train base@finetune-v5e-256 --workdir runs/fine --codec-checkpoint DIR \
+    --init-from runs/base
+sam-audio train base@few-steps-v5e-256 --workdir runs/few --codec-checkpoint DIR \
+    --init-from runs/fine
 
 `sam-audio plan base@SLICE` shows what a layout needs, with --search it tries others.
 """

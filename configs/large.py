@@ -3,8 +3,11 @@ r"""`large`, 3 B parameters: pre-training and fine-tuning on three slices (arXiv
 sam-audio prepare large --out caches/pretraining --codec-checkpoint DIR \
     --alignment.teacher-checkpoint CNN14.pth
 sam-audio train large@v5e-256 --workdir runs/large --codec-checkpoint DIR
-sam-audio train large@finetune-v5e-256 --workdir runs/fine --init-from runs/large
-sam-audio train large@few-steps-v5e-256 --workdir runs/few --init-from runs/fine
+sam-audio prepare large@finetune-v5e-256 --out caches/finetuning --codec-checkpoint DIR
+sam-audio train large@finetune-v5e-256 --workdir runs/fine --codec-checkpoint DIR \
+    --init-from runs/large
+sam-audio train large@few-steps-v5e-256 --workdir runs/few --codec-checkpoint DIR \
+    --init-from runs/fine
 
 `sam-audio plan large@SLICE` shows what a layout needs, with --search it tries others.
 """

@@ -3,8 +3,11 @@ r"""`small`, 500 M parameters: pre-training and fine-tuning on three slices (arX
 sam-audio prepare small --out caches/pretraining --codec-checkpoint DIR \
     --alignment.teacher-checkpoint CNN14.pth
 sam-audio train small@v5e-256 --workdir runs/small --codec-checkpoint DIR
-sam-audio train small@finetune-v5e-256 --workdir runs/fine --init-from runs/small
-sam-audio train small@few-steps-v5e-256 --workdir runs/few --init-from runs/fine
+sam-audio prepare small@finetune-v5e-256 --out caches/finetuning --codec-checkpoint DIR
+sam-audio train small@finetune-v5e-256 --workdir runs/fine --codec-checkpoint DIR \
+    --init-from runs/small
+sam-audio train small@few-steps-v5e-256 --workdir runs/few --codec-checkpoint DIR \
+    --init-from runs/fine
 
 `sam-audio plan small@SLICE` shows what a layout needs, with --search it tries others.
 """

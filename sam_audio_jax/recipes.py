@@ -103,7 +103,7 @@ def finetuning(dit: DitConfig, *, token_budget: int) -> TrainConfig:
     So every example has its text and the spans of its target: without a text the fine-tuned model
     has what pre-training gave it, and for prompts of text alone it wants predicted spans. To
     fine-tune for text alone, hide spans: `--data.prompts.span-share 0.5`. Give `--init-from` the
-    workdir of the pre-training.
+    workdir of the pre-training, and `--codec-checkpoint` its codec.
     """
     data = DataConfig(
         mix=MIX,

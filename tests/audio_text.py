@@ -19,6 +19,7 @@ from sam_audio_jax.encoders.audio_tower import (
     AudioTower,
     AudioTowerConfig,
     latents_probe,
+    table_fingerprint,
     words_probe,
 )
 from sam_audio_jax.encoders.peav import PeavConfig
@@ -68,6 +69,7 @@ def space(of: Codec | None = None) -> AudioTextSpace:
         noise_frames=FRAMES,
         latents=latents_probe(of or codec(), FRAMES),
         words=words_probe(means()),
+        table=table_fingerprint(means()),
     )
 
 

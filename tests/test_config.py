@@ -10,7 +10,14 @@ import pytest
 
 from sam_audio_jax import config
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.train.config import CodecTrainConfig, OptimConfig, RunConfig, TrainConfig
+from sam_audio_jax.train.config import (
+    AudioTextTrainConfig,
+    CodecTrainConfig,
+    JudgeTrainConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -105,6 +112,21 @@ def test_a_config_imports_its_siblings_and_leaves_no_trace(tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize(
+    "original",
+    [
+        TrainConfig(),
+        CodecTrainConfig(),
+        JudgeTrainConfig(frozen=()),
+        AudioTextTrainConfig(),
+    ],
+)
+def test_a_run_may_go_on_with_other_workers(original):
+    """No batch depends on them."""
+    other = dataclasses.replace(original, data=dataclasses.replace(original.data, workers=3))
+    assert not config.differences(config.to_dict(original), other)
+
+
 @pytest.mark.parametrize(("name", "shipped"), [("train", "tiny"), ("train_codec", "codec_tiny")])
 def test_training_commands_print_one_line_and_end_with_status_2(name, shipped, tmp_path):
     command = [sys.executable, f"launch/{name}.py", shipped, "--workdir", str(tmp_path / "w")]

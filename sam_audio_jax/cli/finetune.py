@@ -35,6 +35,7 @@ from sam_audio_jax.finetune.split_sources import split
 from sam_audio_jax.finetune.start_config import start_config
 from sam_audio_jax.infer import inputs
 from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.workdir import Workdir
 
 ENCODED_AHEAD = 512  # mixtures on a CPU, where encoding them at every step costs most of it
 
@@ -43,6 +44,7 @@ ENCODED_AHEAD = 512  # mixtures on a CPU, where encoding them at every step cost
 DECIDED = {
     "init_from": "--from",
     "codec_checkpoint": "--from",
+    "text_checkpoint": "--from",
     "data.source.manifests": "SOUNDS",
     "data.source.split": "SOUNDS",
     "data.source.multitracks": "SOUNDS",
@@ -169,6 +171,8 @@ def lay_out(
     if not folder.bench.is_dir():
         count = write_bench(own, folder.bench, rate, seconds)
         print(f"{count} held-out mixtures: {folder.bench}", file=sys.stderr)
+    if folder.workdir.steps():  # another config is refused before it replaces that of the run
+        Workdir.open(folder.workdir.path, cfg)
     folder.write_config(cfg)
     check_evaluation(cfg)
     return cfg

@@ -16,11 +16,16 @@ from sam_audio_jax.cli.command import command
 from sam_audio_jax.convert.audio_tower import open_audio_tower
 from sam_audio_jax.convert.load import load_text_encoder
 from sam_audio_jax.data.captioned_latents import CaptionedLatents, captioned_batches
-from sam_audio_jax.encoders.audio_tower import PROBE_FRAMES, AudioTextSpace, words_probe
+from sam_audio_jax.encoders.audio_tower import (
+    PROBE_FRAMES,
+    AudioTextSpace,
+    table_fingerprint,
+    words_probe,
+)
 from sam_audio_jax.encoders.text_means import TextMeans
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.audio_text_in_training import audio_text_evaluation
+from sam_audio_jax.eval.audio_text_in_training import audio_text_evaluation, check_best_metric
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.audio_text_objective import initial_tower, make_audio_text_training
 from sam_audio_jax.train.config import AudioTextTrainConfig
@@ -44,6 +49,7 @@ def main(argv: list[str]) -> None:
     if cfg.data.valid_cache:
         held_out = CaptionedLatents(cfg.data, cfg.data.valid_cache, sounds.captions)
         sounds.check_codec(held_out)
+    check_best_metric(cfg, held_out, len(sounds.captions))
     keep_freed_memory()
     distributed.initialize()
     workdir = Workdir.open(path, cfg)
@@ -87,7 +93,10 @@ def _word_vectors(cfg: AudioTextTrainConfig) -> TextMeans:
 
 
 def check_sizes(cfg: AudioTextTrainConfig, sounds: CaptionedLatents, texts: TextMeans) -> None:
-    """Raises `UserError` unless the tower has the sizes of the latents and of the vectors."""
+    """Raises `UserError` unless the tower has the sizes of the latents and of the vectors.
+
+    Also for sounds that are all called alike: a loss of 0 would show nothing.
+    """
     tower = cfg.audio_tower
     if tower.channels != sounds.channels:
         raise UserError(
@@ -99,6 +108,11 @@ def check_sizes(cfg: AudioTextTrainConfig, sounds: CaptionedLatents, texts: Text
         raise UserError(
             f"audio_tower.embedding={tower.embedding}, but text_checkpoint={cfg.text_checkpoint} "
             f"has vectors of {width}"
+        )
+    if not any(sounds.example(number)["wrong"].any() for number in range(len(sounds.sounds))):
+        raise UserError(
+            f"{cfg.data.cache} has no caption that is wrong of any of its sounds, as "
+            f"{sounds.captions[0]!r}: a tower learns to tell captions apart"
         )
 
 
@@ -129,4 +143,5 @@ def space_of(sounds: CaptionedLatents, texts: TextMeans) -> AudioTextSpace:
         noise_frames=min(index["samples"] // index["hop"], PROBE_FRAMES),
         latents=tuple(index["probe"]),
         words=words_probe(texts),
+        table=table_fingerprint(texts),
     )

@@ -1,8 +1,9 @@
 """Trains the codec: `sam-audio train-codec codec_tiny --workdir runs/codec`.
 
 Evaluation measures the averaged weights on the split `valid` of the same manifests, and leaves the
-mean and spread of the latents in WORKDIR/latents.json, by which separators normalise them. Several
-hosts and exit status are as for `sam-audio train`.
+mean and spread of the latents in WORKDIR/latents.json, by which separators normalise them; where
+these latents are still those of `init_from`, its mean and spread stay. Several hosts and exit
+status are as for `sam-audio train`.
 """
 
 import dataclasses
@@ -34,6 +35,9 @@ from sam_audio_jax.workdir import Workdir
 
 EVALUATED = 64  # excerpts, rounded up to whole batches
 MEASURED = 512  # excerpts from which the principal channels of a wider codec are computed
+KEPT = "latents"  # what checkpoints keep: mean and spread of latents that stay as they were
+
+Scale = dict[str, float]  # `mean` and `std` of latents
 
 
 def excerpts(
@@ -45,11 +49,12 @@ def excerpts(
 
 
 def evaluation(
-    workdir: Workdir, cfg: CodecTrainConfig
+    workdir: Workdir, cfg: CodecTrainConfig, scale: Scale | None = None
 ) -> Callable[[TrainState, int, bool], dict[str, float]]:
     """Returns what scores the round trip of held-out excerpts, the same ones at every call.
 
-    Every process scores all of them; process 0 writes the statistics of the latents.
+    Every process scores all of them; process 0 writes `scale`, the statistics of latents that stay,
+    or without it those that it measures.
     """
     held_out = dataclasses.replace(cfg.data.source, split="valid")
     plain = dataclasses.replace(
@@ -68,7 +73,7 @@ def evaluation(
         means = posterior_means(codec, waves)
         mean, std = float(means.mean()), float(means.std())
         if jax.process_index() == 0:
-            write_json(workdir.latents_file, {"mean": mean, "std": std})
+            write_json(workdir.latents_file, scale or {"mean": mean, "std": std})
         return evaluate_codec(codec, waves, cfg.loss) | {"latent_mean": mean, "latent_std": std}
 
     return evaluate
@@ -83,22 +88,23 @@ def check_best_metric(cfg: CodecTrainConfig) -> None:
         )
 
 
-def initial_codec(cfg: CodecTrainConfig) -> Codec | None:
-    """Returns the codec that `init_from` names, if any.
+def initial_codec(cfg: CodecTrainConfig) -> tuple[Codec | None, Scale | None]:
+    """Returns the codec that `init_from` names, and the scale of its latents where these stay.
 
     One with more latent channels than the config has is reduced to its principal channels.
     """
     if not cfg.init_from:
-        return None
+        return None, None
     start = load_codec(cfg.init_from)
     wider = dataclasses.replace(cfg.codec, codebook_dim=start.config.codebook_dim)
     if start.config.codebook_dim <= cfg.codec.codebook_dim or wider.differences(
         start.config, watermark=True
-    ):
-        return start  # it fits, or is refused later with the sizes that do not
+    ):  # it fits, or is refused later with the sizes that do not
+        stays = {"encoder", "in_proj"} <= set(cfg.frozen)
+        return start, {"mean": start.config.mean, "std": start.config.std} if stays else None
     batches = excerpts(cfg, cfg.data)
     waves = [next(batches)["wave"] for _ in range(-(-MEASURED // cfg.batch))]
-    return principal(start, posterior_means(start, waves), cfg.codec.codebook_dim)
+    return principal(start, posterior_means(start, waves), cfg.codec.codebook_dim), None
 
 
 @command
@@ -114,8 +120,10 @@ def main(argv: list[str]) -> None:
     mesh = parallel.make_mesh(cfg.mesh)
     index, count = parallel.process_rows(mesh)
     batches = excerpts(cfg, cfg.data, index=index, count=count)
-    evaluate = evaluation(workdir, cfg)
-    state, step = make_codec_training(cfg, initial_codec(cfg))
+    start, scale = initial_codec(cfg)
+    scale = workdir.kept_in_checkpoint(KEPT) or scale
+    evaluate = evaluation(workdir, cfg, scale)
+    state, step = make_codec_training(cfg, start)
     loop.train_and_evaluate(
         cfg,
         workdir=workdir.path,
@@ -126,4 +134,5 @@ def main(argv: list[str]) -> None:
         frames_per_step=cfg.batch * round(cfg.data.seconds * cfg.codec.frame_rate),
         evaluate=evaluate,
         profile=profile,
+        kept={KEPT: scale} if scale else {},
     )

@@ -339,14 +339,17 @@ class DataConfig(Checked, where="data"):
     @property
     def caches(self) -> tuple[str, ...]:
         """The folders of latents that examples are from; none: they are waves, or labels alone."""
-        named = [recipe.cache for recipe in self.blend] if self.blend else [self.cache]
-        return tuple(name for name in named if name)
+        return tuple(part.cache for part in self.parts if part.cache)
 
     @property
     def label_folders(self) -> tuple[str, ...]:
         """The folders of pseudo-labels that examples are from."""
-        parts = self.blend or (self,)
-        return tuple(part.labels.folder for part in parts if part.labels.folder)
+        return tuple(part.labels.folder for part in self.parts if part.labels.folder)
+
+    @property
+    def parts(self) -> "tuple[RecipeConfig, ...] | tuple[DataConfig]":
+        """The recipes that ever have any weight, or the config itself where it has no recipes."""
+        return tuple(one for one in self.blend if one.ever_used) if self.blend else (self,)
 
     @property
     def encoded(self) -> bool:

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int
 
 from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, Decibels, Range, Seconds, Seed, Share, Workers
+from sam_audio_jax.config import FREE
 from sam_audio_jax.data.config import SourceConfig
 from sam_audio_jax.data.recording import CATEGORIES
 from sam_audio_jax.data.recording_table import CATEGORY, Numbers, RecordingTable
@@ -32,7 +33,7 @@ class ExcerptConfig(Checked, where="data"):
     gain_db: tuple[Decibels, Decibels] = (-16.0, 0.0)  # on top, because stems have any level
     mixed: Share = 0.25  # share of excerpts that are two recordings at once, as in mixtures
     phase_rotation: bool = True  # DAC
-    workers: Workers = 0  # processes; 0: a thread
+    workers: Workers = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
     seed: Seed = 0
 
 

@@ -334,7 +334,7 @@ def _check_shares(config: DataConfig) -> None:
 
     In a blend the parts without labels have them, and so has a cache beside labels.
     """
-    parts = [one for one in config.blend if one.ever_used] if config.blend else [config]
+    parts = config.parts
     if any(not one.labels.folder or (one.cache and one.labels.share < 1) for one in parts):
         return
     for name in ("absent_share", "pair_share"):

@@ -25,6 +25,7 @@ from jaxtyping import Float, Float32
 
 from sam_audio_jax import audio
 from sam_audio_jax.bounds import Checked, Finite, Seconds, Seed, Size, Workers
+from sam_audio_jax.config import FREE
 from sam_audio_jax.data.encoded_sounds import EncodedSounds
 from sam_audio_jax.data.excerpts import shuffled
 from sam_audio_jax.data.pipeline import BatchStream
@@ -57,7 +58,7 @@ class RatingsConfig(Checked, where="data"):
     # computed once; empty: at every update. Clips are cut to their beginning before it, so that
     # `seconds` should be their length.
     cache: str = ""
-    workers: Workers = 0  # processes; 0: a thread
+    workers: Workers = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
     seed: Seed = 0
 
     def __post_init__(self):

@@ -23,6 +23,7 @@ from sam_audio_jax.encoders.peav import Peav, PeavConfig
 from sam_audio_jax.encoders.text_means import TextMeans, unit
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.call import Compiled
+from sam_audio_jax.nn.fingerprint import fingerprint_of, same_weights
 from sam_audio_jax.nn.linear import linear
 
 FIRST_TEMPERATURE = 0.07  # by which cosines are divided at the beginning of the training
@@ -87,6 +88,7 @@ class AudioTextSpace(Checked, where="space"):
     noise_frames: Size  # of the noise by whose latents the codec is recognised
     latents: tuple[Finite, ...]  # of that noise, by `codec.probe`
     words: tuple[Finite, ...]  # the mean word vector of `PROBE_TEXT`, its first numbers
+    table: str = ""  # fingerprint of all word vectors; empty: of a tower that does not say it
 
     def check(self, codec: Codec, texts: TextMeans, whose: str) -> None:
         """Raises `UserError` unless the tower fits a codec and the word vectors of texts."""
@@ -98,6 +100,16 @@ class AudioTextSpace(Checked, where="space"):
             )
         self._check_probes(latents_probe(codec, self.noise_frames), words_probe(texts), whose)
 
+    def check_table(self, table: str, whose: str) -> None:
+        """Raises `UserError` for word vectors of which some alone differ, as after a training.
+
+        Those of a model in less than float32 differ, too: this is for trainings.
+        """
+        if self.table and table and not same_weights(self.table, table):
+            raise UserError(
+                f"{whose} was trained among other word vectors: these have learned since, or others"
+            )
+
     def check_same(self, other: "AudioTextSpace", whose: str) -> None:
         """Raises `UserError` unless another space is of the same codec and word vectors."""
         grids = (self.sample_rate, self.hop), (other.sample_rate, other.hop)
@@ -108,6 +120,7 @@ class AudioTextSpace(Checked, where="space"):
                 f"at {other_rate} Hz"
             )
         self._check_probes(other.latents, other.words, whose)
+        self.check_table(other.table, whose)
 
     def _check_probes(
         self, latents: tuple[float, ...], words: tuple[float, ...], whose: str
@@ -124,6 +137,11 @@ def latents_probe(codec: Codec, frames: int) -> tuple[float, ...]:
     """What a codec makes of a fixed noise of so many frames."""
     noise = probe_noise(1, frames * codec.config.hop)
     return probe_of(np.asarray(Compiled(codec)(Codec.encode, jnp.asarray(noise))))
+
+
+def table_fingerprint(texts: TextMeans) -> str:
+    """Stands for all word vectors, to float16."""
+    return fingerprint_of(jnp.asarray(texts.table), rounded=True)
 
 
 def words_probe(texts: TextMeans) -> tuple[float, ...]:

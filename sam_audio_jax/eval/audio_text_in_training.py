@@ -18,6 +18,7 @@ from sam_audio_jax.convert.audio_tower import save_audio_tower, stored_audio_tow
 from sam_audio_jax.data.captioned_latents import CaptionedLatents
 from sam_audio_jax.encoders.audio_tower import AudioTextSpace, AudioTower
 from sam_audio_jax.encoders.text_means import TextMeans, unit
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.train.audio_text_objective import cosines_of
 from sam_audio_jax.train.config import AudioTextTrainConfig
@@ -57,6 +58,29 @@ def audio_text_evaluation(
         return numbers
 
     return evaluate
+
+
+def check_best_metric(
+    config: AudioTextTrainConfig, held_out: CaptionedLatents | None, seen: int
+) -> None:
+    """Raises `UserError` for a `checkpoint.best_metric` that no evaluation of the run measures.
+
+    So a run does not find out at its first evaluation.
+    """
+    best = config.checkpoint.best_metric
+    if not best:
+        return
+    if held_out is None:
+        raise UserError(
+            f"checkpoint.best_metric={best} is not evaluated without a data.valid_cache"
+        )
+    number = {text: number for number, text in enumerate(held_out.captions)}
+    captions = np.array([number[sound.texts[0]] for sound in held_out.sounds])
+    names = summary(np.ones_like(captions), np.ones_like(captions), captions, seen=seen)
+    if best not in names:
+        raise UserError(
+            f"checkpoint.best_metric={best} is not evaluated; allowed: {', '.join(names)}"
+        )
 
 
 def save(

@@ -17,7 +17,9 @@ from jaxtyping import PyTree
 from sam_audio_jax import parallel
 from sam_audio_jax.audio import USUAL_DB, measure_level
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.encoders.tokenizer import tokenizer_for
+from sam_audio_jax.config import to_dict
+from sam_audio_jax.convert.load import load_extras
+from sam_audio_jax.convert.training_run import separation_settings
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval import baselines
 from sam_audio_jax.eval.evaluation import evaluate_model
@@ -51,7 +53,10 @@ def training_evaluation(
     items = held_out_items(config.eval_bench, config.eval_limit or None, codec.config.sample_rate)
     held_out = HeldOutLoss(config, codec, mesh, items)
     graph, abstract = nnx.split(nnx.eval_shape(lambda: make_model(config)))
-    tokenizer = tokenizer_for(config.data.prompts.tokenizer)
+    # Those of the model that comes out of the run, so that `sam-audio evaluate` gives the same.
+    settings = separation_settings(to_dict(config))
+    if config.lora.rank:  # of which the base has the refinement
+        settings["refine"] = load_extras(config.init_from).get("refine", {})
     size = sum(leaf.size * 4 for leaf in jax.tree.leaves(nnx.as_pure(abstract)))
     local = parallel.inference_mesh(None, lambda: size)
 
@@ -71,12 +76,11 @@ def training_evaluation(
         losses = held_out(state, frozen)
         if not separates(config, ended):
             return losses
-        model = SAMAudio(
+        model = SAMAudio.from_networks(
             codec,
             nnx.merge(graph, to_local(whole_params(state.ema, frozen or {}))),
-            tokenizer,
-            sampler=config.sampler,
-            level_db=USUAL_DB,
+            config.data.prompts.tokenizer,
+            settings,
             mesh=local,
         )
         scores = evaluate_model(

@@ -39,8 +39,7 @@ def write_outcome(
         facts = {
             "started from": name,
             "trained": _write_weights(part, folder, own, name, model, cfg),
-            "updates": f"{step} of {cfg.batch} mixtures of {cfg.data.mix.seconds:g} s, rate "
-            f"{cfg.optim.peak_lr:.2g}",
+            "updates": f"{step} of {_batch(cfg)}, rate {cfg.optim.peak_lr:.2g}",
             "recordings": _described(own, TRAIN),
             "held out": _described(own, HELD_OUT),
             "prompts": ", ".join(own.by_caption()),
@@ -89,6 +88,15 @@ def _learned_texts(own: OwnRecordings) -> tuple[str, ...]:
     recordings = [sound.recording for sound in part_of(own, TRAIN)]
     named = [recording for recording in recordings if recording.stem != UNNAMED]
     return tuple(sorted({text for recording in named for text in texts_of(recording) if text}))
+
+
+def _batch(cfg: TrainConfig) -> str:
+    """What an update is of, in words."""
+    batches = cfg.data.batches
+    if not batches.token_budget:
+        return f"{cfg.batch} mixtures of {cfg.data.mix.seconds:g} s"
+    seconds = batches.token_budget / cfg.codec.frame_rate
+    return f"{seconds:g} s in mixtures of at most {batches.buckets_s[-1]:g} s"
 
 
 def _described(own: OwnRecordings, name: str) -> str:

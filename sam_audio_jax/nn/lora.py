@@ -51,25 +51,26 @@ class AdaptedLinear(nnx.Module):
 
 def add_adapters(
     network: nnx.Module, pattern: str, *, rank: int, scale: float, rngs: nnx.Rngs
-) -> None:
+) -> list[str]:
     """Puts an adapter beside each linear layer whose path, joined by dots, matches `pattern` whole.
 
-    The network, which may be abstract, is changed in place. Raises `UserError` where no layer
-    matches.
+    The network, which may be abstract, is changed in place. Returns the paths. Raises `UserError`
+    where no layer matches.
     """
     layers = {
         ".".join(map(str, path)): path
         for path, module in nnx.iter_modules(network)
         if isinstance(module, nnx.Linear)
     }
-    chosen = [path for name, path in sorted(layers.items()) if re.fullmatch(pattern, name)]
+    chosen = [name for name in sorted(layers) if re.fullmatch(pattern, name)]
     if not chosen:
         example = next(iter(layers), "none")
         raise UserError(f"lora.layers={pattern!r} matches no linear layer, as {example}")
     for path in chosen:
-        *above, name = map(str, path)
+        *above, name = map(str, layers[path])
         owner = functools.reduce(getattr, above, network)
         setattr(owner, name, AdaptedLinear(getattr(owner, name), rank, scale, rngs))
+    return chosen
 
 
 def split_factors(tree: Tree) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -214,7 +214,7 @@ def unique_seconds(study: StudyConfig) -> float | None:
     data = study.base.data
     if not data.encoded:
         return None
-    parts = [one for one in data.blend if one.ever_used] if data.blend else [data]
+    parts = data.parts
     kept = [Cache(part.cache) for part in parts if part.cache]
     kept += [LabelCache(part.labels, data.seed) for part in parts if part.labels.folder]
     return sum(len(one) * one.index["samples"] / one.index["sample_rate"] for one in kept)

@@ -201,6 +201,11 @@ class JudgeTrainConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.loss == "contrast" and (self.batch < 2 or self.optim.accumulate > 1):
+            raise UserError(
+                f"loss=contrast compares the rows of a batch: batch={self.batch} must be 2 or more "
+                f"and optim.accumulate={self.optim.accumulate} 1"
+            )
         named = [n for n in ("init_from", "encoders_from", "codec_from") if getattr(self, n)]
         if len(named) > 1:
             raise UserError(f"{' and '.join(named)} both name weights to start from: leave one")

@@ -8,6 +8,7 @@ tower of prompts by example in `audio_tower/`.
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import jax
@@ -26,7 +27,7 @@ from sam_audio_jax.convert.load import load_codec, load_extras, load_networks, l
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.labels import PROBE_FRAMES, read_labels_index
 from sam_audio_jax.data.shards import read_index
-from sam_audio_jax.encoders.audio_tower import AudioTower, latents_probe
+from sam_audio_jax.encoders.audio_tower import AudioTower, latents_probe, table_fingerprint
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.encoders.text_means import TextMeans
@@ -37,22 +38,34 @@ from sam_audio_jax.infer.video_prompts import VideoFeatures, stored_tower
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.cnn14 import Cnn14
 from sam_audio_jax.separator.model import PromptedSeparator, project_text
-from sam_audio_jax.train.config import AlignmentConfig, TrainConfig
-from sam_audio_jax.workdir import Workdir
+from sam_audio_jax.train.config import AlignmentConfig, CodecTrainConfig, TrainConfig
+from sam_audio_jax.workdir import Workdir, find_checkpoint
 
 RANDOM = "random"  # the name of random weights, for tests and plans
 PROBE = "A woman speaks: 2 dogs bark, and rain falls!"  # by which tokenizers are compared
 
 
 def make_codec(config: TrainConfig) -> Codec:
-    """The frozen codec that `codec_checkpoint` names. Raises `UserError` where it names none."""
+    """The frozen codec that `codec_checkpoint` names.
+
+    Raises `UserError` where it names none, and for a run of `sam-audio train-codec` whose latents
+    have no mean and spread yet: later the same codec would have other latents.
+    """
     if not config.codec_checkpoint:
         raise UserError(
             "codec_checkpoint is empty: name a trained codec, a frozen one has no other weights"
         )
-    if config.codec_checkpoint != RANDOM:
-        return load_codec(config.codec_checkpoint)
-    return parallel.init_sharded(lambda: Codec(config.codec, rngs=Rngs(config.seed)))
+    if config.codec_checkpoint == RANDOM:
+        return parallel.init_sharded(lambda: Codec(config.codec, rngs=Rngs(config.seed)))
+    found = find_checkpoint(config.codec_checkpoint)
+    is_codec = found is not None and found.run["experiment"] == CodecTrainConfig.__name__
+    if found is not None and is_codec and not found.workdir.latents_file.is_file():
+        raise UserError(
+            f"codec_checkpoint={config.codec_checkpoint} has not been evaluated, which measures "
+            "mean and spread of its latents: let `sam-audio train-codec` end (with --steps "
+            f"{found.step} it ends at once)"
+        )
+    return load_codec(config.codec_checkpoint)
 
 
 def kept_codec(workdir: Workdir, config: TrainConfig) -> Codec:
@@ -116,7 +129,7 @@ def check_latents(config: DataConfig, codec: Codec) -> None:
 def cache_notes(config: DataConfig) -> list[str]:
     """A line for each cache whose mixtures are not mixed as the config says: the cache counts."""
     lines = []
-    for part in config.blend or (config,):
+    for part in config.parts:
         if not part.cache:
             continue
         then, now = read_index(part.cache)["recipe"]["mix"], to_dict(part.mix, free=False)
@@ -171,12 +184,14 @@ def make_audio_tower(
     call it. Raises `UserError` for a tower of other sizes, and for one that was trained on other
     latents or among other word vectors than those of `start`.
     """
-    like = config.like
+    like, restored = config.like, bool(workdir.steps())
+    is_kept = like.share and like.tower_checkpoint != RANDOM
+    if not (is_kept or restored):  # of a start with another config, before the first checkpoint
+        distributed.run_on_first(lambda: shutil.rmtree(workdir.audio_tower, ignore_errors=True))
     if not like.share:
         return None
-    if like.tower_checkpoint == RANDOM:
+    if not is_kept:
         return parallel.init_sharded(lambda: AudioTower(like.tower, rngs=Rngs(config.seed)))
-    restored = bool(workdir.steps())
     stored = open_audio_tower(workdir.audio_tower if restored else like.tower_checkpoint)
     named = f"like.tower_checkpoint={like.tower_checkpoint}"
     sizes = [misfit(like.tower, stored.sizes, ("channels", "embedding"))]
@@ -187,27 +202,38 @@ def make_audio_tower(
         encoder = start.text_encoder if isinstance(start, PromptedSeparator) else start
         if encoder is not None:
             tokenizer = tokenizer_for(config.data.prompts.tokenizer, normalizes=True)
-            stored.space.check(codec, TextMeans(encoder, tokenizer), named)
+            texts = TextMeans(encoder, tokenizer)
+            stored.space.check(codec, texts, named)
+            stored.space.check_table(table_fingerprint(texts), named)
         copy = workdir.audio_tower
         distributed.run_on_first(lambda: save_audio_tower(copy, stored, overwrite=True))
     return stored.read()
 
 
 def load_start(
-    config: TrainConfig, mesh: Mesh | None = None
+    config: TrainConfig, mesh: Mesh | None = None, codec: Codec | None = None
 ) -> PromptedSeparator | T5Encoder | None:
     """The weights that a new run starts from: `init_from`, else those of `text_checkpoint`, if any.
 
     Where `init_from` has another text encoder than the config, that of `text_checkpoint` takes its
-    place, if it is named, and the separator's projection of texts starts anew: a note says so. With
-    a mesh the weights are sharded while they are read. Raises `UserError` for a frozen text encoder
-    without weights, and where the run's tokenizer is not that of the text encoder.
+    place, if it is named, and the separator's projection of texts starts anew: a note says so, and
+    another one where `init_from` knows the latents of another codec than `codec`. With a mesh the
+    weights are sharded while they are read. Raises `UserError` for a frozen text encoder without
+    weights, where the run's tokenizer is not that of the text encoder, and for adapters beside a
+    model with another of either, on which nothing could load them.
     """
     tokenizer = config.data.prompts.tokenizer
     if config.init_from:
         _, start, theirs, _ = load_networks(config.init_from, mesh=mesh)
         another = misfit(config.text, start.text_encoder.config, _sizes(config.text))
+        if codec is not None:
+            _check_start_codec(config, codec)
         if config.text_checkpoint and another:
+            if config.lora.rank:
+                raise UserError(
+                    f"lora.rank={config.lora.rank} adapts init_from={config.init_from} with its "
+                    f"own text encoder, which has {another}"
+                )
             encoder = _load_text_encoder(config, mesh)
             if encoder is not None:
                 return _with_text_encoder(start, encoder, config)
@@ -220,6 +246,26 @@ def load_start(
             "with --train-text"
         )
     return _load_text_encoder(config, mesh)
+
+
+def _check_start_codec(config: TrainConfig, codec: Codec) -> None:
+    """Says where `init_from` was trained on the latents of another codec than the run's.
+
+    Raises `UserError` for adapters, which are used with the codec of their base.
+    """
+    own = load_codec(config.init_from)
+    grids = [(one.config.sample_rate, one.config.hop) for one in (own, codec)]
+    if grids[0] == grids[1] and is_same_network(
+        *(latents_probe(one, PROBE_FRAMES) for one in (own, codec))
+    ):
+        return
+    line = (
+        f"init_from={config.init_from} was trained on the latents of another codec than "
+        f"codec_checkpoint={config.codec_checkpoint}"
+    )
+    if config.lora.rank:
+        raise UserError(f"{line}, and an adapter of it is used with its own: name that one")
+    print(f"note: {line}", file=sys.stderr)
 
 
 def _load_text_encoder(config: TrainConfig, mesh: Mesh | None) -> T5Encoder | None:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.config import misfit
 from sam_audio_jax.encoders.audio_tower import AudioTower
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
@@ -143,7 +144,7 @@ def make_separator_training(
     if config.lora.rank:
         if not isinstance(start, PromptedSeparator):
             raise UserError(f"lora.rank={config.lora.rank}, and no weights of a model are given")
-        params, frozen[BASE] = _adapters(plan), _base(start, plan)
+        params, frozen[BASE] = _adapters(plan), _base(start, plan, config)
     elif isinstance(start, PromptedSeparator):
         params = jax.device_put(_weights(start, plan.state.params, config), shardings.params)
     else:
@@ -171,7 +172,10 @@ def needs_teacher(config: TrainConfig) -> bool:
 
 
 def make_model(config: TrainConfig) -> PromptedSeparator:
-    """The network that is trained, with random weights, and with its head if there is alignment."""
+    """The network that is trained, with random weights, and with its head if there is alignment.
+
+    Raises `UserError` for adapters of no layer, or of the text encoder, which is frozen.
+    """
     rngs = Rngs(config.seed)
     prompted = PromptedSeparator(config.text, config.separator, rngs=rngs)
     alignment, dit = config.alignment, config.separator.dit
@@ -182,13 +186,18 @@ def make_model(config: TrainConfig) -> PromptedSeparator:
         )
     scale_initial(prompted, config.parametrisation, dit)
     if config.lora.rank:
-        lora.add_adapters(
+        layers = lora.add_adapters(
             prompted,
             config.lora.layers,
             rank=config.lora.rank,
             scale=config.lora.scale,
             rngs=rngs,
         )
+        if frozen := [name for name in layers if name.startswith("text_encoder.")]:
+            raise UserError(
+                f"lora.layers={config.lora.layers!r} matches {frozen[0]}: the text encoder is "
+                "frozen, and adapters of it would learn nothing"
+            )
     return prompted
 
 
@@ -392,11 +401,12 @@ def _adapters(plan: AbstractTraining) -> PyTree:
     return jax.jit(make, out_shardings=plan.shardings.params)()
 
 
-def _base(start: PromptedSeparator, plan: AbstractTraining) -> PyTree:
+def _base(start: PromptedSeparator, plan: AbstractTraining, config: TrainConfig) -> PyTree:
     """The weights of a start as those that adapters stand beside."""
     like = plan.frozen[BASE]
     _, weights = lora.split_factors(nnx.as_pure(nnx.state(start)))
     _check_shapes(weights, like)
+    _check_arithmetic(start, config)
     return jax.device_put(weights, jax.tree.map(lambda leaf: leaf.sharding, like))
 
 
@@ -413,6 +423,7 @@ def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any
         step_size = parallel.init_sharded(lambda: StepSizeEmbedding(dit, rngs=Rngs(config.seed)))
         weights["separator"]["dit"]["step_size"] = nnx.as_pure(nnx.state(step_size))
     _check_shapes(weights, like)
+    _check_arithmetic(start, config)
     return weights
 
 
@@ -421,3 +432,15 @@ def _check_shapes(weights: PyTree, like: PyTree) -> None:
     shapes = jax.tree.map(lambda x: x.shape, weights)
     if shapes != jax.tree.map(lambda x: x.shape, like):
         raise UserError("init_from has another text encoder or separator than the config")
+
+
+def _check_arithmetic(start: PromptedSeparator, config: TrainConfig) -> None:
+    """Raises `UserError` for a start that reckons otherwise, which its shapes do not show."""
+    ours, theirs = config.separator.dit, start.separator.config.dit
+    names = ["heads", "qk_norm", "norm_eps"] + ["max_positions"] * (ours.theta != theirs.theta)
+    wrong = [misfit(ours, theirs, names)]
+    if config.text.depth:
+        sizes = ("heads", "head_dim", "buckets", "max_distance", "eps")
+        wrong.append(misfit(config.text, start.text_encoder.config, sizes))
+    if differing := "; ".join(filter(None, wrong)):
+        raise UserError(f"init_from={config.init_from} has {differing}")

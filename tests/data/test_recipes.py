@@ -9,7 +9,13 @@ import soundfile
 from sam_audio_jax import config as configs
 from sam_audio_jax.data import energy, pipeline
 from sam_audio_jax.data.blended_examples import config_of, named_recipe
-from sam_audio_jax.data.config import DataConfig, MixConfig, RecipeConfig, SourceConfig
+from sam_audio_jax.data.config import (
+    DataConfig,
+    LabelConfig,
+    MixConfig,
+    RecipeConfig,
+    SourceConfig,
+)
 from sam_audio_jax.data.interleave import BLOCK, Interleave, block_counts
 from sam_audio_jax.data.lossy import coded
 from sam_audio_jax.errors import UserError
@@ -77,6 +83,23 @@ def test_an_example_is_that_of_its_recipe_alone_and_a_weight_of_zero_is_not_open
     for whole, *parts in zip(batches, *hosts, strict=True):
         for name, rows in whole.items():
             np.testing.assert_array_equal(rows, np.concatenate([part[name] for part in parts]))
+
+
+def test_folders_of_a_recipe_without_weight_are_none_of_the_data(world):
+    """So that neither a check nor a note reads them, which need not exist."""
+    used = recipe(world, "effects", ("sfx", "sfx"), cache="here", curriculum=((3, 0.0),))
+    labels = LabelConfig(folder="gone")
+    for one in ({"cache": "gone"}, {"labels": labels}, {"cache": "gone", "labels": labels}):
+        config = of(used, recipe(world, "nothing", ("sfx", "sfx"), weight=0.0, **one))
+        assert (config.caches, config.label_folders) == (("here",), ())
+    later = recipe(
+        world, "later", ("sfx", "sfx"), weight=0.0, curriculum=((3, 1.0),), cache="there"
+    )
+    assert of(used, later).caches == ("here", "there")
+    waves = of(
+        recipe(world, "effects", ("sfx", "sfx")), dataclasses.replace(used, name="b", weight=0.0)
+    )
+    assert not waves.encoded
 
 
 @pytest.mark.long

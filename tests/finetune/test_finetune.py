@@ -25,7 +25,7 @@ from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.adapter import digest, make_adapter, open_adapter, save_adapter
 from sam_audio_jax.convert.folder import save_folder, with_known_texts
 from sam_audio_jax.convert.load import describe_model, load_networks
-from sam_audio_jax.data.config import PromptConfig
+from sam_audio_jax.data.config import BatchConfig, PromptConfig
 from sam_audio_jax.data.pipeline import separation_batches
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.encoders.tokenizer_name import tokenizer_folder
@@ -45,7 +45,7 @@ from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.flow import SamplerConfig
 from sam_audio_jax.separator.model import PromptedSeparator
 from sam_audio_jax.train.config import TrainConfig
-from sam_audio_jax.workdir import Workdir
+from sam_audio_jax.workdir import Workdir, run_of
 from tests import audio_text
 from tests.children import environment
 from tests.tiny import filled
@@ -134,6 +134,7 @@ def test_a_training_is_laid_out_as_a_config_that_the_trainer_takes(rank, sounds,
     ("flags", "message"),
     [
         (["--init-from", "other"], r"--init-from is decided by --from: leave it out"),
+        (["--text-checkpoint", "t5-base"], r"--text-checkpoint is decided by --from: leave it out"),
         (["--data.source.manifests", "x"], r"--data\.source\.manifests is decided by SOUNDS"),
         (["--lora.rank", "4"], r"--lora\.rank is decided by --lora"),
         (["--lora", "2", "--lora.rank", "4"], r"--lora\.rank is decided by --lora"),
@@ -164,8 +165,23 @@ def test_mixtures_of_another_length_are_rendered_again_until_a_training_has_begu
 
     assert length_with("2") == {2.0}
     assert length_with("1") == {1.0}
+    rate = model.codec.config.sample_rate
     monkeypatch.setattr(Workdir, "steps", lambda self: [5])
-    assert length_with("2") == {1.0}  # which the run then refuses itself
+    monkeypatch.setattr(Workdir, "config_in_checkpoint", lambda self: run_of(began))
+    began = config.from_cli([str(folder.train_file)], TrainConfig)
+    with pytest.raises(UserError, match=r"seconds: saved 1\.0, now 2\.0"):
+        length_with("2")
+    assert config.from_cli([str(folder.train_file)], TrainConfig) == began
+    assert {line["samples"] for line in read_jsonl(folder.bench / "mixtures.jsonl")} == {rate}
+
+
+def test_a_card_says_what_an_update_was_of():
+    batches = BatchConfig(token_budget=400, buckets_s=(0.5, 1.0), row_multiple=1)
+    assert outcome._batch(TINY) == "8 mixtures of 1 s"
+    budget = dataclasses.replace(TINY.data, batches=batches)
+    assert outcome._batch(dataclasses.replace(TINY, batch=0, data=budget)) == (
+        "16 s in mixtures of at most 1 s"
+    )
 
 
 def test_a_run_keeps_the_shipped_tokenizer_by_name(sounds, tmp_path):

@@ -15,10 +15,10 @@ from sam_audio_jax.convert.audio_tower import open_audio_tower, save_audio_tower
 from sam_audio_jax.data.captioned_latents import CaptionedConfig, CaptionedLatents
 from sam_audio_jax.encoders.audio_tower import AudioTextSpace
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.eval.audio_text_in_training import summary
+from sam_audio_jax.eval.audio_text_in_training import check_best_metric, summary
 from sam_audio_jax.train import audio_text_objective
 from sam_audio_jax.train.audio_text_objective import caption_losses
-from sam_audio_jax.train.config import AudioTextTrainConfig
+from sam_audio_jax.train.config import AudioTextTrainConfig, CheckpointConfig
 from sam_audio_jax.workdir import Workdir
 from tests import audio_text, tiny
 
@@ -134,7 +134,21 @@ def test_ranks_are_told_apart_by_what_training_had():
     assert (numbers["chance5/unseen"], numbers["median_rank/all"]) == (0.5, 4)
 
 
-def test_what_does_not_fit_is_one_line(caches, tmp_path, capsys):
+def test_a_best_metric_that_no_evaluation_measures_is_refused(caches):
+    """Those of captions that the training had not, too, where the held-out cache has none."""
+    held_out = CaptionedLatents(CaptionedConfig(seconds=0.32), caches[1])
+    cfg = AudioTextTrainConfig(checkpoint=CheckpointConfig(best_metric="top1/unseen"))
+    check_best_metric(AudioTextTrainConfig(), None, 3)
+    check_best_metric(cfg, held_out, 1)
+    with pytest.raises(
+        UserError, match=r"top1/unseen is not evaluated; allowed: top1/all, chance1"
+    ):
+        check_best_metric(cfg, held_out, 3)
+    with pytest.raises(UserError, match=r"is not evaluated without a data\.valid_cache"):
+        check_best_metric(cfg, None, 3)
+
+
+def test_what_does_not_fit_is_one_line(caches, tmp_path, capsys, monkeypatch):
     (tmp_path / "experiment.py").write_text(FILE)
     command = [str(tmp_path / "experiment.py"), "--workdir", str(tmp_path / "run")]
     assert train_audio_text.main(command) == 2
@@ -150,6 +164,10 @@ def test_what_does_not_fit_is_one_line(caches, tmp_path, capsys):
     cfg = AudioTextTrainConfig(audio_tower=dataclasses.replace(audio_text.TOWER, embedding=9))
     with pytest.raises(UserError, match=r"audio_tower\.embedding=9, but .* has vectors of 16"):
         check_sizes(cfg, sounds, audio_text.means())
+    monkeypatch.setattr(audio_text, "CAPTIONS", ("rain",) * 3)
+    alike = CaptionedLatents(sounds.config, audio_text.write_cache(tmp_path / "alike", 3))
+    with pytest.raises(UserError, match="no caption that is wrong of any of its sounds, as 'rain'"):
+        check_sizes(AudioTextTrainConfig(audio_tower=audio_text.TOWER), alike, audio_text.means())
     other = audio_text.write_cache(tmp_path / "other", 3, 0, lambda x: audio_text.encode(x) + 1)
     with pytest.raises(UserError, match="was made with another codec than"):
         sounds.check_codec(CaptionedLatents(sounds.config, other))

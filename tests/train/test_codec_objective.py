@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,17 @@ import optax
 import pytest
 from flax import nnx
 
+from sam_audio_jax.cli import train_codec
 from sam_audio_jax.codec import loss
 from sam_audio_jax.codec.codec import Codec, CodecConfig
 from sam_audio_jax.codec.discriminator import Discriminator, DiscriminatorConfig
 from sam_audio_jax.codec.loss import CodecLossConfig
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import read_json
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.train.codec_objective import METRICS, evaluate_codec, make_codec_training
 from sam_audio_jax.train.config import CodecTrainConfig, GanOptimConfig
+from sam_audio_jax.workdir import Workdir
 from tests.tiny import filled
 
 SCALES = ((32, 5), (128, 20))
@@ -81,6 +85,24 @@ def test_starts_from_a_codec_of_another_latent_scale():
     state, _ = make_codec_training(experiment(), codec)
     assert equal(state.params["generator"], nnx.as_pure(nnx.state(codec)))
     assert equal(state.ema["generator"], nnx.as_pure(nnx.state(codec)))
+
+
+def test_latents_that_stay_keep_the_scale_that_separators_know(tmp_path, monkeypatch):
+    """With a frozen encoder; else they get that of held-out excerpts."""
+    config = dataclasses.replace(CODEC, mean=0.5, std=2.0)
+    codec = filled(lambda: Codec(config, rngs=Rngs(0)))
+    waves = {"wave": np.asarray(tones()["wave"])}
+    monkeypatch.setattr(train_codec, "load_codec", lambda name: codec)
+    monkeypatch.setattr(train_codec, "excerpts", lambda *_, **__: itertools.repeat(waves))
+    workdir = Workdir(tmp_path)
+    for frozen, kept in ((("encoder", "in_proj"), {"mean": 0.5, "std": 2.0}), (("encoder",), None)):
+        cfg = dataclasses.replace(experiment(adversarial=0.0), init_from="start", frozen=frozen)
+        start, scale = train_codec.initial_codec(cfg)
+        assert scale == kept
+        state, _ = make_codec_training(cfg, start)
+        found = train_codec.evaluation(workdir, cfg, scale)(state, 1, True)
+        measured = {"mean": found["latent_mean"], "std": found["latent_std"]}
+        assert read_json(workdir.latents_file) == (kept or measured)
 
 
 def test_refuses_a_start_of_other_sizes_and_odd_rates():

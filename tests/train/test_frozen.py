@@ -22,8 +22,10 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_json
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
+from sam_audio_jax.train.config import CodecTrainConfig, LoraConfig
 from sam_audio_jax.train.frozen import RANDOM, cache_notes, check_latents, load_start, make_codec
 from sam_audio_jax.train.objective import make_separator_training
+from sam_audio_jax.workdir import METADATA, Workdir, run_of
 from tests.tiny import filled
 
 TINY = runpy.run_path(str(pathlib.Path(__file__).parent / "tiny.py"))["CONFIG"]
@@ -96,6 +98,16 @@ def test_a_codec_without_a_name_is_the_users_error():
     assert make_codec(TINY).config == TINY.codec
 
 
+def test_a_codec_whose_latents_have_no_scale_yet_is_the_users_error(tmp_path):
+    """With the first evaluation of its training it would have other latents."""
+    workdir = Workdir(tmp_path / "codec")
+    write_json(workdir.config_file, run_of(CodecTrainConfig(codec=TINY.codec)))
+    write_json(workdir.checkpoint(3) / METADATA, {})
+    config = dataclasses.replace(TINY, codec_checkpoint=str(workdir.path))
+    with pytest.raises(UserError, match=r"with --steps 3 it ends at once"):
+        make_codec(config)
+
+
 def test_another_text_encoder_takes_the_place_of_that_of_the_start(tmp_path, capsys):
     start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
     codec = filled(lambda: Codec(TINY.codec, rngs=Rngs(0)))
@@ -115,6 +127,24 @@ def test_another_text_encoder_takes_the_place_of_that_of_the_start(tmp_path, cap
     alone = dataclasses.replace(config, text_checkpoint="", data=TINY.data)
     with pytest.raises(UserError, match="init_from has another text encoder"):
         make_separator_training(alone, codec, mesh, load_start(alone))
+
+
+def test_a_start_of_another_codec_is_said_and_is_no_base_of_adapters(tmp_path, capsys):
+    codecs = [filled(lambda: Codec(TINY.codec, rngs=Rngs(0)), seed) for seed in (0, 1)]
+    start = filled(lambda: PromptedSeparator(TINY.text, TINY.separator, rngs=Rngs(0)))
+    save_folder(tmp_path / "start", codecs[0], start, "byt5")
+    config = dataclasses.replace(TINY, init_from=str(tmp_path / "start"), codec_checkpoint="other")
+    load_start(config, codec=codecs[0])
+    assert not capsys.readouterr().err
+    line = "was trained on the latents of another codec than codec_checkpoint=other"
+    load_start(config, codec=codecs[1])
+    assert capsys.readouterr().err == f"note: init_from={config.init_from} {line}\n"
+    config = dataclasses.replace(config, train_text=False, lora=LoraConfig(rank=1))
+    with pytest.raises(UserError, match=f"{line}, and an adapter of it is used with its own"):
+        load_start(config, codec=codecs[1])
+    own = with_shipped_text(init_from=config.init_from, text_checkpoint="tiny", lora=config.lora)
+    with pytest.raises(UserError, match=r"adapts .* with its own text encoder, which has voc"):
+        load_start(own)
 
 
 @pytest.mark.parametrize("file", ["cache.json", "labels.json"])

@@ -32,7 +32,7 @@ from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.scorers.judge import AXES, Judge, JudgeConfig
 from sam_audio_jax.train import judge_start
-from sam_audio_jax.train.config import CheckpointConfig, JudgeTrainConfig
+from sam_audio_jax.train.config import CheckpointConfig, JudgeTrainConfig, OptimConfig
 from sam_audio_jax.train.judge_cache import frozen_stage, open_judge_cache
 from sam_audio_jax.train.judge_objective import (
     axis_errors,
@@ -434,6 +434,9 @@ def test_the_contrast_is_low_where_sounds_and_texts_agree():
     # The two rows of one text are both right, each with half the weight.
     np.testing.assert_allclose(right, np.log(2) / 2, atol=1e-4)
     assert wrong > 5
+    for changes in ({"batch": 1}, {"optim": OptimConfig(accumulate=2)}):  # nothing, fewer rows
+        with pytest.raises(UserError, match="loss=contrast compares the rows of a batch"):
+            training(loss="contrast", **changes)
 
 
 def test_word_vectors_are_the_frozen_embeddings_of_the_text_model(tmp_path, monkeypatch):

@@ -109,6 +109,10 @@ def test_a_run_keeps_its_tower_and_refuses_one_of_another_codec(tmp_path):
     assert (workdir.audio_tower / "model.safetensors").is_file()
     with pytest.raises(UserError, match="was trained on the latents of another codec"):
         make_audio_tower(workdir, cfg, audio_text.codec(seed=1), start)
+    learned = audio_text.prompted()  # of a model whose text encoder was trained: a single vector
+    learned.text_encoder.embed.embedding[...] = start.text_encoder.embed.embedding[...].at[9].add(1)
+    with pytest.raises(UserError, match="was trained among other word vectors: these have learned"):
+        make_audio_tower(workdir, cfg, audio_text.codec(), learned)
     other = dataclasses.replace(
         audio_text.TOWER, audio=dataclasses.replace(audio_text.TOWER.audio, mlp=32)
     )
@@ -116,6 +120,7 @@ def test_a_run_keeps_its_tower_and_refuses_one_of_another_codec(tmp_path):
     with pytest.raises(UserError, match="has mlp 24 instead of 32"):
         make_audio_tower(workdir, cfg, audio_text.codec(), start)
     assert make_audio_tower(workdir, config(share=0.0), audio_text.codec(), start) is None
+    assert not workdir.audio_tower.exists()  # a start without examples, before any checkpoint
 
 
 def test_examples_need_a_tower_among_frozen_word_vectors():

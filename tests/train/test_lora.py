@@ -208,9 +208,27 @@ def test_configs_of_adapters_that_mean_nothing_are_refused():
         dataclasses.replace(LORA, train_text=True)
     with pytest.raises(UserError, match=r"lora\.layers='\(' is no regular expression"):
         LoraConfig(layers="(")
+    lora = dataclasses.replace(LORA.lora, layers=r".*\.mlp\.up")
+    with pytest.raises(UserError, match=r"matches text_encoder\.blocks\.mlp\.up: the text encoder"):
+        nnx.eval_shape(lambda: make_model(dataclasses.replace(LORA, lora=lora)))
     lora = dataclasses.replace(LORA.lora, layers="attention")
     with pytest.raises(UserError, match=r"lora\.layers='attention' matches no linear layer, as"):
         nnx.eval_shape(lambda: make_model(dataclasses.replace(LORA, lora=lora)))
+
+
+@pytest.mark.parametrize("config", [LORA, TINY], ids=["adapters", "all of it"])
+def test_a_start_that_reckons_otherwise_is_refused(config):
+    """Its weights have the shapes of the config, and would mean something else."""
+    mesh = parallel.make_mesh(parallel.MeshConfig(), jax.devices()[:1])
+    dit = dataclasses.replace(config.separator.dit, norm_eps=0.1, max_positions=9_000)
+    changes = {
+        "separator": dataclasses.replace(config.separator, dit=dit),
+        "text": dataclasses.replace(config.text, max_distance=100),
+    }
+    other = dataclasses.replace(config, init_from="base", **changes)
+    wrong = "norm_eps 1e-05 instead of 0.1; max_positions 10000 instead of 9000; max_distance 128"
+    with pytest.raises(UserError, match=f"init_from=base has {wrong} instead of 100"):
+        make_separator_training(other, make_codec(), mesh, make_start())
 
 
 def test_a_plan_counts_the_moments_of_adapters_alone():
