@@ -19,6 +19,8 @@ from sam_audio_jax.errors import UserError
 from sam_audio_jax.export.exported_folder import Form, export_model
 from sam_audio_jax.infer.inputs import check_checkpoint
 
+SECONDS, TOKENS = 10.0, 32  # of a velocity in ONNX
+
 
 def read_options(argv: list[str]) -> argparse.Namespace:
     """The options of the command. Raises `UserError` for what cannot be understood."""
@@ -32,10 +34,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         help="folder to make; must not exist or be empty",
     )
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="of sound in a velocity of onnx"
+        "--seconds", type=float, help=f"of sound in a velocity of onnx; default: {SECONDS:g}"
     )
     parser.add_argument(
-        "--tokens", type=at_least(1), default=32, help="of the text in a velocity of onnx"
+        "--tokens", type=at_least(1), help=f"of the text in a velocity of onnx; default: {TOKENS}"
     )
     return parser.parse_args(argv)
 
@@ -44,14 +46,18 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Exports one model."""
     options = read_options(argv)
-    if not 0 < options.seconds < float("inf"):
-        raise UserError(f"--seconds {options.seconds} must be above 0")
+    seconds = SECONDS if options.seconds is None else options.seconds
+    for name in ("seconds", "tokens"):
+        if options.format != "onnx" and getattr(options, name) is not None:
+            raise UserError(f"--{name} has no effect on {options.format}, whose sizes are open")
+    if not 0 < seconds < float("inf"):
+        raise UserError(f"--seconds {seconds} must be above 0")
     check_to_make(options.out, "--out")
     export_model(
         check_checkpoint(options.model),
         options.out,
         options.format,
-        seconds=options.seconds,
-        tokens=options.tokens,
+        seconds=seconds,
+        tokens=options.tokens or TOKENS,
         report=functools.partial(print, file=sys.stderr),
     )

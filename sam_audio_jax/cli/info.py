@@ -9,7 +9,6 @@ real programs, which takes up to a few minutes for a large model (--no-memory le
 import argparse
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 import sys
@@ -20,6 +19,7 @@ from sam_audio_jax.cli.command import command
 from sam_audio_jax.config import from_dict
 from sam_audio_jax.convert.load import Described, describe_model
 from sam_audio_jax.errors import UserError
+from sam_audio_jax.files import check_writable, write_json
 from sam_audio_jax.infer import inputs, memory
 from sam_audio_jax.infer.long_audio import LongAudioConfig
 from sam_audio_jax.infer.solve import Networks
@@ -56,6 +56,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     """Prints the parts, then a table of peaks."""
     options = read_options(argv)
+    if options.json:
+        check_writable(options.json.parent, "--json, the folder")
     name = inputs.check_checkpoint(options.model)
     described = {"float32": describe_model(name)}
     for line in part_lines(name, described["float32"]):
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> None:
         cells = "".join(f"{_cell(peaks[storage][length]):>44}" for length in SECONDS)
         print(f"  {storage:<9}{cells}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(peaks, indent=2))
+        write_json(options.json, peaks)
 
 
 def _storages(chosen: Sequence[Storage] | None) -> Iterator[Storage]:

@@ -9,6 +9,7 @@ On several hosts run the same command with --run NAME on each.
 """
 
 import argparse
+import re
 import shlex
 import sys
 
@@ -129,10 +130,15 @@ def print_plan(options: argparse.Namespace, planned: list[StudyRun]) -> None:
 
 
 def job(options: argparse.Namespace, flags: list[str], run: StudyRun) -> str:
-    """The command that trains one run on a slice, by a script of launch/tpu."""
+    """The command that trains one run on a slice, by a script of launch/tpu.
+
+    Names in a cloud have small letters, digits and dashes alone, which the names of rates and
+    budgets do not.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", f"scaling-{run.name}")
     words = ["launch/scaling.py", options.config, "--workdir", str(options.workdir)]
     words += ["--run", run.name, *flags]
-    return f"NAME=scaling-{run.name} bash launch/tpu/{options.jobs}.sh {shlex.join(words)}"
+    return f"NAME={name} bash launch/tpu/{options.jobs}.sh {shlex.join(words)}"
 
 
 def claim(folder: StudyFolder, study: StudyConfig) -> None:

@@ -14,6 +14,7 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.separator.prompts import Span
 
 FIELDS = {"recording", "prompts", "box", "refine", "joint", "steps", "seed"}
+PROMPT_FIELDS = {"text", "spans"}
 MASK_SIZE = 1_000  # rows and columns of the mask of a box, which is scaled to the video's own size
 
 
@@ -45,10 +46,7 @@ def parse(body: Any, seconds: float, name: str, limits: Limits) -> JobRequest:
 
     Raises UserError for what is wrong, with the texts of `separate`; `name` is the recording's.
     """
-    if unknown := sorted(set(body) - FIELDS):
-        raise UserError(
-            f"field {shown(unknown[0])} is unknown; allowed: {', '.join(sorted(FIELDS))}"
-        )
+    _check_fields(body, FIELDS)
     rows = body.get("prompts")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError("prompts must be a list of objects with text and spans")
@@ -78,10 +76,18 @@ def parse(body: Any, seconds: float, name: str, limits: Limits) -> JobRequest:
     return JobRequest(prompts=prompts or (("", ()),), options=options, box=box)
 
 
+def _check_fields(values: dict[str, Any], allowed: set[str]) -> None:
+    if unknown := sorted(set(values) - allowed):
+        raise UserError(
+            f"field {shown(unknown[0])} is unknown; allowed: {', '.join(sorted(allowed))}"
+        )
+
+
 def _prompt(
     row: dict[str, Any], seconds: float, name: str, limits: Limits
 ) -> tuple[str, tuple[Span, ...]]:
     """The text and the spans of one sound."""
+    _check_fields(row, PROMPT_FIELDS)
     text = inputs.check_text(row.get("text"), name)
     if len(text) > limits.text:
         raise UserError(f"a text of {len(text)} characters is too long: {limits.text} are allowed")

@@ -50,6 +50,11 @@ def export_model(
     sampler = from_dict(SamplerConfig, extra.get("sampler", {}))
     programs = programs_of(codec, prompted)
     fixed = {"batch": 1, "frames": codec.config.frames(round(seconds * codec.config.sample_rate))}
+    most = prompted.separator.config.dit.max_positions
+    if form == "onnx" and not 1 <= fixed["frames"] <= most:
+        raise UserError(
+            f"--seconds {seconds:g} are {fixed['frames']} frames of {name}, which reads 1 to {most}"
+        )
     with whole_folder(folder) as part:
         if form == "stablehlo":
             written = [_write_stablehlo(program, part) for program in programs]

@@ -15,6 +15,7 @@ from sam_audio_jax.plan.estimate import mesh_sizes, work_of
 from sam_audio_jax.plan.operations import with_remat
 from sam_audio_jax.plan.programs import abstract_training_of
 from sam_audio_jax.train.config import TrainConfig
+from sam_audio_jax.train.objective import BASE
 
 REMAT = ("none", "dots", "attention", "full")  # from the most memory to the least
 LEAST_FSDP_ROWS = 8  # a weight cut thinner than the chip's tiles is gathered at twice the cost
@@ -64,15 +65,19 @@ def meshes(config: TrainConfig, chips: int) -> Iterator[MeshConfig]:
 
 
 def state_bytes(config: TrainConfig, mesh: MeshConfig, chips: int) -> int:
-    """Bytes of the training state on one chip, by its own shardings; nothing is allocated."""
+    """Bytes of the training state on one chip, by its own shardings; nothing is allocated.
+
+    With adapters it is theirs, and the weights that these are trained beside.
+    """
     sizes = mesh_sizes(mesh, chips)
     abstract = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
     plan = abstract_training_of(config, abstract)
+    held = (plan.state, plan.frozen.get(BASE))
 
     def share(leaf: jax.ShapeDtypeStruct) -> int:
         return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
-    return sum(share(leaf) for leaf in jax.tree.leaves(plan.state))
+    return sum(share(leaf) for leaf in jax.tree.leaves(held))
 
 
 def _links(config: TrainConfig, mesh: MeshConfig, target: Slice, weights: int) -> float:
@@ -93,7 +98,8 @@ def _links(config: TrainConfig, mesh: MeshConfig, target: Slice, weights: int) -
 def parameters(config: TrainConfig) -> int:
     """The number of parameters, those of the frozen text encoder included."""
     plan = abstract_training_of(config, parallel.make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]))
-    return sum(leaf.size for leaf in jax.tree.leaves(plan.state.params))
+    held = (plan.state.params, plan.frozen.get(BASE))  # adapters, and what they are beside
+    return sum(leaf.size for leaf in jax.tree.leaves(held))
 
 
 def _kernel(config: TrainConfig, mesh: MeshConfig) -> Kernel:

@@ -112,6 +112,7 @@ def test_wrong_requests(client, street):
         ({"prompts": [{"spans": [["+", 0.5, 9]]}]}, "span + 0.5-9 s of street.wav must have start"),
         ({"prompts": [{"spans": [["*", 0, 1]]}]}, "span token '*' of street.wav is unknown"),
         ({"prompts": [{"spans": 1}]}, "spans of street.wav must be a list like"),
+        ({"prompts": [{"text": "dog", "span": []}]}, "field 'span' is unknown; allowed: spans"),
         ({"prompts": [{"text": 5}]}, "text of street.wav must be a string, not 5"),
         ({"prompts": [{"text": "d" * 1_001}]}, "a text of 1001 characters is too long"),
         (

@@ -116,6 +116,24 @@ def test_a_program_that_differs_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stablehlo", "--seconds", "3"], "--seconds has no effect on stablehlo"),
+        (["stablehlo", "--tokens", "3"], "--tokens has no effect on stablehlo"),
+        (["onnx", "--seconds", "1e-6"], "--seconds 1e-06 are 0 frames of tiny, which reads 1 to"),
+        (["onnx", "--seconds", "500"], "--seconds 500 are 12500 frames of tiny, which reads 1 to"),
+    ],
+)
+def test_sizes_without_effect_or_of_no_model_are_refused(
+    words, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(exported_folder.onnx_models, "require", lambda: None)
+    assert main(["export", "tiny", "--out", str(tmp_path / "out"), "--format", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.long
 @pytest.mark.processes
 def test_onnx_models_give_what_the_networks_give_without_the_package(tmp_path):

@@ -135,6 +135,15 @@ def test_the_command_lists_parts_and_peaks(folder, tmp_path, capsys, monkeypatch
     assert "peak memory" not in capsys.readouterr().out
     assert info.main([str(named), "--no-memory", "--json", str(tmp_path / "none.json")]) == 2
     assert "--json is for the peaks, which --no-memory leaves out" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(memory, "peak_of_call", None)  # the place is tried before peaks are made
+    assert info.main([str(named), "--json", str(tmp_path / "file" / "peaks.json")]) == 2
+    assert "--json, the folder" in capsys.readouterr().err
+    monkeypatch.setattr(memory, "peak_of_call", lambda *_, **__: peak)
+    file = tmp_path / "new" / "peaks.json"
+    assert info.main([str(named), "--dtype", "bfloat16", "--json", str(file)]) == 0
+    assert file.is_file()
+    capsys.readouterr()
     assert info.main(["nothing"]) == 2
     assert np.char.count(capsys.readouterr().err, "\n") == 1
 

@@ -6,7 +6,7 @@ import pytest
 
 from sam_audio_jax.parallel import MeshConfig
 from sam_audio_jax.plan import chips
-from sam_audio_jax.plan.search import candidates, meshes, state_bytes
+from sam_audio_jax.plan.search import candidates, meshes, parameters, state_bytes
 from sam_audio_jax.recipes import pretraining
 from sam_audio_jax.separator.dit import DitConfig
 
@@ -31,6 +31,17 @@ def test_state_is_sharded_by_fsdp(config):
     whole = state_bytes(config, MeshConfig(data=16, fsdp=1), 16)
     cut = state_bytes(config, MeshConfig(data=1, fsdp=16), 16)
     assert whole / 16 < cut < whole / 10  # vectors and tables stay whole
+
+
+def test_what_adapters_are_trained_beside_counts(config):
+    """The base is in no checkpoint of such a training, but in the memory of its chips."""
+    alignment = dataclasses.replace(config.alignment, weight=0.0)
+    whole = dataclasses.replace(config, train_text=False, alignment=alignment)
+    lora = dataclasses.replace(config.lora, rank=2)
+    adapted = dataclasses.replace(whole, init_from="base", lora=lora)
+    mesh = MeshConfig(data=1, fsdp=1)
+    assert parameters(whole) < parameters(adapted) < 1.1 * parameters(whole)
+    assert state_bytes(adapted, mesh, 1) > 4 * parameters(adapted)
 
 
 def test_layouts_are_ranked_and_fit(config):

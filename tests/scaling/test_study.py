@@ -392,3 +392,23 @@ def test_jobs_are_commands_for_the_runs_that_are_not_done(tmp_path, capsys):
     assert f"--run {planned[1].name}" in lines[0]
     assert main([*command, "--run", "w7", "--table"]) == 2
     assert "--run w7 is not of the study; it has: w16-s0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "run"),
+    [
+        (["--rates", "1e-5", "2e-4", "--steps", "30"], "scaling-w16-r1e-05-s0", "w16-r1e-05-s0"),
+        (["--rates", "2e-4", "--steps", "30"], "scaling-w16-r0-0002-s0", "w16-r0.0002-s0"),
+        (["--budgets", "1e12"], "scaling-w16-c1e-12-s0", "w16-c1e+12-s0"),
+    ],
+)
+def test_names_of_jobs_are_what_clouds_allow(flags, name, run, tmp_path, capsys):
+    """Resources of Cloud TPU and Kubernetes: small letters, digits and dashes (RFC 1035)."""
+    config = tmp_path / "study.py"
+    config.write_text(FILE)
+    design = "isoflop" if "--budgets" in flags else "rates"
+    command = ["scaling", str(config), "--workdir", str(tmp_path / "out"), "--jobs", "gke_xpk"]
+    assert main([*command, "--design", design, "--widths", "16", *flags]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(f"NAME={name} bash launch/tpu/gke_xpk.sh ")
+    assert f"--run {run} " in line
