@@ -159,6 +159,8 @@ def main():
     needed = json.loads((options.folder / "export.json").read_text())["sample_rate"]
     if wave.ndim != 1 or rate != needed:
         parser.error(f"{options.recording} must be mono at {needed} Hz, resample it first")
+    if len(wave) == 0 or np.ptp(wave) == 0:  # it has no level
+        parser.error(f"{options.recording} is silent")
     stems = separate(options.folder, wave, options.text, options.span, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, stem in zip(("target", "residual"), stems, strict=True):

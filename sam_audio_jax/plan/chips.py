@@ -123,16 +123,19 @@ class Slice:
     def devices(self) -> list[Any]:
         """Devices for a mesh; they compile and hold nothing.
 
-        Raises `UserError` where libtpu is missing or does not know the slice.
+        Raises `UserError` where libtpu is missing or has no such slice.
         """
         from jax.experimental import topologies
 
+        # Of a slice of one chip libtpu has to hear that its host has no other.
+        alone = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}
         try:
-            return list(topologies.get_topology_desc(self.name, platform="tpu").devices)
+            return list(topologies.get_topology_desc(self.name, platform="tpu", **alone).devices)
         except Exception as error:  # libtpu's errors have no common class
             first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"no compiler for {self.name}: {first}; it needs libtpu, see the README's plan"
+                f"no compiler for {self.name}: {first}; it needs libtpu (see the README's plan) "
+                "and a shape of whole hosts"
             ) from None
 
     def is_ring(self, side: int) -> bool:

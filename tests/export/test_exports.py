@@ -54,6 +54,16 @@ def test_the_example_reads_a_text_as_the_package_does():
         assert token_ids(model, None, text).tolist() == [[*ids, OF_BYTES["end"]]]
 
 
+def test_the_example_refuses_silence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "export.json").write_text('{"sample_rate": 16000}')
+    silence = tmp_path / "silence.wav"
+    audio.write_wav(silence, np.zeros((1, 800), np.float32), 16000)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(tmp_path), str(silence)])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert "silence.wav is silent" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory) -> pathlib.Path:
     """Speech and another sound, 1.3 s at the rate of `tiny`, which is not whole frames."""

@@ -59,6 +59,15 @@ def figures_of(topology: str, *argv: str) -> dict:
     return json.loads(done.stdout)
 
 
+def test_one_chip_is_a_slice():
+    code = (
+        "import sam_audio_jax.cli.plan; from sam_audio_jax.plan.chips import parse; "
+        "print([len(parse(name).devices()) for name in ('v5e-1', 'v6e-1')])"
+    )
+    done = run("-c", code)
+    assert done.stdout.strip() == "[1, 1]", done.stderr
+
+
 def test_train_step_gathers_each_weight_once_a_pass_and_its_schedule_is_read():
     """Takes long because the TPU's compiler compiles a whole training step."""
     figures = figures_of("v5e:2x4", "small", *SMALL_SLICE, *NARROW)
