@@ -84,7 +84,8 @@ def compile_train_step(
     `which` program of how many it is, is printed.
     """
     sizes = mesh_sizes(config.mesh, target.size)
-    shape = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
+    sides = [f"{name} {size}" for name, size in sizes.items() if size > 1]
+    shape = " x ".join(sides) or "one device"
     mesh = parallel.make_mesh(config.mesh, target.devices())
     remat = config.separator.dit.remat
     what = f"compiling {which}, the training step for {target.name} ({shape}, remat {remat})"
