@@ -32,7 +32,10 @@ NAVIGATION = {  # caption -> pages, by their files
     "Notebooks": ["notebooks/separate", "notebooks/train", "notebooks/plan"],
     "Networks": ["docs/model", "docs/codec", "docs/prompt_encoders", "docs/numerics"],
     "Training": ["docs/training", "docs/finetuning", "docs/data", "docs/pods", "docs/scaling"],
-    "Evaluation": ["docs/scoring", "docs/benchmark"],
+    "Evaluation": [
+        *("docs/scoring", "docs/benchmark"),
+        "sam_audio_jax/pretrained/judge-tiny/README",
+    ],
     "API": [
         *("docs/api/separate", "docs/api/networks", "docs/api/training"),
         *("docs/api/evaluation", "docs/api/plan"),

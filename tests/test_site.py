@@ -3,6 +3,7 @@
 import html
 import pathlib
 import re
+import runpy
 
 import pytest
 
@@ -13,6 +14,7 @@ pytest.importorskip("furo", reason="the extra [docs] is not installed")
 from sphinx.cmd.build import build_main
 
 ROOT = pathlib.Path(__file__).parent.parent
+LINK = re.compile(r"\]\(([^)#\s]+\.md)(?:#[^)]*)?\)")
 LOADED = re.compile(  # what a browser fetches when it opens a page
     r"""<(?:script|img|iframe|audio|video|source)\b[^>]*\bsrc=["'](?:https?:)?//[^"']+"""
     r"""|<link\b(?=[^>]*stylesheet)[^>]*\bhref=["'](?:https?:)?//[^"']+"""
@@ -26,6 +28,20 @@ def build(source: pathlib.Path, out: pathlib.Path) -> tuple[int, str]:
     quiet = ["--quiet", "--fail-on-warning", "--keep-going", "--warning-file", str(warnings)]
     status = build_main([*quiet, "--conf-dir", str(ROOT / "docs"), str(source), str(out)])
     return status, warnings.read_text()
+
+
+def test_pages_link_to_pages_of_the_site():
+    navigation = runpy.run_path(str(ROOT / "docs" / "conf.py"))["NAVIGATION"]
+    pages = {"README", *(page for pages in navigation.values() for page in pages)}
+    files = [path for page in pages if (path := ROOT / f"{page}.md").is_file()]
+    linked = {
+        (path.parent / target).resolve().relative_to(ROOT).with_suffix("").as_posix()
+        for path in files
+        for target in LINK.findall(path.read_text(encoding="utf-8"))
+        if "://" not in target
+    }
+    assert len(linked) > 10
+    assert linked <= pages
 
 
 @pytest.mark.long
