@@ -68,13 +68,21 @@ def number(
         return "<td>&ndash;</td>"
     if not isinstance(value, Interval):
         return f"<td>{formatted(value, digits)}</td>"
-    numbers = (value.mean, value.low, value.high)
-    mean, low, high = (formatted(100 * v, 0) if percent else formatted(v, digits) for v in numbers)
-    notes = [f"{low} to {high}"] if value.n > 1 else []
+    mean, notes = mean_and_bounds(value, percent=percent, digits=digits)
     if percent or (value.n != count and (count or value.n == 1)):
         notes.append(f"n={value.n}")
     small = f"<small>{', '.join(notes)}</small>" if notes else ""
     return f"<td>{mean}{' %' if percent else ''}{small}</td>"
+
+
+def mean_and_bounds(
+    interval: Interval, *, percent: bool = False, digits: int = 1
+) -> tuple[str, list[str]]:
+    """A mean, and its interval as a list of one text; that of one item alone is empty."""
+    scale, digits = (100, 0) if percent else (1, digits)
+    numbers = (interval.mean, interval.low, interval.high)
+    mean, low, high = (formatted(scale * one, digits) for one in numbers)
+    return mean, [f"{low} to {high}"] if interval.n > 1 else []
 
 
 def formatted(value: float, digits: int) -> str:

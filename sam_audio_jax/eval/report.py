@@ -146,12 +146,9 @@ def _tiles(results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         interval = _find(cells, row, ALL, column)
         if interval is None:
             continue
-        scale, unit = (100, " %") if column == "following" else (1, "")
-        unit = " dB" if column == "sisdri" else unit
-        digits = 0 if column == "following" else digits_of(column)
-        numbers = (interval.mean, interval.low, interval.high)
-        mean, low, high = (page.formatted(scale * one, digits) for one in numbers)
-        notes = [f"{low} to {high}"] if interval.n > 1 else []
+        is_share = column == "following"
+        unit = {"following": " %", "sisdri": " dB"}.get(column, "")
+        mean, notes = page.mean_and_bounds(interval, percent=is_share, digits=digits_of(column))
         notes += [counted(interval.n, "mixture"), f"prompt: {html.escape(row.split('/')[2])}"]
         tiles.append(
             f'<div class="tile">{what}<b>{mean}{unit}</b><span class="soft">'

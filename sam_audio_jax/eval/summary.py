@@ -33,7 +33,7 @@ def summary(results: str | pathlib.Path) -> str:
         lines.append("SI-SDR improvement of the target over the mixture, mean and 95 % interval:")
     for cell in known:
         row = cell["row"].removeprefix("model/")
-        span = f"({cell['low']:+.1f} to {cell['high']:+.1f})" if cell["n"] > 1 else ""
+        span = _bounds(cell, "{:+.1f}")
         mixtures = counted(cell["n"], "mixture")
         lines.append(f"  {row:<18} {cell['mean']:+6.1f} dB {span:<17} {mixtures}")
     if silent := read.get("silent"):
@@ -51,6 +51,12 @@ def summary(results: str | pathlib.Path) -> str:
 
 def _scored(cell: Mapping[str, Any]) -> str:
     row = cell["row"].removeprefix("model/").removeprefix("none/")
-    span = f"({cell['low']:.2f} to {cell['high']:.2f})" if cell["n"] > 1 else ""
+    span = _bounds(cell, "{:.2f}")
     name, items = f"{cell['setting']}, {row}", counted(cell["n"], "item")
     return f"  {name:<28} {SHOWN[cell['column']]:<9} {cell['mean']:6.2f} {span:<16} {items}"
+
+
+def _bounds(cell: Mapping[str, Any], form: str) -> str:
+    """The interval of a cell in brackets; that of one item is empty."""
+    low, high = (form.format(cell[end]) for end in ("low", "high"))
+    return f"({low} to {high})" if cell["n"] > 1 else ""
