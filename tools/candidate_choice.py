@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
-import tqdm
 from jaxtyping import Float
 
 from sam_audio_jax import config
@@ -28,6 +27,7 @@ from sam_audio_jax.eval.suite import REFINES, Separation, batches, fixed_suite
 from sam_audio_jax.files import write_json
 from sam_audio_jax.infer.refine import RefineConfig
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.progress_bar import progress_bar
 from sam_audio_jax.scorers.scorer import Scorer, best, score_recordings
 from sam_audio_jax.separator.flow import Method
 from tools.sampler_table import improvement
@@ -69,7 +69,7 @@ def candidates_of(
 ) -> list[Candidates]:
     """The candidates of all separations, `solver.candidates` of each."""
     found = []
-    for group in tqdm.tqdm(batches(separations, batch), desc="separating", unit="batch"):
+    for group in progress_bar(batches(separations, batch), desc="separating", unit="batch"):
         loaded = [separation.load() for separation in group]
         noises = range(solver.seed, solver.seed + solver.candidates)
         choices = [dataclasses.replace(solver, seed=noise, candidates=1) for noise in noises]

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tqdm
 
 from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
@@ -34,6 +33,7 @@ from sam_audio_jax.eval.recorded import Rendered, Wave
 from sam_audio_jax.eval.suite import Separation, batches, choose, fixed_suite
 from sam_audio_jax.infer.refine import DEFAULT, RefineConfig
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.progress_bar import progress_bar
 from sam_audio_jax.separator.prompts import Span
 from tools.model_settings import add_write_option, check_write_option, write_setting
 
@@ -75,7 +75,7 @@ def measure_all(
     """
     cells: dict[Cell, list[tuple[float, float]]] = {}
     groups = batches(separations, batch, by_kind=True)
-    for group in tqdm.tqdm(groups, desc="separating", unit="batch"):
+    for group in progress_bar(groups, desc="separating", unit="batch"):
         loaded = [separation.load() for separation in group]
         for separated in separate_batch(model, loaded, batch, SolverChoice()):
             one, rendered = separated.prompted, separated.prompted.recorded

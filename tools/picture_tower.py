@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tqdm
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Key, PyTree, UInt8
 from PIL import Image
@@ -38,6 +37,7 @@ from sam_audio_jax.encoders.vision import VisionConfig, VisionEncoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.linear import linear
 from sam_audio_jax.nn.rngs import Rngs
+from sam_audio_jax.progress_bar import progress_bar
 from sam_audio_jax.train.audio_text_objective import LARGEST_SCALE
 from sam_audio_jax.train.config import OptimConfig
 from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
@@ -146,7 +146,7 @@ def train(tower: PictureTower, looks: Looks, vectors: Vectors, steps: int) -> Pi
     def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Scalars]:
         return train_step(state, batch, loss=loss, tx=tx, ema_decay=OPTIM.ema_decay)
 
-    progress = tqdm.trange(steps, desc="training", unit="update")
+    progress = progress_bar(range(steps), desc="training", unit="update")
     for number in progress:
         state, metrics = step(state, looks.batch(BATCH))
         if number % 50 == 49:

@@ -17,7 +17,6 @@ from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jaxtyping import Float
 
 from sam_audio_jax import config
@@ -34,6 +33,7 @@ from sam_audio_jax.infer.options import SeparateOptions
 from sam_audio_jax.infer.refine import RefineConfig
 from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.solve import Networks, decode_stems, encode_mixture, solve_latents
+from sam_audio_jax.progress_bar import progress_bar
 from sam_audio_jax.separator.flow import Method, SamplerConfig, TimeGrid
 from sam_audio_jax.separator.prompts import Span
 
@@ -194,12 +194,12 @@ def main(argv: list[str]) -> None:
     right = [one for one in suite.separations if one.right]
     groups = [
         EncodedBatch.of(model, [separation.load() for separation in group], options.batch)
-        for group in tqdm.tqdm(batches(right, options.batch), desc="reference", unit="batch")
+        for group in progress_bar(batches(right, options.batch), desc="reference", unit="batch")
     ]
     refinement = model.pipeline.refinement if options.refine == "wiener" else None
     measured = {
         sampler: measure(model, groups, sampler, refinement)
-        for sampler in tqdm.tqdm(
+        for sampler in progress_bar(
             samplers(options.evaluations, options.methods, options.grids),
             desc="solving",
             unit="sampler",

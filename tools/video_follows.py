@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from sam_audio_jax import audio, config
 from sam_audio_jax.cli.command import at_least, command
@@ -28,6 +27,7 @@ from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.eval.statistics import bootstrap, interval_text
 from sam_audio_jax.files import read_jsonl, write_json
 from sam_audio_jax.infer.separate import SAMAudio
+from sam_audio_jax.progress_bar import progress_bar
 
 PROMPTS = ("right", "wrong", "none", "text", "wrong text")
 FOLLOWS = {"follows": ("right", "wrong"), "text follows": ("text", "wrong text")}
@@ -150,7 +150,7 @@ def main(argv: list[str]) -> None:
     scored: dict[str, list[Scores]] = {}
     for folder in options.scenes:
         clips, scores = load_clips(folder, options.limit), []
-        for begin in tqdm.trange(0, len(clips), BATCH, desc=folder.name, unit="batch"):
+        for begin in progress_bar(range(0, len(clips), BATCH), desc=folder.name, unit="batch"):
             batch = clips[begin : begin + BATCH]
             targets = separate(model, batch)
             scores += [score(clip, found) for clip, found in zip(batch, targets, strict=True)]

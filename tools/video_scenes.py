@@ -22,7 +22,6 @@ from typing import Any
 import av
 import numpy as np
 import soundfile
-import tqdm
 from jaxtyping import UInt8
 
 from sam_audio_jax import audio, config
@@ -33,6 +32,7 @@ from sam_audio_jax.data.source import load_manifest
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.recorded import Wave
 from sam_audio_jax.files import read_object, whole_folder, write_jsonl
+from sam_audio_jax.progress_bar import progress_bar
 from tools.scene_pictures import Scene
 from tools.scene_pictures import read_object as read_picture
 
@@ -213,7 +213,7 @@ def main(argv: list[str]) -> None:
     composer = Composer(recordings, pictures, options.seed)
     lines: list[Line] = []
     with whole_folder(options.out) as part:
-        for number in tqdm.trange(options.count, desc="composing", unit="scene"):
+        for number in progress_bar(range(options.count), desc="composing", unit="scene"):
             lines += write_scene(composer, number, options.split, part)
         write_jsonl(part / "manifest.jsonl", lines)
     found = {key: len({line[key] for line in lines}) for key in ("scene", "caption", "picture")}

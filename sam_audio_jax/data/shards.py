@@ -56,6 +56,7 @@ from sam_audio_jax.files import (
     writing_to,
 )
 from sam_audio_jax.process_rank import ProcessRank
+from sam_audio_jax.progress_bar import progress_bar
 from sam_audio_jax.saved_config import migrated_recipe
 
 A = TypeVar("A")
@@ -148,7 +149,7 @@ def write_cache(
             with whole_file(folder / SILENCE) as part:
                 part.write_bytes(with_digest(pack(render.silence(samples))))
         own = range(rank.index, shards, rank.count)
-        with tqdm.tqdm(desc="encoding", total=len(own) * per_shard, unit="mixture") as bar:
+        with progress_bar(desc="encoding", total=len(own) * per_shard, unit="mixture") as bar:
             for shard in own:
                 if shard in done:
                     bar.update(per_shard)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import tqdm
 from jaxtyping import Float32
 
 from sam_audio_jax import audio
@@ -23,6 +22,7 @@ from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.errors import UnusableError, UserError
 from sam_audio_jax.files import check_writable, read_json, whole_folder, write_json
+from sam_audio_jax.progress_bar import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,9 @@ def _write_samples(
         file.open("wb") as out,
     ):
         decoded: Iterable = pool.map(decoded_or_refused, recordings)
-        bar = tqdm.tqdm(decoded, "decoding", len(recordings), leave=False, unit="file")
+        bar = progress_bar(
+            decoded, desc="decoding", total=len(recordings), leave=False, unit="file"
+        )
         for recording, wave in zip(recordings, bar, strict=True):
             if isinstance(wave, Refusal):
                 parts = recording.record, recording.track, recording.channel

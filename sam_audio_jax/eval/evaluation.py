@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import tqdm
 
 from sam_audio_jax import distributed
 from sam_audio_jax.audio import measure_level
@@ -40,6 +39,7 @@ from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.nn.call import Compiled
 from sam_audio_jax.nn.fingerprint import fingerprint
 from sam_audio_jax.process_rank import ProcessRank
+from sam_audio_jax.progress_bar import progress_bar
 from sam_audio_jax.scorers.scorer import WANTED, Scorer
 
 SEPARATIONS, BASELINES = "separations", "baselines"  # kinds of parts of the work
@@ -156,7 +156,7 @@ def _measure(
     missing = [part for part in own if part in again or not store.has(part)]
     done = len(own) - len(missing)
     bar = {"total": len(own), "initial": done, "desc": "evaluating", "unit": "batch"}
-    for part in tqdm.tqdm(missing, **bar, disable=not progress):
+    for part in progress_bar(missing, **bar, disable=not progress):
         if part in again or not store.has(part):
             scores = work[part]()
             failed = {scoring.wave_name(one.setting, one.id) for one in scores.failed}

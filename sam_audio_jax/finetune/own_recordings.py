@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-import tqdm
 
 from sam_audio_jax import audio
 from sam_audio_jax.data import energy
@@ -25,6 +24,7 @@ from sam_audio_jax.data.waves import check_sounding, chosen_channel
 from sam_audio_jax.encoders.text_form import has_words, normalize
 from sam_audio_jax.errors import UnusableError, UserError, shown
 from sam_audio_jax.files import sha256_of
+from sam_audio_jax.progress_bar import progress_bar
 
 FolderLayout = Literal["classes", "songs", "manifest"]
 
@@ -119,7 +119,7 @@ def look(path: str | pathlib.Path, layout: FolderLayout | None = None) -> OwnRec
     else:
         raise UserError(f"no folder or manifest {path}")
     sounds, notes = [], []
-    for recording in tqdm.tqdm(listed, desc="looking", unit="file", disable=len(listed) < 50):
+    for recording in progress_bar(listed, desc="looking", unit="file", disable=len(listed) < 50):
         found = measured(recording)
         if isinstance(found, Problem):
             problems.append(found)

@@ -58,6 +58,7 @@ from sam_audio_jax.label.label_inputs import LabelInput, LabelManifest
 from sam_audio_jax.label.members import Member, SolvedMember
 from sam_audio_jax.nn.fingerprint import fingerprint, in_saved_form
 from sam_audio_jax.process_rank import ProcessRank
+from sam_audio_jax.progress_bar import progress_bar
 
 ABSENT, ABSENT_TRIES = 7, 50  # generator (seed, ABSENT, line); captions that are drawn from it
 PARTNERS = 20  # inputs that are tried for a residual to remix with
@@ -147,7 +148,7 @@ def _label_shards(
     own = range(rank.index, shards, rank.count)
     total = sum(len(run.numbers(shard)) for shard in own)
     title = "label" if rank.count == 1 else f"label {rank.index}/{rank.count}"
-    with tqdm.tqdm(total=total, unit="input", desc=title) as bar:
+    with progress_bar(total=total, unit="input", desc=title) as bar:
         for shard in own:
             path = shard_path(out, shard)
             if not path.is_file():

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-import tqdm
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
@@ -24,6 +23,7 @@ from sam_audio_jax.data.encoded_sounds import SOUNDS, VALUES, EncodedSounds, Sta
 from sam_audio_jax.data.ratings import RatedPair, clip
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder, write_json
+from sam_audio_jax.progress_bar import progress_bar
 from sam_audio_jax.scorers.judge import Judge
 from sam_audio_jax.train.config import JudgeTrainConfig
 
@@ -58,7 +58,7 @@ def open_judge_cache(
     known = EncodedSounds(stage, folder)
     paths = dict.fromkeys(path for pair in pairs for path in (pair.mixture, pair.separated))
     missing = [path for path in paths if not known.is_current(path)]
-    for shard in tqdm.tqdm(range(0, len(missing), PER_SHARD), "encoding", leave=False):
+    for shard in progress_bar(range(0, len(missing), PER_SHARD), desc="encoding", leave=False):
         _write_shard(folder, judge, stage, frames, missing[shard : shard + PER_SHARD])
     return EncodedSounds(stage, folder) if missing else known
 

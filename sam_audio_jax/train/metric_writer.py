@@ -8,10 +8,10 @@ import types
 
 import jax
 import tensorboardX
-import tqdm
 
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import write_jsonl
+from sam_audio_jax.progress_bar import progress_bar
 from sam_audio_jax.workdir import Workdir
 
 
@@ -33,11 +33,9 @@ class MetricWriter:
         self._board = tensorboardX.SummaryWriter(
             str(workdir.events), purge_step=start + 1, flush_secs=30
         )
-        self._bar = tqdm.tqdm(
+        self._bar = progress_bar(
             initial=start,
             total=steps,
-            file=sys.stderr,
-            mininterval=0.5 if sys.stderr.isatty() else 15.0,
             bar_format="{desc}{n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}",
         )
 

@@ -9,12 +9,11 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-import tqdm
-
 from sam_audio_jax import audio
 from sam_audio_jax.errors import describe
 from sam_audio_jax.files import append_jsonl, read_jsonl_from
 from sam_audio_jax.process_rank import ProcessRank
+from sam_audio_jax.progress_bar import progress_bar
 
 READERS = 16  # headers read at once: the time goes into waiting for a disk or a network
 CHUNK = 1_000  # recordings measured before the others' files are read again
@@ -39,7 +38,7 @@ def measure(
     first = rank.index * len(chunks) // rank.count
     with (
         concurrent.futures.ThreadPoolExecutor(READERS) as pool,
-        tqdm.tqdm(total=len(unique), unit="file", desc="measure", leave=False) as bar,
+        progress_bar(total=len(unique), unit="file", desc="measure", leave=False) as bar,
     ):
         for chunk in [*chunks[first:], *chunks[:first]]:
             cache.update()

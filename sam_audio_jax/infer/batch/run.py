@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from sam_audio_jax.bounds import Checked
 from sam_audio_jax.errors import UserError, describe, shown
@@ -46,6 +45,7 @@ from sam_audio_jax.infer.separate import SAMAudio
 from sam_audio_jax.infer.stems import Stems, TextStems
 from sam_audio_jax.nn.fingerprint import fingerprint, in_saved_form, same_weights
 from sam_audio_jax.process_rank import ProcessRank
+from sam_audio_jax.progress_bar import progress_bar
 
 SETTINGS = "settings.json"
 
@@ -421,7 +421,7 @@ class _Progress:
 
     def __init__(self, total: int, done: int, rank: ProcessRank):
         title = "separate" if rank.count == 1 else f"separate {rank.index}/{rank.count}"
-        self.bar = tqdm.tqdm(total=total, initial=done, unit="item", desc=title)
+        self.bar = progress_bar(total=total, initial=done, unit="item", desc=title)
         self.start, self.seconds = time.monotonic(), 0.0
 
     def __enter__(self) -> "_Progress":
