@@ -27,6 +27,11 @@ TOP_DEFAULTS: dict[str, Any] = {
     "span_predictor": "pe-a-frame-large",
 }
 TEXT_DEFAULTS = {"dim": 768, "name": "t5-base", "max_length": MAX_TOKENS, "pad_mode": "longest"}
+# Keys of other folders of this project, and what such a folder is.
+OTHER_FOLDERS = {
+    "finetune_transformer": "a judge, which scores separations (--scorers or --ranker judge=FOLDER)",
+    "audio_tower": "an audio tower, a part of a model",
+}
 VISION_DEFAULTS = {
     "dim": 1024,
     "batch_size": 300,
@@ -45,6 +50,9 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         raise UserError(f"config.json must hold an object, not {shown(config)}")
     unknown = sorted(set(config) - set(TOP_DEFAULTS))
+    for key in unknown:
+        if key in OTHER_FOLDERS:
+            raise UserError(f"config.json is not that of a separator: it is {OTHER_FOLDERS[key]}")
     if unknown:
         raise UserError(
             f"config.json: unknown key {unknown[0]}, allowed are {', '.join(TOP_DEFAULTS)}"

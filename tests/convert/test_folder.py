@@ -143,6 +143,8 @@ def test_one_error_names_every_tensor_that_does_not_fit(copy):
     ("changes", "message"),
     [
         ({"in_chanels": 48}, "unknown key in_chanels"),
+        ({"bottleneck_dim": 4, "finetune_transformer": {}}, "it is a judge, which scores"),
+        ({"audio_tower": {}}, "it is an audio tower, a part of a model"),
         ({"in_channels": 47}, "in_channels=47 must be a multiple of 6"),
         ({"transformer": {"dims": 1}}, "unknown key transformer.dims"),
         ({"transformer": {"fc_bias": True, "out_channels": 16}}, "fc_bias=True is not supported"),
