@@ -9,6 +9,8 @@ get over.
 import pathlib
 import sys
 
+import jax
+
 from sam_audio_jax import config, distributed, parallel
 from sam_audio_jax.allocator import keep_freed_memory
 from sam_audio_jax.cli.command import command
@@ -27,6 +29,7 @@ from sam_audio_jax.train.frozen import (
     RANDOM,
     cache_notes,
     check_latents,
+    encoded_sounds,
     kept_codec,
     load_start,
     make_audio_tower,
@@ -34,6 +37,8 @@ from sam_audio_jax.train.frozen import (
 )
 from sam_audio_jax.train.objective import make_separator_training
 from sam_audio_jax.workdir import Workdir
+
+SOUNDS = "encoded_sounds"
 
 
 def frozen_codec(workdir: Workdir, cfg: TrainConfig) -> Codec:
@@ -59,6 +64,15 @@ def kept_base(
     return {KEPT: weights}
 
 
+def kept_sounds(workdir: Workdir, cfg: TrainConfig) -> dict[str, list[str]]:
+    """What checkpoints keep of the caches and labels; says where a run goes on with others."""
+    sounds, began = encoded_sounds(cfg.data), workdir.kept_in_checkpoint(SOUNDS)
+    if began not in (None, sounds) and jax.process_index() == 0:
+        note = "note: the caches or labels are not those that the steps before were trained on"
+        print(note, file=sys.stderr)
+    return {SOUNDS: sounds}
+
+
 def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
     """Trains the separator of a config in one workdir, from its newest checkpoint on."""
     if cfg.vision_checkpoint and not cfg.data.encoded:
@@ -78,7 +92,7 @@ def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
     # Adapters stand beside the weights that the run began with, which no checkpoint has.
     known = None if cfg.codec_checkpoint == RANDOM else codec
     start = None if restored and not cfg.lora.rank else load_start(cfg, mesh, known)
-    kept = {"codec": config.to_dict(codec.config)} | kept_base(workdir, cfg, start)
+    kept = {"codec": config.to_dict(codec.config), **kept_base(workdir, cfg, start)}
     tower = make_audio_tower(workdir, cfg, codec, start)
     state, step, frozen = make_separator_training(
         cfg, codec, mesh, start, audio_tower=tower, restored=restored
@@ -101,7 +115,7 @@ def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
         frozen=frozen,
         evaluate=training_evaluation(workdir, cfg, codec, mesh, frozen),
         profile=profile,
-        kept=kept,
+        kept=kept | kept_sounds(workdir, cfg),
     )
 
 

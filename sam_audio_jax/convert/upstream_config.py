@@ -29,7 +29,7 @@ TOP_DEFAULTS: dict[str, Any] = {
 TEXT_DEFAULTS = {"dim": 768, "name": "t5-base", "max_length": MAX_TOKENS, "pad_mode": "longest"}
 # Keys of other folders of this project, and what such a folder is.
 OTHER_FOLDERS = {
-    "finetune_transformer": "a judge, which scores separations (--scorers or --ranker judge=FOLDER)",
+    "finetune_transformer": "a judge, which scores separations (--scorers, --ranker judge=FOLDER)",
     "audio_tower": "an audio tower, a part of a model",
 }
 VISION_DEFAULTS = {

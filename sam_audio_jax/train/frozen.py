@@ -8,6 +8,7 @@ tower of prompts by example in `audio_tower/`.
 
 import dataclasses
 import json
+import pathlib
 import shutil
 import sys
 
@@ -25,7 +26,7 @@ from sam_audio_jax.convert.cnn14 import load_cnn14
 from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.convert.load import load_codec, load_extras, load_networks, load_text_encoder
 from sam_audio_jax.data.config import DataConfig
-from sam_audio_jax.data.labels import PROBE_FRAMES, read_labels_index
+from sam_audio_jax.data.labels import INDEX, PROBE_FRAMES, read_labels_index
 from sam_audio_jax.data.shards import read_index
 from sam_audio_jax.encoders.audio_tower import AudioTower, latents_probe, table_fingerprint
 from sam_audio_jax.encoders.peav import PeavConfig
@@ -33,7 +34,7 @@ from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
 from sam_audio_jax.encoders.text_means import TextMeans
 from sam_audio_jax.encoders.tokenizer import tokenizer_for
 from sam_audio_jax.errors import UserError
-from sam_audio_jax.files import json_differences, read_json, write_json
+from sam_audio_jax.files import json_differences, read_json, sha256_of, write_json
 from sam_audio_jax.infer.video_prompts import VideoFeatures, stored_tower
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.cnn14 import Cnn14
@@ -141,6 +142,16 @@ def cache_notes(config: DataConfig) -> list[str]:
         if changed:
             lines.append(f"note: {part.cache} was mixed with {'; '.join(changed)}")
     return lines
+
+
+def encoded_sounds(config: DataConfig) -> list[str]:
+    """Digests of what describes the caches and labels of a config, the same in another place.
+
+    All of them are there and finished.
+    """
+    caches = [pathlib.Path(folder) / "cache.json" for folder in config.caches]
+    labels = [pathlib.Path(folder) / INDEX for folder in config.label_folders]
+    return [sha256_of(path) for path in (*caches, *labels)]
 
 
 def make_teacher(config: AlignmentConfig, mesh: Mesh | None = None) -> Cnn14:

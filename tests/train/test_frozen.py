@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from sam_audio_jax import parallel
+from sam_audio_jax.cli import train
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.convert.folder import save_folder
 from sam_audio_jax.convert.load import load_codec, load_networks
@@ -173,6 +174,24 @@ def test_what_a_cache_mixes_otherwise_is_said(tmp_path):
     mix = dataclasses.replace(data.mix, near_share=0.25, seconds=0.5)
     notes = cache_notes(dataclasses.replace(data, mix=mix))
     assert notes == [f"note: {tmp_path} was mixed with mix.near_share 0.0, not 0.25"]
+
+
+def test_a_run_that_goes_on_with_another_cache_says_so(tmp_path, monkeypatch, capsys):
+    for name in ("one", "copy", "other"):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "cache.json", {"seed": len(name)})
+    config, kept = {}, {}
+    for name in ("one", "copy", "other"):
+        data = dataclasses.replace(TINY.data, cache=str(tmp_path / name))
+        config[name] = dataclasses.replace(TINY, data=data)
+    write_json(tmp_path / "copy" / "cache.json", {"seed": len("one")})
+    monkeypatch.setattr(Workdir, "kept_in_checkpoint", lambda _, name: kept.get(name))
+    workdir = Workdir(tmp_path / "run")
+    kept = train.kept_sounds(workdir, config["one"])
+    assert train.kept_sounds(workdir, config["copy"]) == kept  # one that was moved
+    assert capsys.readouterr().err == ""
+    assert train.kept_sounds(workdir, config["other"]) != kept
+    assert capsys.readouterr().err.startswith("note: the caches or labels are not those")
 
 
 def test_a_short_noise_has_the_first_latents_of_a_long_one():
