@@ -105,6 +105,19 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
     assert os.listdir(tmp_path) == ["kept.wav"]
 
 
+def test_a_folder_that_was_never_finished_goes_when_it_is_written_again(tmp_path):
+    left, written = tmp_path / ".model.12345678.part", tmp_path / ".model.87654321.part"
+    for part in (left, written):
+        (part / "t5").mkdir(parents=True)
+        (part / "t5" / "weights").touch()
+        for path in (part / "t5", part):
+            os.utime(path, (0, 0))
+    os.utime(left / "t5" / "weights", (0, 0))
+    with files.whole_folder(tmp_path / "model"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == [written.name, "model"]
+
+
 def test_the_lock_of_a_folder_removes_what_nobody_writes_to(tmp_path):
     own, other = tmp_path / ".a.12345678.part-1-.wav", tmp_path / ".a.12345678.part-0-.wav"
     own.touch()

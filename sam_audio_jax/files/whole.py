@@ -54,10 +54,12 @@ def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterato
     stays if that fails. Else raises `UserError` at once when `path` holds something, and `OSError`
     at the end when another process has made it meanwhile. A folder that cannot be renamed (a mount
     point, a link, the working directory) stays, and the new files are moved into it one by one.
+    What a writer of the same folder left that was killed an hour ago is removed.
     """
     path = pathlib.Path(path)
     if not overwrite:
         check_new_folder(path)
+    remove_parts_of(path, older_than_s=STALE_S)
     stays = path.is_dir() and _cannot_be_renamed(path)
     if not stays:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,13 +150,27 @@ def remove_parts(
                 _remove(part)
 
 
-def remove_parts_of(path: str | os.PathLike) -> None:
-    """Removes what killed writers of the folder `path` left beside it."""
+def remove_parts_of(path: str | os.PathLike, *, older_than_s: float = 0.0) -> None:
+    """Removes what killed writers of the folder `path` left beside it.
+
+    Folders into which something was written in the last `older_than_s` stay.
+    """
     path = pathlib.Path(path)
     if path.parent.is_dir():
         for part in path.parent.iterdir():
-            if part.name.startswith(f".{path.stem}.") and PART in part.name and part.is_dir():
+            is_part = part.name.startswith(f".{path.stem}.") and PART in part.name
+            if is_part and part.is_dir() and time.time() - _last_change(part) >= older_than_s:
                 _remove(part)
+
+
+def _last_change(folder: pathlib.Path) -> float:
+    """When the folder or something in it was last written, as `time.time()` counts."""
+    last = 0.0
+    for place, _, names in os.walk(folder):
+        for name in ("", *names):
+            with contextlib.suppress(FileNotFoundError):
+                last = max(last, os.stat(os.path.join(place, name)).st_mtime)
+    return last
 
 
 def _remove(part: pathlib.Path) -> None:
