@@ -3,10 +3,13 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
+import soundfile
 
 from sam_audio_jax.data import likeness
 from sam_audio_jax.data.source import embedded, load_manifest
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench, render
 from tools import held_out_mixtures
 
@@ -62,3 +65,24 @@ def test_the_same_seed_gives_the_same_lines(folder, tmp_path):
     listed = [json.loads(line) for line in (folder / "mixtures.jsonl").open()]
     bench = held_out_mixtures.Bench([FOLDER], 12)
     assert bench.lines(3) == listed
+
+
+def test_sources_that_make_no_list_are_refused(tmp_path):
+    """The list would name clips by ids that several have, or mix clips of several rates."""
+    for folder, rate in (("one", 16_000), ("other", 8_000)):
+        (tmp_path / folder).mkdir()
+        names = [f"{folder}-{split}" for split in ("train", "valid")]
+        for name in names:
+            soundfile.write(tmp_path / folder / f"{name}.wav", 0.1 * np.ones(rate), rate)
+        fields = {"caption": "dog barking", "category": "sfx", "duration": 1.0, "license": "CC0-1.0"}
+        lines = [
+            fields | {"id": n, "source_id": n, "path": f"{n}.wav", "split": n.split("-")[1]}
+            for n in names
+        ]
+        manifest = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / folder / "manifest.jsonl").write_text(manifest)
+    with pytest.raises(UserError, match="several sources have the id one-train"):
+        held_out_mixtures.write([tmp_path / "one"] * 2, tmp_path / "out", 1, 0)
+    with pytest.raises(UserError, match=r"one-valid\.wav has 16000 Hz and .* has 8000 Hz"):
+        held_out_mixtures.write([tmp_path / "one", tmp_path / "other"], tmp_path / "out", 1, 0)
+    assert not (tmp_path / "out").exists()
