@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import time
 import uuid
@@ -149,11 +150,16 @@ def remove_parts(
 
 
 def remove_parts_of(path: str | os.PathLike) -> None:
-    """Removes what killed writers of the folder `path` left beside it."""
+    """Removes what killed writers of the folder `path` left beside it, and of no other folder.
+
+    Another may be written at the same time whose name is alike, as `lr0.002` is `lr0.001`.
+    """
     path = pathlib.Path(path)
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    own = re.compile(rf"\.{stem}\.[0-9a-f]{{8}}{re.escape(PART)}(-\d+-)?{suffix}")
     if path.parent.is_dir():
         for part in path.parent.iterdir():
-            if part.name.startswith(f".{path.stem}.") and PART in part.name and part.is_dir():
+            if own.fullmatch(part.name) and part.is_dir():
                 _remove(part)
 
 
