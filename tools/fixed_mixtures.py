@@ -43,7 +43,8 @@ class Composer:
         self.waves, rates = {}, {}
         for clip in self.clips.values():
             sound = audio.load(clip.path)
-            self.waves[clip.id] = sound.samples.mean(axis=0)
+            weights = audio.mixing_weights(sound.samples, sound.sample_rate)  # as `render`
+            self.waves[clip.id] = audio.mono(sound.samples, weights)
             rates.setdefault(sound.sample_rate, clip.path)
         self.rate, *others = rates
         if others:

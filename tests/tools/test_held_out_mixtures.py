@@ -12,6 +12,7 @@ from sam_audio_jax.data.source import embedded, load_manifest
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench, render
 from tools import held_out_mixtures
+from tools.fixed_mixtures import Composer
 
 FOLDER = pathlib.Path(embedded()).parent
 
@@ -86,3 +87,17 @@ def test_sources_that_make_no_list_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"one-valid\.wav has 16000 Hz and .* has 8000 Hz"):
         held_out_mixtures.write([tmp_path / "one", tmp_path / "other"], tmp_path / "out", 1, 0)
     assert not (tmp_path / "out").exists()
+
+
+def test_clips_of_cancelling_channels_are_laid_out_as_they_are_rendered(tmp_path):
+    noise = 0.1 * np.random.default_rng(0).standard_normal((16_000, 1))
+    soundfile.write(tmp_path / "one.wav", noise * np.array([[1.0, -0.8]]), 16_000)
+    fields = {"id": "one", "source_id": "one", "path": "one.wav", "split": "valid"}
+    fields |= {"caption": "hiss", "category": "sfx", "duration": 1.0, "license": "CC0-1.0"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(fields) + "\n")
+    make = Composer([tmp_path], known=())
+    events = [("one", 0, 16_000, 0)]
+    line = make.line("sfx", 0, "hiss", events, events)
+    (tmp_path / "mixtures.jsonl").write_text(json.dumps(line) + "\n")
+    bench = load_bench(tmp_path)
+    render(bench, bench.mixtures[0])  # checks the listed peak
