@@ -64,7 +64,7 @@ def held_out(rows: Sequence[MeasuredLoss], values: Sequence[float]) -> Results:
 
 
 def _largest(rows: Sequence[MeasuredLoss], numbers: Sequence[int]) -> int:
-    """The number of the row with the most operations, of those of one budget of the largest size."""
+    """The row with the most operations; of those of one budget that of the largest size."""
     most = max(rows[number].operations for number in numbers)
     alike = [k for k in numbers if rows[k].operations >= (1 - SAME_BUDGET) * most]
     return max(alike, key=lambda k: (rows[k].parameters, rows[k].operations))

@@ -75,7 +75,8 @@ def test_sources_that_make_no_list_are_refused(tmp_path):
         names = [f"{folder}-{split}" for split in ("train", "valid")]
         for name in names:
             soundfile.write(tmp_path / folder / f"{name}.wav", 0.1 * np.ones(rate), rate)
-        fields = {"caption": "dog barking", "category": "sfx", "duration": 1.0, "license": "CC0-1.0"}
+        fields = {"caption": "dog barking", "category": "sfx"}
+        fields |= {"duration": 1.0, "license": "CC0-1.0"}
         lines = [
             fields | {"id": n, "source_id": n, "path": f"{n}.wav", "split": n.split("-")[1]}
             for n in names
