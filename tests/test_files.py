@@ -118,6 +118,18 @@ def test_a_folder_that_was_never_finished_goes_when_it_is_written_again(tmp_path
     assert sorted(os.listdir(tmp_path)) == [written.name, "model"]
 
 
+def test_leftovers_of_a_folder_are_known_from_those_of_folders_of_like_names(tmp_path):
+    others = {".lr0.12345678.part", ".lr0.12345678.part.002", ".lr0.001.12345678.part.b"}
+    for name in (*others, ".lr0.12345678.part.001", ".lr0.87654321.part-3-.001"):
+        (tmp_path / name).mkdir()
+    files.remove_parts_of(tmp_path / "lr0.001")
+    assert set(os.listdir(tmp_path)) == others
+    with files.whole_folder(tmp_path / "whole") as part:
+        files.remove_parts_of(tmp_path / "whole")
+        assert not part.exists()
+        part.mkdir()
+
+
 def test_the_lock_of_a_folder_removes_what_nobody_writes_to(tmp_path):
     own, other = tmp_path / ".a.12345678.part-1-.wav", tmp_path / ".a.12345678.part-0-.wav"
     own.touch()

@@ -16,6 +16,7 @@ from sam_audio_jax import audio
 from sam_audio_jax.data import energy
 from sam_audio_jax.data.recording import Recording
 from sam_audio_jax.data.source import load_manifests, load_songs
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.scorers.activity import runs
 
 SEED = 11
@@ -32,16 +33,23 @@ Wave = Float[np.ndarray, " samples"]
 class Composer:
     """The held-out clips of some folders, and the ways to lay them out; draws from one generator.
 
-    `known` are the captions that a training may have.
+    `known` are the captions that a training may have. Raises `UserError` for clips of several
+    sample rates, which no mixture can have.
     """
 
     def __init__(self, folders: Sequence[pathlib.Path], known: Collection[str], seed: int = SEED):
         manifests = [str(folder / "manifest.jsonl") for folder in folders]
         self.clips = {clip.id: clip for clip in load_manifests(manifests, "valid")}
-        self.waves = {}
+        self.waves, rates = {}, {}
         for clip in self.clips.values():
             sound = audio.load(clip.path)
-            self.waves[clip.id], self.rate = sound.samples.mean(axis=0), sound.sample_rate
+            weights = audio.mixing_weights(sound.samples, sound.sample_rate)  # as `render`
+            self.waves[clip.id] = audio.mono(sound.samples, weights)
+            rates.setdefault(sound.sample_rate, clip.path)
+        self.rate, *others = rates
+        if others:
+            named = " and ".join(f"{path} has {rate} Hz" for rate, path in [*rates.items()][:2])
+            raise UserError(f"all clips of a list of mixtures must have one sample rate: {named}")
         self.songs = [list(song.stems) for song in load_songs(manifests, "valid")]
         self.known = known
         self.rng = np.random.default_rng(seed)

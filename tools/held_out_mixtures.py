@@ -26,7 +26,7 @@ from sam_audio_jax import config
 from sam_audio_jax.cli.command import at_least, command
 from sam_audio_jax.data import likeness, text, wordings
 from sam_audio_jax.data.recording import Recording
-from sam_audio_jax.data.source import load_manifests, read_objects
+from sam_audio_jax.data.source import load_manifest, load_manifests, read_objects
 from sam_audio_jax.encoders.text_form import normalize
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import whole_folder, write_jsonl
@@ -56,6 +56,9 @@ class Bench:
 
     def __init__(self, folders: Sequence[pathlib.Path], seed: int):
         manifests = [str(folder / "manifest.jsonl") for folder in folders]
+        counts = collections.Counter(one.id for path in manifests for one in load_manifest(path))
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise UserError(f"several sources have the id {twice[0]}: one list needs different ids")
         recordings = load_manifests(manifests, "train")
         train = {normalize(one.caption): one for one in recordings}
         self.known = frozenset(train)

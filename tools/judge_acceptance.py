@@ -60,6 +60,11 @@ class Acceptance:
         self.train, self.valid = (
             SimulatedTable.read(folder) for folder in (options.train, options.valid)
         )
+        if lacking := [kind for kind in KINDS if not self.valid.is_mainly(kind).any()]:
+            raise UserError(
+                f"{options.valid} has no output of {', '.join(lacking)}, by which judges that were "
+                "trained without are measured: make it with all --kinds"
+            )
         tables = {
             name: [sha256_of(getattr(options, name) / file) for file in (TABLE, OUTPUTS)]
             for name in ("train", "valid")

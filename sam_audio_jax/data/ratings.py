@@ -37,6 +37,7 @@ from sam_audio_jax.scorers.judge import AXES, JudgeConfig
 from sam_audio_jax.scorers.judge_inputs import judge_inputs, pair_frames
 
 KEPT_CLIPS = 64  # decoded recordings that are kept in memory
+KEPT_WEIGHTS = 10_000  # recordings whose mix of channels is
 FIELDS = ("mixture", "separated", "text", "ratings", "domain", "system", "id")
 
 
@@ -281,12 +282,12 @@ class RatedExamples:
     def _sounds(self, pair: RatedPair, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """A part of both waves; without `rng` their beginning."""
         hop = self.judge.hop
-        sounds = [clip(path, self.judge.sample_rate) for path in (pair.mixture, pair.separated)]
+        paths, rate = (pair.mixture, pair.separated), self.judge.sample_rate
+        sounds = [clip(path, rate, pair.mixture) for path in paths]
         length = self.frames * hop
         spare = min(len(sound) for sound in sounds) - length
         start = int(rng.integers(spare // hop + 1)) * hop if rng is not None and spare > 0 else 0
         mixture, separated = (sound[start : start + length] for sound in sounds)
-        rate = self.judge.sample_rate
         try:
             inputs = judge_inputs([mixture], [separated], rate, self.judge, frames=self.frames)
         except UserError as error:
@@ -316,7 +317,22 @@ def _tokenizer(name: str, normalizes: bool) -> PretrainedTokenizer:
 
 
 @functools.lru_cache(maxsize=KEPT_CLIPS)
-def clip(path: str, sample_rate: int) -> Float32[np.ndarray, " samples"]:
-    """A recording as one channel at the judge's rate; its level stays."""
+def clip(path: str, sample_rate: int, mixture: str) -> Float32[np.ndarray, " samples"]:
+    """A recording as one channel at the judge's rate; its level stays.
+
+    Channels are added up as in a separation, with the weights of the mixture that it is of, or is
+    itself; with its own where it has another number of them.
+    """
     loaded = audio.load(path)
-    return audio.resample(audio.mono(loaded.samples), loaded.sample_rate, sample_rate)
+    weights = None
+    if (count := len(loaded.samples)) > 1:
+        weights = _weights(mixture)
+        weights = weights if len(weights) == count else _weights(path)
+    return audio.resample(audio.mono(loaded.samples, weights), loaded.sample_rate, sample_rate)
+
+
+@functools.lru_cache(maxsize=KEPT_WEIGHTS)
+def _weights(path: str) -> Float[np.ndarray, " channels"]:
+    """The weights with which the channels of a recording become one."""
+    loaded = audio.load(path)
+    return audio.mixing_weights(loaded.samples, loaded.sample_rate)

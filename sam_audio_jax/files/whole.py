@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import time
 import uuid
@@ -151,15 +152,18 @@ def remove_parts(
 
 
 def remove_parts_of(path: str | os.PathLike, *, older_than_s: float = 0.0) -> None:
-    """Removes what killed writers of the folder `path` left beside it.
+    """Removes what killed writers of the folder `path` left beside it, and of no other folder.
 
-    Folders into which something was written in the last `older_than_s` stay.
+    Another may be written at the same time whose name is alike, as `lr0.002` is `lr0.001`. Folders
+    into which something was written in the last `older_than_s` stay.
     """
     path = pathlib.Path(path)
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    own = re.compile(rf"\.{stem}\.[0-9a-f]{{8}}{re.escape(PART)}(-\d+-)?{suffix}")
     if path.parent.is_dir():
         for part in path.parent.iterdir():
-            is_part = part.name.startswith(f".{path.stem}.") and PART in part.name
-            if is_part and part.is_dir() and time.time() - _last_change(part) >= older_than_s:
+            is_part = own.fullmatch(part.name) and part.is_dir()
+            if is_part and time.time() - _last_change(part) >= older_than_s:
                 _remove(part)
 
 

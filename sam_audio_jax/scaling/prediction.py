@@ -13,6 +13,8 @@ from sam_audio_jax.scaling.measured import MeasuredLoss
 from sam_audio_jax.scaling.points import Points, points
 
 Results = dict[str, Any]
+# Of operations: runs of one budget differ by less, as each makes whole steps.
+SAME_BUDGET = 0.02
 
 
 def points_of(rows: Sequence[MeasuredLoss], values: Sequence[float]) -> Points:
@@ -34,9 +36,7 @@ def held_out(rows: Sequence[MeasuredLoss], values: Sequence[float]) -> Results:
     run's size is left out. Most of that spread may be between amounts of data, so that
     `equal_data` has the same test at each amount, by the spread between sizes there.
     """
-    at = max(
-        range(len(rows)), key=lambda number: (rows[number].operations, rows[number].parameters)
-    )
+    at = _largest(rows, range(len(rows)))
     largest, truth = rows[at], values[at]
     kept = [number for number, row in enumerate(rows) if row.width != largest.width]
     try:
@@ -45,7 +45,7 @@ def held_out(rows: Sequence[MeasuredLoss], values: Sequence[float]) -> Results:
         return {"missing": str(error)}
     sure = uncertainty(fitted)
     interval = sure.of_new_run(fitted.law, largest.parameters, largest.seconds)
-    second = max(kept, key=lambda number: rows[number].operations)
+    second = _largest(rows, kept)
     spread = max(values) - min(values)
     return {
         "run": largest.run,
@@ -61,6 +61,13 @@ def held_out(rows: Sequence[MeasuredLoss], values: Sequence[float]) -> Results:
         ),
         "equal_data": _at_equal_data(rows, values, largest, fitted, sure),
     }
+
+
+def _largest(rows: Sequence[MeasuredLoss], numbers: Sequence[int]) -> int:
+    """The row with the most operations; of those of one budget that of the largest size."""
+    most = max(rows[number].operations for number in numbers)
+    alike = [k for k in numbers if rows[k].operations >= (1 - SAME_BUDGET) * most]
+    return max(alike, key=lambda k: (rows[k].parameters, rows[k].operations))
 
 
 def _at_equal_data(

@@ -93,7 +93,8 @@ class _Windows:
     """Integer RMS of any window of a clip, from a cumulative sum of squares."""
 
     def __init__(self, pcm: Int[np.ndarray, " samples"], window_ms: int):
-        self.length_ms = round(1000 * len(pcm) / RATE)
+        # In the order of the reference's operations, which decides where a half is rounded to.
+        self.length_ms = round(1000 * (len(pcm) / RATE))
         self.size = window_ms * PER_MS
         padded = np.zeros(max(len(pcm), self.length_ms * PER_MS), np.int64)
         padded[: len(pcm)] = pcm  # zeros fill the last millisecond, as lengths are rounded

@@ -30,6 +30,8 @@ from sam_audio_jax.train.config import JudgeTrainConfig
 PER_SHARD = 512
 ROWS = 16  # sounds that are encoded at once
 
+_Sound = tuple[str, str]  # its path, and that of the mixture that it is of
+
 
 def frozen_stage(config: JudgeTrainConfig) -> Stage:
     """How far the frozen parts of a judge encode a sound."""
@@ -56,41 +58,46 @@ def open_judge_cache(
     frames = config.data.frames(config.judge)
     folder = pathlib.Path(config.data.cache) / _probe(judge, stage, frames)
     known = EncodedSounds(stage, folder)
-    paths = dict.fromkeys(path for pair in pairs for path in (pair.mixture, pair.separated))
-    missing = [path for path in paths if not known.is_current(path)]
+    # Of each sound the mixture that it is of, with whose weights its channels are added up.
+    sounds: dict[str, str] = {}
+    for pair in pairs:
+        for path in (pair.mixture, pair.separated):
+            sounds.setdefault(path, pair.mixture)
+    missing = [sound for sound in sounds.items() if not known.is_current(sound[0])]
     for shard in progress_bar(range(0, len(missing), PER_SHARD), desc="encoding", leave=False):
         _write_shard(folder, judge, stage, frames, missing[shard : shard + PER_SHARD])
     return EncodedSounds(stage, folder) if missing else known
 
 
 def _write_shard(
-    folder: pathlib.Path, judge: Judge, stage: Stage, frames: int, paths: Sequence[str]
+    folder: pathlib.Path, judge: Judge, stage: Stage, frames: int, sounds: Sequence[_Sound]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{len(list(folder.glob('[0-9]*'))):05d}"
-    with whole_folder(folder / name) as part:
+    last = max((int(shard.name) for shard in folder.glob("[0-9]*")), default=-1)
+    with whole_folder(folder / f"{last + 1:05d}") as part:
+        paths = [path for path, _ in sounds]
         stamps = [stamp_of(path) for path in paths]
         values, counts = [], []
-        for rows, lengths in _encoded(judge, stage, frames, paths):
+        for rows, lengths in _encoded(judge, stage, frames, sounds):
             values.append(rows.astype(np.float16))
             counts += lengths
         np.save(part / VALUES, np.concatenate(values))
-        index = {"paths": list(paths), "frames": counts, "stamps": stamps}
+        index = {"paths": paths, "frames": counts, "stamps": stamps}
         write_json(part / SOUNDS, index, indent=None)
 
 
 def _encoded(
-    judge: Judge, stage: Stage, frames: int, paths: Sequence[str]
+    judge: Judge, stage: Stage, frames: int, sounds: Sequence[_Sound]
 ) -> Iterator[tuple[Float32[np.ndarray, "rows frames width"], list[int]]]:
     """Outputs of the stage, `ROWS` sounds at a time, and their lengths in frames."""
     hop, rate = judge.config.hop, judge.config.sample_rate
     graph, weights = nnx.split(judge)
-    for first in range(0, len(paths), ROWS):
-        chosen = paths[first : first + ROWS]
+    for first in range(0, len(sounds), ROWS):
+        chosen = sounds[first : first + ROWS]
         waves = np.zeros((ROWS, frames * hop), np.float32)
         lengths = []
-        for row, path in enumerate(chosen):
-            wave = pad_to_hop(clip(path, rate)[: frames * hop], hop)
+        for row, (path, mixture) in enumerate(chosen):
+            wave = pad_to_hop(clip(path, rate, mixture)[: frames * hop], hop)
             waves[row, : len(wave)] = wave
             lengths.append(len(wave) // hop)
         valid = np.arange(frames) < np.array(lengths + [0] * (ROWS - len(chosen)))[:, None]

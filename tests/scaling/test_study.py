@@ -322,6 +322,20 @@ def test_the_largest_size_is_predicted_at_every_amount_of_data_and_without_the_l
     )
 
 
+def test_of_runs_of_one_budget_the_largest_size_is_held_out(tmp_path):
+    """Whole steps leave them different operations, here the most to the smallest size."""
+    config = study(design="isoflop", steps=(), budgets=(3e11, 1e12, 3e12, 1e13))
+    folder, planned = StudyFolder(tmp_path), runs(config)
+    for run in planned:
+        write_run(folder, run)
+    measured = rows(config, planned, folder)
+    most = max(measured, key=lambda row: row.operations)
+    assert most.width == min(WIDTHS)
+    test = held_out(measured, [row.losses["all"] for row in measured])
+    assert (test["run"], test["naive_run"]) == ("w96-c1e+13-s0", "w64-c1e+13-s0")
+    assert "times in N" in test["extrapolated"]
+
+
 def _with_losses(measured, losses):
     return [
         dataclasses.replace(row, losses={"all": value})

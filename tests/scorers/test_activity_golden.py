@@ -100,6 +100,12 @@ def test_short_and_empty_clips():
     assert find_activity(np.zeros(0, np.float32), RATE).spans == [(0.0, 0.0)]
 
 
+def test_half_milliseconds_of_a_clip_are_rounded_as_by_the_reference():
+    # pydub 0.25.1 says that these clips have 501, 502 and 2003 ms.
+    for samples, end in ((12_036, 0.501), (12_060, 0.502), (48_084, 2.003)):
+        assert find_activity(np.full(samples, 0.1, np.float32), RATE).spans == [(0.0, end)]
+
+
 def test_merged_spans_count_once():
     spans = [(1.0, 2.0), (0.0, 1.5), (3.0, 4.0)]
     assert merged(spans) == [(0.0, 2.0), (3.0, 4.0)]

@@ -3,12 +3,16 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
+import soundfile
 
 from sam_audio_jax.data import likeness
 from sam_audio_jax.data.source import embedded, load_manifest
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.eval.mixtures import load_bench, render
 from tools import held_out_mixtures
+from tools.fixed_mixtures import Composer
 
 FOLDER = pathlib.Path(embedded()).parent
 
@@ -62,3 +66,39 @@ def test_the_same_seed_gives_the_same_lines(folder, tmp_path):
     listed = [json.loads(line) for line in (folder / "mixtures.jsonl").open()]
     bench = held_out_mixtures.Bench([FOLDER], 12)
     assert bench.lines(3) == listed
+
+
+def test_sources_that_make_no_list_are_refused(tmp_path):
+    """The list would name clips by ids that several have, or mix clips of several rates."""
+    for folder, rate in (("one", 16_000), ("other", 8_000)):
+        (tmp_path / folder).mkdir()
+        names = [f"{folder}-{split}" for split in ("train", "valid")]
+        for name in names:
+            soundfile.write(tmp_path / folder / f"{name}.wav", 0.1 * np.ones(rate), rate)
+        fields = {"caption": "dog barking", "category": "sfx"}
+        fields |= {"duration": 1.0, "license": "CC0-1.0"}
+        lines = [
+            fields | {"id": n, "source_id": n, "path": f"{n}.wav", "split": n.split("-")[1]}
+            for n in names
+        ]
+        manifest = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / folder / "manifest.jsonl").write_text(manifest)
+    with pytest.raises(UserError, match="several sources have the id one-train"):
+        held_out_mixtures.write([tmp_path / "one"] * 2, tmp_path / "out", 1, 0)
+    with pytest.raises(UserError, match=r"one-valid\.wav has 16000 Hz and .* has 8000 Hz"):
+        held_out_mixtures.write([tmp_path / "one", tmp_path / "other"], tmp_path / "out", 1, 0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_clips_of_cancelling_channels_are_laid_out_as_they_are_rendered(tmp_path):
+    noise = 0.1 * np.random.default_rng(0).standard_normal((16_000, 1))
+    soundfile.write(tmp_path / "one.wav", noise * np.array([[1.0, -0.8]]), 16_000)
+    fields = {"id": "one", "source_id": "one", "path": "one.wav", "split": "valid"}
+    fields |= {"caption": "hiss", "category": "sfx", "duration": 1.0, "license": "CC0-1.0"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(fields) + "\n")
+    make = Composer([tmp_path], known=())
+    events = [("one", 0, 16_000, 0)]
+    line = make.line("sfx", 0, "hiss", events, events)
+    (tmp_path / "mixtures.jsonl").write_text(json.dumps(line) + "\n")
+    bench = load_bench(tmp_path)
+    render(bench, bench.mixtures[0])  # checks the listed peak

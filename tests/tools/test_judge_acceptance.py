@@ -115,3 +115,15 @@ def test_a_training_that_was_stopped_is_not_measured(folder, tmp_path, monkeypat
     reached[0] = 9
     assert judge_acceptance.main(command) == 2
     assert "all-kinds is measured" in capsys.readouterr().err
+
+
+def test_a_table_without_a_kind_is_refused_before_any_training(folder, tmp_path, capsys):
+    some = tmp_path / "some"
+    some.mkdir()
+    for name in ("ratings.jsonl", "outputs.jsonl"):
+        pairs = zip(read_jsonl(folder / name), read_jsonl(folder / "ratings.jsonl"), strict=True)
+        write_jsonl(some / name, [line for line, row in pairs if row["system"] != "smear"])
+    command = ["--train", str(folder), "--valid", str(some), "--encoders", str(folder)]
+    assert judge_acceptance.main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert f"{some} has no output of smear, by which" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

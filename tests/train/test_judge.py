@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from flax import nnx
 
-from sam_audio_jax import parallel
+from sam_audio_jax import audio, parallel
 from sam_audio_jax.cli import train_judge
 from sam_audio_jax.convert.judge import load_judge, save_judge
 from sam_audio_jax.convert.pe_a_frame import load_span_predictor
@@ -380,6 +380,24 @@ def training(**changes) -> JudgeTrainConfig:
     )
 
 
+def test_channels_that_cancel_are_mixed_as_in_a_separation(tmp_path):
+    """Those of a separated sound as those of its mixture, where they are as many."""
+    rng = np.random.default_rng(0)
+    sides = 0.1 * rng.standard_normal((16_000, 1)) * np.array([[1.0, -1.0]])
+    voice = np.sin(np.arange(16_000) * 0.1)[:, None] * np.array([[0.01, 0.005]])
+    one = {"mixture": sides + voice, "separated": voice, "alone": voice[:, :1]}
+    for name, samples in one.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000, "FLOAT")
+    mixture = str(tmp_path / "mixture.wav")
+    loaded = audio.load(mixture)
+    weights = audio.mixing_weights(loaded.samples, 16_000)
+    assert not audio.is_mean(weights)
+    for name, samples in one.items():
+        mixed = samples @ weights if samples.shape[1] == 2 else samples[:, 0]
+        found = clip(str(tmp_path / f"{name}.wav"), 16_000, mixture)
+        np.testing.assert_allclose(found, mixed, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize("stage", ["latents", "frames"])
 def test_scores_from_encoded_sounds_are_those_from_waves(tmp_path, stage):
     parts = {"latents": ("wave_encoder",), "frames": ("wave_encoder", "project", "audio")}
@@ -417,6 +435,10 @@ def test_scores_from_encoded_sounds_are_those_from_waves(tmp_path, stage):
     assert changed is not None
     assert not np.array_equal(changed[pairs[0].separated], before)
     np.testing.assert_array_equal(changed[pairs[0].separated], encoded[pairs[1].separated])
+    shutil.rmtree(shards[0])  # as by hand
+    restored = open_judge_cache(config, judge, pairs)
+    assert restored is not None
+    np.testing.assert_array_equal(restored[pairs[0].mixture], changed[pairs[0].mixture])
 
 
 def test_the_contrast_is_low_where_sounds_and_texts_agree():
