@@ -1,5 +1,6 @@
 """The files of a separation: stems, the video with the target as its sound, a spectrogram."""
 
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -36,6 +37,14 @@ def check_result_folder(out: pathlib.Path, *, overwrite: bool) -> None:
         raise UserError(f"{out} holds other files ({foreign[0]}); --out must name a new folder")
     if names and not overwrite:
         raise UserError(f"{out} holds an earlier result; add --overwrite or name a new folder")
+
+
+def check_not_replaced(out: pathlib.Path, inputs: Sequence[str | None]) -> None:
+    """Raises UserError for an input in `out`, a result folder that is written anew."""
+    folder = os.path.realpath(out)
+    for path in inputs:
+        if path is not None and os.path.dirname(os.path.realpath(path)) == folder:
+            raise UserError(f"{path} is a file of the earlier result that --out would replace")
 
 
 def file_names(texts: Sequence[str]) -> list[str]:
