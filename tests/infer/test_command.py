@@ -176,6 +176,14 @@ def test_an_earlier_result_is_replaced_only_on_demand(folder, street, tmp_path, 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "street.wav"]
 
 
+def test_unfinished_downloads_in_the_folder_are_not_replaced(street, tmp_path, capsys):
+    out = tmp_path / "downloads"
+    out.mkdir()
+    (out / "film.mp4.part").touch()
+    assert command.main([street, "--text", "dog", "--out", str(out)]) == 2
+    assert "holds other files (film.mp4.part)" in capsys.readouterr().err
+
+
 def test_an_input_in_the_folder_that_is_replaced_is_refused(street, tmp_path, capsys):
     out = tmp_path / "out"
     earlier = out / "target.wav"
