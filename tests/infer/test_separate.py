@@ -140,6 +140,7 @@ def test_solver_options(model, noise_of):
     wave = noise_of(1.01)
     assert (model.sampler.method, model.sampler.steps) == ("euler", 2)
     two = model.separate(wave, "dog", sample_rate=RATE)
+    assert two.target.flags.writeable
     same(two, model.separate(wave, "dog", sample_rate=RATE, method="euler", steps=2), atol=0)
     midpoint = model.separate(wave, "dog", sample_rate=RATE, method="midpoint", steps=2)
     assert np.abs(two.target - midpoint.target).max() > 1e-5
