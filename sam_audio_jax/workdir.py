@@ -37,9 +37,9 @@ from sam_audio_jax.bounds import fits
 from sam_audio_jax.config import differences, to_dict
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import (
-    PART,
     check_format,
     check_writable,
+    is_part,
     read_jsonl,
     read_object,
     remove_parts,
@@ -364,7 +364,7 @@ class Workdir:
 
     def _is_empty(self) -> bool:
         """Whether nothing is in the folder but what a killed writer left."""
-        return all(PART in entry.name for entry in self.path.iterdir())
+        return all(is_part(entry.name) for entry in self.path.iterdir())
 
     def _claim(self, config: Any) -> None:
         warnings = self._check(config)

@@ -37,6 +37,20 @@ def test_a_folder_is_replaced_only_when_asked_and_only_when_full(tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_files_of_others_that_are_called_parts_are_no_leftovers(tmp_path):
+    for name in ("film.mp4.part", "archive.part1.rar"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).touch()
+        with pytest.raises(UserError, match="exists already"):
+            files.check_new_folder(folder, "--out")
+    (tmp_path / "killed").mkdir()
+    with files.whole_file(tmp_path / "killed" / "a") as part:
+        assert files.is_part(part.name)
+        part.touch()
+        files.check_new_folder(tmp_path / "killed")
+
+
 def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path):
     path = tmp_path / "out"
     with pytest.raises(OSError, match="not empty"), files.whole_folder(path):

@@ -42,8 +42,13 @@ class Level:
         return np.clip(levelled, -1.0, 1.0, out=levelled)
 
     def undo(self, stems: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
-        """Returns stems at the recording's own level; the offset is in none of them."""
-        return stems if self.gain == 1.0 else stems * np.float32(1 / self.gain)
+        """Returns stems at the recording's own level; the offset is in none of them.
+
+        They may be changed, while those of JAX are read-only.
+        """
+        if self.gain == 1.0:
+            return stems if stems.flags.writeable else stems.copy()
+        return stems * np.float32(1 / self.gain)
 
     def recorded(self, wave: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:
         """Returns what `apply` had, but for the clicks that it cut."""

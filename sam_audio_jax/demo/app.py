@@ -25,10 +25,10 @@ from sam_audio_jax import audio
 from sam_audio_jax.demo import job_request, uploads
 from sam_audio_jax.demo.example import make_example
 from sam_audio_jax.demo.guard import Guard
-from sam_audio_jax.demo.jobs import BusyError, Job, Queue
+from sam_audio_jax.demo.jobs import Job, Queue
 from sam_audio_jax.demo.limits import Limits
 from sam_audio_jax.demo.separating import Separating
-from sam_audio_jax.demo.store import SOURCE, Store, Upload
+from sam_audio_jax.demo.store import SOURCE, BusyError, Store, Upload
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.files import place_error
 from sam_audio_jax.infer.separate import SAMAudio

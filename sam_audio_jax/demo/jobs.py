@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sam_audio_jax.demo.job_request import JobRequest
 from sam_audio_jax.demo.limits import Limits
-from sam_audio_jax.demo.store import Upload
+from sam_audio_jax.demo.store import BusyError, Upload
 from sam_audio_jax.errors import UserError, first_line
 from sam_audio_jax.files import place_error
 
@@ -23,10 +23,6 @@ ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")
 
 class CancelledError(Exception):
     """Raised in the worker's thread between two stages of a job that was cancelled."""
-
-
-class BusyError(UserError):
-    """The queue is full."""
 
 
 @dataclasses.dataclass(frozen=True)

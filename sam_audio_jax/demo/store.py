@@ -15,9 +15,14 @@ from typing import Any
 from sam_audio_jax import audio
 from sam_audio_jax.demo.drawing import Drawing, draw
 from sam_audio_jax.demo.limits import Limits
+from sam_audio_jax.errors import UserError
 from sam_audio_jax.infer.inputs import to_mono
 
 MIXTURE, SOURCE = "mixture.wav", "source"
+
+
+class BusyError(UserError):
+    """Too much waits already: recordings, or separations of them."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -87,9 +92,18 @@ class Store:
         return upload
 
     def add(self, upload: Upload) -> None:
-        """Makes a recording known; drops others, if there are too many."""
+        """Makes a recording known; drops others, if there are too many.
+
+        Raises BusyError, and removes its files, where jobs need all the others.
+        """
         with self._lock:
-            self._uploads[upload.id] = upload
+            busy = sum(one.pins > 0 for one in self._uploads.values())
+            if busy < self.limits.kept:
+                upload.used = time.monotonic()  # not when its upload began: the others were in use
+                self._uploads[upload.id] = upload
+        if busy >= self.limits.kept:
+            shutil.rmtree(upload.folder, ignore_errors=True)
+            raise BusyError(f"{busy} recordings wait to be separated already: try again in a while")
         self.sweep()
 
     def find(self, key: str) -> Upload | None:

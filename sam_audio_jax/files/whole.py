@@ -22,6 +22,14 @@ STALE_S = 3_600.0  # the age of a part that no process can still be writing
 LONGEST_NAME = 255  # bytes of the name of a file, in most file systems
 
 
+def is_part(name: str) -> bool:
+    """Whether a file's name is one of what is being written, or was by a writer that was killed.
+
+    Those of others, as `film.mp4.part` of a download, are not hidden.
+    """
+    return name.startswith(".") and PART in name
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """A path beside `path` to write to; it becomes `path` on success and is removed on failure.
@@ -82,7 +90,7 @@ def check_new_folder(path: str | os.PathLike, name: str = "") -> None:
     """Raises `UserError` unless `path` is missing or an empty folder; `name` is its option's."""
     path = pathlib.Path(path)
     if path.is_dir():
-        if any(PART not in entry.name for entry in path.iterdir()):
+        if not all(is_part(entry.name) for entry in path.iterdir()):
             raise UserError(f"{name} {path} exists already: give the path of a new folder".strip())
     elif os.path.lexists(path):
         raise UserError(f"{name} {path} exists already and is no folder".strip())

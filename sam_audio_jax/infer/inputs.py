@@ -163,6 +163,23 @@ def read(
     return recording
 
 
+def check_sample_rate(sample_rate: Any, sources: Sequence[Any], items: Sequence[Item]) -> None:
+    """Raises UserError for a `sample_rate` of arrays that no file among the `sources` has.
+
+    `items` are those of the files. Where one of the sources is an array, the rate is that one's.
+    """
+    decoded = str | os.PathLike | Audio | None
+    if sample_rate is None or not all(isinstance(source, decoded) for source in sources):
+        return
+    for item in items:
+        rate = item.recording.sample_rate
+        if rate != sample_rate:
+            raise UserError(
+                f"sample_rate={shown(sample_rate)} is of an array, and {item.name} is a file of "
+                f"{rate} Hz: leave it out"
+            )
+
+
 def check_track(track: Any, name: str) -> None:
     """Raises UserError unless `track` can be the number of an audio track."""
     if not isinstance(track, int) or isinstance(track, bool) or track < 1:

@@ -1,5 +1,6 @@
 """The files of a separation: stems, the video with the target as its sound, a spectrogram."""
 
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from jaxtyping import Float
 
 from sam_audio_jax import audio
 from sam_audio_jax.errors import UserError, describe
-from sam_audio_jax.files import PART, check_writable, whole_file
+from sam_audio_jax.files import check_writable, is_part, whole_file
 from sam_audio_jax.infer.inputs import Item
 from sam_audio_jax.infer.picture import spectrograms_png
 from sam_audio_jax.infer.stems import Stems, TextStems
@@ -30,12 +31,20 @@ def check_result_folder(out: pathlib.Path, *, overwrite: bool) -> None:
     check_writable(out, "--out")
     if not out.exists():
         return
-    names = sorted(file.name for file in out.iterdir() if PART not in file.name)
+    names = sorted(file.name for file in out.iterdir() if not is_part(file.name))
     foreign = [name for name in names if name not in ONE_ITEM and not name.endswith(OF_A_TEXT)]
     if foreign:
         raise UserError(f"{out} holds other files ({foreign[0]}); --out must name a new folder")
     if names and not overwrite:
         raise UserError(f"{out} holds an earlier result; add --overwrite or name a new folder")
+
+
+def check_not_replaced(out: pathlib.Path, inputs: Sequence[str | None]) -> None:
+    """Raises UserError for an input in `out`, a result folder that is written anew."""
+    folder = os.path.realpath(out)
+    for path in inputs:
+        if path is not None and os.path.dirname(os.path.realpath(path)) == folder:
+            raise UserError(f"{path} is a file of the earlier result that --out would replace")
 
 
 def file_names(texts: Sequence[str]) -> list[str]:

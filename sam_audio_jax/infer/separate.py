@@ -173,9 +173,10 @@ class SAMAudio:
         read and encoded once. With `joint` they add up to the recording, with `rest` one more takes
         what no text took. `spans` are then a list with a list (or None) for each text.
         `audio`: a path, or an array `[samples]` or `[channels, samples]` at `sample_rate`; with a
-        list, the prompts and `noise` are lists too. `track`: which audio track of a file, from 1;
-        None: the one that players take. What is to be known about a file (damage, other tracks, a
-        wrong length in its header) or its prompts (a span that marks no frame) is a Python warning.
+        list, the prompts and `noise` are lists too. A file has its own rate: another one beside it
+        is an error. `track`: which audio track of a file, from 1; None: the one that players take.
+        What is to be known about a file (damage, other tracks, a wrong length in its header) or its
+        prompts (a span that marks no frame) is a Python warning.
         `spans`: [("+" or "-", start_s, end_s)]. Without a prompt it is an error, or `unprompted`.
         `video`: a path or uint8 `[frames, height, width, 3]` that span the recording, in which
         `mask` (see `video/masks.py`) marks the object; without a mask it is masked already.
@@ -206,11 +207,17 @@ class SAMAudio:
                 raise UserError("examples (like) need recordings in place of a Batch")
             if passed := [name for name, value in prompts.items() if value is not None]:
                 raise UserError(f"a Batch holds its prompts: give {passed[0]} to the processor")
+            for name, value in (("sample_rate", sample_rate), ("track", track)):
+                if value is not None:
+                    raise UserError(f"{name} has no effect on a Batch, which is read: leave it out")
             return self.pipeline.separate_batch(audio, options, noise)
         self.pipeline.check_options(options)
         fields: dict[str, Any] = {"sample_rate": sample_rate, "mask_keeps": options.mask_keeps}
         prompts |= {"noise": noise, "track": track}
         recordings = self._recordings(audio, prompts, options, fields)
+        every = [one for one in (audio, prompts["like"]) for one in _listed(one)]
+        first = [recording.items[0] for recording in recordings]
+        inputs.check_sample_rate(sample_rate, every, first)
         notes = [item.recording.notes for recording in recordings for item in recording.items]
         inputs.warn(tuple(dict.fromkeys(note for own in notes for note in own)))
         separated = self._separate(recordings, options)
@@ -398,6 +405,11 @@ class SAMAudio:
         notes += idle
         every = (*item.recording.notes, *(f"{item.name}: {note}" for note in notes))
         return dataclasses.replace(item, recording=dataclasses.replace(item.recording, notes=every))
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    """The values for several recordings, or the one of a single recording in a list."""
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def check_own_settings(extra: Mapping[str, Any]) -> None:

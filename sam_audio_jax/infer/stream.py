@@ -29,6 +29,7 @@ from sam_audio_jax.infer.stream_windows import Pair, SlidingBuffer, WindowQueue
 from sam_audio_jax.separator.prompts import Span
 
 LONGEST_NOTED_S = 86_400.0  # spans behind it are not looked at: each frame takes memory
+FEW_CHANNELS = 16  # blocks of more channels than this, and than samples, are transposed
 
 
 def stream(
@@ -187,6 +188,10 @@ def _check_block(
         raise UserError(
             "a block must be [samples] or [channels, samples] of floats with full scale 1.0, "
             f"not {wave.dtype} of shape {wave.shape}"
+        )
+    if FEW_CHANNELS < len(wave) > wave.shape[-1] > 0:  # [samples, channels], as sounddevice has it
+        raise UserError(
+            f"a block has {len(wave)} channels of {wave.shape[-1]} samples: transposed?"
         )
     if shape is not None and wave.shape[:-1] != shape:
         raise UserError(f"a block of shape {wave.shape} follows blocks of {(*shape, 'samples')}")

@@ -53,7 +53,6 @@ class StreamInput:
         self, block: Float[np.ndarray, "samples channels"]
     ) -> Iterator[Float32[np.ndarray, " levelled"]]:
         """Yields samples for the windows wherever a decision is due."""
-        self._offsets.add(block.T)
         self._waiting.append(block)
         while self._waiting.stop >= (end := self._decision()):
             yield self._next(self._waiting.read(self._waiting.start, end), last=False)
@@ -75,7 +74,7 @@ class StreamInput:
 
     @property
     def offsets(self) -> Float32[np.ndarray, " channels"] | None:
-        """Returns the offsets of the channels so far; None where they are not taken out."""
+        """Returns the offsets of the channels up to the last decision; None: they stay."""
         return None if self.level_db is None else self._offsets.offsets
 
     def _decision(self) -> int:
@@ -87,6 +86,7 @@ class StreamInput:
         self, samples: Float[np.ndarray, "samples channels"], *, last: bool
     ) -> Float32[np.ndarray, " levelled"]:
         channels = samples.T
+        self._offsets.add(channels)
         self._mixer.add(channels)
         weights, before = self._mixer.weights, self._weights
         if not audio.is_mean(weights) and (before is None or np.any(weights != before)):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from sam_audio_jax.bounds import NonNegative, Seconds, check
 from sam_audio_jax.codec.chunked import (
     decode_chunked,
     decoder_context,
@@ -106,6 +107,8 @@ class WindowQueue:
         self.compiled, self.codec = compiled, compiled.network.codec
         self._compiled_codec = Compiled(self.codec)
         config, rate = compiled.network.separator.config, self.codec.config.frame_rate
+        check(Seconds, window_s, "window_s")
+        check(NonNegative, overlap_s, "overlap_s")
         self.window, overlap = round(window_s * rate), round(overlap_s * rate)
         if not 1 <= self.window <= config.dit.max_positions:
             raise UserError(

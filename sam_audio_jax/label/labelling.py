@@ -39,9 +39,9 @@ from sam_audio_jax.data.refusals import Refusal
 from sam_audio_jax.encoders.audio_tower import latents_probe
 from sam_audio_jax.errors import UnusableError, UserError, describe
 from sam_audio_jax.files import (
-    PART,
     check_format,
     check_writable,
+    is_part,
     iter_jsonl,
     json_differences,
     read_object,
@@ -97,7 +97,7 @@ def check_label_folder(out: pathlib.Path, plan: dict[str, Any]) -> None:
     It must also be possible to write there.
     """
     check_writable(out, "--out")
-    if not out.exists() or all(PART in path.name for path in out.iterdir()):
+    if not out.exists() or all(is_part(path.name) for path in out.iterdir()):
         return
     if not (out / PLAN).is_file():
         raise UserError(f"{out} holds other files and no pseudo-labels")

@@ -7,7 +7,7 @@ import pytest
 
 from sam_audio_jax import audio
 from sam_audio_jax.demo import uploads
-from sam_audio_jax.demo.store import Store
+from sam_audio_jax.demo.store import BusyError, Store
 from sam_audio_jax.errors import UserError
 from tests.demo.conftest import LIMITS
 
@@ -69,3 +69,22 @@ def test_the_longest_unused_recording_is_dropped_but_none_that_a_job_needs(tmp_p
     first.used -= LIMITS.kept_s + 1
     store.sweep()
     assert [path.name for path in tmp_path.iterdir()] == [first.id]
+
+
+def test_a_recording_is_taken_only_where_it_can_stay(tmp_path):
+    """It is dropped neither because jobs need all others nor because its upload took long."""
+    store = Store(tmp_path, dataclasses.replace(LIMITS, kept=2))
+    wanted, idle = store.new("wanted"), store.new("idle")
+    slow = store.new("slow")
+    for one in (wanted, idle):
+        store.add(one)
+        assert store.find(one.id) is one
+    wanted.pins = 1
+    store.add(slow)
+    assert store.find(slow.id) is slow
+    assert store.find(idle.id) is None
+    slow.pins = 1
+    late = store.new("late")
+    with pytest.raises(BusyError, match="2 recordings wait to be separated already"):
+        store.add(late)
+    assert not late.folder.exists()

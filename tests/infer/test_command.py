@@ -176,6 +176,28 @@ def test_an_earlier_result_is_replaced_only_on_demand(folder, street, tmp_path, 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "street.wav"]
 
 
+def test_unfinished_downloads_in_the_folder_are_not_replaced(street, tmp_path, capsys):
+    out = tmp_path / "downloads"
+    out.mkdir()
+    (out / "film.mp4.part").touch()
+    assert command.main([street, "--text", "dog", "--out", str(out)]) == 2
+    assert "holds other files (film.mp4.part)" in capsys.readouterr().err
+
+
+def test_an_input_in_the_folder_that_is_replaced_is_refused(street, tmp_path, capsys):
+    out = tmp_path / "out"
+    earlier = out / "target.wav"
+    out.mkdir()
+    earlier.write_bytes(pathlib.Path(street).read_bytes())
+    (tmp_path / "link.wav").symlink_to(earlier)
+    rest = ["--text", "dog", "--out", str(out), "--overwrite"]
+    link = str(tmp_path / "link.wav")
+    for arguments in ([str(earlier)], [link], [street, "--like", link]):
+        assert command.main([*arguments, *rest]) == 2
+        assert "is a file of the earlier result that --out" in capsys.readouterr().err
+    assert earlier.read_bytes() == pathlib.Path(street).read_bytes()
+
+
 def test_files_that_appear_meanwhile_are_not_replaced(model, street, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
 

@@ -123,8 +123,8 @@ def test_candidates_are_ranked_at_the_level_of_the_recording(model, noise_of, fo
         np.testing.assert_allclose(mixtures[0][:length], wave, atol=1e-7)
 
 
-def run_stream(model, wave, **options):
-    blocks = (wave[..., i : i + 1_700] for i in range(0, wave.shape[-1], 1_700))
+def run_stream(model, wave, size=1_700, **options):
+    blocks = (wave[..., i : i + size] for i in range(0, wave.shape[-1], size))
     pieces = list(stream(model, blocks, RATE, window_s=2.0, overlap_s=0.5, text="dog", **options))
     return tuple(
         np.concatenate([getattr(piece, name) for piece in pieces], axis=-1)
@@ -152,6 +152,14 @@ def test_a_stream_follows_its_level_and_comes_back_at_it(model, noise_of):
     refined = run_stream(model, wave + np.float32(0.3), refine="wiener")
     np.testing.assert_allclose(sum(refined), wave + np.float32(0.3), atol=1e-6)
     assert abs(np.mean(refined[0])) < 1e-2
+
+
+def test_the_offset_of_a_stream_does_not_follow_from_the_size_of_its_blocks(model, noise_of):
+    wave = 0.2 * noise_of(9.0)
+    wave[: 4 * RATE] += np.float32(0.1)  # later samples would say less of it
+    in_blocks = run_stream(model, wave, refine="wiener")
+    for size in (500, len(wave)):
+        np.testing.assert_array_equal(run_stream(model, wave, size, refine="wiener"), in_blocks)
 
 
 def test_a_stream_whose_channels_cancel_later_is_not_silent(model, noise_of):

@@ -185,6 +185,8 @@ def test_wrong_batches(arguments, message):
     ("arguments", "message"),
     [
         ({"text": ["dog"]}, "a Batch holds its prompts"),
+        ({"sample_rate": 8_000}, "sample_rate has no effect on a Batch"),
+        ({"track": 1}, "track has no effect on a Batch"),
         ({"refine": "wiener"}, "refine needs the recordings themselves"),
         ({"noise": np.zeros((1, 4, 16), "f4")}, r"this batch needs floats of shape \(2, 4, 16\)"),
         ({"watermark": "random"}, "this model's codec has no watermark"),

@@ -49,6 +49,18 @@ def test_what_is_unusual_about_files_is_a_warning(model, tmp_path):
             model.separate(source, text="dog", track=track, sample_rate=RATE)
 
 
+def test_a_rate_beside_a_file_is_the_files_own(model, tmp_path, noise_of):
+    audio.write_wav(tmp_path / "a.wav", noise_of(1.01)[None], RATE)
+    path = tmp_path / "a.wav"
+    same(model.separate(path, "dog", sample_rate=RATE), model.separate(path, "dog"), atol=0)
+    with pytest.raises(UserError, match="sample_rate=16000 is of an array, and audio is a file of"):
+        model.separate(path, "dog", sample_rate=16_000)
+    with pytest.raises(UserError, match="and item 0 is a file of 8000 Hz: leave it out"):
+        model.separate([path, path], ["dog", "cat"], sample_rate=16_000, track=[None, 1])
+    _, other = model.separate([path, np.repeat(noise_of(1.01), 2)], ["a", "b"], sample_rate=16_000)
+    assert len(other.target) == round(1.01 * RATE)
+
+
 def test_every_prompt_matters(model, noise_of):
     def target(**prompt):
         return model.separate(noise_of(1.01), sample_rate=RATE, **prompt).target
@@ -128,6 +140,7 @@ def test_solver_options(model, noise_of):
     wave = noise_of(1.01)
     assert (model.sampler.method, model.sampler.steps) == ("euler", 2)
     two = model.separate(wave, "dog", sample_rate=RATE)
+    assert two.target.flags.writeable
     same(two, model.separate(wave, "dog", sample_rate=RATE, method="euler", steps=2), atol=0)
     midpoint = model.separate(wave, "dog", sample_rate=RATE, method="midpoint", steps=2)
     assert np.abs(two.target - midpoint.target).max() > 1e-5

@@ -141,6 +141,8 @@ def test_memory_of_a_stream_is_that_of_a_window(model, noise_of):
     [
         ({"window_s": 30.0}, "window_s=30 must be 0.04 to 20"),
         ({"overlap_s": 1.5}, "overlap_s=1.5 must be 0 to half of window_s=2"),
+        ({"window_s": float("nan")}, "window_s=nan must be"),
+        ({"overlap_s": float("inf")}, "overlap_s=inf must be"),
         ({"text": None}, "nothing says what to separate from the stream"),
         ({"text": " . "}, "nothing says what to separate from the stream"),
         ({"sample_rate": 0}, "sample_rate=0 must be a whole number of Hz"),
@@ -162,6 +164,8 @@ def test_wrong_arguments_are_refused_at_once(model, arguments, message):
         ([np.zeros(9, "i2")], "not int16 of shape"),
         ([np.zeros((1, 1, 9), "f4")], "shape \\(1, 1, 9\\)"),
         ([np.zeros((0, 9), "f4")], "shape \\(0, 9\\)"),
+        ([np.zeros((480, 2), "f4")] * 2, "480 channels of 2 samples: transposed"),
+        ([np.zeros((480, 1), "f4")] * 2, "480 channels of 1 samples: transposed"),
         ([np.zeros(9, "f4"), np.zeros((2, 9), "f4")], "block of shape \\(2, 9\\) follows"),
         ([np.full(9, np.nan, "f4")], "NaN or infinite"),
         ([np.full(9, 1e30, "f4")], "samples of 1e.15 times full scale or more"),

@@ -22,9 +22,9 @@ import numpy as np
 from sam_audio_jax.bounds import Checked
 from sam_audio_jax.errors import UserError, describe, shown
 from sam_audio_jax.files import (
-    PART,
     check_writable,
     disk_is_full,
+    is_part,
     place_error,
     read_json,
     read_object,
@@ -76,7 +76,7 @@ def check_run_folder(out: pathlib.Path, settings: Settings) -> None:
     check_writable(out, "--out")
     if not out.exists():
         return
-    if all(PART in path.name for path in out.iterdir()):  # another process is writing SETTINGS
+    if all(is_part(path.name) for path in out.iterdir()):  # another process is writing SETTINGS
         return
     try:
         saved = read_json(out / SETTINGS)
