@@ -168,11 +168,12 @@ def remove_parts_of(path: str | os.PathLike, *, older_than_s: float = 0.0) -> No
     path = pathlib.Path(path)
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
     own = re.compile(rf"\.{stem}\.[0-9a-f]{{8}}{re.escape(PART)}(-\d+-)?{suffix}")
-    if path.parent.is_dir():
-        for part in path.parent.iterdir():
-            is_part = own.fullmatch(part.name) and part.is_dir()
-            if is_part and time.time() - _last_change(part) >= older_than_s:
-                _remove(part)
+    if not os.access(path.parent, os.R_OK):  # is missing, or may be written to and not listed
+        return
+    for part in path.parent.iterdir():
+        left = own.fullmatch(part.name) and part.is_dir()
+        if left and time.time() - _last_change(part) >= older_than_s:
+            _remove(part)
 
 
 def _last_change(folder: pathlib.Path) -> float:
