@@ -27,6 +27,7 @@ class _Lines:
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm.tqdm:
     """A `tqdm.tqdm` with these options, which counts the items of `iterable` if there is one."""
     if not sys.stderr.isatty():
-        lines = {"file": _Lines(sys.stderr), "mininterval": SECONDS, "maxinterval": SECONDS}
-        options = lines | options
+        # A bar within another one would move the cursor to a place of its own.
+        lines = {"file": _Lines(sys.stderr), "position": 0}
+        options = lines | {"mininterval": SECONDS, "maxinterval": SECONDS} | options
     return tqdm.tqdm(iterable, **options)

@@ -47,6 +47,16 @@ def test_what_a_bar_clears_leaves_no_blank_lines(stream):
     assert [line[:8] for line in stderr.getvalue().splitlines()] == ["measure:"]
 
 
+def test_a_bar_within_another_one_has_its_own_lines(stream):
+    stderr = stream(terminal=False)
+    with progress_bar(total=1, desc="training") as bar:
+        list(progress_bar(range(3), desc="evaluating"))
+        bar.update()
+    names = [line[:5] for line in stderr.getvalue().splitlines()]
+    assert names == ["train", "evalu", "evalu", "train"]
+    assert "\x1b" not in stderr.getvalue()
+
+
 def test_a_terminal_has_a_bar_that_is_drawn_over_itself(stream):
     stderr = stream(terminal=True)
     list(progress_bar(range(3), desc="encoding"))
