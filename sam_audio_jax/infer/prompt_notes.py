@@ -57,7 +57,8 @@ def target_notes(
     predicted: Sequence[Span] | None,
 ) -> Iterator[str]:
     """Of the generated target of an item, and of its spans if they were `predicted`."""
-    yield from faint_notes(target, item.wave, sample_rate, item.text)
+    marked = predicted is None and any(token == "+" for token, _, _ in item.spans)
+    yield from faint_notes(target, item.wave, sample_rate, item.text, marked=marked)
     if predicted is not None:
         yield from prediction_notes(item.spans, predicted, item.text)
 
@@ -77,10 +78,12 @@ def faint_notes(
     mixture: Float[np.ndarray, " samples"],
     sample_rate: int,
     text: str,
+    *,
+    marked: bool = False,
 ) -> Iterator[str]:
     """Of a generated target that is far below its recording in every second of it.
 
-    A sound that is short is loud in its second, so that the length of the recording says nothing.
+    Where a span of the caller marks the sound no advice follows to mark it. A sound that is short is loud in its second, so that the length of the recording says nothing.
     """
     wanted, whole = (_power_by_second(wave, sample_rate) for wave in (target, mixture))
     if not text or not whole.any():
@@ -88,10 +91,10 @@ def faint_notes(
     audible = whole >= 10 ** (QUIET_DB / 10) * whole.max()
     level = 10 * np.log10(max((wanted[audible] / whole[audible]).max(), 1e-10))
     if level < FAINT_DB:
+        advice = "" if marked else "; if the sound is there, mark it with a span"
         yield (
             f"hardly anything of {text!r} was found: what the model generated of it is at least "
-            f"{-level:.0f} dB below the recording in every second; if the sound is there, mark it "
-            "with a span"
+            f"{-level:.0f} dB below the recording in every second{advice}"
         )
 
 

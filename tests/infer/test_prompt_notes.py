@@ -47,6 +47,9 @@ def test_targets_in_which_hardly_anything_is(noise_of):
     (note,) = faint_notes(level * mixture, mixture, RATE, "dog")
     assert "hardly anything of 'dog' was found" in note
     assert "at least 16 dB below" in note
+    assert note.endswith("; if the sound is there, mark it with a span")
+    (note,) = faint_notes(level * mixture, mixture, RATE, "dog", marked=True)
+    assert note.endswith("in every second")
     assert not list(faint_notes(level * mixture, mixture, RATE, ""))  # nothing was named
     assert not list(faint_notes(level * mixture + short, mixture, RATE, "dog"))
     assert not list(faint_notes(10 ** (-14 / 20) * mixture, mixture, RATE, "dog"))
