@@ -83,7 +83,8 @@ def faint_notes(
 ) -> Iterator[str]:
     """Of a generated target that is far below its recording in every second of it.
 
-    Where a span of the caller marks the sound no advice follows to mark it. A sound that is short is loud in its second, so that the length of the recording says nothing.
+    A sound that is short is loud in its second, so that the length of the recording says nothing.
+    Where a span of the caller has `marked` the sound, no advice follows to do so.
     """
     wanted, whole = (_power_by_second(wave, sample_rate) for wave in (target, mixture))
     if not text or not whole.any():
