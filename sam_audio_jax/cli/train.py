@@ -92,7 +92,7 @@ def run(path: pathlib.Path, cfg: TrainConfig, *, profile: bool = False) -> None:
     # Adapters stand beside the weights that the run began with, which no checkpoint has.
     known = None if cfg.codec_checkpoint == RANDOM else codec
     start = None if restored and not cfg.lora.rank else load_start(cfg, mesh, known)
-    kept = {"codec": config.to_dict(codec.config), **kept_base(workdir, cfg, start)}
+    kept = {"codec": config.to_dict(codec.config)} | kept_base(workdir, cfg, start)
     tower = make_audio_tower(workdir, cfg, codec, start)
     state, step, frozen = make_separator_training(
         cfg, codec, mesh, start, audio_tower=tower, restored=restored

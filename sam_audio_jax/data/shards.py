@@ -67,6 +67,7 @@ log = logging.getLogger(__name__)
 FORMAT = 4
 PACKAGE = "sam-audio-jax"  # whose version is in the index
 SHARDS = "[0-9]*.arrayrecord"
+CACHE_INDEX = "cache.json"  # written last
 SILENCE = "silence.msgpack"
 CHECKED = (
     *("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher"),
@@ -162,7 +163,7 @@ def write_cache(
         if finished:
             # Those of a larger cache count as far as none is missing before them.
             whole = next(number for number in itertools.count() if number not in done)
-            write_json(folder / "cache.json", plan | {"shards": whole})
+            write_json(folder / CACHE_INDEX, plan | {"shards": whole})
         return finished
 
 
@@ -274,7 +275,7 @@ def shard_name(number: int) -> str:
 
 def read_index(folder: str | os.PathLike) -> dict[str, Any]:
     """The content of `cache.json`. Raises `UserError` if the folder holds no finished cache."""
-    path = pathlib.Path(folder) / "cache.json"
+    path = pathlib.Path(folder) / CACHE_INDEX
     if not path.is_file():
         raise UserError(f"no latent cache in {folder}; make one with `sam-audio prepare`")
     return _read(path)

@@ -27,7 +27,7 @@ from sam_audio_jax.convert.codec import load_codec_folder
 from sam_audio_jax.convert.load import load_codec, load_extras, load_networks, load_text_encoder
 from sam_audio_jax.data.config import DataConfig
 from sam_audio_jax.data.labels import INDEX, PROBE_FRAMES, read_labels_index
-from sam_audio_jax.data.shards import read_index
+from sam_audio_jax.data.shards import CACHE_INDEX, read_index
 from sam_audio_jax.encoders.audio_tower import AudioTower, latents_probe, table_fingerprint
 from sam_audio_jax.encoders.peav import PeavConfig
 from sam_audio_jax.encoders.t5 import T5Config, T5Encoder
@@ -149,7 +149,7 @@ def encoded_sounds(config: DataConfig) -> list[str]:
 
     All of them are there and finished.
     """
-    caches = [pathlib.Path(folder) / "cache.json" for folder in config.caches]
+    caches = [pathlib.Path(folder) / CACHE_INDEX for folder in config.caches]
     labels = [pathlib.Path(folder) / INDEX for folder in config.label_folders]
     return [sha256_of(path) for path in (*caches, *labels)]
 
