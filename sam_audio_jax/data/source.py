@@ -57,12 +57,14 @@ def iter_manifest(
     """Yields the recording of each line, or why there is none, with file and line.
 
     That is a line that is not JSON, a field that is missing or of the wrong type, an unknown
-    category, a missing sound file or, if they are to be `unique`, an id that is used twice. A line
+    category, a missing sound file or, if they are to be `unique`, an id that is used twice or one
+    sound with two values of `source_id`, which would be mixed with itself. A line
     with a `conversation` becomes one recording of each speaker, and then a `Song` of these. Raises
     `UserError` for a manifest that is missing, empty or in no known encoding.
     """
     path = pathlib.Path(path)
     line_of: dict[str, int] = {}
+    source_of: dict[tuple[Any, ...], tuple[str, int]] = {}
     number = 0
     for number, line in iter_lines(path):
         where = f"{path} line {number}"
@@ -72,18 +74,32 @@ def iter_manifest(
             if not isinstance(line, dict):
                 raise UnusableError(f"{where} must be an object, not {type(line).__name__}", LINE)
             found = parse_line(line, path.parent, where)
-            for one in found if unique else ():
-                if isinstance(one, Recording) and one.id in line_of:
+            recordings = [one for one in found if isinstance(one, Recording)] if unique else []
+            for one in recordings:
+                if one.id in line_of:
                     text = f"{where}: id {shown(one.id)} is also in line {line_of[one.id]}"
                     raise UnusableError(text, "id used twice")
+                source_id, other = source_of.get(_sound_of(one), (one.source_id, number))
+                if source_id != one.source_id:
+                    raise UnusableError(
+                        f"{where}: source_id {shown(one.source_id)} is that of a sound which line "
+                        f"{other} has, too, with source_id {shown(source_id)}: one sound has one",
+                        "source_id of one sound differs",
+                    )
         except UnusableError as error:
             yield error
             continue
-        if unique:
-            line_of |= {one.id: number for one in found if isinstance(one, Recording)}
+        for one in recordings:
+            line_of[one.id] = number
+            source_of.setdefault(_sound_of(one), (one.source_id, number))
         yield from found
     if not number:
         raise UserError(f"{path} has no lines")
+
+
+def _sound_of(recording: Recording) -> tuple[Any, ...]:
+    """What distinguishes the sound of a recording from others of its manifest."""
+    return recording.path, recording.record, recording.track, recording.channel
 
 
 def iter_source(

@@ -90,14 +90,15 @@ def fuzzed(tmp_path) -> tuple[str, collections.Counter]:
     lines = []
     for number, (name, (write, reason)) in enumerate(FILES.items()):
         write(tmp_path / name)
-        lines.append({"path": name, "id": str(number)})
+        lines.append({"path": name, "id": str(number), "source_id": f"source of {name}"})
         expected[reason] += 1
     for change, reason in LINES:
-        lines.append({"path": "eight.wav", "id": f"line {len(lines)}"} | change)
+        name = f"line {len(lines)}"
+        lines.append({"path": "eight.wav", "id": name, "source_id": "source of eight.wav"} | change)
         expected[reason] += 1
     common = {"category": "sfx", "duration": 1.0}
     rows = [
-        json.dumps(common | {"caption": f"thing {n} humming", "source_id": f"source {n}"} | line)
+        json.dumps(common | {"caption": f"thing {n} humming"} | line)
         for n, line in enumerate(lines)
     ]
     path = tmp_path / "manifest.jsonl"

@@ -68,6 +68,7 @@ def test_a_line_becomes_a_recording_and_both_spellings_of_license_are_read(folde
         (GOOD | {"id": "b", "spans": [[1]]}, "spans must be"),
         (GOOD | {"id": "b", "alt_captions": [1]}, "alt_captions must be strings"),
         (GOOD, "line 2: id 'a' is also in line 1"),
+        (GOOD | {"id": "b", "source_id": "cat"}, "source_id 'cat' is that of a sound which line 1"),
     ],
 )
 def test_a_wrong_line_is_named_with_its_file(folder, line, message):
@@ -77,6 +78,12 @@ def test_a_wrong_line_is_named_with_its_file(folder, line, message):
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_parts_of_one_file_may_have_sources_of_their_own(folder):
+    left = GOOD | {"channel": 1}
+    lines = (left, left | {"id": "b", "channel": 2, "source_id": "cat"})
+    assert [one.source_id for one in load_manifest(manifest(folder, *lines))] == ["dog", "cat"]
 
 
 def test_no_manifest_an_empty_one_and_an_absent_split(folder):
