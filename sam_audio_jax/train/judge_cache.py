@@ -120,7 +120,7 @@ def _run(graph: nnx.GraphDef[Judge], stage: Stage):
 def _probe(judge: Judge, stage: Stage, frames: int) -> str:
     """A name for frozen weights: other weights, another stage or length give another."""
     parts = ("wave_encoder",) if stage == "latents" else ("wave_encoder", "project", "audio")
-    digest = hashlib.sha256(f"1 {stage} {frames}".encode())
+    digest = hashlib.sha256(f"2 {stage} {frames}".encode())
     for path, leaf in nnx.to_flat_state(nnx.state(judge)):
         if path[0] in parts:
             digest.update(repr(path).encode() + np.asarray(leaf[...]).tobytes())

@@ -28,6 +28,11 @@ class Golden:
         graph, stacked = nnx.split(self.separator.dit.blocks)
         return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[layer], stacked))
 
+    def context(self, memory: jax.Array) -> jax.Array:
+        """What the blocks attend to, of the memory with its time; some configs have a norm here."""
+        dit = self.separator.dit
+        return dit.context(memory if dit.context_norm is None else dit.context_norm(memory))
+
 
 @pytest.fixture(scope="session")
 def golden(fixtures_dir, tmp_path_factory) -> Golden:

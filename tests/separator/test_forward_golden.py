@@ -94,8 +94,8 @@ def traces(golden, noisy, time, prompts):
     x = x + separator.embed_anchors(prompts.anchors)
     seen["after_anchors"] = x
     memory = seen["memory_proj"] = separator.project_text(prompts.text)
-    memory = dit.context(memory + sinusoid(time, separator.config.dit.width)[:, None])
-    seen["y"] = memory
+    memory = memory + sinusoid(time, separator.config.dit.width)[:, None]
+    memory = seen["y"] = golden.context(memory)
     seen["t"], rows = dit.time(time)
     seen["t0"] = rows.reshape(rows.shape[0], -1)
     x = dit.patcher(x)

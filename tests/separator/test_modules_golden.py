@@ -96,7 +96,7 @@ def test_time_and_context(golden, io):
     np.testing.assert_allclose(vector, io["time/t_embedder"], **TOLERANCE)
     flat = rows.reshape(rows.shape[0], -1)
     np.testing.assert_allclose(flat, io["time/t_block"], **TOLERANCE)
-    np.testing.assert_allclose(dit.context(io["context/x"]), io["context/y"], **TOLERANCE)
+    np.testing.assert_allclose(golden.context(io["context/x"]), io["context/y"], **TOLERANCE)
 
 
 def test_video_and_anchors(golden, io):
