@@ -5,6 +5,7 @@ A manifest is a JSONL file with one recording a line, whose fields are those of 
 
 import dataclasses
 import itertools
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,8 @@ from sam_audio_jax.data.recording import LINE, SONG_KINDS, Recording, Song, pars
 from sam_audio_jax.data.refusals import Refusal, Refusals
 from sam_audio_jax.errors import UnusableError, UserError, shown
 from sam_audio_jax.files import iter_lines, read_lines
+
+log = logging.getLogger(__name__)
 
 
 def embedded() -> str:
@@ -57,14 +60,12 @@ def iter_manifest(
     """Yields the recording of each line, or why there is none, with file and line.
 
     That is a line that is not JSON, a field that is missing or of the wrong type, an unknown
-    category, a missing sound file or, if they are to be `unique`, an id that is used twice or one
-    sound with two values of `source_id`, which would be mixed with itself. A line
+    category, a missing sound file or, if they are to be `unique`, an id that is used twice. A line
     with a `conversation` becomes one recording of each speaker, and then a `Song` of these. Raises
     `UserError` for a manifest that is missing, empty or in no known encoding.
     """
     path = pathlib.Path(path)
     line_of: dict[str, int] = {}
-    source_of: dict[tuple[Any, ...], tuple[str, int]] = {}
     number = 0
     for number, line in iter_lines(path):
         where = f"{path} line {number}"
@@ -74,32 +75,18 @@ def iter_manifest(
             if not isinstance(line, dict):
                 raise UnusableError(f"{where} must be an object, not {type(line).__name__}", LINE)
             found = parse_line(line, path.parent, where)
-            recordings = [one for one in found if isinstance(one, Recording)] if unique else []
-            for one in recordings:
-                if one.id in line_of:
+            for one in found if unique else ():
+                if isinstance(one, Recording) and one.id in line_of:
                     text = f"{where}: id {shown(one.id)} is also in line {line_of[one.id]}"
                     raise UnusableError(text, "id used twice")
-                source_id, other = source_of.get(_sound_of(one), (one.source_id, number))
-                if source_id != one.source_id:
-                    raise UnusableError(
-                        f"{where}: source_id {shown(one.source_id)} is that of a sound which line "
-                        f"{other} has, too, with source_id {shown(source_id)}: one sound has one",
-                        "source_id of one sound differs",
-                    )
         except UnusableError as error:
             yield error
             continue
-        for one in recordings:
-            line_of[one.id] = number
-            source_of.setdefault(_sound_of(one), (one.source_id, number))
+        if unique:
+            line_of |= {one.id: number for one in found if isinstance(one, Recording)}
         yield from found
     if not number:
         raise UserError(f"{path} has no lines")
-
-
-def _sound_of(recording: Recording) -> tuple[Any, ...]:
-    """What distinguishes the sound of a recording from others of its manifest."""
-    return recording.path, recording.record, recording.track, recording.channel
 
 
 def iter_source(
@@ -159,16 +146,37 @@ def _parts(
 def read_source(config: SourceConfig) -> tuple[list[Recording], list[Song], Refusals]:
     """The recordings and songs of a source, and what is refused of it: `iter_source`, kept.
 
-    Raises `UserError` as `iter_source`, and if nothing of the split can be used.
+    A sound with two values of `source_id` would be mixed with itself: the first one counts, with a
+    warning. Raises `UserError` as `iter_source`, and if nothing of the split can be used.
     """
     recordings, songs, refusals = [], [], Refusals()
+    first_of: dict[tuple[Any, ...], Recording] = {}
+    others: list[Recording] = []
     for one in iter_source(config):
         if isinstance(one, UnusableError):
             refusals.add(Refusal(one.reason, str(one)))
+        elif isinstance(one, Song):
+            songs.append(one)
         else:
-            (songs if isinstance(one, Song) else recordings).append(one)
+            first = first_of.setdefault(_sound_of(one), one)
+            if one.source_id != first.source_id:
+                others.append(one)
+                one = dataclasses.replace(one, source_id=first.source_id)
+            recordings.append(one)
+    if others:
+        one, first = others[0], first_of[_sound_of(others[0])]
+        log.warning(
+            "%d recordings take the source_id of another one with the same sound: %s that of %s, "
+            "%r and not %r",
+            *(len(others), one.id, first.id, first.source_id, one.source_id),
+        )
     refusals.check(len(refusals) + len(recordings), 1.0)
     return recordings, songs, refusals
+
+
+def _sound_of(recording: Recording) -> tuple[Any, ...]:
+    """What distinguishes the sound of a recording from others."""
+    return recording.path, recording.record, recording.track, recording.channel
 
 
 def load_manifests(paths: Sequence[str], split: str) -> list[Recording]:

@@ -15,6 +15,7 @@ from sam_audio_jax.data.source import (
     load_manifest,
     load_manifests,
     load_songs,
+    read_source,
 )
 from sam_audio_jax.data.waves import open_waves
 from sam_audio_jax.errors import UnusableError, UserError
@@ -68,7 +69,6 @@ def test_a_line_becomes_a_recording_and_both_spellings_of_license_are_read(folde
         (GOOD | {"id": "b", "spans": [[1]]}, "spans must be"),
         (GOOD | {"id": "b", "alt_captions": [1]}, "alt_captions must be strings"),
         (GOOD, "line 2: id 'a' is also in line 1"),
-        (GOOD | {"id": "b", "source_id": "cat"}, "source_id 'cat' is that of a sound which line 1"),
     ],
 )
 def test_a_wrong_line_is_named_with_its_file(folder, line, message):
@@ -80,10 +80,13 @@ def test_a_wrong_line_is_named_with_its_file(folder, line, message):
     assert "\n" not in str(error.value)
 
 
-def test_parts_of_one_file_may_have_sources_of_their_own(folder):
-    left = GOOD | {"channel": 1}
-    lines = (left, left | {"id": "b", "channel": 2, "source_id": "cat"})
-    assert [one.source_id for one in load_manifest(manifest(folder, *lines))] == ["dog", "cat"]
+def test_one_sound_has_one_source_and_channels_of_a_file_their_own(folder, caplog):
+    other = {"id": "b", "caption": "rain", "source_id": "cat"}
+    path = manifest(folder, GOOD, GOOD | other, GOOD | other | {"id": "c", "channel": 1})
+    recordings, _, refused = read_source(SourceConfig(manifests=(str(path),)))
+    assert [one.source_id for one in recordings] == ["dog", "dog", "cat"]
+    assert not len(refused)
+    assert "1 recordings take the source_id of another one with the same sound: b" in caplog.text
 
 
 def test_no_manifest_an_empty_one_and_an_absent_split(folder):
