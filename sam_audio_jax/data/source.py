@@ -146,8 +146,8 @@ def _parts(
 def read_source(config: SourceConfig) -> tuple[list[Recording], list[Song], Refusals]:
     """The recordings and songs of a source, and what is refused of it: `iter_source`, kept.
 
-    A sound with two values of `source_id` would be mixed with itself: the first one counts, with a
-    warning. Raises `UserError` as `iter_source`, and if nothing of the split can be used.
+    Warns of a sound with two values of `source_id`, which may be mixed with itself. Raises
+    `UserError` as `iter_source`, and if nothing of the split can be used.
     """
     recordings, songs, refusals = [], [], Refusals()
     first_of: dict[tuple[Any, ...], Recording] = {}
@@ -159,16 +159,14 @@ def read_source(config: SourceConfig) -> tuple[list[Recording], list[Song], Refu
             songs.append(one)
         else:
             first = first_of.setdefault(_sound_of(one), one)
-            if one.source_id != first.source_id:
-                others.append(one)
-                one = dataclasses.replace(one, source_id=first.source_id)
+            others += [one] if one.source_id != first.source_id else []
             recordings.append(one)
     if others:
         one, first = others[0], first_of[_sound_of(others[0])]
         log.warning(
-            "%d recordings take the source_id of another one with the same sound: %s that of %s, "
-            "%r and not %r",
-            *(len(others), one.id, first.id, first.source_id, one.source_id),
+            "%d recordings have the sound of another one and another source_id, so that a sound "
+            "may be mixed with itself: %s has %r, %s has %r",
+            *(len(others), one.id, one.source_id, first.id, first.source_id),
         )
     refusals.check(len(refusals) + len(recordings), 1.0)
     return recordings, songs, refusals
