@@ -135,8 +135,7 @@ def separate_one(args: argparse.Namespace) -> None:
     """Separates one recording; checks all that can be checked before it loads the networks."""
     options = settings(args).options
     output.check_result_folder(args.out, overwrite=args.overwrite)
-    paths = [args.input, args.video, args.mask, args.like, args.noise]
-    output.check_not_replaced(args.out, paths)
+    output.check_not_replaced(args.out, [args.input, args.video, args.mask, args.like])
     recording = inputs.read(args.input, track=args.track)
     _print_notes(recording.notes)
     seconds = recording.samples.shape[-1] / recording.sample_rate
