@@ -15,9 +15,13 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
     """
     kept = ("PATH", "HOME", "TMPDIR", "LANG", "XLA_FLAGS", "SSL_CERT_FILE")
     # By OPENBLAS_CORETYPE and its like NumPy's products choose kernels, which round differently.
-    named = {name for name in os.environ if name in kept or name.startswith("OPENBLAS_")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in kept or name.startswith("OPENBLAS_")
+    }
     return {
-        **{name: os.environ[name] for name in named},
+        **inherited,
         "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1",
         "JAX_PLATFORMS": "cpu",

@@ -151,30 +151,26 @@ def read_source(config: SourceConfig) -> tuple[list[Recording], list[Song], Refu
     """
     recordings, songs, refusals = [], [], Refusals()
     first_of: dict[tuple[Any, ...], Recording] = {}
-    others: list[Recording] = []
+    differing: list[tuple[Recording, Recording]] = []
     for one in iter_source(config):
         if isinstance(one, UnusableError):
             refusals.add(Refusal(one.reason, str(one)))
         elif isinstance(one, Song):
             songs.append(one)
         else:
-            first = first_of.setdefault(_sound_of(one), one)
-            others += [one] if one.source_id != first.source_id else []
             recordings.append(one)
-    if others:
-        one, first = others[0], first_of[_sound_of(others[0])]
+            first = first_of.setdefault((one.path, one.record, one.track, one.channel), one)
+            if one.source_id != first.source_id:
+                differing.append((one, first))
+    if differing:
+        one, first = differing[0]
         log.warning(
             "%d recordings have the sound of another one and another source_id, so that a sound "
             "may be mixed with itself: %s has %r, %s has %r",
-            *(len(others), one.id, one.source_id, first.id, first.source_id),
+            *(len(differing), one.id, one.source_id, first.id, first.source_id),
         )
     refusals.check(len(refusals) + len(recordings), 1.0)
     return recordings, songs, refusals
-
-
-def _sound_of(recording: Recording) -> tuple[Any, ...]:
-    """What distinguishes the sound of a recording from others."""
-    return recording.path, recording.record, recording.track, recording.channel
 
 
 def load_manifests(paths: Sequence[str], split: str) -> list[Recording]:
