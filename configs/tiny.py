@@ -24,6 +24,12 @@ the solver (docs/training.md, "Few steps"); both share the cache of `words`:
 sam-audio train tiny@many-steps --data.cache CACHE --workdir runs/many --init-from tiny
 sam-audio train tiny@few-steps --data.cache CACHE --workdir runs/few --init-from runs/many
 
+`tiny@refined` goes on with the loss of refined stems (docs/training.md, "Refined loss"), from a cache
+with waves:
+
+sam-audio prepare tiny@words --data.source.manifests ... --data.waves True --out WAVES
+sam-audio train tiny@refined --data.cache WAVES --workdir runs/refined --init-from tiny
+
 Recipes that differ in prompts or flow times (`vectors`, `many-steps`, `few-steps`, `no-pairs`,
 `no-absent`, `no-wordings`, `no-alternatives`) share the cache of `words`; each of the others has
 its own.
@@ -45,6 +51,7 @@ from sam_audio_jax.recipes import few_steps
 from sam_audio_jax.separator.dit import DitConfig
 from sam_audio_jax.separator.flow import FlowConfig, SamplerConfig
 from sam_audio_jax.separator.model import SeparatorConfig
+from sam_audio_jax.separator.refined_loss import RefinedConfig
 from sam_audio_jax.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
 CONFIG = TrainConfig(
@@ -121,6 +128,12 @@ def in_bfloat16(config: TrainConfig) -> TrainConfig:
 
 
 VECTORS = _with_vectors(_arranged(*WORDS.values()))
+REFINED = dataclasses.replace(
+    VECTORS,
+    data=dataclasses.replace(VECTORS.data, waves=True),
+    refined=RefinedConfig(weight=0.07),
+    optim=dataclasses.replace(VECTORS.optim, peak_lr=5e-4, ema_decay=0.998),
+)
 # Uniform flow times: a model that needs many steps, as the published ones do.
 MANY = dataclasses.replace(
     VECTORS, flow=FlowConfig(), sampler=SamplerConfig(method="midpoint", steps=16)
@@ -131,6 +144,7 @@ RECIPES = {
     "few-steps": few_steps(MANY, steps=1_000),
     "words": _arranged(*WORDS.values()),
     "vectors": VECTORS,
+    "refined": REFINED,
     "plain": _with_vectors(_arranged()),
     **{
         f"no-{name}": _with_vectors(

@@ -11,6 +11,7 @@ from sam_audio_jax.audio.channels import (
     mono,
 )
 from sam_audio_jax.audio.decoding import Audio, check_file, check_rate, header_length, load
+from sam_audio_jax.audio.erb import erb_bands
 from sam_audio_jax.audio.excerpt import Encoded, Raw, Sound, load_excerpt, sound_seconds
 from sam_audio_jax.audio.level import (
     AS_RECORDED,
@@ -57,6 +58,7 @@ __all__ = [
     "check_file",
     "check_rate",
     "describe",
+    "erb_bands",
     "find_level",
     "find_offsets",
     "frequencies",

@@ -333,6 +333,9 @@ class DataConfig(Checked, where="data"):
     blend: tuple[RecipeConfig, ...] = ()
     # Folder of latents, made by `sam-audio prepare`; empty: mixtures are made as they are read.
     cache: str = dataclasses.field(default="", metadata=FREE)
+    # A cache is made with the waves of both stems, and examples of a cache have them, for a loss
+    # of refined stems (`refined.weight`).
+    waves: bool = False
     workers: Workers = dataclasses.field(default=0, metadata=FREE)  # processes; 0: a thread
     seed: Seed = 0  # of mixtures, prompts and order
 
@@ -371,6 +374,11 @@ class DataConfig(Checked, where="data"):
             raise UserError(
                 f"data.labels.share={self.labels.share} leaves the other examples to data.cache, "
                 "which is not given: labels are latents, and so must all examples be"
+            )
+        if self.waves and self.label_folders:
+            raise UserError(
+                f"data.waves=True needs waves of true stems, and the pseudo-labels of "
+                f"{self.label_folders[0]} have none"
             )
         if self.prompts.pair_share and self.batches.token_budget and self.batches.row_multiple % 2:
             raise UserError(

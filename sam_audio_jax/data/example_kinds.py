@@ -56,6 +56,9 @@ def as_absent(
     size, frames = int(example["valid"].sum()), len(example["valid"])
     changed = prompter.draw_absent(texts, present.phrases, size, frames, rng)
     changed |= {"target": silence, "residual": example["mixture"].copy()}
+    if "waves" in example:
+        mixture = example["waves"].astype(np.float32).sum(axis=0).astype(np.float16)
+        changed["waves"] = np.stack([np.zeros_like(mixture), mixture])
     if "video" in example:
         changed["video"] = np.zeros_like(example["video"])
     return example | changed

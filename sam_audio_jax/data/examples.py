@@ -6,8 +6,9 @@ Example `i` is a function of (seed, i) alone, and of its bucket where lengths va
 cache as they are stored, float16 [frames, channels], which the training step widens; such arrays
 may be read-only views of a record. A cache with features adds `teacher_features` float16 [segments,
 width], those of the target, and `teacher_features_offset` float32 [], the frames of the first
-segment that are before the example. Data with video features adds `video` float16 [frames, width],
-those of the target; zeros where it has none, and where they were dropped.
+segment that are before the example. Where `DataConfig.waves` wants them, a cache adds `waves`
+float16 [2, samples], those of target and residual. Data with video features adds `video` float16
+[frames, width], those of the target; zeros where it has none, and where they were dropped.
 """
 
 import functools
@@ -116,7 +117,7 @@ class CachedExamples:
         frames: int,
     ):
         """Raises `UserError` for a cache of another sample rate or hop, or without silence."""
-        self.config, self.frames, self.cache = config, frames, cache
+        self.config, self.frames, self.hop, self.cache = config, frames, hop, cache
         index = cache.index
         if (index["sample_rate"], index["hop"]) != (sample_rate, hop):
             raise UserError(
@@ -126,6 +127,11 @@ class CachedExamples:
         self.prompter = Prompter(config.prompts, sample_rate, hop)
         self.segment = index["segment_s"] * sample_rate / hop  # frames; 0: no features
         self.video_width = index["video_width"]  # 0: no record has a video
+        if config.waves and not index.get("waves"):
+            raise UserError(
+                f"data.waves=True, but {cache.folder} has no waves of its stems: make it with "
+                "`sam-audio prepare ... --data.waves True`"
+            )
         self.silence = self.cache.silence() if config.prompts.absent_share else None
 
     @property
@@ -163,6 +169,10 @@ class CachedExamples:
         if self.segment:
             features = getattr(record, f"{target}_features")
             example |= self._teacher_features(features, start, frames)
+        if self.config.waves:
+            cut = slice(start * self.hop, (start + size) * self.hop)
+            waves = (getattr(record, f"{source}_wave")[cut] for source in (target, residual))
+            example["waves"] = np.stack([padded_to(one, frames * self.hop) for one in waves])
         active = [
             padded_to(getattr(record, f"{source}_active")[start : start + size], frames)
             for source in (target, residual)

@@ -12,6 +12,7 @@ from sam_audio_jax.errors import UserError
 
 SIGNALS = ("mixture", "target", "residual")
 VIDEO = ("target_video", "residual_video")
+WAVES = ("target_wave", "residual_wave")
 FEATURES = {"target_features": "target_heard", "residual_features": "residual_heard"}  # format 1
 
 
@@ -37,6 +38,9 @@ class Record:
     # formats 1 to 3.
     target_claims: tuple[str, ...] = ()
     residual_claims: tuple[str, ...] = ()
+    # The waves themselves, of a cache that has them; those of its silence are 0.
+    target_wave: Float16[np.ndarray, " samples"] | None = None
+    residual_wave: Float16[np.ndarray, " samples"] | None = None
 
 
 def pack(record: Record, number: int | None = None) -> bytes:
@@ -58,6 +62,9 @@ def pack(record: Record, number: int | None = None) -> bytes:
     for name in VIDEO:
         if (video := getattr(record, name)) is not None:
             fields |= {name: video.tobytes(), "video_width": video.shape[-1]}
+    for name in WAVES:
+        if (wave := getattr(record, name)) is not None:
+            fields[name] = wave.tobytes()
     if number is not None:
         fields["number"] = number
     return cast(bytes, msgpack.packb(fields))
@@ -101,11 +108,13 @@ def unpack(data: bytes, number: int | None = None) -> Record:
         for name in VIDEO
         if name in fields
     }
+    waves = {name: np.frombuffer(fields[name], np.float16) for name in WAVES if name in fields}
     frames = len(latents["mixture"])
     return Record(
         **latents,
         **features,
         **video,
+        **waves,
         target_texts=tuple(fields["target_texts"]),
         residual_texts=tuple(fields["residual_texts"]),
         target_active=_active(fields["target_active"], frames),

@@ -6,10 +6,11 @@ there was a teacher, its features of target and residual. A shard appears when i
 killed run loses one shard. `FOLDER/silence.msgpack` is a record of silence, the target of a prompt
 for a sound that is absent.
 
-Format 4 (`format` in both files; absent: 1) has the claims of both sounds in its records, and the
-silence. Since format 3 they may have video features. Since format 2 the recipe has parts, as
-`DataConfig` has, and records have `target_features`, which format 1 calls `target_heard`. All are
-read, and older caches can be extended; their old shards stay as they are.
+Since format 5 (`format` in both files; absent: 1) records may have the waves of target and
+residual. Format 4 has the claims of both sounds in its records, and the silence. Since format 3
+they may have video features. Since format 2 the recipe has parts, as `DataConfig` has, and records
+have `target_features`, which format 1 calls `target_heard`. All are read, and older caches can be
+extended; their old shards stay as they are.
 """
 
 import concurrent.futures
@@ -64,14 +65,14 @@ B = TypeVar("B")
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 PACKAGE = "sam-audio-jax"  # whose version is in the index
 SHARDS = "[0-9]*.arrayrecord"
 CACHE_INDEX = "cache.json"  # written last
 SILENCE = "silence.msgpack"
 CHECKED = (
     *("sample_rate", "hop", "samples", "channels", "codec", "recipe", "per_shard", "teacher"),
-    *("video_width", "vision"),
+    *("video_width", "vision", "waves"),
 )
 
 Encode = Callable[[Float[np.ndarray, "batch samples"]], Float[np.ndarray, "batch frames channels"]]
@@ -104,6 +105,7 @@ def write_cache(
     batch: int = 8,
     teacher: Teacher | None = None,
     video: VideoTracks | None = None,
+    waves: bool = False,
     rank: ProcessRank | None = None,
 ) -> bool:
     """Renders and encodes mixtures `0 .. items - 1`; shards that exist are not made again.
@@ -112,9 +114,10 @@ def write_cache(
     Returns whether it is finished.
 
     `encode` gets 3 * `batch` waves at a time, `teacher` 2 * `batch`; `video` has the features of
-    the recordings with a video; `name` is that of the recipe, if it has one. `items` is rounded up
-    to whole shards. Raises `UserError` if the folder holds a cache of another codec, teacher,
-    recipe or size, and names what differs, and while another run writes to it.
+    the recordings with a video; with `waves` the records keep those of both stems; `name` is that
+    of the recipe, if it has one. `items` is rounded up to whole shards. Raises `UserError` if the
+    folder holds a cache of another codec, teacher, recipe or size, and names what differs, and
+    while another run writes to it.
     """
     folder = pathlib.Path(folder)
     probe = np.asarray(encode(probe_noise(3 * batch, samples)))
@@ -138,6 +141,7 @@ def write_cache(
         "video_width": video.width if video else 0,
         "vision": video.name if video else "",
         "vision_probe": list(video.probe) if video else [],
+        "waves": waves,
         "probe": list(probe_of(probe)),
     }
     rank = rank or ProcessRank()
@@ -145,7 +149,7 @@ def write_cache(
         done = _shards_of(folder, plan)
         shards = -(-items // per_shard)
         write_json(folder / "plan.json", plan)
-        render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video)
+        render = _Renderer(mixture, encode, batch, sample_rate, hop, teacher, video, waves)
         if not (folder / SILENCE).is_file():
             with whole_file(folder / SILENCE) as part:
                 part.write_bytes(with_digest(pack(render.silence(samples))))
@@ -197,6 +201,7 @@ class _Renderer:
     hop: int
     teacher: Teacher | None
     video: VideoTracks | None
+    waves: bool
 
     def records(self, numbers: range) -> Iterator[Record]:
         """Yields the records of these mixtures."""
@@ -214,6 +219,7 @@ class _Renderer:
         if self.teacher is not None:
             sources = np.roll(waves, -count, axis=0)[: 2 * batch]  # targets, then residuals
             features = np.asarray(self.teacher.features(sources)).astype(np.float16)
+        stems = waves.astype(np.float16) if self.waves else None
         for row, one in enumerate(mixtures):
             active = one.activities(self.sample_rate, self.hop)
             yield Record(
@@ -231,6 +237,8 @@ class _Renderer:
                 residual_video=self._seen(one.residual_places, latents.shape[1])
                 if one.residual_texts
                 else None,
+                target_wave=None if stems is None else stems[count + row],
+                residual_wave=None if stems is None else stems[2 * count + row],
             )
 
     def silence(self, samples: int) -> Record:
@@ -282,7 +290,7 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    """`plan.json` or `cache.json` of any format, as format 4 has it.
+    """`plan.json` or `cache.json` of any format, as format 5 has it.
 
     Fields that its recipe does not have are newer than the cache, and have their defaults.
     """
@@ -294,6 +302,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         "video_width": 0,
         "vision": "",
         "vision_probe": [],
+        "waves": False,
     } | read_json(path)
     check_format(path, index, FORMAT)
     recipe = migrated_recipe(index["recipe"])

@@ -323,15 +323,8 @@ def _bands(
 
     The bands above those have no power in a stem that was resampled from `stem_rate`.
     """
-    bin_hz, nyquist = sample_rate / window, sample_rate / 2
-    centres = [0.0]
-    while centres[-1] < nyquist:
-        erb = 24.7 * (4.37e-3 * centres[-1] + 1)  # Glasberg and Moore 1990
-        centres.append(centres[-1] + max(bin_hz, config.band_erb * erb))
-    bins = np.arange(window // 2 + 1) * bin_hz
-    triangles = np.stack([np.interp(bins, centres, row) for row in np.eye(len(centres))], axis=1)
-    usable = int(np.sum(np.asarray(centres) <= config.usable * stem_rate / 2))
-    return triangles.astype(np.float32), max(1, usable)
+    triangles, centres = audio.erb_bands(sample_rate, window, config.band_erb)
+    return triangles, max(1, int(np.sum(centres <= config.usable * stem_rate / 2)))
 
 
 def _masks(

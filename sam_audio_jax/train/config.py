@@ -34,6 +34,7 @@ from sam_audio_jax.scorers.cnn14 import Cnn14Config
 from sam_audio_jax.scorers.judge import JudgeConfig
 from sam_audio_jax.separator.flow import FlowConfig, SamplerConfig
 from sam_audio_jax.separator.model import SeparatorConfig
+from sam_audio_jax.separator.refined_loss import RefinedConfig
 from sam_audio_jax.separator.representation_alignment import Interpolation
 
 
@@ -335,6 +336,7 @@ class TrainConfig(RunConfig):
         default_factory=ParametrisationConfig
     )
     alignment: AlignmentConfig = dataclasses.field(default_factory=AlignmentConfig)
+    refined: RefinedConfig = dataclasses.field(default_factory=RefinedConfig)
     like: LikeConfig = dataclasses.field(default_factory=LikeConfig)
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -387,6 +389,8 @@ class TrainConfig(RunConfig):
                 f"flow.consistency_share={self.flow.consistency_share} needs a network that knows "
                 "the size of its step: separator.dit.step_size=True"
             )
+        if self.refined.weight:
+            self._check_refined()
         if self.like.share:
             self._check_like()
         if self.lora.rank:
@@ -396,6 +400,20 @@ class TrainConfig(RunConfig):
                 f"batch={self.batch} and data.batches.token_budget="
                 f"{self.data.batches.token_budget} both say how many examples a batch has: one of "
                 "them must be 0"
+            )
+
+    def _check_refined(self) -> None:
+        """Raises `UserError` for a loss of refined stems without waves, or beside few steps."""
+        named = f"refined.weight={self.refined.weight:g}"
+        if self.data.encoded and not self.data.waves:
+            raise UserError(
+                f"{named} needs the waves of the true stems: a data.cache of `sam-audio prepare` "
+                "with --data.waves True, and the same flag here"
+            )
+        if self.flow.consistency_share:
+            raise UserError(
+                f"{named} needs velocities at one time, and flow.consistency_share="
+                f"{self.flow.consistency_share:g} trains means over steps: one of them must be 0"
             )
 
     def _check_lora(self) -> None:

@@ -1,6 +1,7 @@
 """Training of the separator: frozen codec, flow matching on its latents (docs/training.md).
 
-With `alignment.weight` a hidden state also learns the features of a frozen event model.
+With `alignment.weight` a hidden state also learns the features of a frozen event model, and with
+`refined.weight` the decoded stems what makes a good mask of them.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
@@ -29,6 +30,7 @@ from sam_audio_jax.separator.few_steps import ConsistentRows, with_consistency
 from sam_audio_jax.separator.flow import draw_path, masked_mse
 from sam_audio_jax.separator.model import PreparedConditions, PromptedSeparator, Separator
 from sam_audio_jax.separator.prompts import Conditions
+from sam_audio_jax.separator.refined_loss import refined_error_db
 from sam_audio_jax.separator.representation_alignment import (
     AlignmentHead,
     alignment_loss,
@@ -252,8 +254,8 @@ def separation_loss(
     """Flow-matching loss of target and residual, generated jointly (published), and metrics.
 
     Examples without video feed zeros to the video branch, as upstream does. The metrics are
-    `padding`, the share of the batch's frames that is none of an example, and with an alignment
-    weight the terms `flow` and `alignment` of the loss.
+    `padding`, the share of the batch's frames that is none of an example, and with weights of their
+    own the terms of the loss: `flow`, and `alignment` or `refined_db`.
     """
     flow_key, dropout_key = jax.random.split(key)
     mixture, target, residual = to_latents(codec, batch)
@@ -303,12 +305,19 @@ def separation_loss(
     if rows is not None:
         parts = (rows.take(one) for one in (velocity, wanted, batch["valid"]))
         metrics["consistency"] = masked_mse(*parts)
-    if prompted.alignment is None:
-        return flow, metrics
-    features = teacher_frames(teacher, batch, config)
-    alignment = alignment_loss(prompted.alignment(hidden), features, batch["valid"])
-    metrics |= {"flow": flow, "alignment": alignment}
-    return flow + config.alignment.weight * alignment, metrics
+    loss = flow
+    if config.refined.weight:
+        latents = noisy + (1 - time[:, None, None]) * velocity.astype(jnp.float32)
+        stems, place = stem_waves(batch), jax.random.fold_in(key, 4)
+        held, refined = refined_error_db(codec, latents, stems, place, config.refined)
+        metrics |= {"flow": flow, "refined_db": refined}
+        loss += config.refined.weight * held
+    if prompted.alignment is not None:
+        features = teacher_frames(teacher, batch, config)
+        alignment = alignment_loss(prompted.alignment(hidden), features, batch["valid"])
+        metrics |= {"flow": flow, "alignment": alignment}
+        loss += config.alignment.weight * alignment
+    return loss, metrics
 
 
 def _frozen_velocity(
@@ -384,6 +393,13 @@ def to_latents(codec: Codec, batch: dict[str, Array]) -> tuple[_Latents, _Latent
         encoded = jax.lax.stop_gradient(codec.encode(jnp.concatenate(stems)))
         mixture, target, residual = jnp.split(encoded, len(STEMS))
     return mixture, target, residual
+
+
+def stem_waves(batch: dict[str, Array]) -> Shaped[Array, "batch two samples"]:
+    """Waves of target and residual: those beside cached latents, or the batch's own."""
+    if "waves" in batch:
+        return batch["waves"]
+    return jnp.stack([batch["target"], batch["residual"]], axis=1)
 
 
 def check_codec(config: TrainConfig, codec: Codec) -> None:

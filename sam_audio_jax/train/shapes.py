@@ -38,6 +38,8 @@ def batch_shapes(
         count = segments_around(frames, teacher.segment_s * codec.sample_rate / codec.hop)
         shapes["teacher_features"] = ((count, teacher.width), jnp.float16)
         shapes["teacher_features_offset"] = ((), jnp.float32)
+    if data.waves and data.caches:
+        shapes["waves"] = ((2, frames * codec.hop), jnp.float16)
     if config.vision_checkpoint and data.encoded:
         shapes["video"] = ((frames, config.separator.video_width), jnp.float16)
     return {

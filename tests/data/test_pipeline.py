@@ -1,5 +1,7 @@
 """Batches for the separator: shapes, prompts that fit the sound, rounds, exact resume."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -137,3 +139,36 @@ def test_features_of_a_teacher_go_with_the_crop_of_the_target(world, tmp_path):
     assert cut
     with pytest.raises(UserError, match="another teacher: 'toy', not ''"):
         write_cache(tmp_path / "features", cfg, 8)
+
+
+def test_waves_go_with_the_crop_and_the_prompt(world, tmp_path):
+    folder = tmp_path / "waves"
+    cfg = config(world, seconds=3.0)
+    write_cache(folder, cfg, 8, waves=True)
+    prompts = {"swap_share": 0.5, "absent_share": 0.3, "pair_share": 0.5}
+    wanted = config(world, cache=str(folder), waves=True, short_share=0.5, **prompts)
+    absent = 0
+    for batch in take(separation(wanted, 4), 6):
+        waves = batch["waves"]
+        assert (waves.shape, waves.dtype) == ((4, 2, FRAMES * HOP), np.float16)
+        by_frame = waves.astype(np.float32).reshape(4, 2, FRAMES, HOP)
+        for row in range(4):
+            # The toy codec's latents are the first samples of a frame, besides its RMS.
+            for stem, name in enumerate(("target", "residual")):
+                samples = batch[name][row, :, 1:]
+                np.testing.assert_allclose(by_frame[row, stem, :, :3], samples, atol=2e-3)
+            mixture = batch["mixture"][row, :, 1:]
+            np.testing.assert_allclose(by_frame[row].sum(0)[:, :3], mixture, atol=2e-3)
+            assert not waves[row, :, int(batch["valid"][row].sum()) * HOP :].any()
+            absent += not waves[row, 0].any()
+    assert absent
+    without = take(separation(dataclasses.replace(wanted, waves=False), 4), 6)
+    assert "waves" not in without[0]
+
+
+def test_waves_that_a_cache_has_not_are_refused(world, cache, tmp_path):
+    wanted = config(world, cache=cache, waves=True)
+    with pytest.raises(UserError, match=r"no waves of its stems.*--data\.waves True"):
+        separation(wanted, 4)
+    with pytest.raises(UserError, match="another waves: False, not True"):
+        write_cache(cache, config(world, seconds=3.0), 24, waves=True)

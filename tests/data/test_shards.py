@@ -156,8 +156,8 @@ def test_features_of_format_1_have_another_name(world, tmp_path):
 def test_a_cache_of_a_later_format_is_refused_in_one_line(cache, tmp_path):
     folder = tmp_path / "latents"
     shutil.copytree(cache, folder)
-    write_json(folder / "cache.json", read_json(folder / "cache.json") | {"format": 5})
-    with pytest.raises(UserError, match="has format 5, this version reads 1 to 4"):
+    write_json(folder / "cache.json", read_json(folder / "cache.json") | {"format": 6})
+    with pytest.raises(UserError, match="has format 6, this version reads 1 to 5"):
         shards.Cache(folder)
 
 

@@ -10,9 +10,12 @@ from flax import nnx
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
+from sam_audio_jax.config import from_dict
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.separator.model import PromptedSeparator
+from sam_audio_jax.separator.refined_loss import RefinedConfig
+from sam_audio_jax.train.config import TrainConfig
 from sam_audio_jax.train.objective import (
     STEMS,
     make_model,
@@ -110,6 +113,47 @@ def test_cached_latents_in_16_bits_have_the_loss_of_the_same_numbers_in_32(codec
     wide = narrow | {name: narrow[name].astype(np.float32) for name in STEMS}
     loss = jax.jit(lambda x: separation_loss(prompted, codec, x, jax.random.key(0), TINY)[0])
     assert float(loss(narrow)) == float(loss(wide)) != 0
+
+
+def refined(weight):
+    return dataclasses.replace(
+        TINY, refined=RefinedConfig(weight=weight, seconds=60.0, tolerance_db=40.0)
+    )
+
+
+def test_a_loss_of_refined_stems_is_added_from_waves_in_or_beside_the_batch(codec):
+    prompted, key = filled(lambda: make_model(TINY)), jax.random.key(0)
+    waves = jax.device_put(batch())
+    loss, metrics = separation_loss(prompted, codec, waves, key, refined(0.05))
+    alone, _ = separation_loss(prompted, codec, waves, key, TINY)
+    assert metrics["flow"] == alone
+    np.testing.assert_allclose(loss, alone + 0.05 * metrics["refined_db"], rtol=1e-5)
+    cached = waves | dict(zip(STEMS, to_latents(codec, waves), strict=True))
+    beside = jnp.stack([waves["target"], waves["residual"]], axis=1).astype(jnp.float16)
+    again, _ = separation_loss(prompted, codec, cached | {"waves": beside}, key, refined(0.05))
+    np.testing.assert_allclose(again, loss, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"data": {"cache": "latents"}},
+            r"refined\.weight=0\.1 needs the waves.*--data\.waves True",
+        ),
+        (
+            {"flow": {"consistency_share": 0.2}, "separator": {"dit": {"step_size": True}}},
+            r"refined\.weight=0\.1 needs velocities at one time.*consistency_share=0\.2",
+        ),
+        (
+            {"data": {"waves": True, "labels": {"folder": "labels", "share": 1.0}}},
+            r"data\.waves=True.*labels",
+        ),
+    ],
+)
+def test_a_loss_of_refined_stems_without_what_it_needs_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(TrainConfig, {"refined": {"weight": 0.1}, **fields})
 
 
 def test_a_codec_of_other_sizes_is_the_users_error(codec):
