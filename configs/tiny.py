@@ -24,8 +24,8 @@ the solver (docs/training.md, "Few steps"); both share the cache of `words`:
 sam-audio train tiny@many-steps --data.cache CACHE --workdir runs/many --init-from tiny
 sam-audio train tiny@few-steps --data.cache CACHE --workdir runs/few --init-from runs/many
 
-`tiny@refined` goes on with the loss of refined stems (docs/training.md, "Refined loss"), from a cache
-with waves:
+`tiny@refined` goes on with the loss of refined stems (docs/training.md, "Refined loss"), from a
+cache with waves:
 
 sam-audio prepare tiny@words --data.source.manifests ... --data.waves True --out WAVES
 sam-audio train tiny@refined --data.cache WAVES --workdir runs/refined --init-from tiny
