@@ -27,7 +27,7 @@ sam-audio train tiny@few-steps --data.cache CACHE --workdir runs/few --init-from
 `tiny@refined` goes on with the loss of refined stems (docs/training.md, "Refined loss"), from a
 cache with waves:
 
-sam-audio prepare tiny@words --data.source.manifests ... --data.waves True --out WAVES
+sam-audio prepare tiny@words --data.source.manifests ... --data.waves --out WAVES
 sam-audio train tiny@refined --data.cache WAVES --workdir runs/refined --init-from tiny
 
 Recipes that differ in prompts or flow times (`vectors`, `many-steps`, `few-steps`, `no-pairs`,

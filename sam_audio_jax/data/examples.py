@@ -130,7 +130,7 @@ class CachedExamples:
         if config.waves and not index.get("waves"):
             raise UserError(
                 f"data.waves=True, but {cache.folder} has no waves of its stems: make it with "
-                "`sam-audio prepare ... --data.waves True`"
+                "`sam-audio prepare ... --data.waves`"
             )
         self.silence = self.cache.silence() if config.prompts.absent_share else None
 

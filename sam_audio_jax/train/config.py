@@ -408,7 +408,7 @@ class TrainConfig(RunConfig):
         if self.data.encoded and not self.data.waves:
             raise UserError(
                 f"{named} needs the waves of the true stems: a data.cache of `sam-audio prepare` "
-                "with --data.waves True, and the same flag here"
+                "with --data.waves, and the same flag here"
             )
         if self.flow.consistency_share:
             raise UserError(

@@ -168,7 +168,7 @@ def test_waves_go_with_the_crop_and_the_prompt(world, tmp_path):
 
 def test_waves_that_a_cache_has_not_are_refused(world, cache, tmp_path):
     wanted = config(world, cache=cache, waves=True)
-    with pytest.raises(UserError, match=r"no waves of its stems.*--data\.waves True"):
+    with pytest.raises(UserError, match=r"no waves of its stems.*--data\.waves"):
         separation(wanted, 4)
     with pytest.raises(UserError, match="another waves: False, not True"):
         write_cache(cache, config(world, seconds=3.0), 24, waves=True)

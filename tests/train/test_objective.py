@@ -139,7 +139,7 @@ def test_a_loss_of_refined_stems_is_added_from_waves_in_or_beside_the_batch(code
     [
         (
             {"data": {"cache": "latents"}},
-            r"refined\.weight=0\.1 needs the waves.*--data\.waves True",
+            r"refined\.weight=0\.1 needs the waves.*--data\.waves",
         ),
         (
             {"flow": {"consistency_share": 0.2}, "separator": {"dit": {"step_size": True}}},
