@@ -19,6 +19,7 @@ from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.parallel import MeshConfig
+from sam_audio_jax.separator.refined_loss import RefinedConfig
 from sam_audio_jax.train import loop
 from sam_audio_jax.train.held_out import HeldOutItem, HeldOutLoss
 from sam_audio_jax.train.objective import make_separator_training
@@ -35,6 +36,7 @@ def batch(number: int) -> dict[str, np.ndarray]:
         for name in ("mixture", "target", "residual")
     }
     return stems | {
+        "waves": rng.normal(size=(8, 2, FRAMES * CONFIG.codec.hop)).astype(np.float16),
         "valid": np.arange(FRAMES) < rng.integers(4, FRAMES + 1, size=(8, 1)),
         "text_ids": rng.integers(3, 200, size=(8, TOKENS)).astype(np.int32),
         "text_mask": np.arange(TOKENS) < rng.integers(1, TOKENS + 1, size=(8, 1)),
@@ -46,7 +48,8 @@ def train(sizes: MeshConfig, devices: list[jax.Device]):
     mesh = parallel.make_mesh(sizes, devices)
     dit = dataclasses.replace(CONFIG.separator.dit, dropout=0.2)
     separator = dataclasses.replace(CONFIG.separator, dit=dit)
-    config = dataclasses.replace(CONFIG, mesh=sizes, separator=separator)
+    refined = RefinedConfig(weight=0.1, seconds=0.1)
+    config = dataclasses.replace(CONFIG, mesh=sizes, separator=separator, refined=refined)
     codec = parallel.init_sharded(lambda: Codec(config.codec, rngs=Rngs(0)), mesh)
     state, step, frozen = make_separator_training(config, codec, mesh)
     state = loop.put_state(state, mesh)
