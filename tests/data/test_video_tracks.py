@@ -12,7 +12,7 @@ from sam_audio_jax.data.arrange import Arranger, Placement
 from sam_audio_jax.data.config import MixConfig
 from sam_audio_jax.data.recording_table import make_table
 from sam_audio_jax.data.records import pack, unpack
-from sam_audio_jax.data.shards import Cache
+from sam_audio_jax.data.shards import FORMAT, Cache
 from sam_audio_jax.data.source import load_manifest
 from sam_audio_jax.data.video_tracks import VideoTracks, open_video_tracks
 from sam_audio_jax.data.waves import Waves
@@ -119,7 +119,7 @@ def test_a_cache_keeps_the_videos_of_both_sounds(seen_world, tmp_path):
     tracks = pipeline.video_tracks(pipeline.mixer(cfg, RATE, HOP), HOP)
     toy.write_cache(tmp_path / "cache", cfg, 16, video=tracks)
     cache = Cache(tmp_path / "cache")
-    assert (cache.index["format"], cache.index["video_width"]) == (4, 3)
+    assert (cache.index["format"], cache.index["video_width"]) == (FORMAT, 3)
     record = next(r for r in map(cache.__getitem__, range(16)) if r.target_video is not None)
     np.testing.assert_array_equal(unpack(pack(record)).target_video, record.target_video)
     cfg = dataclasses.replace(cfg, cache=str(tmp_path / "cache"))
