@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 
-@functools.cache
+@functools.lru_cache(maxsize=16)  # rates are those of callers' files
 def erb_bands(
     sample_rate: int, window: int, band_erb: float
 ) -> tuple[Float32[np.ndarray, "bins bands"], Float[np.ndarray, " bands"]]:

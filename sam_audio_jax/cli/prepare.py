@@ -2,10 +2,10 @@
 
 Train from the cache with `--data.cache DIR`. With `--alignment.weight` above 0 the cache also holds
 the teacher features of the alignment loss, and with `--vision-checkpoint MODEL` those that the
-vision tower of a model makes of recordings with a video and a mask, and with `--data.waves`
-the waves of both stems, for a loss of refined stems. A second call resumes, or
-extends with more --items. Any number of processes may make one cache, each with its own --process I
---processes N and the same folder; they need not meet, and the last one to end finishes it.
+vision tower of a model makes of recordings with a video and a mask, and with `--data.waves` the
+waves of both stems, for a loss of refined stems. A second call resumes, or extends with more
+--items. Any number of processes may make one cache, each with its own --process I --processes N and
+the same folder; they need not meet, and the last one to end finishes it.
 """
 
 import argparse

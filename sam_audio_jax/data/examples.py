@@ -127,7 +127,7 @@ class CachedExamples:
         self.prompter = Prompter(config.prompts, sample_rate, hop)
         self.segment = index["segment_s"] * sample_rate / hop  # frames; 0: no features
         self.video_width = index["video_width"]  # 0: no record has a video
-        if config.waves and not index.get("waves"):
+        if config.waves and not index["waves"]:
             raise UserError(
                 f"data.waves=True, but {cache.folder} has no waves of its stems: make it with "
                 "`sam-audio prepare ... --data.waves`"
