@@ -49,13 +49,34 @@ def refined_error_db(
       The mean over examples with errors below the tolerance held at it, which is the loss, and the
       mean as it is, down to -40 dB.
     """
+    stems = stems.astype(jnp.float32)
+    error = _excerpt_error(codec, latents, stems, key, config)
+    mixture = jnp.mean(jnp.square(jnp.sum(stems, axis=1)), axis=-1)
+    weaker = jnp.min(jnp.mean(jnp.square(stems), axis=-1), axis=1)
+    wanted = jnp.maximum(weaker, ABSENT * mixture) * power_gain(codec.config.sample_rate)
+    ratio = error / (wanted + 1e-12)
+    sounding = mixture > 1e-9
+    held, plain = (
+        jnp.sum(sounding * 10 * jnp.log10(ratio + least)) / jnp.maximum(jnp.sum(sounding), 1)
+        for least in (10 ** (-config.tolerance_db / 10), 1e-4)
+    )
+    return held, plain
+
+
+def _excerpt_error(
+    codec: Codec,
+    latents: Float[Array, "batch frames state"],
+    stems: Float[Array, "batch two samples"],
+    key: Key[Array, ""],
+    config: RefinedConfig,
+) -> Float[Array, " batch"]:
+    """Mean energy of the error of the refined target in the spectra of an excerpt."""
     sizes, frames = codec.config, latents.shape[1]
     context = decoder_context(sizes)
     counted = min(max(1, round(config.seconds * sizes.frame_rate)), frames)
     length = min(counted + 2 * context, frames)
     start = jax.random.randint(key, (), 0, frames - length + 1)
     excerpt = jax.lax.dynamic_slice_in_dim(latents, start, length, axis=1)
-    stems = stems.astype(jnp.float32)
     true = jax.lax.dynamic_slice_in_dim(stems, start * sizes.hop, length * sizes.hop, axis=2)
     by_stem = jnp.stack(jnp.split(excerpt, 2, axis=-1), axis=1)  # a sharded batch stays sharded
     decoded = codec.decode(by_stem.reshape(-1, *by_stem.shape[2:])).reshape(true.shape)
@@ -70,14 +91,4 @@ def refined_error_db(
     end = (length - counted) // 2 * spectra // length
     counts = (number >= end) | (start == 0)
     counts &= (number < spectra - end) | (start == frames - length)
-    error = jnp.sum(error * counts, axis=1) / jnp.sum(counts)
-    mixture = jnp.mean(jnp.square(jnp.sum(stems, axis=1)), axis=-1)
-    weaker = jnp.min(jnp.mean(jnp.square(stems), axis=-1), axis=1)
-    wanted = jnp.maximum(weaker, ABSENT * mixture) * power_gain(rate)
-    ratio = error / (wanted + 1e-12)
-    sounding = mixture > 1e-9
-    held, plain = (
-        jnp.sum(sounding * 10 * jnp.log10(ratio + least)) / jnp.maximum(jnp.sum(sounding), 1)
-        for least in (10 ** (-config.tolerance_db / 10), 1e-4)
-    )
-    return held, plain
+    return jnp.sum(error * counts, axis=1) / jnp.sum(counts)
