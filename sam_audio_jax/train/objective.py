@@ -18,14 +18,12 @@ from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from sam_audio_jax import parallel
 from sam_audio_jax.codec.codec import Codec
-from sam_audio_jax.config import misfit
 from sam_audio_jax.encoders.audio_tower import AudioTower
 from sam_audio_jax.encoders.t5 import T5Encoder
 from sam_audio_jax.errors import UserError
 from sam_audio_jax.nn import lora
 from sam_audio_jax.nn.rngs import Rngs
 from sam_audio_jax.scorers.cnn14 import Cnn14
-from sam_audio_jax.separator.dit import StepSizeEmbedding
 from sam_audio_jax.separator.few_steps import ConsistentRows, with_consistency
 from sam_audio_jax.separator.flow import draw_path, masked_mse
 from sam_audio_jax.separator.model import PreparedConditions, PromptedSeparator, Separator
@@ -41,6 +39,7 @@ from sam_audio_jax.train.example_prompts import blended_prompts
 from sam_audio_jax.train.frozen import RANDOM, make_teacher
 from sam_audio_jax.train.optimizer import constant_schedule, decay_mask, make_optimizer
 from sam_audio_jax.train.parametrisation import scale_initial, scale_rates
+from sam_audio_jax.train.separator_start import base_weights, start_weights
 from sam_audio_jax.train.step import Scalars, Step, TrainState, train_step
 
 STEMS = ("mixture", "target", "residual")
@@ -146,9 +145,9 @@ def make_separator_training(
     if config.lora.rank:
         if not isinstance(start, PromptedSeparator):
             raise UserError(f"lora.rank={config.lora.rank}, and no weights of a model are given")
-        params, frozen[BASE] = _adapters(plan), _base(start, plan, config)
+        params, frozen[BASE] = _adapters(plan), base_weights(start, config, plan.frozen[BASE])
     elif isinstance(start, PromptedSeparator):
-        params = jax.device_put(_weights(start, plan.state.params, config), shardings.params)
+        params = start_weights(start, config, plan.state.params, _alignment_head(config))
     else:
         params = nnx.as_pure(nnx.state(parallel.init_sharded(plan.make, mesh)))
     if isinstance(start, T5Encoder):
@@ -408,6 +407,13 @@ def check_codec(config: TrainConfig, codec: Codec) -> None:
         raise UserError(f"codec_checkpoint={config.codec_checkpoint} has {misfit}")
 
 
+def _alignment_head(config: TrainConfig) -> nnx.Module | None:
+    """The head of a run with alignment, sharded, as `make_model` initialises it."""
+    if not config.alignment.weight:
+        return None
+    return parallel.init_sharded(lambda: make_model(config).alignment or nnx.Module())
+
+
 def _adapters(plan: AbstractTraining) -> PyTree:
     """New adapters, on their own devices; nothing else of the network is made."""
 
@@ -415,48 +421,3 @@ def _adapters(plan: AbstractTraining) -> PyTree:
         return lora.split_factors(nnx.as_pure(nnx.state(plan.make())))[0]
 
     return jax.jit(make, out_shardings=plan.shardings.params)()
-
-
-def _base(start: PromptedSeparator, plan: AbstractTraining, config: TrainConfig) -> PyTree:
-    """The weights of a start as those that adapters stand beside."""
-    like = plan.frozen[BASE]
-    _, weights = lora.split_factors(nnx.as_pure(nnx.state(start)))
-    _check_shapes(weights, like)
-    _check_arithmetic(start, config)
-    return jax.device_put(weights, jax.tree.map(lambda leaf: leaf.sharding, like))
-
-
-def _weights(start: PromptedSeparator, like: PyTree, config: TrainConfig) -> Any:
-    weights = nnx.as_pure(nnx.state(start))
-    if config.alignment.weight:
-
-        def head() -> nnx.Module:
-            return make_model(config).alignment or nnx.Module()
-
-        weights["alignment"] = nnx.as_pure(nnx.state(parallel.init_sharded(head)))
-    dit = config.separator.dit
-    if dit.step_size and not start.separator.config.dit.step_size:
-        step_size = parallel.init_sharded(lambda: StepSizeEmbedding(dit, rngs=Rngs(config.seed)))
-        weights["separator"]["dit"]["step_size"] = nnx.as_pure(nnx.state(step_size))
-    _check_shapes(weights, like)
-    _check_arithmetic(start, config)
-    return weights
-
-
-def _check_shapes(weights: PyTree, like: PyTree) -> None:
-    """Raises `UserError` unless a start has the sizes of the network that is trained."""
-    shapes = jax.tree.map(lambda x: x.shape, weights)
-    if shapes != jax.tree.map(lambda x: x.shape, like):
-        raise UserError("init_from has another text encoder or separator than the config")
-
-
-def _check_arithmetic(start: PromptedSeparator, config: TrainConfig) -> None:
-    """Raises `UserError` for a start that reckons otherwise, which its shapes do not show."""
-    ours, theirs = config.separator.dit, start.separator.config.dit
-    names = ["heads", "qk_norm", "norm_eps"] + ["max_positions"] * (ours.theta != theirs.theta)
-    wrong = [misfit(ours, theirs, names)]
-    if config.text.depth:
-        sizes = ("heads", "head_dim", "buckets", "max_distance", "eps")
-        wrong.append(misfit(config.text, start.text_encoder.config, sizes))
-    if differing := "; ".join(filter(None, wrong)):
-        raise UserError(f"init_from={config.init_from} has {differing}")
