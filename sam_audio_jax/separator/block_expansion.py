@@ -20,9 +20,9 @@ def expand_blocks(stack: PyTree, depth: int) -> PyTree:
     Every leaf of a stack has the axis `layers` first; shardings are kept, as that axis is whole on
     every device.
     """
-    leaves = jax.tree.leaves(stack)
+    blocks = jax.tree.leaves(stack)[0].shape[0]
     # The middle of each new block, in the depth of the old ones: 0 1 1 2 3 3 for 4 that become 6.
-    source = (2 * np.arange(depth) + 1) * leaves[0].shape[0] // (2 * depth)
+    source = (2 * np.arange(depth) + 1) * blocks // (2 * depth)
     is_copy = np.diff(source, prepend=-1) == 0
 
     def expand(stack: PyTree) -> PyTree:

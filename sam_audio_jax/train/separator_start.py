@@ -47,25 +47,28 @@ def start_weights(
         transformer["step_size"] = nnx.as_pure(nnx.state(step_size))
     if ours.depth > theirs.depth:
         transformer["blocks"] = expand_blocks(transformer["blocks"], ours.depth)
+    fitted = _fitted(weights, like, start, config)
+    if ours.depth > theirs.depth:
         print(
             f"note: init_from={config.init_from} has {theirs.depth} blocks; "
             f"{ours.depth - theirs.depth} copies of them, which add nothing at first, make "
             f"separator.dit.depth={ours.depth}",
             file=sys.stderr,
         )
-    _check(weights, like, start, config)
-    return jax.device_put(weights, jax.tree.map(lambda leaf: leaf.sharding, like))
+    return fitted
 
 
 def base_weights(start: PromptedSeparator, config: TrainConfig, like: PyTree) -> PyTree:
     """The weights of a start as those that adapters stand beside; raises as `start_weights`."""
     _, weights = lora.split_factors(nnx.as_pure(nnx.state(start)))
-    _check(weights, like, start, config)
-    return jax.device_put(weights, jax.tree.map(lambda leaf: leaf.sharding, like))
+    return _fitted(weights, like, start, config)
 
 
-def _check(weights: PyTree, like: PyTree, start: PromptedSeparator, config: TrainConfig) -> None:
-    """Raises `UserError` for a start of other shapes, or that reckons otherwise in the same."""
+def _fitted(weights: PyTree, like: PyTree, start: PromptedSeparator, config: TrainConfig) -> PyTree:
+    """The weights of a start, sharded as those of the run.
+
+    Raises `UserError` for a start of other shapes, or that reckons otherwise in the same.
+    """
     ours, theirs = config.separator.dit, start.separator.config.dit
     if theirs.depth > ours.depth:
         raise UserError(
@@ -84,6 +87,7 @@ def _check(weights: PyTree, like: PyTree, start: PromptedSeparator, config: Trai
         wrong.append(misfit(config.text, start.text_encoder.config, sizes))
     if differing := "; ".join(filter(None, wrong)):
         raise UserError(f"init_from={config.init_from} has {differing}")
+    return jax.device_put(weights, jax.tree.map(lambda leaf: leaf.sharding, like))
 
 
 def _other_sizes(start: PromptedSeparator, config: TrainConfig) -> str:

@@ -171,5 +171,5 @@ def test_training_starts_from_other_weights(codec):
     )
     assert all(jax.tree.leaves(equal))
     smaller = dataclasses.replace(TINY.text, mlp=4)
-    with pytest.raises(UserError, match="has another text encoder or separator"):
+    with pytest.raises(UserError, match=r"init_from=.* has another text encoder or separator"):
         make_separator_training(TINY, codec, mesh(), random_start(smaller))

@@ -92,6 +92,7 @@ def test_a_run_with_more_blocks_begins_as_its_start_and_all_of_it_learns(capsys)
         ),
     ],
 )
-def test_a_start_of_other_sizes_is_refused(config, message):
+def test_a_start_of_other_sizes_is_refused(config, message, capsys):
     with pytest.raises(UserError, match=message):
         training(config, network(2))
+    assert not capsys.readouterr().err  # no note of blocks that no run will have
